@@ -1,0 +1,7 @@
+"""``python -m penstock_cli`` is ``penstock``."""
+
+from __future__ import annotations
+
+from penstock_cli.main import main
+
+main()

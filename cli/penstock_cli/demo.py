@@ -1,0 +1,212 @@
+"""``penstock demo``: the whole path on real input, measured and checked.
+
+Starts a deployment of its own in a temporary folder (embedded broker, SQLite, dispatcher, one worker, dashboard), runs
+the search example against it, prints what was measured, and stops everything. What you have running stays untouched.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penstock_cli.commands import command as verb
+from penstock_cli.commands import pass_app
+from penstock_cli.context import App
+from penstock_cli.errors import FAILED, INTERRUPTED, OK
+from penstock_cli.output import animated
+from penstock_cli.services import Signals, Stop, interruptible
+
+if TYPE_CHECKING:
+    from penstock import Client
+    from penstock.settings import Settings
+    from penstock.webhooks.listener import Received
+    from penstock_cli.examples.search.corpus import Passage
+    from penstock_cli.examples.search.report import Report
+    from penstock_cli.examples.search.traffic import Answer, Measured
+    from penstock_cli.up import Stack
+
+MODEL = "penstock_cli.examples.search.model:Embed"
+#: A callback is sent as soon as its job is settled; this is how long a slow machine may take, seconds.
+_WEBHOOK_TIMEOUT_S = 30.0
+
+
+@verb()
+@click.option("--passages", type=click.IntRange(min=1), default=400, show_default=True, help="Texts to embed.")
+@click.option("--all", "everything", is_flag=True, help="Embed the whole reference, about 1,400 passages.")
+@click.option("--rate", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="Questions a second.")
+@click.option("--no-dashboard", is_flag=True, help="Do not start the dashboard.")
+@click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
+@pass_app
+def command(app: App, passages: int, everything: bool, rate: float, no_dashboard: bool, keep: bool) -> int:
+    """Watch real text go through the queue into a real model and come back as answers.
+
+    Embeds Python's language reference as background jobs while questions about it arrive and are answered with the
+    best passages. Ends with a table, and with a check of all vectors against ones computed without the queue: exit
+    status 1 when they differ. Takes under two minutes on two cores.
+    """
+    from penstock_cli.examples.search.corpus import passages as read
+    from penstock_cli.examples.search.minilm import folder
+    from penstock_cli.up import Stack, patience
+
+    _require_torch()
+    folder()  # the weights: better missed now than in a worker's log
+    texts = read(None if everything else passages)
+    report: Report | None = None
+    with _home(app) as home:
+        settings = _settings(app, home)
+        with Signals() as signals:
+            stack = Stack(settings, [MODEL], dashboard=not no_dashboard, say=app.out.say, check=signals.check)
+            try:
+                app.out.say("starting broker, database, dispatcher, worker and dashboard …")
+                stack.start()
+                stack.wait_ready()
+                with interruptible():
+                    report = _measure(app, stack, texts, rate=rate)
+                    _show(app, report)
+                if keep:
+                    app.out.say(f"everything goes on until Ctrl-C; try: penstock --home {home} job list")
+                    signals.wait()
+            except Stop:
+                app.out.say("stopping …")
+            finally:
+                patience.stop(stack, signals)
+    if report is None:
+        return INTERRUPTED
+    return OK if report.passed else FAILED
+
+
+def _require_torch() -> None:
+    from importlib.util import find_spec
+
+    from penstock.errors import ConfigError, install
+
+    if find_spec("torch") is None:
+        raise ConfigError("the demo runs a real model and needs torch", fix=install("all"))
+
+
+@contextmanager
+def _home(app: App) -> Iterator[Path]:
+    """The folder that ``--home`` names, or one that is removed in the end."""
+    if "home" in app.flags:
+        yield Path(app.flags["home"]).expanduser().absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="penstock-demo-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def _settings(app: App, home: Path) -> Settings:
+    """Embedded, whatever the environment says of servers; flags are the user's own word and count."""
+    ours: dict[str, Any] = {"broker_url": None, "result_url": None, "database_url": None}
+    ours = {name: value for name, value in ours.items() if name not in app.flags}
+    webhook = app.settings.webhook.model_copy(update={"allow_private": True})  # our receiver is on loopback
+    return app.settings.model_copy(update=ours | {"home": home, "models": [], "webhook": webhook})
+
+
+def _measure(app: App, stack: Stack, texts: list[Passage], *, rate: float) -> Report:
+    """Send the traffic and check what came back, the webhook included."""
+    from penstock import Client
+    from penstock.webhooks import load_signer
+    from penstock.webhooks.listener import Listener
+
+    if stack.dashboard_url:
+        app.out.say(f"dashboard: {stack.dashboard_url}")
+    received: queue.Queue[Received] = queue.Queue()
+    with Listener(load_signer(stack.settings), received.put) as listener, Client(stack.settings) as client:
+        measured = _run(app, client, texts, rate=rate, webhook=listener.url)
+        return _report(app, client, texts, measured, received, stack.dashboard_url)
+
+
+def _run(app: App, client: Client, texts: list[Passage], *, rate: float, webhook: str) -> Measured:
+    """The traffic, with a progress bar on a terminal and a few plain lines elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    from penstock_cli.examples.search.corpus import QUESTIONS
+    from penstock_cli.examples.search.traffic import Traffic
+
+    console = Console(stderr=True, quiet=app.out.quiet, highlight=False)
+    console.print(f"{len(texts)} passages to embed in the background, {rate:g} questions a second meanwhile;")
+    console.print("each is answered with the best of the passages that are embedded by then:")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=app.out.quiet or not animated()) as progress:
+        bar = progress.add_task("passages embedded", total=len(texts))
+        shown: set[str] = set()
+
+        def answered(answer: Answer) -> None:
+            # Each question once, and not before there is something to find.
+            if answer.score > 0 and answer.question not in shown and len(shown) < len(QUESTIONS):
+                shown.add(answer.question)
+                best = texts[answer.place]
+                lines = Text.assemble(
+                    ("  " + answer.question, "bold"),
+                    f"  {answer.latency_s * 1000:.0f} ms\n",
+                    (f"    {best.topic}: {best.title()}", "dim"),
+                )
+                progress.console.print(lines, soft_wrap=True)
+
+        return Traffic(
+            client,
+            texts,
+            rate=rate,
+            webhook=webhook,
+            on_passage=lambda done: progress.update(bar, completed=done),
+            on_answer=answered,
+        ).run()
+
+
+def _report(
+    app: App,
+    client: Client,
+    texts: list[Passage],
+    measured: Measured,
+    received: queue.Queue[Received],
+    dashboard: str | None,
+) -> Report:
+    from penstock_cli.examples.search.check import check
+    from penstock_cli.examples.search.report import Report, lane_report
+
+    background = [client.get(id).job for id in measured.passage_ids]
+    interactive = [client.get(answer.id).job for answer in measured.answers]
+    settled = [job.ledger.settled_at - job.ledger.accepted_at for job in background if job.ledger.settled_at]
+    app.out.say("computing the same vectors without the queue …")
+    return Report(
+        jobs=len(background) + len(interactive),
+        jobs_per_s=len(background) / measured.elapsed_s,
+        submit_s=measured.submit_s,
+        elapsed_s=measured.elapsed_s,
+        interactive=lane_report(interactive, [answer.latency_s for answer in measured.answers]),
+        background=lane_report(background, settled),
+        check=check(texts, measured.index, measured.answers),
+        webhook=_webhook(received, interactive[0].id),
+        dashboard=dashboard,
+    )
+
+
+def _webhook(received: queue.Queue[Received], job_id: str) -> str | None:
+    """The type and job of the event that came for the first question; ``None`` when none did, or a forged one."""
+    try:
+        message = received.get(timeout=_WEBHOOK_TIMEOUT_S)
+    except queue.Empty:
+        return None
+    if not message.verified or message.event["data"]["id"] != job_id:
+        return None
+    return f"{message.event['type']}, job {job_id}"
+
+
+def _show(app: App, report: Report) -> None:
+    from rich.console import Console
+
+    from penstock_cli.examples.search.report import show
+
+    if app.out.json:
+        app.out.data(report.as_dict())
+    else:
+        show(report, Console(file=sys.stdout))

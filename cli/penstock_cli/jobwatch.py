@@ -1,0 +1,118 @@
+"""``penstock job watch | wait | stream``: follow jobs to their end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from penstock.clock import isoformat, now
+from penstock.errors import ResultTimeout
+from penstock.job import JobState
+from penstock_cli import preflight
+from penstock_cli.commands import command, pass_app
+from penstock_cli.context import App
+from penstock_cli.errors import FAILED
+from penstock_cli.jobview import job_dict, job_pairs, short
+from penstock_cli.output import animated, dumps
+from penstock_cli.params import Duration
+
+
+@command("wait")
+@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@click.option("--timeout", type=Duration(), metavar="DURATION", help="Give up after; exit 4.")
+@pass_app
+def wait(app: App, ids: tuple[str, ...], timeout: float | None) -> int | None:
+    """Wait until jobs have ended, and print their outputs as they do. Exit 1 if one did not succeed."""
+    from penstock_cli.job import each_id
+
+    preflight.check(app, broker=False)
+    handles = [app.client.get(id) for id in each_id(ids)]
+    failed = False
+    try:
+        for handle in app.client.as_completed(handles, timeout):
+            failed |= handle.status != JobState.SUCCEEDED
+            if app.out.json:
+                app.out.jsonl(job_dict(handle.refresh()))
+            elif handle.status == JobState.SUCCEEDED:
+                app.out.line(dumps(handle.output) if len(handles) == 1 else f"{handle.id}  {dumps(handle.output)}")
+            else:
+                error = handle.error or {}
+                app.out.warn(f"job {handle.id}: {handle.status}" + (f": {error['message']}" if error else ""))
+            app.out.flush()
+    except ResultTimeout as error:
+        error.fix = error.fix or "wait longer, or look: penstock job get ID"
+        raise
+    return FAILED if failed else None
+
+
+@command("stream")
+@click.argument("id")
+@click.option("--after", metavar="CURSOR", help="Go on behind the event with this cursor.")
+@pass_app
+def stream(app: App, id: str, after: str | None) -> int | None:
+    """Print a job's events, partial output among them, as JSON lines, from its first, until it has ended.
+
+    Exit 1 if it did not succeed.
+    """
+    preflight.check(app, broker=False)
+    state = None
+    for event in app.client.get(id).stream(after=after):
+        state = event.state
+        app.out.jsonl(
+            {
+                "kind": event.kind,
+                "state": str(event.state),
+                "at": None if event.at is None else isoformat(event.at.timestamp()),
+                "data": event.data,
+                "cursor": event.cursor,
+            }
+        )
+    return FAILED if state is not None and state != JobState.SUCCEEDED else None
+
+
+@command("watch")
+@click.argument("id")
+@pass_app
+def watch(app: App, id: str) -> int | None:
+    """Follow a job until it has ended, then show it. Exit 1 if it did not succeed."""
+    preflight.check(app, broker=False)
+    handle = app.client.get(id)
+    with _Spinner(app) as spinner:
+        for event in handle.stream():
+            if event.kind == "state":
+                spinner.show(id, str(event.state), None if event.at is None else event.at.timestamp(), event.data)
+    job = handle.refresh()
+    if app.out.json:
+        app.out.data(job_dict(job))
+    else:
+        app.out.pairs(job_pairs(job))
+    return None if job.state is JobState.SUCCEEDED else FAILED
+
+
+class _Spinner:
+    """One moving line on a terminal, one line per event elsewhere."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._status: Any = None
+
+    def __enter__(self) -> _Spinner:
+        if animated() and not self._app.out.quiet:
+            from rich.console import Console
+
+            self._status = Console(stderr=True).status("")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def show(self, id: str, state: str, at: float | None, data: dict[str, Any]) -> None:
+        """The job came into this state."""
+        if self._status is not None:
+            self._status.update(f"{id}  {state}")
+            return
+        note = (data.get("error") or {}).get("message") or data.get("worker") or ""
+        self._app.out.say(f"{isoformat(now() if at is None else at)}  {state}  {short(str(note), 200)}".rstrip())

@@ -1,0 +1,149 @@
+"""``penstock model``: what is served, and by whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from penstock.policy.isolation import isolation_bound_s
+from penstock.policy.latency import LatencyModel
+from penstock.registry import unknown_model
+from penstock.store.records import Latency
+from penstock_cli import preflight
+from penstock_cli.commands import group, pass_app
+from penstock_cli.context import App
+from penstock_cli.output import dumps
+from penstock_cli.params import complete_model
+from penstock_cli.serving import live_workers
+
+
+@group()
+def model() -> None:
+    """The models that are served.
+
+    They are those that workers announced, now or earlier, and those of PENSTOCK_MODELS.
+    """
+
+
+@model.command("list")
+@pass_app
+def list_(app: App) -> None:
+    """List models: version, pool, how many workers serve them now, description."""
+    preflight.check(app, broker=False)
+    found = _models(app)
+    if app.out.json:
+        app.out.data(list(found.values()))
+    elif app.out.quiet:
+        for name in found:
+            app.out.line(name)
+    elif found:
+        app.out.table(
+            ("name", "version", "pool", "workers", "description"),
+            [(m["name"], m["version"], m["pool"], len(m["workers"]), m["description"]) for m in found.values()],
+        )
+    else:
+        app.out.say("no models: name the module that defines one, `penstock up my_models`")
+
+
+@model.command("show")
+@click.argument("name", shell_complete=complete_model)
+@pass_app
+def show(app: App, name: str) -> None:
+    """Show one model, with the JSON schema of its input."""
+    preflight.check(app, broker=False)
+    found = _models(app)
+    if name not in found:
+        raise unknown_model(name, found)
+    one = found[name]
+    if app.out.json:
+        app.out.data(one)
+        return
+    schema = one["input_schema"]
+    app.out.pairs(
+        [
+            ("name", one["name"]),
+            ("description", one["description"]),
+            ("version", one["version"]),
+            ("pool", one["pool"]),
+            ("max batch", one["max_batch"]),
+            ("workers", ", ".join(one["workers"]) or "none now"),
+            ("batch time", "\n".join(_line(line) for line in one["latency"]) or "not measured yet"),
+            ("isolation", f"background adds at most {one['isolation_bound_s'] * 1e3:.4g} ms to an interactive job"),
+            ("input", dumps(schema, indent=2) if schema else "any JSON"),
+        ]
+    )
+
+
+def _line(line: dict[str, Any]) -> str:
+    unit = f" (key {line['key']})" if line["key"] else ""
+    error = f", error p99 {line['error_p99'] * 100:.0f} %" if line.get("error_p99") is not None else ""
+    return (
+        f"{line['alpha'] * 1e3:.3g} ms + {line['beta'] * 1e3:.3g} ms per unit of cost on {line['device']}{unit}; "
+        f"margin {line['margin']:.2f}{error}; {line['batches']:,} batches"
+    )
+
+
+def _models(app: App) -> dict[str, dict[str, Any]]:
+    """What is known of each model. An announcement says what is really served, so it wins."""
+    workers = live_workers(app)
+    found = _local(app)
+    for name, info in app.store.models().items():
+        found[name] = _info(
+            name, info.get("version"), info.get("doc"), info.get("pool"), info.get("max_size"), info.get("schema")
+        )
+    learned: dict[tuple[str, str], list[Latency]] = {}
+    for line in app.store.latencies():
+        learned.setdefault((line.model, line.version), []).append(line)
+    for name, one in found.items():
+        one["workers"] = workers.get(name, [])
+        lines = learned.get((name, one["version"]), [])
+        one["latency"] = [_learned(line) for line in lines]
+        # One item has to run, however long it takes.
+        shortest_s = max((LatencyModel.restore(line.state).bound(1.0) for line in lines), default=0.0)
+        one["isolation_bound_s"] = max(isolation_bound_s(app.settings.lanes.interactive.target), shortest_s)
+    return dict(sorted(found.items()))
+
+
+def _learned(line: Latency) -> dict[str, Any]:
+    state = line.state
+    return {
+        "device": line.device,
+        "key": line.key,
+        "batches": int(state["seen"]),
+        **{name: state.get(name) for name in ("alpha", "beta", "margin", "error_p50", "error_p99")},
+    }
+
+
+def _local(app: App) -> dict[str, dict[str, Any]]:
+    from penstock.errors import ConfigError
+    from penstock.model import codec_of
+    from penstock.registry import Registry
+
+    try:
+        registry = Registry.load(app.settings.models)
+    except ConfigError as error:
+        app.out.warn(error.message)
+        return {}
+    return {
+        cls.name: _info(
+            cls.name,
+            cls.version,
+            cls.describe(),
+            cls.resources.pool,
+            cls.batching.max_size,
+            dict(codec_of(cls).schema()),
+        )
+        for cls in registry
+    }
+
+
+def _info(name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": doc or "",
+        "version": str(version or ""),
+        "pool": pool or "default",
+        "max_batch": max_batch,
+        "input_schema": schema or {},
+    }

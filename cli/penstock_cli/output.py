@@ -1,0 +1,142 @@
+"""Data to standard output, messages to standard error.
+
+Tables are aligned columns without a frame: they read well on a terminal and cut well in a pipe. Colour and animation
+only on a terminal, never with ``NO_COLOR``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, TextIO
+
+import click
+
+COLOURS = {
+    "succeeded": "green",
+    "delivered": "green",
+    "ok": "green",
+    "running": "cyan",
+    "cancelling": "yellow",
+    "warning": "yellow",
+    "expired": "yellow",
+    "cancelled": "yellow",
+    "failed": "red",
+    "dead": "red",
+    "error": "red",
+}
+
+
+class Output:
+    """Where a command prints."""
+
+    def __init__(self) -> None:
+        self.json = False
+        self.quiet = False
+
+    # Data -----------------------------------------------------------------------------------------------------
+
+    def data(self, value: Any) -> None:
+        """One JSON value: indented for a person, on one line for a program."""
+        self.line(dumps(value, indent=2 if is_terminal(sys.stdout) else None))
+
+    def jsonl(self, value: Any) -> None:
+        """One JSON value on one line, at once: for streams."""
+        self.line(dumps(value))
+        self.flush()
+
+    def line(self, text: str = "") -> None:
+        """One line of text."""
+        try:
+            # Text that no encoding can write (lone surrogates) becomes a JSON escape.
+            with suppress(AttributeError):
+                sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            sys.stdout.write(text + "\n")
+        except BrokenPipeError:
+            pipe_closed()
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            pipe_closed()
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Aligned columns under a header."""
+        cells = [[str(name).upper() for name in header]]
+        cells += [["-" if cell in (None, "") else str(cell).replace("\n", " ") for cell in row] for row in rows]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+        for number, row in enumerate(cells):
+            padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            styled = [colour(text, bold=True) if number == 0 else colour(text) for text in padded]
+            self.line("  ".join(styled).rstrip())
+
+    def pairs(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        """Names and values, one a line; what has no value is left out."""
+        kept = [(name, str(value)) for name, value in pairs if value not in (None, "", {})]
+        width = max((len(name) for name, _ in kept), default=0)
+        for name, value in kept:
+            self.line(f"{colour(name.ljust(width), bold=True)}  {colour(value)}")
+
+    # Messages -------------------------------------------------------------------------------------------------
+
+    def say(self, text: str = "") -> None:
+        """A message for a person; silent with ``-q``."""
+        if not self.quiet:
+            click.echo(text, err=True, color=_colours(sys.stderr))
+
+    def warn(self, text: str) -> None:
+        """A warning; shown with ``-q`` too."""
+        click.echo(
+            f"{click.style('warning', fg='yellow') if _colours(sys.stderr) else 'warning'}: {text}",
+            err=True,
+            color=_colours(sys.stderr),
+        )
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """JSON text; what JSON has no word for becomes text."""
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person watches this stream."""
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def animated() -> bool:
+    """Whether messages may move."""
+    return is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+
+
+def colour(text: str, *, bold: bool = False) -> str:
+    """The text in the colour of the state it names, or in bold, where colours show."""
+    if not _colours(sys.stdout):
+        return text
+    if bold:
+        return click.style(text, bold=True)
+    name = COLOURS.get(text.strip())
+    return click.style(text, fg=name) if name else text
+
+
+def _colours(stream: TextIO) -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and is_terminal(stream)
+
+
+def pipe_closed() -> None:
+    """Whoever read our output has enough (``| head``): end quietly."""
+    drop_output()
+    raise click.exceptions.Exit(0)
+
+
+def drop_output() -> None:
+    """What standard output still buffers goes nowhere: the interpreter flushes it once more at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,149 @@
+"""``penstock queue``: what waits, at the broker and in SQL."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+import redis
+
+from penstock.errors import PenstockError, Unreachable
+from penstock.job import JobState
+from penstock.lane import LANES, queue_name
+from penstock.transport import inspect
+from penstock.transport.url import connect, unavailable
+from penstock_cli import preflight
+from penstock_cli.commands import group, pass_app
+from penstock_cli.context import App
+from penstock_cli.params import complete_model
+from penstock_cli.serving import check_known, live_workers
+
+#: Jobs read per page while purging.
+PAGE = 500
+
+
+@group()
+def queue() -> None:
+    """What waits, and for which model."""
+
+
+@queue.command("stats")
+@click.option("--model", shell_complete=complete_model, metavar="NAME", help="Only this model.")
+@pass_app
+def stats(app: App, model: str | None) -> None:
+    """Open jobs per model and lane: in SQL by state, at the broker ready or claimed, and the workers that serve them.
+
+    ACCEPTED are waiting for their time or for the broker; READY and CLAIMED are messages. QUEUED in SQL and READY +
+    CLAIMED at the broker are alike but for a moment. If not, the dispatcher mends it.
+    """
+    preflight.check(app)
+    if model is not None:
+        check_known(app, model)
+    rows = [row for row in _rows(app) if model is None or row["model"] == model]
+    if app.out.json:
+        app.out.data(rows)
+    elif rows:
+        app.out.table(list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        app.out.say("no open jobs, no workers")
+
+
+def _rows(app: App) -> list[dict[str, Any]]:
+    counts = _counts(app)
+    workers = live_workers(app)
+    names = {model for model, _, _ in counts} | set(workers)
+    places = [(model, str(lane)) for model in sorted(names) for lane in LANES]
+    namespace = app.settings.namespace
+    client = connect(app.settings.broker)
+    try:
+        depths = inspect.depths(client, namespace, [queue_name(namespace, *place) for place in places])
+    except redis.RedisError as error:
+        raise unavailable(app.settings.broker, error) from error
+    finally:
+        client.close()
+    rows = []
+    for model, lane in places:
+        depth = depths[queue_name(namespace, model, lane)]
+        states = {str(state): counts.get((model, lane, state), 0) for state in _OPEN}
+        rows.append(
+            {
+                "model": model,
+                "lane": lane,
+                **states,
+                "ready": depth.ready,
+                "claimed": depth.claimed,
+                "workers": len(workers.get(model, ())),
+            }
+        )
+    return rows
+
+
+def _counts(app: App) -> dict[tuple[str, str, JobState], int]:
+    """Open jobs by model, lane and state."""
+    return {(count.model, count.lane, count.state): count.count for count in app.store.counts()}
+
+
+_OPEN = (JobState.ACCEPTED, JobState.QUEUED, JobState.RUNNING)
+
+
+@queue.command("purge")
+@click.argument("model", shell_complete=complete_model)
+@click.option("--lane", type=click.Choice([str(lane) for lane in LANES]), help="Only this lane; default: both.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@pass_app
+def purge(app: App, model: str, lane: str | None, yes: bool) -> None:
+    """Cancel every job of a model that waits. Running ones are left alone.
+
+    Messages alone cannot be purged: SQL is the truth, and the dispatcher would publish them again.
+    """
+    preflight.check(app)
+    check_known(app, model)
+    lanes = [lane] if lane else [str(lane) for lane in LANES]
+    counts = _counts(app)
+    waiting = sum(counts.get((model, where, state), 0) for where in lanes for state in _WAITING)
+    if not waiting:
+        app.out.say(f"no job of {model!r} waits")
+    elif not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"{waiting:,} jobs of {model!r} would be cancelled: confirm with --yes.")
+        click.confirm(f"Cancel {waiting:,} jobs of {model!r} that wait?", abort=True, err=True)
+    cancelled = _cancel(app, model, lanes)
+    messages = _purge_messages(app, model, lanes)
+    if app.out.json:
+        app.out.data({"model": model, "cancelled": cancelled, "messages": messages})
+    else:
+        app.out.line(str(cancelled))
+        app.out.say(f"jobs cancelled; {messages} messages removed")
+
+
+_WAITING = (JobState.ACCEPTED, JobState.QUEUED)
+
+
+def _cancel(app: App, model: str, lanes: Iterable[str]) -> int:
+    count = 0
+    for lane in lanes:
+        for state in _WAITING:
+            before = None
+            while page := app.client.list(status=state, model=model, lane=lane, limit=PAGE, before=before):
+                before = page[-1].id
+                for handle in page:
+                    try:
+                        count += handle.cancel() == JobState.CANCELLED
+                    except Unreachable:
+                        raise
+                    except PenstockError:
+                        continue  # it ended or was removed meanwhile
+    return count
+
+
+def _purge_messages(app: App, model: str, lanes: Iterable[str]) -> int:
+    namespace = app.settings.namespace
+    client = connect(app.settings.broker)
+    try:
+        return sum(inspect.purge(client, namespace, queue_name(namespace, model, lane)) for lane in lanes)
+    except redis.RedisError as error:
+        raise unavailable(app.settings.broker, error) from error
+    finally:
+        client.close()

@@ -1,0 +1,60 @@
+"""``penstock run``: a job and its output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from penstock.errors import JobUnsuccessful, ResultTimeout
+from penstock_cli import preflight
+from penstock_cli.commands import command as verb
+from penstock_cli.commands import pass_app
+from penstock_cli.context import App
+from penstock_cli.errors import FAILED
+from penstock_cli.inputs import read_input
+from penstock_cli.jobopts import as_keywords, job_options
+from penstock_cli.jobview import job_dict
+from penstock_cli.params import Duration, complete_model
+from penstock_cli.serving import warn_if_unserved
+
+
+@verb()
+@click.argument("model", shell_complete=complete_model)
+@click.argument("input")
+@click.option("-r", "--raw", is_flag=True, help="INPUT is text as it stands; a text output is printed unquoted.")
+@click.option("--timeout", type=Duration(), metavar="DURATION", help="Stop waiting after; the job goes on. Exit 4.")
+@job_options
+@pass_app
+def command(app: App, model: str, input: str, raw: bool, timeout: float | None, **options: Any) -> int | None:
+    """Submit a job, wait, and print its output.
+
+    INPUT is JSON, text, @FILE or - for standard input. The output is printed as JSON. Ctrl-C stops the waiting, not
+    the job.
+
+    \b
+      penstock run embed '"hello world"'
+      penstock run embed "hello world" --json | jq .metrics
+    """
+    value = read_input(input, raw=raw)
+    preflight.check(app)
+    preflight.look(app, model)
+    job = app.client.enqueue(model, value, **as_keywords(options))
+    try:
+        warn_if_unserved(app, model)
+        output = job.result(timeout=timeout)
+    except JobUnsuccessful:
+        if not app.out.json:
+            raise
+        app.out.data(job_dict(job.refresh()))
+        return FAILED
+    except (KeyboardInterrupt, ResultTimeout):
+        app.out.say(f"job {job.id} goes on; its result: penstock job wait {job.id}")
+        raise
+    if app.out.json:
+        app.out.data(job_dict(job.refresh()))
+    elif raw and isinstance(output, str):
+        app.out.line(output)
+    else:
+        app.out.data(output)
+    return None

@@ -1,0 +1,27 @@
+"""The servers by their URLs: whether the broker answers, and how a URL is shown."""
+
+from __future__ import annotations
+
+import re
+
+import redis
+
+from penstock.settings import Settings
+from penstock.transport.url import connect, unavailable
+
+
+def check_broker(settings: Settings) -> None:
+    """Raise ``BrokerUnavailable`` unless the broker answers within a second."""
+    client = connect(settings.broker, timeout_s=1.0)
+    try:
+        client.ping()
+    except (redis.RedisError, OSError) as error:
+        raise unavailable(settings.broker, error) from error
+    finally:
+        client.close()
+
+
+def shown(url: str) -> str:
+    """A URL (of several hosts, perhaps) without its passwords."""
+    url = re.sub(r"(://[^:/@;]*):[^@/]*@", r"\1:…@", url)
+    return re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1…", url)

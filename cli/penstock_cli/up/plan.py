@@ -1,0 +1,60 @@
+"""What ``penstock up`` runs: a pure decision."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_cli.up.probe import ModelInfo
+
+#: Stages are stopped in this order, each one gone before the next is asked.
+WORKERS, DISPATCHER, BROKER = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One child process: its name (also of its log), its command, and the stage at which it is stopped."""
+
+    name: str
+    argv: tuple[str, ...]
+    stage: int
+    stop_timeout_s: float = 10.0
+
+
+def worker_services(models: Sequence[ModelInfo], *, workers: int, drain_s: float) -> list[Service]:
+    """``workers`` workers for each pool that the models name."""
+    pools = sorted({model.pool for model in models})
+    return [
+        Service(
+            name=name,
+            argv=(*_penstock("worker"), "--pool", pool, "--name", name),
+            stage=WORKERS,
+            stop_timeout_s=drain_s + 10.0,
+        )
+        for pool in pools
+        for number in range(1, workers + 1)
+        for name in [f"worker-{pool}-{number}"]
+    ]
+
+
+def dispatcher_service() -> Service:
+    """Relay and reconciler."""
+    return Service(name="dispatcher", argv=_penstock("dispatcher"), stage=DISPATCHER)
+
+
+def dashboard_service(host: str, port: int) -> Service:
+    """Flower."""
+    argv = (*_penstock("dashboard"), "--host", host, "--port", str(port))
+    return Service(name="dashboard", argv=argv, stage=WORKERS)
+
+
+def _penstock(command: str) -> tuple[str, ...]:
+    # By module, not by script: the script's folder need not be on PATH, and `-m` puts the working folder on
+    # sys.path, where the user's models are.
+    return (sys.executable, "-m", "penstock_cli", command)
+
+
+def restart_delay_s(crashes: int) -> float:
+    """How long to wait before a crashed child is started again: 0.5 s, doubling to 30 s."""
+    return float(min(30.0, 0.5 * 2 ** min(crashes - 1, 10)))

@@ -1,0 +1,153 @@
+"""Looks at the models in a process of its own.
+
+``penstock up`` lives for days: it does not import the users' modules (nor torch with them), it asks a child that is
+gone a moment later.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.clock import monotonic_s
+from penstock.errors import ConfigError
+
+#: How long the import of the models may take, seconds.
+TIMEOUT_S = 120.0
+#: How often a wait is interrupted to look whether it should end, seconds.
+LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What ``up`` must know of a model. ``example`` is JSON text, ``None`` when the model has none."""
+
+    name: str
+    pool: str
+    doc: str
+    example: str | None
+
+
+class Probe:
+    """A look that has been started; ``result()`` waits for it."""
+
+    def __init__(self, modules: Sequence[str], env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "penstock_cli.up.probe", *modules],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(env),
+        )
+
+    def result(self, check: Callable[[], None] = lambda: None) -> list[ModelInfo]:
+        """The models; raises ``ConfigError`` for modules that cannot be imported, and whatever ``check`` raises."""
+        out, err = self._communicate(check)
+        try:
+            # The last line: a module may print while it is imported.
+            answer: dict[str, Any] = json.loads(out.rstrip().rsplit("\n", 1)[-1])
+        except ValueError:
+            last = err.strip().splitlines()[-1:] or [f"exit code {self._process.returncode}"]
+            raise ConfigError(
+                f"importing the models ended the process: {last[0]}",
+                fix="`python -c 'import …'` with your module shows why",
+            ) from None
+        if "error" in answer:
+            raise ConfigError(answer["error"], fix=answer["fix"])
+        return [ModelInfo(**model) for model in answer["models"]]
+
+    def _communicate(self, check: Callable[[], None]) -> tuple[str, str]:
+        until = monotonic_s() + TIMEOUT_S
+        while monotonic_s() < until:
+            check()
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.communicate(timeout=LOOK_S)
+        self.close()
+        raise ConfigError(
+            f"importing the models took longer than {TIMEOUT_S:g} s",
+            fix="load weights in load(), not when the module is imported",
+        )
+
+    def close(self) -> None:
+        """Give up, if it still runs. Can be called again."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+
+
+def look(modules: Sequence[str]) -> list[ModelInfo]:
+    """Import the modules and describe their models, in this process."""
+    from penstock.model import codec_of
+    from penstock.registry import Registry
+
+    return [
+        ModelInfo(
+            name=cls.name,
+            pool=cls.resources.pool,
+            doc=cls.describe(),
+            example=_example(cls, codec_of(cls).schema()),
+        )
+        for cls in Registry.load(modules)
+    ]
+
+
+def _example(cls: Any, schema: Mapping[str, Any]) -> str | None:
+    from pydantic_core import to_json
+
+    try:
+        example = cls().example()
+        if example is not NotImplemented:
+            return to_json(example).decode()
+    except Exception:  # it may need what load() brings: the schema will do
+        pass
+    guess = sample_of(schema)
+    return None if guess is None else json.dumps(guess)
+
+
+def sample_of(schema: Mapping[str, Any]) -> Any:
+    """A value that fits a simple JSON schema, ``None`` when that cannot be guessed."""
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    if schema.get("examples"):
+        return schema["examples"][0]
+    match schema.get("type"):
+        case "string" if not {"format", "pattern", "minLength"} & schema.keys():
+            return "hello"
+        case "integer" | "number":
+            return schema.get("minimum", 1)
+        case "boolean":
+            return True
+        case "array":
+            item = sample_of(schema.get("items", {}))
+            return None if item is None else [item]
+        case "object":
+            properties = schema.get("properties", {})
+            wanted = {name: sample_of(properties.get(name, {})) for name in schema.get("required", ())}
+            return None if None in wanted.values() or not wanted else wanted
+    return None
+
+
+def main() -> None:
+    """Print the answer as the last line of standard output."""
+    from dataclasses import asdict
+
+    from penstock.errors import PenstockError
+
+    answer: dict[str, Any]
+    try:
+        answer = {"models": [asdict(model) for model in look(sys.argv[1:])]}
+    except PenstockError as error:
+        answer = {"error": error.message, "fix": error.fix}
+    print(f"\n{json.dumps(answer)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Whether the parts of a stack are there, and what to type when they are."""
+
+from __future__ import annotations
+
+import http.client
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from penstock.clock import now
+from penstock.settings import Settings
+from penstock_cli.up.probe import ModelInfo
+
+
+class Workers:
+    """Looks for workers that serve: registered in SQL by a process that descends from one of ours."""
+
+    def __init__(self, settings: Settings) -> None:
+        from penstock.store import Store
+
+        self._store = Store.open(settings.database)
+
+    def missing(self, pids: Mapping[str, int | None]) -> set[str]:
+        """The names in ``pids`` (name -> supervisor's process) whose worker is not ready."""
+        if not pids:
+            return set()
+        at = now()
+        serving: set[int] = set()
+        for row in self._store.workers():
+            if row.lease_until > at:
+                serving.update(_ancestry(row.info.get("pid")))
+        return {name for name, pid in pids.items() if pid not in serving}
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+
+def _ancestry(pid: int | None) -> set[int]:
+    """A process and its parent, as far as they are on this machine."""
+    if pid is None:
+        return set()
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return {pid, process.ppid()}
+    return set()
+
+
+def dashboard_answers(url: str | None) -> bool:
+    """Whether something speaks HTTP there; ``True`` when there is no dashboard."""
+    if url is None:
+        return True
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=1.0)
+    try:
+        connection.request("GET", "/healthcheck")
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def example_command(settings: Settings, models: Sequence[ModelInfo]) -> str | None:
+    """The next thing to type: a job for a model that is served, with an input that it takes."""
+    for model in sorted(models, key=lambda model: model.example is None):
+        words = ["penstock", "run", *home_option(settings), model.name, model.example or "…"]
+        return shlex.join(words) if model.example else f"{shlex.join(words[:-1])} INPUT"
+    return None
+
+
+def home_option(settings: Settings) -> list[str]:
+    """``--home`` for a command that must work in another terminal too."""
+    usual = Path("~/.penstock").expanduser().absolute()
+    return [] if settings.home == usual else ["--home", str(settings.home)]

@@ -1,0 +1,56 @@
+"""``penstock worker``: serve models."""
+
+from __future__ import annotations
+
+import click
+
+from penstock.errors import ConfigError, install
+from penstock_cli import preflight
+from penstock_cli.commands import command as verb
+from penstock_cli.commands import pass_app
+from penstock_cli.context import App
+
+
+@verb()
+@click.argument("modules", nargs=-1, metavar="[MODULE…]")
+@click.option("--pool", metavar="NAME", help="Serve only the models of this pool.")
+@click.option("--model", "models", multiple=True, metavar="NAME", help="Serve only this model (repeatable).")
+@click.option("--name", metavar="NAME", help="The worker's name; needed for two on one machine.")
+@click.option("--device", metavar="DEVICE", help="cpu, cuda:0, …; default: the first CUDA device, else cpu.")
+@click.option("--no-supervisor", is_flag=True, help="Do not restart the worker when it dies: something else does.")
+@pass_app
+def command(
+    app: App,
+    modules: tuple[str, ...],
+    pool: str | None,
+    models: tuple[str, ...],
+    name: str | None,
+    device: str | None,
+    no_supervisor: bool,
+) -> int:
+    """Serve the models of MODULEs (or of PENSTOCK_MODELS) on one device.
+
+    A small supervisor starts the worker again when it dies, as it does when a model never returns. SIGTERM or Ctrl-C
+    drains: what runs is finished, what was only claimed goes back to the broker.
+    """
+    settings = app.with_models(modules)
+    if device is not None:
+        settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"device": device})})
+    preflight.check(app)
+    _check_worker_installed()
+    if no_supervisor:
+        from penstock_worker import main
+
+        return main.run(settings, pool=pool, name=name, only=models)
+    from penstock_worker import supervisor
+
+    argv = [part for option, value in (("--pool", pool), ("--name", name)) if value for part in (option, value)]
+    argv += [part for value in models for part in ("--model", value)]
+    return supervisor.run(settings, argv)
+
+
+def _check_worker_installed() -> None:
+    try:
+        import penstock_worker  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the worker cannot be imported: {error}", fix=install("worker")) from error

@@ -1,0 +1,94 @@
+"""penstock: asynchronous inference on a message queue.
+
+Write a model, enqueue jobs, get results: interactive ones in milliseconds beside a background flood, none lost.
+
+``import penstock`` is light on purpose (no torch, no celery, no SQL): everything heavy is imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    IdempotencyConflict,
+    InvalidInput,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    JobUnsuccessful,
+    Overloaded,
+    PenstockError,
+    Rejected,
+    ResultTimeout,
+    SchemaOutdated,
+    StoreUnavailable,
+    UnknownModel,
+)
+from penstock.job import Job, JobState
+from penstock.lane import Lane
+from penstock.model import Batching, Model, Resources, model
+from penstock.stepwise import Progress, StepModel
+
+if TYPE_CHECKING:
+    from penstock.client import AsyncClient, AsyncJobHandle, Client, JobEvent, JobHandle
+    from penstock.settings import Settings
+    from penstock.torch_model import TorchModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJobHandle",
+    "Batching",
+    "BrokerUnavailable",
+    "Client",
+    "ConfigError",
+    "IdempotencyConflict",
+    "InvalidInput",
+    "Job",
+    "JobCancelled",
+    "JobEvent",
+    "JobExpired",
+    "JobFailed",
+    "JobHandle",
+    "JobNotFound",
+    "JobState",
+    "JobUnsuccessful",
+    "Lane",
+    "Model",
+    "Overloaded",
+    "PenstockError",
+    "Progress",
+    "Rejected",
+    "Resources",
+    "ResultTimeout",
+    "SchemaOutdated",
+    "Settings",
+    "StepModel",
+    "StoreUnavailable",
+    "TorchModel",
+    "UnknownModel",
+    "model",
+]
+
+_LAZY = {
+    "AsyncClient": "penstock.client",
+    "AsyncJobHandle": "penstock.client",
+    "Client": "penstock.client",
+    "JobEvent": "penstock.client",
+    "JobHandle": "penstock.client",
+    "Settings": "penstock.settings",
+    "TorchModel": "penstock.torch_model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

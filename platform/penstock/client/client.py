@@ -1,0 +1,151 @@
+"""``Client``: the SDK for plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from penstock.client._drive import drive
+from penstock.client._flow import completed, streamed
+from penstock.client.base import BaseClient
+from penstock.client.events import JobEvent
+from penstock.client.handle import Handle, JobHandle
+from penstock.client.inbox import Mark
+from penstock.dispatch.request import Options, Request
+from penstock.dispatch.service import Submitted
+from penstock.job import Job, JobState
+from penstock.lane import Lane
+from penstock.model import Model
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+
+class Client(BaseClient):
+    """Submits jobs and gets their results. Thread-safe; opens its connections on the first call.
+
+    Settings come from the environment and ``penstock.toml``, from keyword arguments (``Client(home=…,
+    broker_url=…)``), or ready-made (``Client(settings)``). ``models`` names modules or classes to check inputs
+    against; without it they are the setting ``models``. Use it as a context manager, or call ``close``. After a
+    fork, the child's copy opens connections of its own.
+
+    ``enqueue``, ``run`` and ``enqueue_many`` take the options of ``penstock.dispatch.request.Options``: ``lane``,
+    ``tenant``, ``priority``, ``deadline``, ``timeout``, ``idempotency_key``, ``webhook``, ``tags``, ``delay``.
+    """
+
+    def enqueue(self, model: str | type[Model], input: Any, **options: Unpack[Options]) -> JobHandle:
+        """Submit one job, to the lane ``interactive`` unless told otherwise. When this returns, it is durable.
+
+        With the broker away the job is accepted all the same and starts later. Raises ``Rejected`` (an unknown model,
+        an input that does not fit …, or ``Overloaded``: it could not be done in time) or ``StoreUnavailable``; then
+        nothing was stored.
+        """
+        runtime = self._runtime()
+        mark = runtime.push.mark
+        submitted = runtime.submitter.submit(Request(model, input, options))
+        return self._submitted(submitted, runtime.client_id, mark)
+
+    def run(
+        self,
+        model: str | type[Model],
+        input: Any,
+        *,
+        result_timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> Any:
+        """``enqueue`` and ``result(result_timeout)``: the model's output for one input."""
+        # Subscribed first, not even the first result has to be read from SQL.
+        self._runtime().push.listen()
+        return self.enqueue(model, input, **options).result(result_timeout)
+
+    def enqueue_many(
+        self, model: str | type[Model], inputs: Iterable[Any], **options: Unpack[Options]
+    ) -> list[JobHandle]:
+        """Submit one job per input, in bulk, to the lane ``background`` unless told otherwise.
+
+        All inputs are checked before the first is stored; they are stored in transactions of 1,000. An
+        ``idempotency_key`` gets the input's position appended (``"key:0"``, ``"key:1"`` …), so that a call that was
+        cut short can be repeated.
+        """
+        runtime = self._runtime()
+        mark = runtime.push.mark
+        submitted = runtime.submitter.submit_many(Request(model, None, options, Lane.BACKGROUND), inputs)
+        return [self._submitted(job, runtime.client_id, mark) for job in submitted]
+
+    def as_completed(self, jobs: Iterable[JobHandle], timeout: float | None = None) -> Iterator[JobHandle]:
+        """The handles, each as soon as its job has ended, however it ended.
+
+        Raises ``ResultTimeout`` when some have not ended ``timeout`` seconds after the first was asked for.
+        """
+        runtime = self._runtime()
+        return drive(runtime, completed(runtime, list(jobs), timeout))
+
+    def get(self, id: str) -> JobHandle:
+        """The job of this id, whoever submitted it; raises ``JobNotFound``."""
+        return self._handle(self._runtime().store.get(id))
+
+    def list(
+        self,
+        *,
+        status: str | JobState | None = None,
+        model: str | None = None,
+        tenant: str | None = None,
+        tag: tuple[str, str] | str | None = None,
+        lane: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[JobHandle]:
+        """Jobs, newest first. ``status`` is a state or ``"cancelling"``, ``tag`` a name, ``"name=value"`` or
+        ``(name, value)``; ``before`` pages: the last id so far."""
+        jobs = self._runtime().store.list(
+            status=None if status is None else str(status),
+            model=model,
+            tenant=tenant,
+            tag=tag,
+            lane=lane,
+            limit=limit,
+            before=before,
+        )
+        return [self._handle(job) for job in jobs]
+
+    def check(self) -> None:
+        """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers."""
+        runtime = self._runtime()
+        runtime.store.check()
+        runtime.publisher.check()
+
+    def look(self, *models: str) -> None:
+        """Read the load of these models now, so that the very next ``enqueue`` can be refused (``Overloaded``).
+
+        A client that goes on submitting reads it by itself; only a program that submits one job and ends needs this.
+        Silent when the broker is away.
+        """
+        self._runtime().submitter.admission.look(models)
+
+    def close(self) -> None:
+        """Close the connections; whoever still waits for a result gets an error. May be called twice."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # For handles ----------------------------------------------------------------------------------------------
+
+    def _submitted(self, job: Submitted, client_id: str, mark: Mark | None) -> JobHandle:
+        # One that existed before may have ended before, and may push its result to somebody else.
+        return JobHandle(self, job.id, reply_to=client_id, mark=mark) if job.created else JobHandle(self, job.id)
+
+    def _handle(self, job: Job) -> JobHandle:
+        return JobHandle(self, job.id, job=job)
+
+    def _wait(self, handle: Handle, timeout: float | None) -> None:
+        runtime = self._runtime()
+        for _ in drive(runtime, completed(runtime, (handle,), timeout)):
+            pass
+
+    def _stream(self, handle: Handle, after: str | None) -> Iterator[JobEvent]:
+        runtime = self._runtime()
+        return drive(runtime, streamed(runtime, handle, after))

@@ -1,0 +1,100 @@
+"""The dispatcher: relay, reconciler and webhook deliveries as one service.
+
+Any number may run beside each other; one is enough, and without any the fast path still publishes what producers
+submit, but nothing is rescued, retried, expired or called back. It outlives its servers: with the broker or the
+database away it goes on with what it can, and recovers by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from penstock.dispatch.reconciler import Reconciler
+from penstock.dispatch.relay import Relay
+from penstock.errors import ConfigError
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock.transport.publisher import Publisher
+from penstock.transport.url import connect
+from penstock.webhooks import load_signer
+from penstock.webhooks.deliverer import Deliverer
+
+log = structlog.get_logger(__name__)
+
+#: How long the reconciler waits for an answer of the broker, seconds: it reads long pages.
+BROKER_TIMEOUT_S = 5.0
+
+
+class Dispatcher:
+    """Construct, then ``start`` or ``run``. Installs no signal handlers: whoever runs it calls ``stop`` from theirs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        # Reentrant, as a signal handler may call `stop` while its own thread is inside.
+        self._changing = threading.RLock()
+        self._store = Store.open(settings.database, pool_size=3)  # one per thread that uses it
+        self._publisher = Publisher(settings.broker, settings.namespace)
+        self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
+        self._relay = Relay(self._store, self._publisher, settings.dispatcher)
+        self._reconciler = Reconciler(self._store, self._publisher, self._client, settings, stopping=self._stopping)
+        self._deliverer: Deliverer | None = None
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin, in threads, and return. Does not wait for the servers to be there. Not again after ``stop``."""
+        with self._changing:
+            if self._stopping.is_set():
+                return
+            self._deliverer = self._make_deliverer()
+            if self._deliverer is not None:
+                self._deliverer.start()
+            for name, turn in (("relay", self._relay.turn), ("reconciler", self._reconciler.turn)):
+                thread = threading.Thread(target=self._loop, args=(turn,), name=f"penstock-{name}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+            log.info("dispatcher started", action="dispatcher_started", namespace=self._settings.namespace)
+
+    def run(self) -> None:
+        """Start, and return once ``stop`` was called by a signal handler or another thread."""
+        self.start()
+        self._stopping.wait()
+        self.stop()
+
+    def stop(self) -> None:
+        """Finish the batch at hand and end. Bounded by one turn of each part; can be called again."""
+        self._stopping.set()
+        with self._changing:
+            if self._deliverer is not None:
+                self._deliverer.stop()
+            for thread in self._threads:
+                thread.join()
+            if self._closed:
+                return
+            self._closed = True
+            self._publisher.close()
+            self._client.close()
+            self._store.close()
+            log.info("dispatcher stopped", action="dispatcher_stopped")
+
+    def _make_deliverer(self) -> Deliverer | None:
+        try:
+            signer = load_signer(self._settings)
+        except ConfigError as error:
+            # The deliveries stay in SQL until a dispatcher with a key comes.
+            log.warning("webhooks are not delivered", action="webhooks_off", error=error.message, fix=error.fix)
+            return None
+        return Deliverer(self._store, signer, self._settings.webhook, poll_s=self._settings.dispatcher.poll_s)
+
+    def _loop(self, turn: Callable[[], float]) -> None:
+        while not self._stopping.is_set():
+            try:
+                pause_s = turn()
+            except Exception:  # a defect: say so and go on, since accepted jobs depend on this loop
+                log.exception("turn failed", action="dispatcher_turn_failed")
+                pause_s = 1.0
+            self._stopping.wait(pause_s)

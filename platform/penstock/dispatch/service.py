@@ -1,0 +1,274 @@
+"""Submit, cancel, retry: what turns a request into a stored job and moves it on at a user's word.
+
+``submit`` reads as the path of one job: check the options, find the model, encode the input, admit, commit, publish.
+When it returns, the job is durable in SQL. Whether it was also published at once is not promised: with the broker away
+the dispatcher does it later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any, cast
+
+from penstock import clock
+from penstock.dispatch.admission import Admission
+from penstock.dispatch.background import Background
+from penstock.dispatch.catalog import Catalog, Target
+from penstock.dispatch.fastpath import FastPath
+from penstock.dispatch.groupcommit import GroupCommit
+from penstock.dispatch.marks import Marks
+from penstock.dispatch.request import MAX_TEXT, Request, Terms, many, terms
+from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
+from penstock.job import Job, JobState, NewJob, new_id
+from penstock.lane import Lane
+from penstock.registry import Registry
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock.transport.publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+#: Jobs per transaction and per publication of ``submit_many``.
+CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job that is in SQL. ``created`` is false when its idempotency key had been used for it before."""
+
+    id: str
+    created: bool
+
+
+class Submitter:
+    """Thread-safe. ``reply_to`` is the client id that hears results by push; ``None`` for nobody.
+
+    Does not own ``store`` and ``publisher``: whoever passes them closes them, after ``close``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        publisher: Publisher,
+        *,
+        background: Background | None = None,
+        registry: Registry | None = None,
+        reply_to: str | None = None,
+    ) -> None:
+        self.catalog = Catalog(settings, store, registry=registry)
+        self._settings = settings
+        self._store = store
+        self._publisher = publisher
+        self._reply_to = reply_to
+        #: How long new jobs are ours to publish before a dispatcher does it.
+        self._grace_s = settings.dispatcher.publish_grace_s
+        self._own_background = background is None
+        self._background = background or Background()
+        self._marks = Marks(store, self._background)
+        self.admission = Admission(settings, publisher)
+        self._fast_path = FastPath(publisher, self._marks, saw=self.admission.saw)
+        self._commit = GroupCommit(self._insert, self._publish)
+
+    # Submit ---------------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> Submitted:
+        """One job. Concurrent calls share a transaction and a publication; a lone one does not wait for others.
+
+        Raises ``Rejected`` (nothing is stored; ``Overloaded`` is one) or ``StoreUnavailable``.
+        """
+        return self._commit(self._prepare(request))
+
+    def submit_all(self, requests: Sequence[Request]) -> list[Submitted | Exception]:
+        """Independent requests of many callers in one transaction and one publication; answers in their order.
+
+        A refused one fails alone. Raises ``StoreUnavailable`` for all of them.
+        """
+        answers: list[Submitted | Exception | None] = []
+        jobs: list[NewJob] = []
+        for request in requests:
+            try:
+                jobs.append(self._prepare(request))
+                answers.append(None)
+            except Exception as error:
+                answers.append(error)
+        stored = self._insert(jobs)
+        self._publish(jobs, stored)
+        fresh = iter(stored)
+        return [cast("Submitted | Exception", next(fresh)) if answer is None else answer for answer in answers]
+
+    def submit_many(self, request: Request, inputs: Iterable[Any]) -> list[Submitted]:
+        """One job per input, all with the options of ``request``, whose own input is not used.
+
+        All inputs are checked before the first is stored. They are stored in chunks of ``CHUNK``, each all or
+        nothing: when the database goes away in the middle, the first chunks stay. With an ``idempotency_key``, whose
+        jobs get the keys ``"{key}:0"``, ``"{key}:1"`` …, the call can be repeated without doubles.
+        """
+        target, common = self._look_up(request)
+        jobs: list[NewJob] = []
+        for index, value in enumerate(many(inputs)):
+            try:
+                text = target.encode(value, self._settings.job.max_input_bytes)
+            except Rejected as error:
+                error.message = f"input {index}: {error.message}"
+                raise
+            jobs.append(self._job(target, common, text, index))
+        submitted: list[Submitted] = []
+        for start in range(0, len(jobs), CHUNK):
+            chunk = jobs[start : start + CHUNK]
+            if start:
+                _accept_now(chunk)
+            stored = [
+                Submitted(row.id, row.created) for row in self._store.insert(chunk, publish_lease_s=self._grace_s)
+            ]
+            self._publish(chunk, stored)
+            submitted += stored
+        return submitted
+
+    def _look_up(self, request: Request) -> tuple[Target, Terms]:
+        checked = terms(
+            now=clock.now(),
+            default_lane=request.lane,
+            allow_private=self._settings.webhook.allow_private,
+            **request.options,
+        )
+        return self.catalog.find(request.model), checked
+
+    def _prepare(self, request: Request) -> NewJob:
+        target, checked = self._look_up(request)
+        job = self._job(target, checked, target.encode(request.input, self._settings.job.max_input_bytes))
+        if not request.admitted:
+            self._admit(job)
+        return job
+
+    def admitted(self, request: Request) -> Request:
+        """The request, let pass before it joins a group: a refusal must not wait for the group's commit.
+
+        For an event loop: never blocks. Raises ``Overloaded``. What needs a closer look is left to the submission.
+        """
+        options = request.options
+        deadline, priority = options.get("deadline"), options.get("priority", 0)
+        if (
+            options.get("lane", request.lane) != Lane.INTERACTIVE
+            or options.get("idempotency_key") is not None
+            or options.get("delay") is not None
+            or type(priority) is not int
+            or not (deadline is None or type(deadline) in (int, float))
+        ):
+            return request
+        model = request.model if isinstance(request.model, str) else getattr(request.model, "name", "")
+        now = clock.now()
+        deadline_at = None if deadline is None else now + cast("float", deadline)
+        refused = self.admission.ask(model, deadline_at=deadline_at, priority=priority, now=now)
+        if refused is not None:
+            raise refused
+        return replace(request, admitted=True)
+
+    def _admit(self, job: NewJob) -> None:
+        """Raise ``Overloaded`` for a job that could not be done in time; one that is stored already is no new work."""
+        refused = self.admission.check(job)
+        if refused is None:
+            return
+        if job.idempotency_key is None or self._store.holder(job.tenant, job.idempotency_key) is None:
+            raise refused
+
+    def _job(self, target: Target, checked: Terms, text: str, index: int | None = None) -> NewJob:
+        key = checked.idempotency_key
+        if key is not None and index is not None:
+            key = f"{key}:{index}"
+            if len(key) > MAX_TEXT:
+                raise InvalidInput("idempotency_key is too long", fix=f"leave room for ':{index}' in {MAX_TEXT}")
+        return NewJob(
+            id=new_id(),
+            model=target.name,
+            version=target.version,
+            input=text,
+            lane=checked.lane,
+            accepted_at=checked.accepted_at,
+            available_at=checked.available_at,
+            tenant=checked.tenant,
+            priority=checked.priority,
+            deadline_at=checked.deadline_at,
+            timeout_s=checked.timeout_s,
+            idempotency_key=key,
+            digest=None if key is None else digest(target, text),
+            webhook=checked.webhook,
+            tags=checked.tags,
+            reply_to=self._reply_to,
+        )
+
+    def _insert(self, jobs: Sequence[NewJob]) -> list[Submitted | BaseException]:
+        if not jobs:
+            return []
+        answers: list[Submitted | BaseException] = []
+        for group in self._store.insert_groups([(job,) for job in jobs], publish_lease_s=self._grace_s):
+            if isinstance(group, BaseException):
+                answers.append(group)
+            else:
+                answers.append(Submitted(group[0].id, group[0].created))
+        return answers
+
+    def _publish(self, jobs: Sequence[NewJob], stored: Sequence[Submitted | BaseException]) -> None:
+        self._fast_path.publish(
+            [job for job, row in zip(jobs, stored, strict=True) if isinstance(row, Submitted) and row.created]
+        )
+
+    # Move on --------------------------------------------------------------------------------------------------
+
+    def cancel(self, id: str) -> Job:
+        """Cancel a job: one that has not started never will, a running one's result is dropped.
+
+        Idempotent; a job that has ended is returned as it is. Raises ``JobNotFound``.
+        """
+        before = self._store.get(id)
+        if before.state.is_terminal:
+            return before
+        job = self._store.cancel(id, now=clock.now())
+        self._tell(job)
+        return job
+
+    def retry(self, id: str) -> Job:
+        """Run a failed, cancelled or expired job again, with fresh budgets; an open one is left alone.
+
+        Raises ``JobNotFound``, or ``IllegalTransition`` for a succeeded job.
+        """
+        job = self._store.retry(id, now=clock.now(), publish_lease_s=self._grace_s)
+        if job.state is JobState.ACCEPTED:
+            self._fast_path.publish([job])
+            self._tell(job)
+        return job
+
+    def _tell(self, job: Job) -> None:
+        record: dict[str, Any] = {"id": job.id, "state": job.state, "attempt": job.attempt, "error": job.error}
+        replies = {job.reply_to: [record]} if job.reply_to and job.state.is_terminal else {}
+        event = {"state": job.status, "ids": [job.id], "model": job.model, "at": clock.now(), "worker": job.worker}
+        try:
+            self._publisher.notify(replies, [event])
+        except BrokerUnavailable as error:
+            # Who waits will read it from SQL a little later.
+            log.debug("nobody was told of a job's new state: %s", error.message)
+
+    # End ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Record what was published. The submitter can be used again."""
+        self.admission.close()
+        self._marks.flush()
+        if self._own_background:
+            self._background.close()
+
+
+def _accept_now(jobs: Sequence[NewJob]) -> None:
+    """Jobs are accepted when they are stored: a late chunk must not look like one that was never published."""
+    now = clock.now()
+    for job in jobs:
+        job.available_at = max(job.available_at, now)
+        job.accepted_at = now
+
+
+def digest(target: Target, text: str) -> str:
+    """What the same idempotency key must mean again: the model, its version and the input."""
+    return blake2b(f"{target.name}\0{target.version}\0{text}".encode(), digest_size=16).hexdigest()

@@ -1,0 +1,347 @@
+"""The model API: what a user writes, without torch, celery or a queue in sight.
+
+A model is a class with ``load`` (once per worker) and ``predict`` (one batch in, one result per item out). The item
+type in ``predict``'s hints is the contract with producers: inputs are validated against it, and its JSON schema is
+what ``penstock model show`` prints.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, is_dataclass
+from typing import Any, ClassVar
+
+from penstock.errors import ConfigError, InvalidInput
+from penstock.lane import Lane
+
+if typing.TYPE_CHECKING:
+    from celery.canvas import Signature
+    from pydantic import TypeAdapter
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How items may be batched.
+
+    ``max_size`` bounds the items of a batch. ``cost`` gives the cost of one item in the unit that the model's time
+    and memory follow (tokens, pixels; default 1 per item) and ``max_cost`` bounds its sum over a batch; an item
+    that alone costs more runs alone. ``max_wait_s`` pins how long an incomplete batch may wait for more; the
+    default leaves it to the policy. Items whose ``key`` differs (image size, sampling parameters) never share a batch.
+    """
+
+    max_size: int = 32
+    cost: Callable[[Any], float] | None = None
+    max_cost: float | None = None
+    max_wait_s: float | None = None
+    key: Callable[[Any], str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_size < 1:
+            raise ConfigError(f"Batching(max_size={self.max_size})", fix="use a max_size of at least 1")
+        if self.max_cost is not None and self.cost is None:
+            raise ConfigError(
+                "Batching(max_cost=…) has no cost function",
+                fix="pass cost=, for example Batching(cost=len, …)",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What a model needs: the ``pool`` of workers that serve it and the device ``memory`` it takes (``"2GiB"``)."""
+
+    pool: str = "default"
+    memory: str | int | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` in bytes; raises ``ConfigError`` for an unknown unit."""
+        if self.memory is None or isinstance(self.memory, int):
+            return self.memory
+        return bytes_of(self.memory, f"Resources(memory={self.memory!r})")
+
+
+def bytes_of(text: str, what: str) -> int:
+    """``"2GiB"`` in bytes. Raises ``ConfigError`` that calls it ``what``."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    if not match or match[2].lower() not in _UNITS:
+        raise ConfigError(what, fix='write it as "512MiB" or "2GiB"')
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+class Model:
+    """Base class of models: set ``name``, write ``predict``.
+
+    The class docstring's first line is the description in ``penstock model list``. One instance lives in each
+    worker process; ``predict`` is called from one thread at a time.
+    """
+
+    #: How users address it; also part of the queue's name. Lower case, digits, ``-`` and ``_``.
+    name: ClassVar[str] = ""
+    #: Stored with every job; change it when results change.
+    version: ClassVar[str] = "1"
+    batching: ClassVar[Batching] = Batching()
+    resources: ClassVar[Resources] = Resources()
+    #: Limit on one attempt in seconds; ``None`` takes the setting ``job.timeout_s``.
+    timeout_s: ClassVar[float | None] = None
+
+    def load(self, device: str) -> None:
+        """Load weights onto ``device`` (``"cpu"``, ``"cuda:0"``). Once per worker, before the warm-up."""
+
+    def unload(self) -> None:
+        """Free what ``load`` took and garbage collection would not, before the model leaves the device."""
+
+    def example(self) -> Any:
+        """An input to warm up and probe with; ``NotImplemented`` (the default) skips the warm-up."""
+        return NotImplemented
+
+    def predict(self, batch: Any) -> Sequence[Any]:
+        """Results in the order of ``batch``, one per item; an exception instance fails that item alone."""
+        raise NotImplementedError(f"{type(self).__name__} has no predict()")
+
+    @classmethod
+    def s(cls, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
+        """A Celery signature of this model, for ``chain``, ``group`` and ``chord`` in any Celery program."""
+        from penstock.app import model_signature
+
+        return model_signature(cls.name, args, kwargs, lane=lane)
+
+    @classmethod
+    def takes_batch(cls) -> Callable[..., Any]:
+        """The method whose hint tells the item type."""
+        return cls.predict
+
+    @classmethod
+    def unwritten(cls) -> tuple[str, str] | None:
+        """The first method that a subclass had to write and did not, and an example of it."""
+        if cls.predict is Model.predict:
+            return "predict", "def predict(self, batch: list[str]) -> list[…]"
+        return None
+
+    @classmethod
+    def describe(cls) -> str:
+        """The first line of the docstring, or an empty text."""
+        doc = inspect.cleandoc(cls.__doc__) if cls.__doc__ else ""
+        return doc.splitlines()[0] if doc else ""
+
+
+@typing.overload
+def model(name: Callable[..., Sequence[Any]], /) -> type[Model]: ...
+@typing.overload
+def model(
+    name: str | None = None,
+    *,
+    version: str = "1",
+    max_size: int = 32,
+    batching: Batching | None = None,
+    resources: Resources | None = None,
+    timeout_s: float | None = None,
+) -> Callable[[Callable[..., Sequence[Any]]], type[Model]]: ...
+def model(
+    name: str | Callable[..., Sequence[Any]] | None = None,
+    *,
+    version: str = "1",
+    max_size: int = 32,
+    batching: Batching | None = None,
+    resources: Resources | None = None,
+    timeout_s: float | None = None,
+) -> type[Model] | Callable[[Callable[..., Sequence[Any]]], type[Model]]:
+    """Make a model from a function that takes a batch: ``@penstock.model(name="double", max_size=64)``.
+
+    The function's hints and docstring are the model's, and its name is where none is given (also without the
+    parentheses). The result is a ``Model`` subclass.
+    """
+    if callable(name):
+        return model()(name)
+
+    def wrap(function: Callable[..., Sequence[Any]]) -> type[Model]:
+        if not _takes(function, None):
+            raise ConfigError(
+                f"{function.__module__}.{function.__qualname__} does not take a batch",
+                fix=f"write def {function.__name__}(batch: list[…]) -> list[…]",
+            )
+
+        @functools.wraps(function)
+        def predict(self: Model, batch: Any) -> Sequence[Any]:
+            return function(batch)
+
+        attributes: dict[str, Any] = {
+            "name": name or function.__name__,
+            "version": version,
+            "batching": batching or Batching(max_size=max_size),
+            "resources": resources or Resources(),
+            "timeout_s": timeout_s,
+            "predict": predict,
+            "__doc__": function.__doc__,
+            "__module__": function.__module__,
+            "__qualname__": function.__qualname__,
+        }
+        cls = type(function.__name__, (Model,), attributes)
+        check_model(cls)
+        return cls
+
+    return wrap
+
+
+def check_model(cls: type[Model]) -> None:
+    """Raise ``ConfigError`` when the class cannot be served."""
+    where = f"{cls.__module__}.{cls.__qualname__}"
+    if not _NAME.fullmatch(cls.name or ""):
+        raise ConfigError(
+            f"{where} has name={cls.name!r}",
+            fix='give it a name of lower-case letters, digits, "-" or "_", for example name = "embed"',
+        )
+    if (missing := cls.unwritten()) is not None:
+        method, example = missing
+        raise ConfigError(f"{where} has no {method}()", fix=f"write {example}")
+    for method, arguments in (("load", "device: str"), ("predict", "batch: list[…]")):
+        function = inspect.getattr_static(cls, method)
+        if inspect.isfunction(function) and not _takes(function, None, None):
+            raise ConfigError(
+                f"{where}.{method}{inspect.signature(function)} cannot be called",
+                fix=f"write def {method}(self, {arguments})",
+            )
+    if _is_one(hint := _hint(cls)):
+        shown = getattr(hint, "__name__", str(hint))
+        raise ConfigError(
+            f"{where} takes one {shown}, not a batch of them",
+            fix=f"hint the batch: list[{shown}], and return one result per item",
+        )
+    _ = cls.resources.memory_bytes
+
+
+def _takes(function: Callable[..., Any], *arguments: object) -> bool:
+    """Whether a function can be called with so many arguments."""
+    try:
+        inspect.signature(function, follow_wrapped=False).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # written in C
+        return True
+    return True
+
+
+def _is_one(hint: Any) -> bool:
+    """Whether a hint is that of one item where a batch is meant."""
+    kind = typing.get_origin(hint) or hint
+    return isinstance(kind, type) and (
+        issubclass(kind, (str, bytes, int, float, Mapping, Set)) or is_dataclass(kind) or hasattr(kind, "model_fields")
+    )
+
+
+def _hint(cls: type[Model]) -> Any:
+    """The hint of the batch; ``None`` where there is none, or none that can be read yet."""
+    function = inspect.unwrap(cls.takes_batch())
+    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    try:
+        return typing.get_type_hints(function).get(names[0]) if names else None
+    except Exception:  # names that are defined further down; ``item_type`` tells when it is needed
+        return None
+
+
+class ItemCodec:
+    """Validates one item of a model's input and turns it into JSON text and back.
+
+    Made from the hint of the batch parameter of ``predict`` (``begin`` for a ``StepModel``): ``list[T]`` or
+    ``Sequence[T]`` gives ``T``, anything else ``Any``.
+    """
+
+    def __init__(self, cls: type[Model]) -> None:
+        self.name = cls.name
+        self.type = item_type(cls)
+
+    @functools.cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        from pydantic import TypeAdapter
+        from pydantic.errors import PydanticUserError
+
+        try:
+            return TypeAdapter(self.type)
+        except PydanticUserError as error:  # an unknown class, or typing.TypedDict before Python 3.12
+            raise ConfigError(
+                f"the item type of model {self.name!r} cannot be validated: {str(error).splitlines()[0]}",
+                fix="use built-in types, pydantic models, dataclasses, or typing_extensions.TypedDict",
+            ) from None
+
+    def validate(self, value: Any) -> Any:
+        """The value as the item type; raises ``InvalidInput`` naming every fault."""
+        try:
+            return self._adapter.validate_python(value)
+        except ValueError as error:  # pydantic's ValidationError is one
+            raise self._invalid(error) from None
+
+    def decode(self, text: str | bytes) -> Any:
+        """JSON text as the item type; raises ``InvalidInput``."""
+        try:
+            return self._adapter.validate_json(text)
+        except ValueError as error:  # pydantic's ValidationError is one
+            raise self._invalid(error) from None
+
+    def schema(self) -> Mapping[str, Any]:
+        """The item's JSON schema; empty where the type has none."""
+        from pydantic.errors import PydanticInvalidForJsonSchema
+
+        try:
+            return self._adapter.json_schema()
+        except PydanticInvalidForJsonSchema:
+            return {}
+
+    def _invalid(self, error: Any) -> InvalidInput:
+        if hasattr(error, "errors"):
+            faults = "; ".join(
+                f"{'.'.join(map(str, e['loc'])) + ': ' if e['loc'] else ''}{e['msg']}" for e in error.errors()[:5]
+            )
+        else:  # text that is no Unicode
+            faults = str(error)
+        return InvalidInput(
+            f"the input does not fit model {self.name!r}: {faults}",
+            fix=f"`penstock model show {self.name}` prints the input's schema",
+        )
+
+
+_codecs: dict[type[Model], ItemCodec] = {}
+
+
+def codec_of(cls: type[Model]) -> ItemCodec:
+    """The codec of a model class, built once."""
+    codec = _codecs.get(cls)
+    if codec is None:
+        codec = _codecs[cls] = ItemCodec(cls)
+    return codec
+
+
+def item_type(cls: type[Model]) -> Any:
+    """``T`` of ``predict(self, batch: list[T])``, or ``Any`` when there is no such hint."""
+    function = inspect.unwrap(cls.takes_batch())
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError as error:
+        raise ConfigError(
+            f"the hints of {function.__qualname__} name something unknown: {error}",
+            fix="import the item type at module level",
+        ) from None
+    names = [p for p in inspect.signature(function).parameters if p != "self"]
+    hint = hints.get(names[0]) if names else None
+    arguments = typing.get_args(hint)
+    return arguments[0] if arguments else Any
+
+
+def item_from_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The item that a Celery call means: ``f(x)`` is ``x``, ``f(a=1)`` is ``{"a": 1}``, ``f(x, y)`` is ``[x, y]``.
+
+    Mixing both is ambiguous and raises ``InvalidInput``.
+    """
+    if kwargs and args:
+        raise InvalidInput(
+            "a model takes one item: positional and keyword arguments cannot be mixed",
+            fix="pass one value, or only keyword arguments",
+        )
+    if kwargs:
+        return dict(kwargs)
+    return args[0] if len(args) == 1 else list(args)

@@ -1,0 +1,225 @@
+"""Whether to accept an interactive job now: a pure decision from what workers and the broker last said.
+
+A job is refused when ``busy + work_ahead / rate + m * t`` lies beyond its limit: its deadline, or without one the
+larger of its lane's target and ``PATIENCE`` full batches of its model, so that no model is refused for being slow by
+nature.
+
+How much of the limit may be spent on waiting is the *level* (Breakwater's and DAGOR's idea): workers measure how long
+interactive jobs waited before their batch began. Like CoDel, they look at the wait that does not go away: even the
+quietest batch of the last ``STANDING_S`` had to wait longer than ``WAIT_SHARE`` of the target. That lowers the level by
+5 % a second, anything else raises it by 1 %. Jobs without a deadline are only refused below level 1, when a queue has
+been standing, or when the burst is ``BURST`` times their limit: a short burst on a calm system is what a queue is for.
+A higher priority counts only the work that is served before it, and feels less of the level (DAGOR).
+
+Sources: Cho et al., "Overload Control for us-scale RPCs with Breakwater" (OSDI 2020); Zhou et al., "Overload Control
+for Scaling WeChat Microservices" (SoCC 2018); Nichols and Jacobson, "Controlling Queue Delay" (2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from penstock.lane import MAX_PRIORITY
+
+#: Limit of a job without a deadline, in full batches of its model: one that runs, one that waits, its own.
+PATIENCE = 3.0
+#: How many times its limit a job without a deadline may wait while no queue has been standing.
+BURST = 10.0
+#: Share of the limit that is left for what is not waiting and not the device: the commit, the broker, the way back.
+RESERVE = 0.1
+#: Share of the allowed wait over which the chance of admission falls from 1 to 0: producers do not see each other's
+#: last jobs, and must not all turn round at the same instant.
+EDGE = 0.1
+#: Shortest and longest advice, seconds.
+RETRY_MIN_S, RETRY_MAX_S = 0.05, 60.0
+#: Batches a worker must have run before its figures count: a cold model is slow at first.
+SEEN = 8
+#: A worker that has said nothing for so long beyond its predicted batch is not counted, seconds. With none left,
+#: nothing is known, and everything is admitted.
+FRESH_S = 3.0
+#: Longest wait that is predicted for, seconds: a rate of nothing must not give infinities.
+_FOREVER_S = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLoad:
+    """What one worker says of one model. Times are Unix seconds, durations seconds.
+
+    ``busy_until`` is when its running batch should end; ``waiting`` counts its claimed interactive items, ``room`` how
+    many it may claim ahead; ``filled`` says that background is there to fill any batch. A batch of ``n`` takes
+    ``alpha + beta * n``; ``factor`` corrects one job's own batch: the margin of a predictable model, far below 1 where
+    durations vary with the input. ``size`` is a full batch, ``free`` the share of the device that other models'
+    interactive work leaves, ``level`` the admission level, ``done`` counts the interactive items started since the
+    worker began, ``seen`` its batches.
+    """
+
+    at: float
+    busy_until: float
+    waiting: int
+    room: int
+    filled: bool
+    alpha: float
+    beta: float
+    factor: float
+    size: float
+    free: float
+    level: float
+    done: int
+    seen: int
+
+    @property
+    def full_s(self) -> float:
+        """How long a full batch takes."""
+        return self.alpha + self.beta * self.size
+
+    def alive(self, now: float) -> bool:
+        """Whether it can still be believed."""
+        return now <= max(self.at, self.busy_until) + FRESH_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One model as its producers see it at ``at`` (Unix seconds): all its workers and the broker together.
+
+    ``ready[k]`` are messages that are served before or beside a job of priority step ``3 * k``. ``running`` is what is
+    left of the batches on the devices, in items of full batches; ``waiting`` the least that workers have claimed and
+    not begun, ``room`` the most. ``inflow`` is what other producers are expected to add, items per second.
+    """
+
+    at: float
+    workers: int
+    busy_until: float
+    running: float
+    waiting: float
+    room: float
+    ready: tuple[int, int, int, int]
+    filled: bool
+    alpha: float
+    beta: float
+    factor: float
+    size: float
+    level: float
+    inflow: float = 0.0
+
+    def batch_s(self, items: float) -> float:
+        """Expected duration of a batch."""
+        return self.alpha + self.beta * min(max(items, 1.0), self.size)
+
+    @property
+    def rate(self) -> float:
+        """Items per second of all workers with full batches."""
+        return self.workers * self.size / max(self.batch_s(self.size), 1e-9)
+
+    def ahead(self, priority: int, now: float, added: float) -> float:
+        """Items before a new job of this priority, the part of running batches that is still to do included.
+
+        ``added`` were submitted from here since ``at``.
+        """
+        since_s = max(0.0, now - self.at)
+        queued = self.ready[min(max(priority, 0), MAX_PRIORITY) // 3] + self.waiting + self.running
+        return max(0.0, queued + added + (self.inflow - self.rate) * since_s)
+
+
+def combine(loads: Iterable[WorkerLoad], ready: Sequence[int], *, now: float, inflow: float = 0.0) -> Load | None:
+    """The picture of one model; ``None`` when no worker that knows its model is alive.
+
+    ``ready`` are the lengths of the broker's lists of priority step 0, 3, 6, 9.
+    """
+    live = [load for load in loads if load.alive(now) and load.seen >= SEEN and load.size > 0]
+    if not live:
+        return None
+    count = len(live)
+    free = [max(0.1, load.free) for load in live]
+    return Load(
+        at=now,
+        workers=count,
+        # The next batch begins where a device is free first.
+        busy_until=min(load.busy_until for load in live),
+        running=sum(load.size * min(max(0.0, load.busy_until - now) / max(load.full_s, 1e-9), 1.0) for load in live),
+        # While messages are left at the broker, every worker has claimed what it may; else it may have since it spoke.
+        waiting=sum(max(load.waiting, load.room) if any(ready) else load.waiting for load in live),
+        room=sum(max(load.waiting, load.room) for load in live),
+        ready=(sum(ready), sum(ready[1:]), sum(ready[2:]), ready[3]),
+        filled=all(load.filled for load in live),
+        alpha=sum(load.alpha / share for load, share in zip(live, free, strict=True)) / count,
+        beta=sum(load.beta / share for load, share in zip(live, free, strict=True)) / count,
+        factor=sum(load.factor for load in live) / count,
+        size=sum(load.size for load in live) / count,
+        level=sum(load.level for load in live) / count,
+        inflow=inflow,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A job that wants in. ``added`` is what this producer has submitted since the load's picture was taken."""
+
+    now: float
+    target_s: float
+    deadline_at: float | None = None
+    priority: int = 0
+    added: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Accept it. ``wait_s`` is the expected wait before its batch."""
+
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Do not store it. ``needs_s`` is how long it would have taken, ``limit_s`` how long it may.
+
+    ``reason`` is ``overload``, or ``deadline`` when it would be too late even on an idle system; then coming back
+    with the same deadline does not help.
+    """
+
+    retry_after_s: float
+    reason: str
+    needs_s: float
+    limit_s: float
+
+
+def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
+    """See the module's docstring. Nothing known: admitted."""
+    if load is None:
+        return Admit()
+    if ask.deadline_at is not None and ask.deadline_at <= ask.now:
+        return Admit()  # it has passed already: it is stored and ends as expired, as without admission
+    ahead = load.ahead(ask.priority, ask.now, ask.added)
+    capacity = load.size * load.workers
+    full = load.batch_s(load.size)
+    mates = load.size if load.filled else ahead % capacity / load.workers + 1.0
+    own = load.factor * load.batch_s(mates)
+    # What is left of the running batches is among the items ahead.
+    wait = min(max(load.busy_until - ask.now, ahead / capacity * full), _FOREVER_S)
+    if ask.deadline_at is None:
+        limit = max(ask.target_s, PATIENCE * max(1.0, load.factor) * full)
+    else:
+        limit = ask.deadline_at - ask.now
+        if (alone := load.factor * load.batch_s(1.0)) > limit:
+            return Refuse(_retry_after(alone, rng), "deadline", alone, limit)
+    allowed = allowed_wait(load, max(0.0, limit * (1.0 - RESERVE) - own), ask)
+    if wait <= allowed * (1.0 - EDGE * rng.random()):
+        return Admit(wait)
+    # Back to half of what is allowed, so that who returns finds room.
+    return Refuse(_retry_after(wait - 0.5 * max(allowed, 0.0), rng), "overload", wait + own, limit)
+
+
+def allowed_wait(load: Load, room_s: float, ask: Ask) -> float:
+    """How much of the room between the limit and a job's own batch it may spend waiting, seconds."""
+    if ask.deadline_at is None and load.level >= 1.0:
+        return room_s * BURST
+    level = load.level + (1.0 - load.level) * min(max(ask.priority, 0), MAX_PRIORITY) / MAX_PRIORITY
+    # Never less than the batch that is on the device: with no queue behind it, the system is not overloaded.
+    least = load.batch_s(load.size) * max(1.0, load.factor) / (1.0 - EDGE)
+    return min(room_s, max(level * room_s, least))
+
+
+def _retry_after(seconds: float, rng: Random) -> float:
+    """Spread, so that those who were refused together do not return together."""
+    return min(max(seconds * rng.uniform(1.0, 1.5), RETRY_MIN_S), RETRY_MAX_S)

@@ -1,0 +1,64 @@
+"""How long background work may keep an interactive job waiting: the isolation budget.
+
+A device that runs whole batches cannot be interrupted, so what protects interactive jobs is the length of the batches
+that background work may start. While interactive jobs come, the budget is a share of their target; it grows back when
+they stay away, doubling each second, until background batches are as large as the model allows.
+"""
+
+from __future__ import annotations
+
+#: The share of the interactive target that background work may cost an interactive job, all in all …
+BUDGET_SHARE = 0.25
+#: … of which so much may go into a background batch that is already on the device when the job arrives; the rest may
+#: go into background items that fill the job's own batch.
+BLOCKING_SHARE = 0.8
+#: Seconds without interactive jobs before the budget grows, and how long it takes to double.
+QUIET_S, DOUBLING_S = 5.0, 1.0
+
+
+def isolation_bound_s(target_s: float) -> float:
+    """The published bound: what background work adds at most to an interactive job's latency, seconds.
+
+    A model whose smallest batch takes longer is the exception: one item has to run all the same.
+    """
+    return BUDGET_SHARE * target_s
+
+
+def blocking_s(target_s: float, quiet_s: float | None) -> float:
+    """The longest background batch, seconds, ``quiet_s`` after the last interactive job (``None``: never one)."""
+    if quiet_s is None:
+        return float("inf")
+    bound_s = BLOCKING_SHARE * isolation_bound_s(target_s)
+    doublings = max(0.0, quiet_s - QUIET_S) / DOUBLING_S
+    return float(bound_s * 2.0 ** min(doublings, 60.0))
+
+
+def filling_s(target_s: float) -> float:
+    """How much longer background items may make an interactive batch, seconds."""
+    return (1.0 - BLOCKING_SHARE) * isolation_bound_s(target_s)
+
+
+class MinimumShare:
+    """Whether background and late work has had its least share of the device lately, so that it never starves.
+
+    Times are seconds of one monotonic clock, passed in. Older use counts less: half after ``HALF_S``.
+    """
+
+    SHARE = 0.05
+    HALF_S = 5.0
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._all = 0.0
+        self._background = 0.0
+
+    def spent(self, seconds: float, background: float, now: float) -> None:
+        """A batch kept the device for ``seconds``, ``background`` (0..1) of it for such items."""
+        keep = 0.5 ** (max(0.0, now - self._at) / self.HALF_S)
+        self._at = now
+        self._all = self._all * keep + seconds
+        self._background = self._background * keep + seconds * background
+
+    def owed(self) -> bool:
+        """Whether background work is to go first now, if there is any."""
+        return self._background < self.SHARE * self._all

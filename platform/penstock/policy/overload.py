@@ -1,0 +1,83 @@
+"""What a worker learns about overload: the admission level of a model, and how many retries are bearable.
+
+Both are pure bookkeeping: ``now`` comes in. The level is published with the worker's load and obeyed by producers
+(``policy.admission``); the retry budget is the worker's own.
+"""
+
+from __future__ import annotations
+
+import math
+
+#: A wait beyond this share of the target (or of so many batches, if those are longer) is too long. When every batch for
+#: so long (seconds, or batches of the model) had waited too long, the queue stands.
+WAIT_SHARE, WAIT_BATCHES = 0.35, 5.0
+STANDING_S, STANDING_BATCHES = 0.5, 10.0
+#: Per second: the factor of a lowering, the step of a raise; and the lowest level.
+LOWER, RAISE, LOWEST = 0.95, 0.01, 0.3
+#: The first lowering: until then every burst was admitted, so a queue stands that has to go.
+FIRST = 0.7
+
+#: Share of the recent accepted work that may be retries; retries per second that are always bearable; and how many
+#: may come at once.
+RETRY_SHARE, RETRIES_PER_S, RETRIES_AT_ONCE = 0.1, 1.0, 10.0
+#: Accepted work counts half after so long, seconds.
+RECENT_S = 10.0
+
+
+class Level:
+    """Share of the room that interactive jobs of one model may spend waiting, 0.3 to 1."""
+
+    def __init__(self) -> None:
+        self.value = 1.0
+        self._above_since: float | None = None
+        self._last: float | None = None
+
+    def saw(self, wait_s: float, *, target_s: float, batch_s: float, now: float) -> None:
+        """A batch began whose interactive items had waited ``wait_s`` (their median).
+
+        A model that is slower than its target is measured by its own batches.
+        """
+        since_s = 0.0 if self._last is None else max(0.0, now - self._last)
+        self._last = now
+        if wait_s <= WAIT_SHARE * max(target_s, WAIT_BATCHES * batch_s):
+            self._above_since = None
+            self.value = min(1.0, self.value + RAISE * since_s)
+            return
+        if self._above_since is None:
+            self._above_since = now
+        if now - self._above_since < max(STANDING_S, STANDING_BATCHES * batch_s):
+            return
+        self.value = max(LOWEST, FIRST if self.value >= 1.0 else self.value * LOWER**since_s)
+
+
+class RetryBudget:
+    """Retries of interactive jobs at no more than a tenth of the accepted work: what is beyond comes later.
+
+    A token bucket (Finagle's retry budget): each first attempt pays in a tenth of a retry, each retry takes one. A
+    retry that finds it empty is not given up but put off, so that retries cannot multiply an overload.
+    """
+
+    def __init__(self) -> None:
+        self._tokens = RETRIES_AT_ONCE
+        self._accepted_per_s = 0.0
+        self._at: float | None = None
+
+    def accepted(self, count: int, now: float) -> None:
+        """So many jobs began their first attempt."""
+        self._elapse(now)
+        self._accepted_per_s += count * math.log(2.0) / RECENT_S
+        self._tokens = min(RETRIES_AT_ONCE, self._tokens + RETRY_SHARE * count)
+
+    def delay_s(self, now: float) -> float:
+        """Spend one retry; how much longer than its back-off it has to wait, seconds."""
+        self._elapse(now)
+        self._tokens -= 1.0
+        if self._tokens >= 0:
+            return 0.0
+        return -self._tokens / (RETRIES_PER_S + RETRY_SHARE * self._accepted_per_s)
+
+    def _elapse(self, now: float) -> None:
+        since_s = 0.0 if self._at is None else max(0.0, now - self._at)
+        self._at = now
+        self._tokens = min(RETRIES_AT_ONCE, self._tokens + RETRIES_PER_S * since_s)
+        self._accepted_per_s *= 0.5 ** (since_s / RECENT_S)

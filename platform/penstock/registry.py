@@ -1,0 +1,144 @@
+"""Finds the models that this process knows.
+
+A source is ``"package.module"`` (all models in it), ``"package.module:Attr"`` (one), or a path to a ``.py`` file.
+Installed packages can announce models under the entry point group ``penstock.models``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from penstock.errors import ConfigError, UnknownModel
+from penstock.model import Model, check_model
+
+ENTRY_POINTS = "penstock.models"
+
+
+class Registry:
+    """Model classes by name."""
+
+    def __init__(self, models: Iterable[type[Model]] = ()) -> None:
+        self._models: dict[str, type[Model]] = {}
+        for cls in models:
+            self.add(cls)
+
+    @classmethod
+    def load(cls, sources: Iterable[str]) -> Registry:
+        """Import the sources and the installed entry points; raises ``ConfigError`` naming the one that failed."""
+        registry = cls()
+        for source in sources:
+            for model in _models_of(source):
+                registry.add(model)
+        for point in entry_points(group=ENTRY_POINTS):
+            for model in _models_of(point.value):
+                registry.add(model)
+        return registry
+
+    def add(self, model: type[Model]) -> None:
+        """Register one class; two different classes of one name are a ``ConfigError``."""
+        check_model(model)
+        other = self._models.setdefault(model.name, model)
+        if other is not model and (other.__module__, other.__qualname__) != (
+            model.__module__,
+            model.__qualname__,
+        ):
+            raise ConfigError(
+                f"two models are named {model.name!r}: {other.__module__}.{other.__qualname__} and "
+                f"{model.__module__}.{model.__qualname__}",
+                fix="rename one of them",
+            )
+
+    def get(self, name: str) -> type[Model]:
+        """The class of this name; raises ``UnknownModel`` with a suggestion."""
+        try:
+            return self._models[name]
+        except KeyError:
+            raise unknown_model(name, self._models) from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._models
+
+    def __iter__(self) -> Iterator[type[Model]]:
+        return iter(self._models.values())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+
+def unknown_model(name: str, known: Iterable[str]) -> UnknownModel:
+    """The error for a name nobody serves, with the nearest known names."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=1)
+    if near:
+        fix = f"did you mean {near[0]!r}? `penstock model list` shows all"
+    elif known:
+        fix = f"known: {', '.join(known[:8])}; `penstock model list` shows all"
+    else:
+        fix = "name the module that defines it: PENSTOCK_MODELS=my_models, or `penstock up my_models`"
+    return UnknownModel(f"no model is named {name!r}", fix=fix)
+
+
+def _models_of(source: str) -> Iterator[type[Model]]:
+    name, _, attribute = source.partition(":")
+    module = _import(name, source)
+    if attribute:
+        found = getattr(module, attribute, None)
+        if not (inspect.isclass(found) and issubclass(found, Model)):
+            raise ConfigError(f"{source!r} is not a penstock model", fix="name a subclass of penstock.Model")
+        yield found
+        return
+    count = 0
+    for value in vars(module).values():
+        # Imported helpers and abstract bases have no name of their own; they are not served.
+        if inspect.isclass(value) and issubclass(value, Model) and value.name and value.predict is not Model.predict:
+            count += 1
+            yield value
+    if not count:
+        raise ConfigError(f"{source!r} defines no penstock model", fix="subclass penstock.Model and set its name")
+
+
+def _import(name: str, source: str) -> ModuleType:
+    try:
+        if name.endswith(".py"):
+            return _import_file(Path(name))
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            # As celery, uvicorn and gunicorn do: a model beside the user's shell is importable.
+            sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(name)
+    except ConfigError:
+        raise
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == name.split(".")[0]:
+            fix = f"check the spelling, or run where {name!r} can be imported (its folder on PYTHONPATH)"
+        else:
+            fix = f"`python -c 'import {name}'` shows the whole traceback"
+        raise ConfigError(f"cannot import {source!r}: {type(error).__name__}: {error}", fix=fix) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ConfigError(f"no such file: {path}", fix="give the path of the Python file that defines the model")
+    name = path.stem
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
+        return known
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"cannot import {path}", fix="give the path of a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module

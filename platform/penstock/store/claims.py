@@ -1,0 +1,299 @@
+"""A worker's verbs: take jobs, and say how they ended. All are guarded, so that what comes late changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from penstock.job import TERMINAL, JobState, Outcome
+from penstock.store.engine import Database, Survives
+from penstock.store.events import write_events
+from penstock.store.records import SETTLED_COLUMNS, STATES, Claimed, ClaimResult, LeftOver, Settled, settled_of
+from penstock.store.session import Session
+
+_id = attrgetter("id")
+_encode = msgspec.json.encode
+_decode = msgspec.json.decode
+
+# An accepted job may be claimed before the publisher has marked it as queued, but not before its time: a message can be
+# a leftover of an earlier attempt, while SQL holds the job back for a retry. Somebody's lease on publishing it says
+# that its time has come, by the clock of whoever took the lease.
+_RIPE = """NOT cancel_requested AND (deadline_at IS NULL OR deadline_at > :now)
+    AND {hidden state IN ('queued', 'accepted')}
+    AND ({hidden state = 'queued'} OR available_at <= :now OR publish_lease_until > 0)"""
+# A suspect is claimed by itself or not at all: so it runs alone, and if its worker dies, it was alone.
+_CLAIMABLE = f"{_RIPE} AND (suspicions = 0 OR :alone)"
+
+_CLAIM = f"""
+    UPDATE penstock_job SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = :claimed_at
+    WHERE penstock_job.id {{in ids}} AND {_CLAIMABLE}
+    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms"""  # noqa: S608 - constants only
+# The same with a time for each job.
+_CLAIM_TIMED = f"""
+    UPDATE penstock_job
+    SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = {{1 float}}
+    FROM {{each rows}} WHERE penstock_job.id = {{0 text}} AND {_CLAIMABLE}
+    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms"""  # noqa: S608 - constants only
+
+# What an earlier call has claimed whose answer never came. It counts as a new attempt, which shuts out the one that
+# nobody knows of. The claim times tell it from what another call has claimed; on their way through JSON they may have
+# lost their last bit.
+_RECLAIM = """
+    UPDATE penstock_job SET attempt = attempt + 1
+    WHERE penstock_job.id {in ids} AND {hidden state = 'running'} AND worker = :worker
+        AND claimed_at BETWEEN :first - 0.000001 AND :last + 0.000001
+    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms"""
+
+_INPUTS = "SELECT id, input FROM penstock_job WHERE id {in ids}"
+_LEFT_OVER = f"""
+    SELECT id, state, attempt, worker, output, error, canvas, canvas_done, suspicions > 0 AND {_RIPE}
+    FROM penstock_job WHERE id {{in ids}}"""  # noqa: S608 - constants only
+_EXPIRE = f"""
+    UPDATE penstock_job SET state = 'expired', settled_at = :now
+    WHERE penstock_job.id {{in ids}} AND {{hidden state IN ('queued', 'accepted')}} AND deadline_at <= :now
+    RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+
+
+def _settle_sql(*, error: str, available_at: str) -> str:
+    # What most outcomes of a batch have in common is a parameter, the rest is in the array: reading a field out of
+    # JSON costs more than binding a parameter.
+    return f"""
+    UPDATE penstock_job SET
+        state = CASE WHEN cancel_requested THEN 'cancelled' WHEN deadline_at <= :now THEN 'expired'
+            ELSE :state END,
+        output = CASE WHEN cancel_requested OR deadline_at <= :now THEN NULL ELSE {{1 text}} END,
+        error = {error},
+        settled_at = CASE WHEN :ends OR cancel_requested OR deadline_at <= :now THEN :now END,
+        available_at = {available_at},
+        queued_at = CASE WHEN :again THEN NULL ELSE queued_at END,
+        worker = CASE WHEN :ends OR cancel_requested OR deadline_at <= :now THEN worker END,
+        publish_lease_until = 0,
+        failures = failures + :failures, ooms = ooms + :ooms, suspicions = suspicions + :suspicions,
+        started_at = :started_at, batch_wait_s = {{2 float}}, load_s = :load_s, compute_s = :compute_s,
+        transfer_s = :transfer_s, batch_size = :batch_size, batch_reason = :batch_reason
+    FROM {{each rows}}
+    WHERE penstock_job.id = {{0 text}} AND {{hidden state = 'running'}} AND attempt = :attempt AND worker = :worker
+        AND (:plain_only = 0 OR webhook IS NULL)
+    RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+
+
+# Most jobs succeed, and have neither an error nor another time to run.
+_SUCCEED = _settle_sql(error="NULL", available_at="available_at")
+_SETTLE = _settle_sql(error="{3 text}", available_at="coalesce({4 float}, available_at)")
+
+# Settled by this very attempt before: the commit had arrived and its answer had not.
+_REPEATED = f"""
+    SELECT {SETTLED_COLUMNS} FROM {{each rows}} JOIN penstock_job ON penstock_job.id = {{0 text}}
+    WHERE attempt = {{1 int}} AND worker = :worker AND settled_at IS NOT NULL"""  # noqa: S608 - constants only
+
+_RELEASE = f"""
+    UPDATE penstock_job SET
+        state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END, worker = NULL,
+        settled_at = CASE WHEN cancel_requested THEN :now END
+    FROM {{each rows}}
+    WHERE penstock_job.id = {{0 text}} AND {{hidden state = 'running'}} AND attempt = {{1 int}} AND worker = :worker
+    RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+
+_HELD = """
+    SELECT id FROM penstock_job WHERE id {in ids} AND state = 'running' AND worker = :worker AND NOT cancel_requested"""
+_CANVAS_DONE = "UPDATE penstock_job SET canvas_done = true WHERE id {in ids}"
+
+
+def claim(
+    db: Database,
+    ids: Sequence[str],
+    *,
+    worker: str,
+    now: float,
+    claimed_at: Mapping[str, float] | float | None,
+    need_input: Sequence[str],
+    repeated: bool,
+) -> ClaimResult:
+    """See ``Store.claim``."""
+    if not ids:
+        return ClaimResult({})
+    # In the same order everywhere, so that transactions meet rather than deadlock.
+    ids = sorted(ids)
+    at = now if claimed_at is None else claimed_at
+    times = [at.get(id, now) for id in ids] if isinstance(at, Mapping) else [at]
+    common = {"worker": worker, "now": now, "alone": len(ids) == 1}
+
+    def call() -> ClaimResult:
+        with db.step(Survives.CRASH) as session:
+            rows = []
+            if repeated:
+                values = {"ids": session.ids(ids), "worker": worker, "first": min(times), "last": max(times)}
+                rows = session.all(_RECLAIM, values)
+            if isinstance(at, Mapping):
+                timed = session.rows(list(zip(ids, times, strict=True)))
+                rows += session.all(_CLAIM_TIMED, common | {"rows": timed})
+            else:
+                rows += session.all(_CLAIM, common | {"ids": session.ids(ids), "claimed_at": at})
+            result = ClaimResult({row[0]: Claimed(*row[1:]) for row in rows})
+            if need_input:
+                _add_inputs(session, result.claimed, need_input)
+        return result
+
+    result = db.again(call)
+    if len(result.claimed) < len(ids):
+        _explain(db, result, [id for id in ids if id not in result.claimed], now)
+    return result
+
+
+def settle(db: Database, outcomes: Sequence[Outcome], *, worker: str, now: float) -> list[Settled]:
+    """See ``Store.settle``."""
+    if not outcomes:
+        return []
+    outcomes = sorted(outcomes, key=_id)
+    # Jobs without a webhook first: there one statement is the whole transaction.
+
+    def plain() -> list[Settled]:
+        with db.step(Survives.CRASH) as session:
+            return _settle(session, outcomes, worker, now, plain_only=True)
+
+    settled = db.again(plain)
+    if len(settled) == len(outcomes):
+        return settled
+    rest = _others(outcomes, settled)
+
+    def call() -> list[Settled]:
+        with db.write(Survives.CRASH) as session:
+            rows = _settle(session, rest, worker, now, plain_only=False)
+            write_events(session, rows, now=now)
+        return rows
+
+    more = db.again(call)
+    settled += more
+    rest = _others(rest, more)
+    if rest:
+        with db.read() as session:
+            pairs = session.rows([(o.id, o.attempt) for o in rest])
+            settled += [settled_of(row) for row in session.all(_REPEATED, {"rows": pairs, "worker": worker})]
+    return settled
+
+
+def release(db: Database, pairs: Sequence[tuple[str, int]], *, worker: str, now: float) -> int:
+    """See ``Store.release``."""
+    if not pairs:
+        return 0
+
+    def call() -> int:
+        with db.write(Survives.CRASH) as session:
+            rows = session.all(_RELEASE, {"rows": session.rows(sorted(pairs)), "worker": worker, "now": now})
+            write_events(session, map(settled_of, rows), now=now)
+        return len(rows)
+
+    return db.again(call)
+
+
+def held(db: Database, ids: Sequence[str], *, worker: str) -> set[str]:
+    """See ``Store.held``."""
+    if not ids:
+        return set()
+    with db.read() as session:
+        return {row[0] for row in session.all(_HELD, {"ids": session.ids(ids), "worker": worker})}
+
+
+def mark_canvas_done(db: Database, ids: Sequence[str]) -> None:
+    """See ``Store.mark_canvas_done``."""
+    if ids:
+        with db.step(Survives.NOTHING) as session:
+            session.run(_CANVAS_DONE, {"ids": session.ids(sorted(ids))})
+
+
+def inputs(db: Database, ids: Sequence[str]) -> dict[str, str]:
+    """See ``Store.inputs``."""
+    if not ids:
+        return {}
+    with db.read() as session:
+        return dict(session.all(_INPUTS, {"ids": session.ids(ids)}))
+
+
+def _add_inputs(session: Session, claimed: dict[str, Claimed], need_input: Sequence[str]) -> None:
+    wanted = [id for id in need_input if id in claimed]
+    for id, text in session.all(_INPUTS, {"ids": session.ids(wanted)}):
+        claimed[id] = claimed[id]._replace(input=text)
+
+
+def _explain(db: Database, result: ClaimResult, ids: Sequence[str], now: float) -> None:
+    """Say of each job that could not be claimed why, and end those whose deadline has passed."""
+
+    def call() -> tuple[list[Settled], dict[str, LeftOver]]:
+        with db.write(Survives.CRASH) as session:
+            expired = [settled_of(row) for row in session.all(_EXPIRE, {"ids": session.ids(ids), "now": now})]
+            write_events(session, expired, now=now)
+            gone = {row.id for row in expired}
+            left = session.ids([id for id in ids if id not in gone])
+            rows = session.all(_LEFT_OVER, {"ids": left, "now": now})
+        return expired, {row[0]: _left_over(row) for row in rows}
+
+    result.expired, result.others = db.again(call)
+    found = {row.id for row in result.expired}
+    result.missing = [id for id in ids if id not in found and id not in result.others]
+
+
+def _settle(
+    session: Session, outcomes: Sequence[Outcome], worker: str, now: float, *, plain_only: bool
+) -> list[Settled]:
+    settled: list[Settled] = []
+    for common, rows in _groups(outcomes, now):
+        state = common[0]
+        values = dict(zip(_COMMON, common, strict=True)) | {
+            "state": state.value,
+            "rows": session.rows(rows),
+            "worker": worker,
+            "now": now,
+            "plain_only": int(plain_only),
+            "ends": state in TERMINAL,
+            "again": state is JobState.ACCEPTED,
+        }
+        statement = _SUCCEED if state is JobState.SUCCEEDED else _SETTLE
+        settled += map(settled_of, session.all(statement, values))
+    return settled
+
+
+_COMMON = (
+    "state",
+    "attempt",
+    "failures",
+    "ooms",
+    "suspicions",
+    "started_at",
+    "load_s",
+    "compute_s",
+    "transfer_s",
+    "batch_size",
+    "batch_reason",
+)
+_common = attrgetter(*_COMMON)
+
+
+def _groups(outcomes: Sequence[Outcome], now: float) -> list[tuple[tuple[Any, ...], list[tuple[Any, ...]]]]:
+    """Outcomes by what they have in common: mostly one group."""
+    groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    common: tuple[Any, ...] | None = None
+    for o in outcomes:
+        # Compared with the one before first, since neighbours are mostly alike and a look-up has to hash all of it.
+        if (mine := _common(o)) != common:
+            common, rows = mine, groups.setdefault(mine, [])
+        if o.state is JobState.SUCCEEDED:
+            rows.append((o.id, o.output, o.batch_wait_s))
+        else:
+            error = None if o.error is None else _encode(o.error).decode()
+            at = (o.available_at or now) if o.state is JobState.ACCEPTED else None
+            rows.append((o.id, None, o.batch_wait_s, error, at))
+    return list(groups.items())
+
+
+def _others(outcomes: Sequence[Outcome], settled: Sequence[Settled]) -> list[Outcome]:
+    done = {row.id for row in settled}
+    return [outcome for outcome in outcomes if outcome.id not in done]
+
+
+def _left_over(row: tuple[Any, ...]) -> LeftOver:
+    id, state, attempt, worker, output, error, canvas, canvas_done, suspect = row
+    decoded = None if error is None else _decode(error)
+    return LeftOver(id, STATES[state], attempt, worker, output, decoded, canvas, bool(canvas_done), bool(suspect))

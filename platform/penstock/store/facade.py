@@ -1,0 +1,338 @@
+"""``Store``: every verb on the database in one place, each documented by what it promises."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from penstock.errors import PenstockError
+from penstock.job import Job, NewJob, Outcome
+from penstock.policy.fairness import Terms
+from penstock.store import claims, deliveries, producers, relay, retention, tenants, users, workers
+from penstock.store.engine import Database
+from penstock.store.records import (
+    ClaimResult,
+    Count,
+    Delivery,
+    Inserted,
+    Latency,
+    Rescued,
+    Settled,
+    WorkerInfo,
+)
+
+#: How long whoever inserts a job has for publishing it before a dispatcher does, seconds.
+PUBLISH_LEASE_S = 2.0
+
+
+class Store:
+    """The truth about jobs, in SQLite or Postgres. Synchronous and thread-safe.
+
+    Every verb is one transaction and raises ``StoreUnavailable`` when the database does not answer, ``SchemaOutdated``
+    when its tables are not of this version. After ``StoreUnavailable`` it is not known whether the verb was done; each
+    may be repeated as it was. ``now`` is always passed in.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    @classmethod
+    def open(cls, url: str, *, pool_size: int = 5) -> Store:
+        """A store for ``sqlite:///…`` or ``postgresql://…``; connects at the first use. Raises ``ConfigError``."""
+        return cls(Database(url, pool_size=pool_size))
+
+    def check(self) -> None:
+        """Return if the database answers and its tables are of this version."""
+        self._db.check()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._db.close()
+
+    # Producers --------------------------------------------------------------------------------------------------
+
+    def insert(self, jobs: Sequence[NewJob], *, publish_lease_s: float = PUBLISH_LEASE_S) -> list[Inserted]:
+        """Accept jobs: all or none, durable on return.
+
+        A job whose (tenant, idempotency key) is taken by one with the same digest is not stored, and the answer has
+        that one's id; with another digest ``IdempotencyConflict`` is raised. For ``publish_lease_s`` seconds no
+        dispatcher takes the new jobs: the caller publishes them.
+        """
+        return producers.insert(self._db, jobs, publish_lease_s=publish_lease_s)
+
+    def insert_groups(
+        self, groups: Sequence[Sequence[NewJob]], *, publish_lease_s: float = PUBLISH_LEASE_S
+    ) -> list[list[Inserted] | PenstockError]:
+        """Accept the jobs of many callers in one transaction. A caller's conflict is its answer; nobody else fails."""
+        return producers.insert_groups(self._db, groups, publish_lease_s=publish_lease_s)
+
+    def mark_queued(self, ids: Sequence[str], *, now: float) -> int:
+        """``accepted -> queued``: their messages are at the broker. How many were still to be marked.
+
+        Only jobs that somebody has taken for publishing (``insert``, ``take_due``, ``retry``) are marked.
+        """
+        return relay.mark_queued(self._db, ids, now=now)
+
+    # Workers ----------------------------------------------------------------------------------------------------
+
+    def register_worker(
+        self, instance: str, *, name: str, pool: str, lease_until: float, now: float, info: dict[str, Any]
+    ) -> None:
+        """Give a worker its lease, and remember the models that it announces in ``info["models"]``.
+
+        Claims of a worker without a lease are taken back by the next rescue.
+        """
+        workers.register(self._db, instance, name=name, pool=pool, lease_until=lease_until, now=now, info=info)
+
+    def heartbeat(self, instance: str, *, lease_until: float, now: float) -> bool:
+        """Extend the lease. ``False``: it was lost, and all jobs of this worker with it."""
+        return workers.heartbeat(self._db, instance, lease_until=lease_until, now=now)
+
+    def unregister_worker(self, instance: str) -> None:
+        """End the lease; jobs that the worker still holds are rescued at the dispatcher's next look."""
+        workers.unregister(self._db, instance)
+
+    def workers(self) -> builtins.list[WorkerInfo]:
+        """The workers that have a lease, or had one that nobody noticed to have run out."""
+        return workers.workers(self._db)
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """What workers announced of each model when they registered (``info["models"]``), also of workers long gone."""
+        return workers.models(self._db)
+
+    def latencies(self) -> builtins.list[Latency]:
+        """What workers have learned of batch times, per model, version, kind of device and key."""
+        return workers.latencies(self._db)
+
+    def keep_latencies(self, lines: Sequence[Latency], *, now: float) -> None:
+        """Store what was learned; the last one wins. May be lost in a crash of the database's machine."""
+        workers.keep_latencies(self._db, lines, now=now)
+
+    def inputs(self, ids: Sequence[str]) -> dict[str, str]:
+        """The inputs of these jobs, JSON text by id; unknown ids are absent."""
+        return claims.inputs(self._db, ids)
+
+    def claim(
+        self,
+        ids: Sequence[str],
+        *,
+        worker: str,
+        now: float,
+        claimed_at: Mapping[str, float] | float | None = None,
+        need_input: Sequence[str] = (),
+        repeated: bool = False,
+    ) -> ClaimResult:
+        """``accepted | queued -> running`` under a new attempt number, for those that may run.
+
+        Of the others the answer says what they are; waiting ones whose deadline has passed are ended as ``expired`` on
+        this occasion. An accepted job whose time has not come (a retry's back-off, a delay) is among ``others``.
+
+        A call that raised may have claimed all the same. Repeat it with the same ``claimed_at`` and
+        ``repeated``: what it claimed is in the answer too.
+        """
+        return claims.claim(
+            self._db,
+            ids,
+            worker=worker,
+            now=now,
+            claimed_at=claimed_at,
+            need_input=need_input,
+            repeated=repeated,
+        )
+
+    def adopt(self, jobs: Sequence[NewJob]) -> builtins.list[str]:
+        """Store jobs that were first seen at the broker, as ``queued`` (``accepted`` if ``available_at`` lies ahead).
+
+        Ids that are stored already are left alone; the answer has the new ones. Raises ``InvalidInput`` for all when
+        one has an id that cannot be stored.
+        """
+        return producers.adopt(self._db, jobs)
+
+    def settle(self, outcomes: Sequence[Outcome], *, worker: str, now: float) -> builtins.list[Settled]:
+        """Write down how attempts ended. The answer has the jobs that this changed, with their new state.
+
+        An outcome of an attempt that is over (the lease was lost, the job was rescued) changes nothing and is absent.
+        A job whose cancellation was asked for ends as ``cancelled``, one whose deadline has passed as ``expired``, and
+        its output is dropped. The event of a job with a webhook is stored in the same transaction. Repeating a call
+        gives the same answer.
+        """
+        return claims.settle(self._db, outcomes, worker=worker, now=now)
+
+    def release(self, pairs: Sequence[tuple[str, int]], *, worker: str, now: float) -> int:
+        """``running -> queued`` for (id, attempt) pairs that did not begin: costs no budget. How many were ours."""
+        return claims.release(self._db, pairs, worker=worker, now=now)
+
+    def held(self, ids: Sequence[str], *, worker: str) -> set[str]:
+        """Which of these jobs still run at ``worker`` and are wanted: not cancelled, not taken over, not ended."""
+        return claims.held(self._db, ids, worker=worker)
+
+    def mark_canvas_done(self, ids: Sequence[str]) -> None:
+        """The callbacks of these canvas members were sent: nothing is left to finish."""
+        claims.mark_canvas_done(self._db, ids)
+
+    # Users ------------------------------------------------------------------------------------------------------
+
+    def get(self, id: str) -> Job:
+        """The job; ``JobNotFound`` if there is none."""
+        return users.get(self._db, id)
+
+    def get_many(self, ids: Sequence[str]) -> dict[str, Job]:
+        """The jobs that exist, by id."""
+        return users.get_many(self._db, ids)
+
+    def holder(self, tenant: str, key: str) -> str | None:
+        """The id of the tenant's job with this idempotency key, if there is one."""
+        return users.holder(self._db, tenant, key)
+
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        model: str | None = None,
+        tenant: str | None = None,
+        tag: tuple[str, str] | str | None = None,
+        lane: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> builtins.list[Job]:
+        """Jobs that fit every filter, newest id first. ``before`` continues after the last id of a page.
+
+        ``tag`` is ``(name, value)``, ``"name=value"``, or ``"name"`` for any value. Only ``status`` and ``tag`` have an
+        index: other filters that few jobs fit take time in proportion to the jobs that are kept.
+        """
+        return users.list_jobs(
+            self._db, status=status, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before
+        )
+
+    def counts(self) -> builtins.list[Count]:
+        """Open jobs per model, lane and state. States without any are left out."""
+        return users.counts(self._db)
+
+    def cancel(self, id: str, *, now: float) -> Job:
+        """Cancel, durably: at once while it waits, else at the end of its attempt. Once it has ended this is a look."""
+        return users.cancel(self._db, id, now=now)
+
+    def retry(self, id: str, *, now: float, publish_lease_s: float = 0.0) -> Job:
+        """``failed | cancelled | expired -> accepted`` with fresh budgets and without a deadline that has passed.
+
+        An open job is left as it is; one that succeeded raises ``IllegalTransition``.
+        """
+        return users.retry(self._db, id, now=now, publish_lease_s=publish_lease_s)
+
+    # Dispatcher -------------------------------------------------------------------------------------------------
+
+    def take_due(self, *, now: float, limit: int, lease_s: float) -> builtins.list[Job]:
+        """Accepted jobs whose time has come, in order. Nobody else is given them for ``lease_s`` seconds."""
+        return relay.take_due(self._db, now=now, limit=limit, lease_s=lease_s)
+
+    def next_due_at(self) -> float | None:
+        """When ``take_due`` has something next, as far as is known now; may be in the past."""
+        return relay.next_due_at(self._db)
+
+    def rescue(
+        self,
+        *,
+        now: float,
+        max_losses: int,
+        max_kills: int = 2,
+        dead: Sequence[tuple[str, float]] | None = None,
+    ) -> builtins.list[Rescued]:
+        """Take the jobs of workers without a lease away from them: ``accepted``, or ``failed`` at the budget's end.
+
+        ``dead`` are those that are to lose their lease now, ``(instance, lease_until)`` as last read: one that has
+        renewed it since keeps it. Without ``dead``, these are the ones whose lease is over by the clock of ``now``.
+
+        A job that was all that a dead worker ran, for the ``max_kills``th time, is ``failed`` as ``quarantined``. The
+        jobs of a worker whose lease ran out are suspects: each can from now on only be claimed by itself.
+        """
+        return relay.rescue(self._db, now=now, max_losses=max_losses, max_kills=max_kills, dead=dead)
+
+    def expire(self, *, now: float, limit: int) -> builtins.list[Settled]:
+        """End waiting jobs whose deadline has passed."""
+        return relay.expire(self._db, now=now, limit=limit)
+
+    def queued_ids(self, *, after: str | None = None, limit: int = 1000) -> builtins.list[str]:
+        """Ids of queued jobs in ascending order, from after ``after``."""
+        return relay.queued_ids(self._db, after=after, limit=limit)
+
+    def requeue(self, ids: Sequence[str], *, now: float) -> int:
+        """``queued -> accepted``: their messages are lost, so that they are due again. How many were still queued."""
+        return relay.requeue(self._db, ids, now=now)
+
+    def unfinished_canvas(self, *, older_than: float, limit: int, exclude: Sequence[str] = ()) -> builtins.list[Job]:
+        """Canvas members that ended before ``older_than`` and whose callbacks were not marked as sent.
+
+        The oldest first, without the ids in ``exclude``.
+        """
+        return relay.unfinished_canvas(self._db, older_than=older_than, limit=limit, exclude=exclude)
+
+    def prune(self, *, before: float, limit: int) -> int:
+        """Delete at most ``limit`` jobs that ended before ``before``, with what belongs to them. How many.
+
+        Call again while the answer is ``limit``. Pending webhook deliveries are kept.
+        """
+        return retention.prune(self._db, before=before, limit=limit)
+
+    # Tenants ----------------------------------------------------------------------------------------------------
+
+    def tenants(self) -> dict[str, Terms]:
+        """The weights and caps that were set by hand, by tenant."""
+        return tenants.tenants(self._db)
+
+    def set_tenant(self, name: str, terms: Terms | None, *, now: float) -> None:
+        """Set a tenant's weight and cap; ``None`` removes them, so that the settings apply again."""
+        tenants.set_tenant(self._db, name, terms, now=now)
+
+    # Webhooks ---------------------------------------------------------------------------------------------------
+
+    def take_deliveries(
+        self,
+        *,
+        now: float,
+        limit: int,
+        lease_s: float,
+        per_host: int | None = None,
+        exclude_hosts: Sequence[str] = (),
+    ) -> builtins.list[Delivery]:
+        """Due deliveries, at most ``per_host`` to one host. Nobody else is given them for ``lease_s`` seconds."""
+        return deliveries.take(
+            self._db, now=now, limit=limit, lease_s=lease_s, per_host=per_host, exclude_hosts=exclude_hosts
+        )
+
+    def release_deliveries(self, pairs: Sequence[tuple[str, float]]) -> int:
+        """Give back deliveries that were taken and not tried: ``(id, end of the lease)``. How many were still ours."""
+        return deliveries.release(self._db, pairs)
+
+    def record_delivery(
+        self,
+        id: str,
+        *,
+        now: float,
+        outcome: str,
+        next_at: float | None = None,
+        status_code: int | None = None,
+        error: str | None = None,
+    ) -> bool:
+        """Write down one attempt: ``delivered``, ``retry`` (at ``next_at``), ``dead`` or ``gone``.
+
+        ``gone`` stops every event to that URL, the waiting and the coming ones, until one of them is replayed or the
+        last one is pruned. ``False``: the delivery had ended before.
+        """
+        return deliveries.record(
+            self._db, id, now=now, outcome=outcome, next_at=next_at, status_code=status_code, error=error
+        )
+
+    def list_deliveries(
+        self, *, state: str | None = None, job_id: str | None = None, limit: int = 100
+    ) -> builtins.list[Delivery]:
+        """Deliveries, newest first."""
+        return deliveries.list_deliveries(self._db, state=state, job_id=job_id, limit=limit)
+
+    def get_delivery(self, id: str) -> Delivery:
+        """One delivery; ``JobNotFound`` if there is none."""
+        return deliveries.get(self._db, id)
+
+    def replay_delivery(self, id: str, *, now: float) -> Delivery:
+        """Deliver again, under the same message id and from the schedule's beginning. Opens a ``gone`` URL again."""
+        return deliveries.replay(self._db, id, now=now)

@@ -1,0 +1,220 @@
+"""Accepting jobs: idempotent, in bulk, many callers per transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from penstock.errors import IdempotencyConflict, InvalidInput, PenstockError
+from penstock.job import NewJob
+from penstock.store.engine import Database, Survives
+from penstock.store.records import Inserted
+from penstock.store.session import Session
+from penstock.store.sql import Dialect, insert_sql
+
+#: Columns that are copied from a ``NewJob``, with their types.
+_FIELDS = {
+    "id": "text",
+    "model": "text",
+    "version": "text",
+    "input": "text",
+    "lane": "text",
+    "accepted_at": "float",
+    "available_at": "float",
+    "tenant": "text",
+    "priority": "int",
+    "deadline_at": "float",
+    "timeout_s": "float",
+    "idempotency_key": "text",
+    "digest": "text",
+    "webhook": "text",
+    "trace": "text",
+    "reply_to": "text",
+    "canvas": "text",
+}
+_fields = attrgetter(*_FIELDS)
+_columns = [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at"]
+_types = [*_FIELDS.values(), "text", "text", "float", "float"]
+
+# An id that exists already is the same job: a caller that does not know whether its commit arrived repeats it.
+_INSERT = insert_sql("penstock_job", _columns, _types, "ON CONFLICT DO NOTHING")
+_INSERT_TAGS = insert_sql(
+    "penstock_job_tag", ["name", "value", "job_id"], ["text", "text", "text"], "ON CONFLICT DO NOTHING"
+)
+_BY_KEY = """
+    SELECT tenant, idempotency_key, penstock_job.id, digest FROM {each rows}
+    JOIN penstock_job ON tenant = {0 text} AND idempotency_key = {1 text}"""
+_EXISTING = "SELECT id FROM penstock_job WHERE id {in ids}"
+
+_encode = msgspec.json.encode
+#: Text columns whose content comes from outside and is stored as it is.
+_outside = attrgetter("id", "tenant", "idempotency_key", "digest", "webhook", "trace", "reply_to")
+
+_Key = tuple[str, str]
+Group = Sequence[NewJob]
+GroupResult = list[Inserted] | PenstockError
+
+
+class _Raced(Exception):
+    """Another transaction took one of our idempotency keys after we had looked."""
+
+
+def insert(db: Database, jobs: Group, *, publish_lease_s: float) -> list[Inserted]:
+    """See ``Store.insert``."""
+    result = insert_groups(db, [jobs], publish_lease_s=publish_lease_s)[0]
+    if isinstance(result, PenstockError):
+        raise result
+    return result
+
+
+def insert_groups(db: Database, groups: Sequence[Group], *, publish_lease_s: float) -> list[GroupResult]:
+    """See ``Store.insert_groups``."""
+    refused = [_refusal(group) for group in groups]
+    if any(refused):
+        # Rare, so simple: the good groups alone, then everything in place.
+        results = iter(
+            insert_groups(
+                db, [g for g, r in zip(groups, refused, strict=True) if not r], publish_lease_s=publish_lease_s
+            )
+        )
+        return [refusal or next(results) for refusal in refused]
+    keyed = [job for group in groups for job in group if job.idempotency_key is not None]
+    tagged = [job for group in groups for job in group if job.tags]
+    if not keyed and not tagged:
+        # One statement is the whole transaction.
+        rows = _rows((job for group in groups for job in group), publish_lease_s)
+        with db.step(Survives.POWER) as session:
+            session.insert(_INSERT, rows)
+        return [[Inserted(job.id, True) for job in group] for group in groups]
+    while True:
+        try:
+            return db.again(lambda: _insert_keyed(db, groups, keyed, publish_lease_s))
+        except _Raced:
+            continue  # whoever won has committed: the next look finds it
+
+
+def adopt(db: Database, jobs: Group) -> list[str]:
+    """See ``Store.adopt``."""
+    if refusal := _refusal(jobs):
+        raise refusal
+    rows = [
+        (
+            *_fields(job),
+            None,
+            *(("accepted", 0.0, None) if _delayed(job) else ("queued", 0.0, job.accepted_at)),
+        )
+        for job in jobs
+    ]
+    ids = [job.id for job in jobs]
+
+    def call() -> list[str]:
+        with db.write(Survives.POWER) as session:
+            known = {row[0] for row in session.all(_EXISTING, {"ids": session.ids(ids)})}
+            session.insert(_INSERT, [row for row in rows if row[0] not in known])
+        return [id for id in ids if id not in known]
+
+    return db.again(call)
+
+
+def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_lease_s: float) -> list[GroupResult]:
+    with db.write(Survives.POWER) as session:
+        taken = _keys_in_use(session, keyed)
+        results: list[GroupResult] = []
+        fresh: list[NewJob] = []
+        for group in groups:
+            result, new = _decide(group, taken)
+            results.append(result)
+            fresh += new
+        session.insert(_INSERT, _rows(fresh, publish_lease_s))
+        session.insert(_INSERT_TAGS, [(k, v, job.id) for job in fresh if job.tags for k, v in job.tags.items()])
+        if db.dialect is not Dialect.SQLITE:
+            # SQLite's writer is alone; here a key can be taken between the look and the insert, which then did nothing.
+            mine = [job for job in fresh if job.idempotency_key is not None]
+            now_taken = _keys_in_use(session, mine)
+            if any(now_taken[_key(job)][0] != job.id for job in mine):
+                raise _Raced
+    return results
+
+
+def _decide(group: Group, taken: dict[_Key, tuple[str, str | None]]) -> tuple[GroupResult, list[NewJob]]:
+    """What becomes of one caller's jobs, and which of them are new. Adds their keys to ``taken``."""
+    result: list[Inserted] = []
+    new: list[NewJob] = []
+    mine: dict[_Key, tuple[str, str | None]] = {}
+    for job in group:
+        if job.idempotency_key is not None:
+            key = _key(job)
+            holder = mine.get(key) or taken.get(key)
+            if holder is not None:
+                if holder[1] != job.digest:
+                    return _conflict(job, holder[0]), []
+                # Under its own id it is this very call, repeated.
+                result.append(Inserted(holder[0], holder[0] == job.id))
+                continue
+            mine[key] = (job.id, job.digest)
+        result.append(Inserted(job.id, True))
+        new.append(job)
+    taken.update(mine)
+    return result, new
+
+
+def _keys_in_use(session: Session, jobs: Group) -> dict[_Key, tuple[str, str | None]]:
+    keys = [_key(job) for job in jobs]
+    if not keys:
+        return {}
+    return {(row[0], row[1]): (row[2], row[3]) for row in session.all(_BY_KEY, {"rows": session.rows(keys)})}
+
+
+def _delayed(job: NewJob) -> bool:
+    return job.available_at > job.accepted_at
+
+
+def _key(job: NewJob) -> _Key:
+    return (job.tenant, job.idempotency_key or "")
+
+
+def _rows(jobs: Iterable[NewJob], publish_lease_s: float) -> list[tuple[Any, ...]]:
+    # Whoever inserts a job that may run at once is about to publish it: a lease keeps dispatchers from doing so too.
+    return [
+        (
+            *_fields(job),
+            _encode(job.tags).decode() if job.tags else None,
+            "accepted",
+            0.0 if _delayed(job) else job.accepted_at + publish_lease_s,
+            None,
+        )
+        for job in jobs
+    ]
+
+
+def _conflict(job: NewJob, holder: str) -> IdempotencyConflict:
+    return IdempotencyConflict(
+        f"idempotency key {job.idempotency_key!r} of tenant {job.tenant!r} is that of job {holder}, with another body",
+        fix="use a new key for a new request, or repeat the first one unchanged",
+    )
+
+
+def _refusal(group: Group) -> InvalidInput | None:
+    """Text that Postgres cannot store; refused on SQLite too, so that both behave alike."""
+    for job in group:
+        texts = [text for text in _outside(job) if text is not None]
+        if job.tags:
+            texts += [*job.tags, *job.tags.values()]
+        joined = "".join(texts)
+        if "\0" in joined or (not joined.isascii() and _has_surrogate(joined)):
+            return InvalidInput(
+                "an id, tenant, key, webhook or tag contains a NUL character or half of a surrogate pair",
+                fix="remove it; inputs and outputs may contain NUL",
+            )
+    return None
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

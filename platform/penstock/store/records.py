@@ -1,0 +1,218 @@
+"""What the verbs of the store answer with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from penstock.job import Job, JobState, Ledger
+
+_decode = msgspec.json.decode
+
+#: Faster than ``JobState(text)``.
+STATES: dict[str, JobState] = {state.value: state for state in JobState}
+
+
+# Named tuples where a row becomes one as it is: thousands are made per second.
+class Inserted(NamedTuple):
+    """A job that is stored: ``created`` now, or earlier under the same idempotency key."""
+
+    id: str
+    created: bool
+
+
+class Claimed(NamedTuple):
+    """A job that runs now, under this attempt number. ``input`` (JSON text) only where it was asked for."""
+
+    attempt: int
+    timeout_s: float | None
+    deadline_at: float | None
+    failures: int
+    ooms: int
+    input: str | None = None
+
+
+class LeftOver(NamedTuple):
+    """A job that could not be claimed. ``output`` is JSON text, ``error`` is decoded.
+
+    ``suspect``: it may run now, but only alone, and was asked for together with others.
+    """
+
+    id: str
+    state: JobState
+    attempt: int
+    worker: str | None
+    output: str | None
+    error: dict[str, Any] | None
+    canvas: str | None
+    canvas_done: bool
+    suspect: bool = False
+
+
+class Settled(NamedTuple):
+    """A job whose state was changed for it, and whom to tell. ``error`` is JSON text."""
+
+    id: str
+    state: JobState
+    attempt: int
+    reply_to: str | None
+    error: str | None
+    model: str
+    lane: str
+    webhook: str | None
+
+
+@dataclass(slots=True)
+class ClaimResult:
+    """What a claim found: each id is in exactly one of the four."""
+
+    claimed: dict[str, Claimed]
+    others: dict[str, LeftOver] = field(default_factory=dict)
+    expired: list[Settled] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+class Latency(NamedTuple):
+    """What was learned of one model's batch times: ``LatencyModel.state`` and ``report`` under one key."""
+
+    model: str
+    version: str
+    device: str
+    key: str
+    state: dict[str, Any]
+
+
+class Rescued(NamedTuple):
+    """A job whose worker died: ``accepted`` again, or ended."""
+
+    id: str
+    state: JobState
+    attempt: int
+    losses: int
+    reply_to: str | None
+    error: str | None
+    model: str
+    lane: str
+    webhook: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many open jobs of one model and lane are in one state."""
+
+    model: str
+    lane: str
+    state: JobState
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """A worker with a lease. ``info`` is what it said about itself when it registered."""
+
+    instance: str
+    name: str
+    pool: str
+    started_at: float
+    seen_at: float
+    lease_until: float
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A webhook event: ``payload`` is posted to ``url`` as it is, under the message id ``id``.
+
+    ``state`` is ``pending``, ``delivered``, ``dead`` (given up) or ``gone`` (the receiver wants no more).
+    """
+
+    id: str
+    job_id: str
+    url: str
+    host: str
+    type: str
+    payload: str
+    state: str
+    attempts: int
+    created_at: float
+    next_at: float
+    attempted_at: float | None
+    status_code: int | None
+    error: str | None
+
+
+#: The columns of ``penstock_delivery`` in the order of ``Delivery``.
+DELIVERY_COLUMNS = (
+    "id, job_id, url, host, type, payload, state, attempts, created_at, next_at, attempted_at, status_code, error"
+)
+
+#: The columns of ``penstock_job`` in the order that ``job_of`` reads.
+JOB_COLUMNS = (
+    "id, model, version, lane, tenant, priority, state, attempt, input, output, error, available_at, deadline_at,"
+    " timeout_s, idempotency_key, webhook, tags, trace, reply_to, canvas, worker, cancel_requested, failures, losses,"
+    " ooms, batch_size, batch_reason, accepted_at, queued_at, claimed_at, started_at, settled_at, batch_wait_s, load_s,"
+    " compute_s, transfer_s, suspicions, kills"
+)
+
+
+def job_of(row: tuple[Any, ...]) -> Job:
+    """A row of ``JOB_COLUMNS`` as a job."""
+    return Job(
+        id=row[0],
+        model=row[1],
+        version=row[2],
+        lane=row[3],
+        tenant=row[4],
+        priority=row[5],
+        state=STATES[row[6]],
+        attempt=row[7],
+        input=_decode(row[8]),
+        output=None if row[9] is None else _decode(row[9]),
+        error=None if row[10] is None else _decode(row[10]),
+        available_at=row[11],
+        deadline_at=row[12],
+        timeout_s=row[13],
+        idempotency_key=row[14],
+        webhook=row[15],
+        tags={} if row[16] is None else _decode(row[16]),
+        trace=row[17],
+        reply_to=row[18],
+        canvas=row[19],
+        worker=row[20],
+        cancel_requested=bool(row[21]),
+        failures=row[22],
+        losses=row[23],
+        ooms=row[24],
+        suspicions=row[36],
+        kills=row[37],
+        batch_size=row[25],
+        batch_reason=row[26],
+        ledger=Ledger(
+            accepted_at=row[27],
+            queued_at=row[28],
+            claimed_at=row[29],
+            started_at=row[30],
+            settled_at=row[31],
+            batch_wait_s=row[32],
+            load_s=row[33],
+            compute_s=row[34],
+            transfer_s=row[35],
+        ),
+    )
+
+
+def delivery_of(row: tuple[Any, ...]) -> Delivery:
+    """A row of ``DELIVERY_COLUMNS`` as a delivery."""
+    names = DELIVERY_COLUMNS.split(", ")
+    return Delivery(**dict(zip(names, row, strict=True)))
+
+
+def settled_of(row: tuple[Any, ...]) -> Settled:
+    """A row of ``SETTLED_COLUMNS``."""
+    return Settled._make((row[0], STATES[row[1]], *row[2:]))
+
+
+#: In the order of ``Settled``.
+SETTLED_COLUMNS = "penstock_job.id, state, attempt, reply_to, error, model, lane, webhook"

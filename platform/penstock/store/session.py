@@ -1,0 +1,83 @@
+"""What the verbs of the store see of a database: statements in, tuples out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.store.sql import Dialect, compile_sql
+
+_encode = msgspec.json.encode
+
+
+class Session:
+    """One connection, for the length of one transaction. Statements are the texts that ``sql`` describes.
+
+    It works on the driver's cursor: per row SQLAlchemy's result objects cost more than the databases themselves.
+    """
+
+    __slots__ = ("_compiled", "_cursor", "dialect")
+
+    def __init__(self, dialect: Dialect, cursor: Any, compiled: dict[Any, str]) -> None:
+        self.dialect = dialect
+        self._cursor = cursor
+        self._compiled = compiled
+
+    def all(self, statement: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Every row of the answer."""
+        self._cursor.execute(self._text(statement), values or {})
+        return self._cursor.fetchall()  # type: ignore[no-any-return]
+
+    def one(self, statement: str, values: Mapping[str, Any] | None = None) -> tuple[Any, ...] | None:
+        """The first row, or ``None``."""
+        rows = self.all(statement, values)
+        return rows[0] if rows else None
+
+    def run(self, statement: str, values: Mapping[str, Any] | None = None) -> int:
+        """Execute; how many rows it touched."""
+        self._cursor.execute(self._text(statement), values or {})
+        return self._cursor.rowcount  # type: ignore[no-any-return]
+
+    def insert(self, spell: Callable[[Dialect], str], rows: Sequence[Sequence[Any]]) -> None:
+        """A bulk INSERT made by ``sql.insert_sql``."""
+        if not rows:
+            return
+        text = self._compiled.get(spell)
+        if text is None:
+            text = self._compiled[spell] = spell(self.dialect)
+        if self.dialect is Dialect.SQLITE:
+            self._cursor.executemany(text, rows)
+        else:
+            for chunk in _chunks(rows):
+                self._cursor.execute(text, {"rows": chunk})
+
+    def ids(self, ids: Iterable[str]) -> Any:
+        """A list as the parameter of ``{in …}``."""
+        return self.rows(list(ids)) if self.dialect is Dialect.SQLITE else list(ids)
+
+    def rows(self, rows: Sequence[Any]) -> str:
+        """A list of lists as the parameter of ``{each …}``."""
+        return _encode(rows).decode()
+
+    def _text(self, statement: str) -> str:
+        text = self._compiled.get(statement)
+        if text is None:
+            text = self._compiled[statement] = compile_sql(statement, self.dialect)
+        return text
+
+
+#: Postgres refuses a jsonb value beyond 256 MiB, and holds several copies of it while it works.
+_CHUNK_CHARS = 32 * 2**20
+
+
+def _chunks(rows: Sequence[Sequence[Any]]) -> Iterable[str]:
+    """The rows as JSON arrays of a bounded length, but of at least one row."""
+    text = _encode(rows).decode()
+    if len(text) <= _CHUNK_CHARS or len(rows) == 1:
+        yield text
+        return
+    middle = len(rows) // 2
+    yield from _chunks(rows[:middle])
+    yield from _chunks(rows[middle:])

@@ -1,0 +1,178 @@
+"""SQLite: connections, pragmas, and one writer at a time.
+
+Durability. The database runs in WAL mode. What a user was told (accepted, cancelled) is committed with
+``synchronous=FULL``: it is on the disk when the call returns, and with it every commit before it. Claims and outcomes
+are committed with ``NORMAL``: they survive the end of any process, but a loss of power may take the last of them with
+it. Then a job that had run is run again, which at-least-once execution allows. Nothing is ever torn.
+
+Writers wait for ``flock`` of ``<database>.lock`` and not in SQLite's busy handler, whose pauses grow to a tenth of a
+second: with it a writer that comes often starves the others. Programs that do not know the lock are waited for too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock.clock import monotonic_s
+from penstock.errors import ConfigError, PenstockError, SchemaOutdated, StoreUnavailable
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - not on this system: SQLite's busy handler serves alone
+    fcntl = None  # type: ignore[assignment]
+
+#: For RETURNING and UPDATE … FROM.
+OLDEST = (3, 35, 0)
+#: How long a writer waits for its turn, seconds.
+WAIT_S = 5.0
+#: How long SQLite itself waits at a time: for programs that do not take our lock, such as the sqlite3 shell.
+_BUSY_STEP_S = 0.1
+#: First and longest pause between two looks at a lock that another process holds, seconds.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.00002, 0.0005
+#: Pages of 4 KiB in the log before a commit moves them to the database: each move costs two syncs.
+_CHECKPOINT_PAGES = 4000
+
+_NO_TABLES = "penstock db upgrade"
+
+_PRAGMAS = (
+    "journal_mode = WAL",
+    f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+    "cache_size = -32768",
+    f"mmap_size = {256 * 2**20}",
+    "temp_store = MEMORY",
+    # Some builds wipe what is deleted; that doubles the writing, and outputs are not more secret than the file.
+    "secure_delete = OFF",
+)
+
+
+def connect(path: Path, *, durable: bool) -> sqlite3.Connection:
+    """A connection in autocommit mode; transactions are begun by hand."""
+    if sqlite3.sqlite_version_info < OLDEST:
+        needed = ".".join(map(str, OLDEST))
+        raise ConfigError(
+            f"SQLite {sqlite3.sqlite_version} is too old, {needed} is needed",
+            fix="use a newer Python build, or Postgres through PENSTOCK_DATABASE_URL",
+        )
+    if not path.exists():
+        # Connecting would create it, empty, and in the place of a file that is only not mounted yet.
+        raise SchemaOutdated(f"the database {path} does not exist", fix=_NO_TABLES)
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_STEP_S, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class WriteLock:
+    """Admits one writer at a time: among the threads of this process and among processes on this machine.
+
+    The system frees the lock of a process that dies. Make a new one after a fork.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._path = database.with_name(database.name + ".lock")
+        self._threads = threading.Lock()
+        self._file: int | None = None
+        self._usable = fcntl is not None
+
+    @contextlib.contextmanager
+    def transaction(self, cursor: sqlite3.Cursor) -> Iterator[None]:
+        """A write transaction; raises ``sqlite3.OperationalError`` when its turn does not come in time."""
+        self._begin(cursor)
+        try:
+            yield
+            cursor.execute("COMMIT")
+        except BaseException:
+            if cursor.connection.in_transaction:
+                cursor.execute("ROLLBACK")
+            raise
+        finally:
+            self._release()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._threads:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def _begin(self, cursor: sqlite3.Cursor) -> None:
+        deadline = monotonic_s() + WAIT_S
+        while True:
+            self._acquire(deadline)
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                return
+            except BaseException as error:
+                self._release()
+                # Held by a program that knows nothing of our lock. Whoever waits for it waits without ours, so that
+                # the waits of many writers do not add up.
+                if not _is_busy(error) or monotonic_s() >= deadline:
+                    raise
+
+    def _acquire(self, deadline: float) -> None:
+        if not self._threads.acquire(timeout=max(0.0, deadline - monotonic_s())):
+            raise sqlite3.OperationalError("database is locked by another thread")
+        try:
+            self._acquire_file(deadline)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def _acquire_file(self, deadline: float) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while self._usable:
+            try:
+                if self._file is None:
+                    self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                # Not a blocking call, since that has no time limit: a process that was stopped may hold the lock.
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if monotonic_s() >= deadline:
+                    raise sqlite3.OperationalError("database is locked by another process") from None
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            except OSError:
+                # A file system without locks, or a folder that is not ours to write: SQLite itself still serialises.
+                self._usable = False
+
+    def _release(self) -> None:
+        try:
+            if self._usable and self._file is not None:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def translate(error: Exception, path: Path) -> PenstockError | None:
+    """A driver's error as ours; ``None`` if it is a defect of the program."""
+    text = str(error)
+    if isinstance(error, sqlite3.OperationalError) and ("no such table" in text or "no such column" in text):
+        return SchemaOutdated(f"the database {path} has no tables of this version", fix=_NO_TABLES)
+    if isinstance(error, sqlite3.OperationalError) and ("syntax" in text or "near" in text):
+        return None
+    if not isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError)) or isinstance(
+        error, (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError)
+    ):
+        return None
+    fix = f"check that {path} can be written, is a database and has room on its disk"
+    if "locked" in text or "busy" in text:
+        fix = f"another program holds a lock on {path}: end it (`fuser {path}` names it)"
+    return StoreUnavailable(f"the database {path} cannot be used: {text}", fix=fix)

@@ -1,0 +1,210 @@
+"""The tables. Rows are written in bulk by the statements of the modules beside this one, not through these classes;
+the classes are the one definition of the schema, which the migrations are compared with, and which other programs
+may query with.
+
+Times are Unix seconds. JSON values are stored as text: the database never looks inside. There are no foreign keys: the
+children of a job are removed with it (``retention``), and a check of them would cost every insert and delete.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Double, Index, MetaData, Text, text
+from sqlmodel import Field, SQLModel
+
+#: Every constraint has a name, so that a migration can drop it on both databases.
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+#: Ids are compared byte by byte, whatever language the database sorts in: quicker, and in order of creation.
+Id = Text().with_variant(Text(collation="C"), "postgresql")
+
+
+class Row(SQLModel):
+    """Base of the tables."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """A partial index, on both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+def _one_of(column: str, *values: str) -> str:
+    # A chain of comparisons in order of frequency: for an IN list SQLite builds a table per row, which takes a third
+    # of the time of an insert.
+    return " OR ".join(f"{column} = '{value}'" for value in values)
+
+
+class JobRow(Row, table=True):
+    """A job: see ``penstock.job.Job`` for what the columns mean."""
+
+    __tablename__ = "penstock_job"
+    __table_args__ = (
+        CheckConstraint(
+            _one_of("state", "accepted", "queued", "running", "succeeded", "failed", "cancelled", "expired"), "state"
+        ),
+        # Counts and walks through one state, without touching the table.
+        Index("ix_penstock_job_state", "state", "id", "model", "lane"),
+        # What the dispatcher asks for: due, overdue, past retention, canvas not finished.
+        Index("ix_penstock_job_due", "available_at", **_where("state = 'accepted'")),
+        Index(
+            "ix_penstock_job_deadline",
+            "deadline_at",
+            **_where("deadline_at IS NOT NULL AND state IN ('accepted', 'queued')"),
+        ),
+        Index("ix_penstock_job_settled", "settled_at", **_where("settled_at IS NOT NULL")),
+        Index(
+            "ix_penstock_job_canvas",
+            "settled_at",
+            **_where("canvas IS NOT NULL AND NOT canvas_done AND settled_at IS NOT NULL"),
+        ),
+        Index(
+            "uq_penstock_job_key",
+            "tenant",
+            "idempotency_key",
+            unique=True,
+            **_where("idempotency_key IS NOT NULL"),
+        ),
+    )
+
+    # Small and often changed first, long ones last: SQLite reads a row from its beginning.
+    id: str = Field(sa_type=Id, primary_key=True)
+    state: str = Field(sa_type=Text)
+    attempt: int = Field(0, sa_column_kwargs={"server_default": text("0")})
+    worker: str | None = Field(None, sa_type=Text)
+    cancel_requested: bool = Field(False, sa_column_kwargs={"server_default": text("false")})
+    canvas_done: bool = Field(False, sa_column_kwargs={"server_default": text("false")})
+    deadline_at: float | None = Field(None, sa_type=Double)
+    timeout_s: float | None = Field(None, sa_type=Double)
+    available_at: float = Field(sa_type=Double)
+    #: Who took it for publishing has until then; 0 is nobody.
+    publish_lease_until: float = Field(0.0, sa_type=Double, sa_column_kwargs={"server_default": text("0")})
+    failures: int = Field(0, sa_column_kwargs={"server_default": text("0")})
+    losses: int = Field(0, sa_column_kwargs={"server_default": text("0")})
+    ooms: int = Field(0, sa_column_kwargs={"server_default": text("0")})
+    model: str = Field(sa_type=Text)
+    version: str = Field(sa_type=Text)
+    lane: str = Field(sa_type=Text)
+    tenant: str = Field(sa_type=Text)
+    priority: int
+    reply_to: str | None = Field(None, sa_type=Text)
+    webhook: str | None = Field(None, sa_type=Text)
+    idempotency_key: str | None = Field(None, sa_type=Text)
+    #: Of the request's body: tells a repeated request from another one under the same key.
+    digest: str | None = Field(None, sa_type=Text)
+    trace: str | None = Field(None, sa_type=Text)
+    accepted_at: float = Field(sa_type=Double)
+    queued_at: float | None = Field(None, sa_type=Double)
+    claimed_at: float | None = Field(None, sa_type=Double)
+    started_at: float | None = Field(None, sa_type=Double)
+    settled_at: float | None = Field(None, sa_type=Double)
+    batch_wait_s: float | None = Field(None, sa_type=Double)
+    load_s: float | None = Field(None, sa_type=Double)
+    compute_s: float | None = Field(None, sa_type=Double)
+    transfer_s: float | None = Field(None, sa_type=Double)
+    batch_size: int | None = None
+    batch_reason: str | None = Field(None, sa_type=Text)
+    tags: str | None = Field(None, sa_type=Text)
+    error: str | None = Field(None, sa_type=Text)
+    canvas: str | None = Field(None, sa_type=Text)
+    input: str = Field(sa_type=Text)
+    output: str | None = Field(None, sa_type=Text)
+    suspicions: int = Field(0, sa_column_kwargs={"server_default": text("0")})
+    kills: int = Field(0, sa_column_kwargs={"server_default": text("0")})
+
+
+class JobTagRow(Row, table=True):
+    """One tag of a job, for finding jobs by it. What a job's tags are is read from the job itself."""
+
+    __tablename__ = "penstock_job_tag"
+    __table_args__ = (Index("ix_penstock_job_tag_job", "job_id"),)
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    value: str = Field(sa_type=Text, primary_key=True)
+    job_id: str = Field(sa_type=Id, primary_key=True)
+
+
+class WorkerRow(Row, table=True):
+    """A worker process that is alive, or was until its lease ran out and nobody has noticed yet."""
+
+    __tablename__ = "penstock_worker"
+
+    instance: str = Field(sa_type=Text, primary_key=True)
+    name: str = Field(sa_type=Text)
+    pool: str = Field(sa_type=Text)
+    started_at: float = Field(sa_type=Double)
+    seen_at: float = Field(sa_type=Double)
+    lease_until: float = Field(sa_type=Double)
+    info: str = Field(sa_type=Text)
+
+
+class ModelRow(Row, table=True):
+    """What workers last announced of a model. Kept when they are gone: its jobs are accepted and wait for new ones."""
+
+    __tablename__ = "penstock_model"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    info: str = Field(sa_type=Text)
+    seen_at: float = Field(sa_type=Double)
+
+
+class LatencyRow(Row, table=True):
+    """What workers have learned of how long a model's batches take on one kind of device."""
+
+    __tablename__ = "penstock_latency"
+
+    model: str = Field(sa_type=Text, primary_key=True)
+    version: str = Field(sa_type=Text, primary_key=True)
+    device: str = Field(sa_type=Text, primary_key=True)
+    key: str = Field(sa_type=Text, primary_key=True)
+    state: str = Field(sa_type=Text)
+    updated_at: float = Field(sa_type=Double)
+
+
+class TenantRow(Row, table=True):
+    """What was set for a tenant by hand; it wins over the settings."""
+
+    __tablename__ = "penstock_tenant"
+    __table_args__ = (CheckConstraint("weight > 0", "weight"), CheckConstraint("cap > 0", "cap"))
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    weight: float = Field(sa_type=Double)
+    cap: int | None = None
+    updated_at: float = Field(sa_type=Double)
+
+
+class DeliveryRow(Row, table=True):
+    """A webhook event and how its delivery goes."""
+
+    __tablename__ = "penstock_delivery"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", "pending", "delivered", "dead", "gone"), "state"),
+        Index("ix_penstock_delivery_due", "next_at", **_where("state = 'pending'")),
+        Index("ix_penstock_delivery_gone", "url", **_where("state = 'gone'")),
+        Index("ix_penstock_delivery_job", "job_id"),
+        Index("ix_penstock_delivery_created", "created_at"),
+    )
+
+    id: str = Field(sa_type=Id, primary_key=True)
+    job_id: str = Field(sa_type=Id)
+    url: str = Field(sa_type=Text)
+    #: Of the URL: deliveries are taken fairly between hosts.
+    host: str = Field(sa_type=Text)
+    type: str = Field(sa_type=Text)
+    payload: str = Field(sa_type=Text)
+    state: str = Field("pending", sa_type=Text)
+    attempts: int = Field(0, sa_column_kwargs={"server_default": text("0")})
+    created_at: float = Field(sa_type=Double)
+    next_at: float = Field(sa_type=Double)
+    lease_until: float = Field(0.0, sa_type=Double, sa_column_kwargs={"server_default": text("0")})
+    attempted_at: float | None = Field(None, sa_type=Double)
+    status_code: int | None = None
+    error: str | None = Field(None, sa_type=Text)

@@ -1,0 +1,136 @@
+"""What people and their programs ask of the store: look, cancel, run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
+from penstock.job import Job, JobState
+from penstock.store.engine import Database, Survives
+from penstock.store.events import write_events
+from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, job_of, settled_of
+
+_MANY = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id {{in ids}}"  # noqa: S608 - constants only
+_ONE = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id = :id"  # noqa: S608 - constants only
+_HOLDER = "SELECT id FROM penstock_job WHERE tenant = :tenant AND idempotency_key = :key"
+_COUNTS = """
+    SELECT model, lane, state, count(*) FROM penstock_job
+    WHERE state IN ('accepted', 'queued', 'running') GROUP BY model, lane, state ORDER BY model, lane, state"""
+
+# One statement for every state it may be in; nothing changes in a terminal one.
+_CANCEL = f"""
+    UPDATE penstock_job SET
+        cancel_requested = true,
+        state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END,
+        settled_at = CASE WHEN state = 'running' THEN NULL ELSE :now END
+    WHERE penstock_job.id = :id AND {{hidden state IN ('accepted', 'queued', 'running')}} AND NOT cancel_requested
+    RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+
+# A replay by hand is a new chance: new budgets, and no deadline if the old one has passed. The attempt number goes on,
+# since it fences off workers that still hold an old attempt.
+# Suspicion stays: a job that somebody sends again after it killed its workers still runs alone.
+_RETRY = """
+    UPDATE penstock_job SET
+        state = 'accepted', available_at = :now, publish_lease_until = :lease_until, queued_at = NULL,
+        claimed_at = NULL, started_at = NULL, settled_at = NULL, batch_wait_s = NULL, load_s = NULL, compute_s = NULL,
+        transfer_s = NULL, batch_size = NULL, batch_reason = NULL, worker = NULL, cancel_requested = false,
+        canvas_done = false, failures = 0, losses = 0, ooms = 0, kills = 0, error = NULL, output = NULL,
+        deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END
+    WHERE id = :id AND {hidden state IN ('failed', 'cancelled', 'expired')}"""
+
+_FILTERS = {
+    "status": "state = :status",
+    "cancelling": "state = 'running' AND cancel_requested",
+    "model": "model = :model",
+    "tenant": "tenant = :tenant",
+    "lane": "lane = :lane",
+    "before": "id < :before",
+    "tag": "id IN (SELECT job_id FROM penstock_job_tag WHERE name = :tag_name AND value = :tag_value)",
+    "tag_name": "id IN (SELECT job_id FROM penstock_job_tag WHERE name = :tag_name)",
+}
+
+
+def get(db: Database, id: str) -> Job:
+    """See ``Store.get``."""
+    with db.read() as session:
+        row = session.one(_ONE, {"id": id})
+    if row is None:
+        raise JobNotFound(
+            f"there is no job {id!r}: it never existed, or its retention is over",
+            fix="`penstock job list` shows the jobs that are kept",
+        )
+    return job_of(row)
+
+
+def holder(db: Database, tenant: str, key: str) -> str | None:
+    """See ``Store.holder``."""
+    with db.read() as session:
+        row = session.one(_HOLDER, {"tenant": tenant, "key": key})
+    return None if row is None else str(row[0])
+
+
+def get_many(db: Database, ids: Sequence[str]) -> dict[str, Job]:
+    """See ``Store.get_many``."""
+    if not ids:
+        return {}
+    with db.read() as session:
+        return {row[0]: job_of(row) for row in session.all(_MANY, {"ids": session.ids(ids)})}
+
+
+def list_jobs(
+    db: Database,
+    *,
+    status: str | None,
+    model: str | None,
+    tenant: str | None,
+    tag: tuple[str, str] | str | None,
+    lane: str | None,
+    limit: int,
+    before: str | None,
+) -> list[Job]:
+    """See ``Store.list``."""
+    values: dict[str, Any] = {
+        "status": status, "model": model, "tenant": tenant, "lane": lane, "before": before, "limit": limit,
+    }  # fmt: skip
+    wanted = [name for name in ("status", "model", "tenant", "lane", "before") if values[name] is not None]
+    if status == "cancelling":
+        wanted[0] = "cancelling"
+    elif status is not None and status not in STATES:
+        raise InvalidInput(f"no job is ever {status!r}", fix=f"use one of {', '.join(STATES)}, cancelling")
+    if tag is not None:
+        name, value = tag.partition("=")[::2] if isinstance(tag, str) else tag
+        values |= {"tag_name": name, "tag_value": value}
+        wanted.append("tag" if not isinstance(tag, str) or "=" in tag else "tag_name")
+    where = " AND ".join(_FILTERS[name] for name in wanted) or "true"
+    with db.read() as session:
+        text = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE {where} ORDER BY id DESC LIMIT :limit"  # noqa: S608
+        return [job_of(row) for row in session.all(text, values)]
+
+
+def counts(db: Database) -> list[Count]:
+    """See ``Store.counts``."""
+    with db.read() as session:
+        return [Count(model, lane, STATES[state], n) for model, lane, state, n in session.all(_COUNTS)]
+
+
+def cancel(db: Database, id: str, *, now: float) -> Job:
+    """See ``Store.cancel``."""
+
+    def call() -> None:
+        with db.write(Survives.POWER) as session:
+            rows = session.all(_CANCEL, {"id": id, "now": now})
+            write_events(session, map(settled_of, rows), now=now)
+
+    db.again(call)
+    return get(db, id)
+
+
+def retry(db: Database, id: str, *, now: float, publish_lease_s: float) -> Job:
+    """See ``Store.retry``."""
+    with db.step(Survives.POWER) as session:
+        session.run(_RETRY, {"id": id, "now": now, "lease_until": now + publish_lease_s})
+    job = get(db, id)
+    if job.state is JobState.SUCCEEDED:
+        raise IllegalTransition(f"job {id} has succeeded: it cannot run again", fix="submit it as a new job")
+    return job

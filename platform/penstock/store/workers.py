@@ -1,0 +1,120 @@
+"""Leases of workers. A worker without one is dead to the others: its jobs are rescued, its outcomes refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.store.engine import Database, Survives
+from penstock.store.records import Latency, WorkerInfo
+from penstock.store.sql import insert_sql
+
+_REGISTER = """
+    INSERT INTO penstock_worker (instance, name, pool, started_at, seen_at, lease_until, info)
+    VALUES (:instance, :name, :pool, :now, :now, :lease_until, :info)
+    ON CONFLICT (instance) DO UPDATE SET seen_at = :now, lease_until = :lease_until, info = :info"""
+_ANNOUNCE = insert_sql(
+    "penstock_model",
+    ["name", "info", "seen_at"],
+    ["text", "text", "float"],
+    "ON CONFLICT (name) DO UPDATE SET info = excluded.info, seen_at = excluded.seen_at",
+)
+_KEEP_LATENCIES = insert_sql(
+    "penstock_latency",
+    ["model", "version", "device", "key", "state", "updated_at"],
+    ["text", "text", "text", "text", "text", "float"],
+    "ON CONFLICT (model, version, device, key) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
+)
+_LATENCIES = "SELECT model, version, device, key, state FROM penstock_latency ORDER BY model, version, device, key"
+_MODELS = "SELECT name, info FROM penstock_model ORDER BY name"
+_HEARTBEAT = "UPDATE penstock_worker SET seen_at = :now, lease_until = :lease_until WHERE instance = :instance"
+_UNREGISTER = "DELETE FROM penstock_worker WHERE instance = :instance"
+_ALL = (
+    "SELECT instance, name, pool, started_at, seen_at, lease_until, info FROM penstock_worker ORDER BY name, instance"
+)
+
+
+def register(
+    db: Database, instance: str, *, name: str, pool: str, lease_until: float, now: float, info: dict[str, Any]
+) -> None:
+    """See ``Store.register_worker``."""
+    values = {
+        "instance": instance,
+        "name": name,
+        "pool": pool,
+        "lease_until": lease_until,
+        "now": now,
+        "info": msgspec.json.encode(info).decode(),
+    }
+    # In one order everywhere, so that workers that start together do not deadlock.
+    models = [
+        (model, msgspec.json.encode(about).decode(), now) for model, about in sorted(info.get("models", {}).items())
+    ]
+
+    def call() -> None:
+        with db.write(Survives.CRASH) as session:
+            session.run(_REGISTER, values)
+            session.insert(_ANNOUNCE, models)
+
+    db.again(call)
+
+
+def heartbeat(db: Database, instance: str, *, lease_until: float, now: float) -> bool:
+    """See ``Store.heartbeat``."""
+    with db.step(Survives.NOTHING) as session:
+        return session.run(_HEARTBEAT, {"instance": instance, "lease_until": lease_until, "now": now}) == 1
+
+
+def unregister(db: Database, instance: str) -> None:
+    """See ``Store.unregister_worker``."""
+    with db.step(Survives.NOTHING) as session:
+        session.run(_UNREGISTER, {"instance": instance})
+
+
+def models(db: Database) -> dict[str, dict[str, Any]]:
+    """See ``Store.models``."""
+    with db.read() as session:
+        return {name: msgspec.json.decode(info) for name, info in session.all(_MODELS)}
+
+
+def keep_latencies(db: Database, lines: Sequence[Latency], *, now: float) -> None:
+    """See ``Store.keep_latencies``."""
+    # In one order everywhere, so that workers that store at once do not deadlock.
+    rows = [
+        (*line[:4], msgspec.json.encode(line.state).decode(), now) for line in sorted(lines, key=lambda each: each[:4])
+    ]
+
+    def call() -> None:
+        with db.write(Survives.NOTHING) as session:
+            session.insert(_KEEP_LATENCIES, rows)
+
+    db.again(call)
+
+
+def latencies(db: Database) -> list[Latency]:
+    """See ``Store.latencies``."""
+    with db.read() as session:
+        return [
+            Latency(model, version, device, key, msgspec.json.decode(state))
+            for model, version, device, key, state in session.all(_LATENCIES)
+        ]
+
+
+def workers(db: Database) -> list[WorkerInfo]:
+    """See ``Store.workers``."""
+    with db.read() as session:
+        rows = session.all(_ALL)
+    return [
+        WorkerInfo(
+            instance=instance,
+            name=name,
+            pool=pool,
+            started_at=started_at,
+            seen_at=seen_at,
+            lease_until=lease_until,
+            info=msgspec.json.decode(info),
+        )
+        for instance, name, pool, started_at, seen_at, lease_until, info in rows
+    ]

@@ -1,0 +1,1 @@
+"""What happens, told to people and machines: logs now; metrics and traces stand beside them."""

@@ -1,0 +1,136 @@
+"""Helpers for tests of models and of code that uses them; import them from your own tests.
+
+``run_model`` runs a model as a worker would, without a queue. ``assert_settled`` waits for a job on a real one.
+Neither needs pytest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from penstock.client.handle import JobHandle
+from penstock.errors import InvalidInput, InvalidOutput, ModelRaised, WrongResultCount
+from penstock.job import Job, JobState
+from penstock.jsontext import NotJSON, dumps, loads
+from penstock.model import Batching, ItemCodec, Model, check_model, codec_of
+
+
+class FakeClock:
+    """A clock that moves when told, for policies and whatever else takes ``now`` as an argument.
+
+    Call it for the time, in seconds; ``advance`` moves it on and returns the new time.
+    """
+
+    def __init__(self, at: float = 1_000_000.0) -> None:
+        self._at = at
+
+    def __call__(self) -> float:
+        return self._at
+
+    def advance(self, seconds: float) -> float:
+        """Move on; time does not go back."""
+        if seconds < 0:
+            raise ValueError("a clock does not go back")
+        self._at += seconds
+        return self._at
+
+
+def run_model(
+    model: type[Model] | Model,
+    inputs: Iterable[Any],
+    *,
+    device: str = "cpu",
+    return_exceptions: bool = False,
+) -> list[Any]:
+    """Outputs of ``model`` for ``inputs``, in order, as a client would get them.
+
+    As in a worker: inputs go through JSON and are validated, items are batched within ``max_size`` and ``max_cost``,
+    a batch that raises is halved until the faulty item stands alone, results are counted and go through JSON. Unlike
+    a worker: no retries, no timeouts, no lanes, and batches are as full as the limits allow, which under real load
+    they need not be.
+
+    A class is instantiated and loaded onto ``device``; an instance is taken as loaded. Raises the first item's error
+    (``InvalidInput``, ``ModelRaised``, ``WrongResultCount``, ``InvalidOutput``), or has the errors in the list
+    with ``return_exceptions=True``.
+    """
+    cls = model if isinstance(model, type) else type(model)
+    check_model(cls)
+    if isinstance(model, type):
+        model = model()
+        model.load(device)
+    codec = codec_of(cls)
+    answers: list[Any] = [_read(codec, value) for value in inputs]
+    good = [index for index, value in enumerate(answers) if not isinstance(value, InvalidInput)]
+    for batch in _batches(good, answers, cls.batching):
+        for index, result in zip(batch, _predict(model, [answers[i] for i in batch]), strict=True):
+            answers[index] = _write(result)
+    if not return_exceptions:
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+    return answers
+
+
+def assert_settled(job: JobHandle, state: str = JobState.SUCCEEDED, *, timeout: float = 10.0) -> Job:
+    """Wait for the job's end and assert how it ended; the snapshot that SQL then has.
+
+    Raises ``AssertionError`` with the job's error, or ``ResultTimeout`` when it does not end in time.
+    """
+    snapshot = job.wait(timeout).refresh()
+    assert snapshot.state.is_terminal, f"job {job.id} is {snapshot.status}: it was started again"
+    assert snapshot.state == state, f"job {job.id} ended as {snapshot.status}, not {state}: {snapshot.error}"
+    assert snapshot.ledger.settled_at is not None, f"job {job.id} has no settling time"
+    return snapshot
+
+
+def _read(codec: ItemCodec, value: Any) -> Any:
+    try:
+        return codec.decode(dumps(codec.validate(value)))
+    except InvalidInput as error:
+        return error
+
+
+def _batches(indices: Sequence[int], values: Sequence[Any], limits: Batching) -> Iterator[list[int]]:
+    batch: list[int] = []
+    cost = 0.0
+    for index in indices:
+        own = limits.cost(values[index]) if limits.cost is not None else 1.0
+        too_costly = limits.max_cost is not None and cost + own > limits.max_cost
+        if batch and (len(batch) == limits.max_size or too_costly):
+            yield batch
+            batch, cost = [], 0.0
+        batch.append(index)
+        cost += own
+    if batch:
+        yield batch
+
+
+def _predict(model: Model, values: list[Any]) -> Sequence[Any]:
+    try:
+        results = model.predict(values)
+    except Exception as error:
+        if len(values) == 1:
+            return [error]
+        middle = len(values) // 2
+        return [*_predict(model, values[:middle]), *_predict(model, values[middle:])]
+    if len(results) != len(values):
+        fault = WrongResultCount(
+            f"model {model.name!r} returned {len(results)} results for {len(values)} items",
+            fix="predict() must return one result per item, in order",
+        )
+        return [fault] * len(values)
+    return results
+
+
+def _write(result: Any) -> Any:
+    if isinstance(result, BaseException):
+        fault = ModelRaised(f"{type(result).__name__}: {result}")
+        fault.__cause__ = result
+        return result if isinstance(result, WrongResultCount) else fault
+    try:
+        return loads(dumps(result))
+    except NotJSON as error:
+        return InvalidOutput(
+            f"the model's result has no JSON form: {error}", fix="return numbers, text, lists, dicts …"
+        )

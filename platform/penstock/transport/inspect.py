@@ -1,0 +1,167 @@
+"""Looking at the broker without changing it (``purge`` excepted): depths, held jobs, and whether data was lost.
+
+For the reconciler, ``penstock queue stats`` and the autoscaler. What is read is a moment's picture: messages move
+while it is taken, so a job may be missing from ``held_ids`` although the broker has it. Acting on that twice is
+harmless.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from penstock.transport import keys
+from penstock.transport.message import id_of
+from penstock.transport.scripts import CENSUS, DEPTHS, PURGE
+from penstock.transport.wire import Wire
+
+#: Messages read per command, so that none keeps Redis busy for long.
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many messages of a queue are ready, and how many are claimed by consumers and not acknowledged."""
+
+    ready: int = 0
+    claimed: int = 0
+
+    @property
+    def total(self) -> int:
+        """Everything that is yet to be done; what an autoscaler should look at."""
+        return self.ready + self.claimed
+
+
+@dataclass(frozen=True, slots=True)
+class DataMark:
+    """Says which server process answers and which data set it has. Compare with an older one."""
+
+    run_id: str
+    epoch: str
+
+
+def depths(client: redis.Redis, namespace: str, queues: Iterable[str]) -> dict[str, Depth]:
+    """Ready and claimed messages per queue, of all tenants."""
+    names = list(queues)
+    shares = tenants(client, namespace, names)
+    return {
+        queue: Depth(sum(d.ready for d in shares[queue].values()), sum(d.claimed for d in shares[queue].values()))
+        for queue in names
+    }
+
+
+def tenants(client: redis.Redis, namespace: str, queues: Iterable[str]) -> dict[str, dict[str, Depth]]:
+    """The same per tenant; those without a message are left out. The ready ones are counted at one instant."""
+    names = list(queues)
+    ready = ready_messages(client, namespace, names)
+    claimed: dict[str, dict[str, int]] = {queue: {} for queue in names}
+    for key, count in claimed_lists(client, namespace):
+        queue, tenant = keys.queue_of(key), keys.tenant_of(key)
+        if queue in claimed:
+            claimed[queue][tenant] = claimed[queue].get(tenant, 0) + count
+    return {
+        queue: {
+            tenant: Depth(ready[queue].get(tenant, 0), claimed[queue].get(tenant, 0))
+            for tenant in ready[queue] | claimed[queue]
+        }
+        for queue in names
+    }
+
+
+def ready(client: redis.Redis, namespace: str, queues: Iterable[str]) -> dict[str, int]:
+    """Ready messages per queue, of all tenants, counted at one instant."""
+    return {queue: sum(counts.values()) for queue, counts in ready_messages(client, namespace, queues).items()}
+
+
+def ready_messages(client: redis.Redis, namespace: str, queues: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Ready messages per queue and tenant, counted at one instant; those without a message are left out."""
+    names = list(queues)
+    answer = DEPTHS(Wire(client), names, [keys.tenants(namespace)]) if names else []
+    return {
+        queue: {keys.tenant_of_id(id.decode()): int(n) for id, n in zip(counts[::2], counts[1::2], strict=True)}
+        for queue, counts in zip(names, answer, strict=True)
+    }
+
+
+def claimed_lists(client: redis.Redis, namespace: str) -> Iterator[tuple[str, int]]:
+    """How many claimed messages came from each list, per consumer."""
+    for consumer in _consumers(client, namespace):
+        counts = CENSUS(Wire(client), [keys.unacked(namespace, consumer)], [])
+        for key, count in zip(counts[::2], counts[1::2], strict=True):
+            yield key.decode(), int(count)
+
+
+def queues(client: redis.Redis, namespace: str) -> list[str]:
+    """The queues of this namespace that hold a ready message, by a scan over all keys."""
+    found = {keys.queue_of(key.decode()) for key in client.scan_iter(f"{namespace}.*", PAGE, _type="list")}
+    return sorted(found)
+
+
+def held_ids(client: redis.Redis, namespace: str, queues: Iterable[str]) -> set[str]:
+    """The ids of all jobs that the broker holds, ready or claimed."""
+    ids: set[str] = set()
+    for queue in queues:
+        for tenant in [keys.DEFAULT_TENANT, *busy(client, namespace, queue)]:
+            for key in keys.list_keys(queue, tenant):
+                ids.update(_ids(_list(client, key)))
+    ids.update(_ids(_message(held) for held in _held(client, namespace)))
+    return ids
+
+
+def busy(client: redis.Redis, namespace: str, queue: str) -> list[str]:
+    """The tenants, apart from ``default``, that may have messages in a queue."""
+    ids: Any = client.zrange(keys.busy(namespace, queue), 0, -1)
+    return [tenant for id in ids if (tenant := keys.tenant_of_id(id.decode())) != keys.DEFAULT_TENANT]
+
+
+def _message(held: bytes) -> bytes:
+    """The message in a consumer's hash: what follows the list key, before which there may be a charge."""
+    return held.split(b"\0", 3)[3] if held.startswith(b"\0") else held.partition(b"\0")[2]
+
+
+def _ids(messages: Iterable[bytes]) -> Iterator[str]:
+    return (id for id in map(id_of, messages) if id is not None)
+
+
+def _list(client: redis.Redis, key: str) -> Iterator[bytes]:
+    # From the tail, counted from there: what consumers take from the head meanwhile shifts nothing, and what is
+    # pushed at the tail only shows some messages twice. Counted from the head, each claim would hide as many.
+    seen = 0
+    while True:
+        page: Any = client.lrange(key, seen, seen + PAGE - 1)
+        yield from page
+        if len(page) < PAGE:
+            return
+        seen += PAGE
+
+
+def _held(client: redis.Redis, namespace: str) -> Iterator[bytes]:
+    """Every claimed message of every consumer, as it stands in the consumer's hash."""
+    for consumer in _consumers(client, namespace):
+        for _, held in client.hscan_iter(keys.unacked(namespace, consumer), count=PAGE):
+            yield held
+
+
+def _consumers(client: redis.Redis, namespace: str) -> list[str]:
+    names: Any = client.zrange(keys.consumers(namespace), 0, -1)
+    return [name.decode() for name in names]
+
+
+def mark(client: redis.Redis, namespace: str) -> DataMark:
+    """The mark of the server and its data. A new ``epoch`` means that the data was lost since the last look."""
+    key = keys.epoch(namespace)
+    pipeline: Any = client.pipeline(transaction=False)
+    pipeline.set(key, uuid.uuid4().hex, nx=True)
+    pipeline.get(key)
+    pipeline.info("server")
+    _, epoch, server = pipeline.execute()
+    return DataMark(run_id=server["run_id"], epoch=epoch.decode())
+
+
+def purge(client: redis.Redis, namespace: str, queue: str) -> int:
+    """Remove a queue's ready messages; claimed ones stay. How many. SQL still has the jobs."""
+    return int(PURGE(Wire(client), [queue, keys.bell(namespace, queue)], [keys.tenants(namespace)]))

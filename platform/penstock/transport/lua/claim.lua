@@ -1,0 +1,113 @@
+-- Acknowledge old messages, refresh the lease, and take new messages from several queues, in one step.
+--
+-- KEYS  1 leases of the consumers (zset)
+--       2 messages that this consumer holds (hash)
+--       3 counter of delivery tags
+--       then per queue: its bell, and its lists in the order in which they are served
+-- ARGV  1 consumer   2 lease, seconds   3 "1" to join (the consumer's first call)
+--       4 most messages in all, over the quotas   5 lists per queue   6 life of a bell, seconds
+--       7 what precedes the keys of the tenants   8 number of acknowledged tags, then these tags, then one quota per
+--       queue, then, if known, the device seconds that a job of each queue is expected to take (else 1 each)
+--
+-- Returns -1 when the lease was lost (the acknowledgements are void then too), 0 when there was nothing, else
+-- { first tag, "count,count,...;length,length,...", all messages in one string }: one count per queue, one length
+-- per message. The tags of the messages are consecutive. One string, since clients read a long list slowly. A count
+-- ends with "f" where tenants were charged for these messages, which are settled with their true device time then.
+--
+-- Where no tenant but "default" has messages and that one has no cap, a queue is served by priority and age alone.
+-- Where tenants share a queue, each message goes to the tenant with the least counter: see `fair.lua`.
+--
+-- A queue that is left with messages has its bell rung, so that the next idle consumer wakes; one that was found
+-- empty has its bell silenced.
+
+local consumer, lease, limit, lists = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local tenants, acks = ARGV[7], tonumber(ARGV[8])
+local CHUNK = 1000 -- unpack() cannot push many more values at once
+
+-- A server at its memory limit refuses commands that can grow it, unless the script has written before. Claiming must
+-- go on there, since it is what empties the queues. So this comes first; a tag is never empty.
+redis.call('HDEL', KEYS[2], '')
+for i = 9, 8 + acks, CHUNK do
+  redis.call('HDEL', KEYS[2], unpack(ARGV, i, math.min(i + CHUNK - 1, 8 + acks)))
+end
+
+local ends = redis.call('ZSCORE', KEYS[1], consumer)
+if not ends and ARGV[3] ~= '1' then
+  return -1
+end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1e6
+if not ends or ends - now < lease * 2 / 3 then -- not each time: an idle consumer should write nothing
+  redis.call('ZADD', KEYS[1], string.format('%.6f', now + lease), consumer)
+end
+
+local counts, lengths, messages, held = {}, {}, {}, {}
+local total, queues = 0, (#KEYS - 3) / (lists + 1)
+local capped = queues > 0 and redis.call('HEXISTS', tenants .. 'cap', 'default') == 1
+local noted = {} -- what the tenants with caps take: tenant -> positions
+local unacked = string.sub(KEYS[2], 1, -#consumer - 1)
+local function take(head, message, tenant)
+  total = total + 1
+  messages[total], lengths[total] = message, #message
+  held[total] = head .. message
+  if tenant.capped then
+    noted[tenant.name] = noted[tenant.name] or {}
+    table.insert(noted[tenant.name], total)
+  end
+end
+for queue = 1, queues do
+  local first = 4 + (queue - 1) * (lists + 1)
+  local wanted = math.min(tonumber(ARGV[8 + acks + queue]), limit - total)
+  local got = 0
+  local shared = wanted > 0 and (capped or redis.call('EXISTS', tenants .. 'busy:' .. KEYS[first + lists]) == 1)
+  if shared then
+    local charge = tonumber(ARGV[8 + acks + queues + queue] or 1)
+    got = take_fairly(tenants, KEYS[first + lists], wanted, charge, unacked, noted, take)
+  else
+    for list = first + 1, first + lists do
+      if got >= wanted then break end
+      -- pcall, since an error (a key of another type) must not end the script after messages were popped.
+      local popped = redis.pcall('RPOP', KEYS[list], wanted - got)
+      if popped and not popped.err then
+        for i = 1, #popped do
+          messages[total + i] = popped[i]
+          lengths[total + i] = #popped[i]
+          held[total + i] = KEYS[list] .. '\0' .. popped[i]
+        end
+        total, got = total + #popped, got + #popped
+      end
+    end
+  end
+  counts[queue] = shared and got .. 'f' or got
+  if wanted > 0 then
+    if got < wanted then
+      redis.call('DEL', KEYS[first])
+    elseif redis.call('EXISTS', tenants .. 'busy:' .. KEYS[first + lists], unpack(KEYS, first + 1, first + lists)) > 0
+        and redis.call('EXISTS', KEYS[first]) == 0 then
+      redis.call('LPUSH', KEYS[first], '1')
+      redis.call('EXPIRE', KEYS[first], ARGV[6])
+    end
+  end
+end
+if total == 0 then
+  return 0
+end
+
+-- Tags start at the server's clock in microseconds, so that they never come again after the counter was lost.
+redis.call('SETNX', KEYS[3], string.format('%.0f', time[1] * 1e6 + time[2]))
+local last = redis.call('INCRBY', KEYS[3], total)
+local first = last - total + 1
+for i = 1, total, CHUNK do
+  local fields = {}
+  for j = i, math.min(i + CHUNK - 1, total) do
+    fields[#fields + 1] = string.format('%.0f', first + j - 1)
+    fields[#fields + 1] = held[j]
+  end
+  redis.call('HSET', KEYS[2], unpack(fields))
+end
+for tenant, places in pairs(noted) do
+  for _, place in ipairs(places) do
+    redis.call('SADD', tenants .. 'held:' .. tenant, string.format('%.0f %s', first + place - 1, consumer))
+  end
+end
+return { first, table.concat(counts, ',') .. ';' .. table.concat(lengths, ','), table.concat(messages) }

@@ -1,0 +1,166 @@
+"""Publisher: jobs and news out to Redis, in one round trip per call.
+
+Called by the submit path, the relay and the worker; knows nothing of SQL. A call that fails has published all,
+something or nothing: jobs are sent again by the relay (a second message of a job is harmless), news are not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+from penstock.errors import safe_text
+from penstock.job import Job, NewJob
+from penstock.lane import queue_name
+from penstock.transport import keys
+from penstock.transport.message import encode
+from penstock.transport.url import TIMEOUT_S, connect, parse, unavailable
+from penstock.transport.wire import Arg, Wire, pack
+
+log = logging.getLogger(__name__)
+
+_json = msgspec.json.encode
+
+
+class Refused(NamedTuple):
+    """A job of which no message can be made, and why."""
+
+    job: NewJob | Job
+    error: Exception
+
+
+class Published(NamedTuple):
+    """The jobs that could not be sent, and the lengths of the lists that the others went to, by key."""
+
+    refused: list[Refused]
+    lengths: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadEntries:
+    """JSON by worker, and the lengths of the lists of priority step 0, 3, 6, 9."""
+
+    by_worker: Mapping[str, bytes]
+    ready: tuple[int, ...]
+
+
+class Publisher:
+    """Thread-safe. Connects on first use; every wait is bounded by ``timeout_s``."""
+
+    def __init__(self, url: str, namespace: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.namespace = namespace
+        self._url = parse(url)
+        self._redis = connect(self._url, timeout_s=timeout_s)
+        self._wire = Wire(self._redis)
+
+    def publish(self, jobs: Sequence[NewJob | Job]) -> Published:
+        """Put the jobs' messages on their queues, in order, and ring the queues' bells.
+
+        Jobs of which no message can be made come back as ``refused``; the others do not wait for them. Raises
+        ``BrokerUnavailable``; then any part of them may have been published.
+        """
+        refused: list[Refused] = []
+        lists: dict[str, list[bytes]] = {}
+        queues: dict[str, None] = {}
+        shared: dict[str, set[str]] = {}
+        for job in jobs:
+            queue = queue_name(self.namespace, job.model, job.lane)
+            try:
+                message = encode(job, self.namespace)
+            except Exception as error:
+                log.error("no message can be made of job %s: %s", job.id, safe_text(error))
+                refused.append(Refused(job, error))
+                continue
+            queues[queue] = None
+            lists.setdefault(keys.list_key(queue, job.priority, job.tenant), []).append(message)
+            if job.tenant != keys.DEFAULT_TENANT:
+                shared.setdefault(queue, set()).add(job.tenant)
+        commands = [pack("LPUSH", key, *messages) for key, messages in lists.items()]
+        commands += [register(self.namespace, queue, tenants) for queue, tenants in shared.items()]
+        commands += [ring(keys.bell(self.namespace, queue)) for queue in queues]
+        if not commands:
+            return Published(refused, {})
+        answers = self._send(commands, replies=len(lists) + len(shared) + RING_REPLIES * len(queues))
+        return Published(refused, dict(zip(lists, answers, strict=False)))
+
+    def loads(self, models: Sequence[str], lane: str) -> dict[str, LoadEntries]:
+        """What the models' workers say of their load, and how many messages wait in the lane; one round trip.
+
+        Raises ``BrokerUnavailable``.
+        """
+        commands = []
+        for model in models:
+            commands.append(pack("HGETALL", keys.load(self.namespace, model)))
+            queue = queue_name(self.namespace, model, lane)
+            commands += [pack("LLEN", keys.list_key(queue, step)) for step in keys.PRIORITY_STEPS]
+        answers = iter(self._send(commands, replies=len(commands)))
+        found = {}
+        for model in models:
+            said: Any = next(answers)
+            pairs = said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True)
+            by_worker = {worker.decode(): entry for worker, entry in pairs}
+            found[model] = LoadEntries(by_worker, tuple(int(next(answers)) for _ in keys.PRIORITY_STEPS))
+        return found
+
+    def forget_load(self, model: str, workers: Sequence[str]) -> None:
+        """Remove what dead workers have said. Raises ``BrokerUnavailable``."""
+        self._send([pack("HDEL", keys.load(self.namespace, model), *workers)], replies=1)
+
+    def notify(
+        self, replies: Mapping[str, Sequence[Mapping[str, Any]]], events: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Push results to the clients' reply channels (client id -> records) and changes of state to all.
+
+        Best effort: who does not listen at this moment misses it. Raises ``BrokerUnavailable``.
+        """
+        commands = [
+            pack("PUBLISH", keys.reply(self.namespace, client), _json(records)) for client, records in replies.items()
+        ]
+        channel = keys.events(self.namespace)
+        commands += [pack("PUBLISH", channel, _json(event)) for event in events]
+        if commands:
+            self._send(commands, replies=len(commands))
+
+    def check(self) -> None:
+        """Raise ``BrokerUnavailable`` unless the broker answers within the timeout."""
+        try:
+            self._wire([pack("PING")], retry=True)
+        except (redis.RedisError, OSError) as error:
+            raise unavailable(self._url, error) from error
+
+    def close(self) -> None:
+        """Close the connections. The publisher can be used again."""
+        self._redis.close()
+
+    def _send(self, commands: list[bytes], *, replies: int) -> list[Any]:
+        try:
+            return self._wire(commands, replies=replies, retry=True)
+        except (redis.RedisError, OSError) as error:
+            raise unavailable(self._url, error) from error
+
+
+def register(namespace: str, queue: str, tenants: Iterable[str]) -> bytes:
+    """The packed command that makes tenants known to a queue's claims. It comes after their messages: a claim forgets
+    a tenant whose lists it finds empty."""
+    return pack("ZADD", keys.busy(namespace, queue), "NX", *(part for t in tenants for part in (-1, keys.tenant_id(t))))
+
+
+def ring_commands(bell: str) -> tuple[tuple[Arg, ...], ...]:
+    """The commands that ring a bell. A waiting consumer takes the element before the second one is run."""
+    return (("LPUSH", bell, 1), ("LTRIM", bell, 0, 0), ("EXPIRE", bell, keys.BELL_TTL_S))
+
+
+#: How many replies a ``ring`` brings.
+RING_REPLIES = 3
+
+
+@lru_cache(maxsize=1024)
+def ring(bell: str) -> bytes:
+    """``ring_commands``, packed."""
+    return b"".join(pack(*command) for command in ring_commands(bell))

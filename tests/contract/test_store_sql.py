@@ -1,0 +1,113 @@
+"""The statements themselves: how each database spells them, and that they find their rows by an index."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import psycopg
+import pytest
+
+from penstock.store import claims, deliveries, events, producers, relay, retention, users, workers
+from penstock.store.sql import Dialect, compile_sql, insert_sql
+
+MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
+
+#: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
+SMALL = re.compile(
+    r"SCAN (penstock_worker|penstock_model|penstock_latency|json_each|r |due|\(subquery|soonest|CONSTANT)"
+    r"|SCAN penstock_job USING INDEX ix_penstock_job_due"  # in order, and ended by LIMIT
+    r"|SCAN penstock_delivery USING INDEX ix_penstock_delivery_due"
+)
+
+
+def statements() -> Iterator[Any]:
+    for module in MODULES:
+        for name, value in vars(module).items():
+            if isinstance(value, str) and re.match(r"\s*(SELECT|UPDATE|DELETE|INSERT)\b", value):
+                yield pytest.param(module, name, id=f"{module.__name__.rpartition('.')[2]}.{name}")
+
+
+def test_marks_are_spelt_for_each_database() -> None:
+    text = "SELECT {1 float} FROM {each rows} JOIN t {by ix} ON id {in ids} AND {hidden s = :s} {skip locked}"
+    assert compile_sql(text, Dialect.SQLITE) == (
+        "SELECT json_extract(r.value, '$[1]') FROM json_each(:rows) AS r JOIN t INDEXED BY ix"
+        " ON id IN (SELECT value FROM json_each(:ids)) AND +s = :s "
+    )
+    postgres = compile_sql(text, Dialect.POSTGRES)
+    assert "(r.value->>1)::float8" in postgres
+    assert "id = ANY(%(ids)s) AND (s = %(s)s) IS TRUE FOR UPDATE SKIP LOCKED" in postgres
+    assert "INDEXED" not in postgres
+
+
+def test_a_cast_is_no_parameter() -> None:
+    assert compile_sql("SELECT :a::text", Dialect.POSTGRES) == "SELECT %(a)s::text"
+
+
+def test_a_bulk_insert_is_many_rows_on_sqlite_and_one_parameter_on_postgres() -> None:
+    spell = insert_sql("t", ["a", "b"], ["text", "int"], "ON CONFLICT DO NOTHING")
+    assert spell(Dialect.SQLITE) == "INSERT INTO t (a, b) VALUES (?, ?) ON CONFLICT DO NOTHING"
+    assert spell(Dialect.POSTGRES).startswith(
+        "INSERT INTO t (a, b) SELECT (r.value->>0)::text, (r.value->>1)::int FROM"
+    )
+
+
+@pytest.mark.parametrize(("module", "name"), [*statements()])
+def test_sqlite_finds_rows_by_an_index(sqlite_url: str, module: ModuleType, name: str) -> None:
+    """Without statistics, as in a database that nobody ever analysed."""
+    text = compile_sql(getattr(module, name), Dialect.SQLITE)
+    values = dict.fromkeys(re.findall(r":([a-z_]+)", text))
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    connection.close()
+    scans = [line for line in plan if line.startswith("SCAN") and not SMALL.match(line)]
+    assert not scans, plan
+    if module is relay and "ORDER BY" in text:
+        assert not [line for line in plan if "TEMP B-TREE" in line], plan
+
+
+@pytest.mark.parametrize(("module", "name"), [*statements()])
+def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, name: str) -> None:
+    """With the settings of our connections, on tables that are empty when the plan is made."""
+    from penstock.store import postgres
+
+    text = compile_sql(getattr(module, name), Dialect.POSTGRES)
+    names = sorted(set(re.findall(r"%\((\w+)\)s", text)))
+    known = {
+        "ids": ["x"],
+        "urls": ["x"],
+        "exclude": ["x"],
+        "rows": "[]",
+        "ends": True,
+        "again": False,
+        "alone": True,
+        "dead": ["x"],
+    }
+    values: dict[str, Any] = {name: known.get(name, 1) for name in names}
+    for column in (
+        "id",
+        "worker",
+        "instance",
+        "after",
+        "url",
+        "state",
+        "name",
+        "pool",
+        "info",
+        "error",
+        "batch_reason",
+        "tenant",
+        "key",
+        "lost",
+        "quarantined",
+    ):
+        if column in values:
+            values[column] = "x"
+    connection: psycopg.Connection[Any] = postgres.connect(postgres_url, durable=True)
+    with connection:
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {text}", values).fetchall())
+    for table in ("penstock_job", "penstock_job_tag"):
+        assert not re.search(rf"Seq Scan on {table}\b", plan), plan

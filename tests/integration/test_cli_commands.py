@@ -1,0 +1,400 @@
+"""The commands, beside a running stack."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.fixtures.cli import Penstock
+from tests.fixtures.worker import wait_for
+
+# Jobs -------------------------------------------------------------------------------------------------------------
+
+
+def test_run_prints_the_output_alone(up: Penstock) -> None:
+    ended = up("run", "double", "21")
+    assert (ended.status, ended.out, ended.err) == (0, "42\n", "")
+
+
+def test_run_takes_text_files_and_standard_input(up: Penstock) -> None:
+    (up.folder / "in.txt").write_text("from a file\n")
+    assert up("run", "moody", "plain text").json() == "PLAIN TEXT"
+    assert up("run", "moody", "@in.txt").json() == "FROM A FILE"
+    assert up("run", "moody", "-", input='"piped"').json() == "PIPED"
+    assert up("run", "moody", "-", "--raw", input="21\n").out == "21\n"
+
+
+def test_run_json_is_the_whole_job(up: Penstock) -> None:
+    job = up("run", "double", "4", "--json", "--lane", "background", "--tag", "a=b", "--priority", "3").json()
+    assert (job["status"], job["output"], job["model"], job["version"]) == ("succeeded", 8, "double", "2")
+    assert (job["lane"], job["tags"], job["priority"], job["attempts"]) == ("background", {"a": "b"}, 3, 1)
+    assert job["created_at"] <= job["started_at"] <= job["completed_at"]
+    assert job["metrics"]["total_time"] >= job["metrics"]["predict_time"] >= 0
+    assert job["batch_size"] >= 1
+
+
+def test_submit_wait_get(up: Penstock) -> None:
+    id = up("submit", "double", "5").out.strip()
+    assert up("job", "wait", id).out == "10\n"
+    shown = up("job", "get", id)
+    assert "succeeded" in shown.out and "10" in shown.out
+    assert up("job", "get", id, "--json").json()["output"] == 10
+
+
+def test_wait_for_several_reads_ids_from_standard_input(up: Penstock) -> None:
+    ids = [up("submit", "double", str(number), "-q").out.strip() for number in (1, 2)]
+    ended = up("job", "wait", "-", input="\n".join(ids) + "\n")
+    assert sorted(ended.out.splitlines()) == sorted([f"{ids[0]}  2", f"{ids[1]}  4"])
+
+
+def test_a_failed_job_in_the_eyes_of_each_command(up: Penstock) -> None:
+    id = up("submit", "moody", "bad").out.strip()
+    waited = up("job", "wait", id)
+    assert (waited.status, waited.out) == (1, "")
+    assert "no mood for this item" in waited.err
+    assert up("job", "watch", id).status == 1
+    assert up("job", "get", id).status == 0
+    error = up("job", "get", id, "--json").json()["error"]
+    assert error["code"] == "model_raised" and "no mood" in error["message"]
+    ran = up("run", "moody", "bad", "--json")
+    assert ran.status == 1 and ran.json()["status"] == "failed"
+
+
+def test_retry_runs_it_again_under_its_id(up: Penstock) -> None:
+    id = up("run", "moody", "bad", "--json").json()["id"]
+    assert up("job", "retry", id).out.startswith(id)
+    assert up("job", "wait", id).status == 1
+    assert up("job", "get", id, "--json").json()["attempts"] == 2
+
+
+def test_cancel_a_delayed_job(up: Penstock) -> None:
+    id = up("submit", "double", "1", "--delay", "1h").out.strip()
+    assert up("job", "cancel", id).out == f"{id}  cancelled\n"
+    assert up("job", "cancel", id).out == f"{id}  cancelled\n", "again is the same"
+    waited = up("job", "wait", id)
+    assert waited.status == 1 and "cancelled" in waited.err
+
+
+def test_a_deadline_in_the_past_expires_the_job(up: Penstock) -> None:
+    ended = up("run", "double", "1", "--deadline", "0")
+    assert ended.status == 1 and "expired" in ended.err
+
+
+def test_stream_is_json_lines_and_goes_on_behind_a_cursor(up: Penstock) -> None:
+    id = up("run", "double", "1", "--json").json()["id"]
+    events = up("job", "stream", id).jsonl()
+    assert (events[0]["state"], events[-1]["state"]) == ("accepted", "succeeded")
+    rest = up("job", "stream", id, "--after", events[0]["cursor"]).jsonl()
+    assert rest == events[1:]
+
+
+def test_watch_tells_the_states_line_by_line_where_nobody_looks(up: Penstock) -> None:
+    id = up("submit", "double", "1").out.strip()
+    ended = up("job", "watch", id)
+    assert ended.status == 0 and "succeeded" in ended.err and "\x1b" not in ended.err + ended.out
+
+
+def test_list_filters_and_pages(up: Penstock) -> None:
+    ids = [up("submit", "double", str(n), "--tag", "list=yes", "--tenant", "lister").out.strip() for n in range(3)]
+    up("job", "wait", *ids)
+    newest_first = ids[::-1]
+    listed = up("job", "list", "--tag", "list=yes", "-q")
+    assert listed.out.split() == newest_first
+    assert up("job", "list", "--tag", "list=no").out == ""
+    first = up("job", "list", "--tenant", "lister", "--limit", "2", "--json").jsonl()
+    assert [job["id"] for job in first] == newest_first[:2]
+    rest = up("job", "list", "--tenant", "lister", "--before", first[-1]["id"], "--json").jsonl()
+    assert [job["id"] for job in rest] == newest_first[2:]
+    table = up("job", "list", "--tag", "list", "--status", "succeeded").out.splitlines()
+    assert table[0].split()[:2] == ["ID", "MODEL"] and len(table) == 4
+
+
+def test_prune_removes_what_ended_before(up: Penstock) -> None:
+    id = up("run", "double", "1", "--json").json()["id"]
+    assert up("job", "prune", "--older-than", "1h").status == 0
+    assert up("job", "get", id).status == 0
+    assert int(up("job", "prune", "--older-than", "0").out) >= 1
+    assert up("job", "get", id).status == 2
+
+
+def test_the_same_key_is_the_same_job(up: Penstock) -> None:
+    first, second = (up("submit", "double", "1", "--idempotency-key", "same").out for _ in range(2))
+    assert first == second
+
+
+def test_ctrl_c_leaves_the_job_alone(up: Penstock) -> None:
+    gate = up.folder / "gate"
+    running = up.start("run", "slow", str(gate))
+    try:
+        listed = ""
+        while not listed:
+            listed = up("job", "list", "--model", "slow", "--status", "running", "-q").out.strip()
+        assert running.stop(signal.SIGINT) == 130
+        assert f"penstock job wait {listed}" in running.text
+        gate.touch()
+        assert up("job", "wait", listed, "--timeout", "30").json() == str(gate)
+    finally:
+        gate.touch()
+        running.close()
+
+
+def test_a_canvas_in_a_program_without_a_celery_app(up: Penstock) -> None:
+    program = "from celery import chain; from my_models import Double; {}print(chain(Double.s(21), Double.s()){})"
+    foreign = "import celery; own = celery.Celery('own', broker='memory://'); "
+    for setup, ends in (("", "apply_async().get(timeout=30)"), (foreign, "app.main")):
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(setup, f".{ends}")],
+            capture_output=True,
+            text=True,
+            cwd=up.folder,
+            env=up.env,
+            timeout=60,
+        )
+        assert done.stdout == ("own\n" if setup else "84\n"), done.stderr
+
+
+# Many jobs --------------------------------------------------------------------------------------------------------
+
+
+def test_batch_run(up: Penstock) -> None:
+    requests = [{"custom_id": f"r{n}", "body": "bad" if n == 3 else f"text {n}"} for n in range(50)]
+    lines = [json.dumps(request) for request in requests]
+    lines[10] = "{not json"
+    lines[11] = '"bare"'
+    lines[12] = ""
+    (up.folder / "in.jsonl").write_text("\n".join(lines) + "\n")
+    ended = up("batch", "run", "-i", "in.jsonl", "-o", "out.jsonl", "--model", "moody", "--json")
+    assert ended.status == 1, ended.err
+    summary = ended.json()
+    assert (summary["jobs"], summary["failed"]) == (49, 2)
+    out = {line["custom_id"]: line for line in map(json.loads, (up.folder / "out.jsonl").read_text().splitlines())}
+    assert len(out) == 49
+    assert out["r7"]["response"]["body"] == "TEXT 7" and out["r7"]["error"] is None
+    assert out["r3"]["response"] is None and out["r3"]["error"]["code"] == "model_raised"
+    assert out["line-11"]["error"]["code"] == "invalid_line" and "line 11" in out["line-11"]["error"]["message"]
+    assert out["line-12"]["response"]["body"] == "BARE"
+
+    again = up("batch", "run", "-i", "in.jsonl", "-o", "out.jsonl", "--model", "moody")
+    assert again.status == 2 and "--resume" in again.err
+    # As after a crash: one result is missing, another is cut off in the middle.
+    kept = (up.folder / "out.jsonl").read_text().splitlines()
+    missing = json.loads(kept.pop())["custom_id"]
+    (up.folder / "out.jsonl").write_text("\n".join(kept) + '\n{"custom_id": "r7", "respo')
+    resumed = up("batch", "run", "-i", "in.jsonl", "-o", "out.jsonl", "--model", "moody", "--resume", "--json")
+    assert resumed.json()["skipped"] >= 45
+    lines_out = [json.loads(line) for line in (up.folder / "out.jsonl").read_text().splitlines()]
+    assert len(lines_out) == len({line["custom_id"] for line in lines_out}) == 49
+    assert missing in {line["custom_id"] for line in lines_out}
+
+
+def test_batch_run_in_a_pipe(up: Penstock) -> None:
+    ended = up("batch", "run", "-i", "-", "--model", "double", input="1\n2\n3\n")
+    assert ended.status == 0, ended.err
+    assert {line["custom_id"]: line["response"]["body"] for line in ended.jsonl()} == {
+        "line-1": 2,
+        "line-2": 4,
+        "line-3": 6,
+    }
+    assert "3 jobs in" in ended.err
+
+
+def test_a_line_that_the_producer_refuses_fails_alone(up: Penstock) -> None:
+    env = {"PENSTOCK_MODELS": "my_models"}
+    ended = up("batch", "run", "-i", "-", "--model", "double", input='1\n"two"\n3\n', env=env)
+    assert ended.status == 1
+    by_id = {line["custom_id"]: line for line in ended.jsonl()}
+    assert by_id["line-2"]["error"]["code"] == "invalid_input" and by_id["line-2"]["id"] is None
+    assert by_id["line-3"]["response"]["body"] == 6
+
+
+def test_two_lines_of_one_id_are_not_mixed_up(up: Penstock) -> None:
+    (up.folder / "twins.jsonl").write_text('{"custom_id": "a", "body": 1}\n{"custom_id": "a", "body": 2}\n')
+    for flag in ("--overwrite", "--resume"):
+        ended = up("batch", "run", "-i", "twins.jsonl", "-o", "twins.out", "--model", "double", flag)
+        assert ended.status == 1, ended.err
+        lines = map(json.loads, (up.folder / "twins.out").read_text().splitlines())
+        by_id = {line["custom_id"]: line for line in lines}
+        assert by_id["a"]["response"]["body"] == 2
+        assert "line 1" in by_id["line-2"]["error"]["message"]
+
+
+def test_more_lines_than_are_kept_in_flight(up: Penstock) -> None:
+    ended = up("batch", "run", "-i", "-", "--model", "double", input="\n".join(map(str, range(6000))) + "\n")
+    assert ended.status == 0, ended.err
+    assert {line["response"]["body"] for line in ended.jsonl()} == set(range(0, 12_000, 2))
+
+
+def test_head_ends_the_output_quietly(up: Penstock) -> None:
+    for n in range(3):
+        up("submit", "double", str(n))
+    # The pipe is closed before anything is written into it.
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m penstock_cli job list --limit 1000 | true; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        cwd=up.folder,
+        env=up.env,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+# Queues and models ------------------------------------------------------------------------------------------------
+
+
+def test_queue_stats(up: Penstock) -> None:
+    rows = up("queue", "stats", "--json").json()
+    double = {row["lane"]: row for row in rows if row["model"] == "double"}
+    assert set(double) == {"interactive", "background"}
+    assert double["interactive"]["workers"] == 1
+    assert up("queue", "stats", "--model", "double").out.splitlines()[0].startswith("MODEL")
+
+
+def test_queue_purge_cancels_what_waits(up: Penstock) -> None:
+    ids = [up("submit", "moody", "x", "--delay", "1h", "--lane", "background").out.strip() for _ in range(2)]
+    asked = up("queue", "purge", "moody", "--lane", "background")
+    assert asked.status == 2 and "--yes" in asked.err
+    assert up("queue", "purge", "moody", "--lane", "background", "--yes").out == "2\n"
+    assert {up("job", "get", id, "--json").json()["status"] for id in ids} == {"cancelled"}
+
+
+def test_models(up: Penstock) -> None:
+    listed = {model["name"]: model for model in up("model", "list", "--json").json()}
+    assert listed["double"]["version"] == "2" and listed["double"]["description"] == "Doubles a number."
+    assert len(listed["double"]["workers"]) == 1
+    shown = up("model", "show", "double")
+    assert '"integer"' in shown.out
+    assert up("model", "show", "duble").status == 2
+    assert "double" in up("model", "list", "-q").out.split()
+
+
+# Webhooks ---------------------------------------------------------------------------------------------------------
+
+
+def test_webhook_listen_receives_verifies_and_ends(up: Penstock) -> None:
+    running = up.start("webhook", "listen", "--port", "0", "--count", "1")
+    try:
+        url = running.says("listening: ").split()[-1]
+        id = up("submit", "double", "8", "--webhook", url).out.strip()
+        assert running.wait() == 0, running.text
+        event = next(json.loads(line) for line in running.lines if line.startswith("{"))
+        assert event["type"] == "job.succeeded" and event["data"]["id"] == id
+    finally:
+        running.close()
+    found = [row for row in up("webhook", "list", "--json").jsonl() if row["job_id"] == id]
+    assert len(found) == 1
+    shown = up("webhook", "show", found[0]["id"], "--json").json()
+    assert shown["payload"]["data"]["id"] == id
+    assert up("webhook", "replay", found[0]["id"]).status == 0
+
+
+def test_webhook_verify(up: Penstock) -> None:
+    from penstock.clock import now
+    from penstock.webhooks.signing import Signer, local_key
+
+    body = '{"type": "job.succeeded"}'
+    headers = Signer([local_key(up.home)]).sign("msg_1", body, at=now())
+    options = [part for name in ("id", "timestamp", "signature") for part in (f"--{name}", headers[f"webhook-{name}"])]
+    assert up("webhook", "verify", "-", *options, input=body).status == 0
+    forged = up("webhook", "verify", "-", *options, input=body + " ")
+    assert forged.status == 1 and "signature" in forged.err
+
+
+# Tenants ----------------------------------------------------------------------------------------------------------
+
+
+def row_of(up: Penstock, tenant: str) -> dict[str, object]:
+    rows: list[dict[str, object]] = up("tenant", "list", "--json").json()
+    return next((row for row in rows if row["tenant"] == tenant), {})
+
+
+def test_tenants_are_set_and_listed(up: Penstock) -> None:
+    assert up("tenant", "set", "set-me", "--weight", "2.5", "--cap", "3").out == "set-me  weight 2.5  cap 3\n"
+    assert up("tenant", "set", "set-me", "--weight", "4").out == "set-me  weight 4  cap 3\n"
+    row = row_of(up, "set-me")
+    assert (row["weight"], row["cap"], row["queued"], row["running"]) == (4.0, 3, 0, 0)
+    assert "set-me" in up("tenant", "list").out and "set-me" in up("tenant", "list", "-q").out.split()
+    assert up("tenant", "set", "set-me", "--no-cap", "--json").json() == {
+        "tenant": "set-me",
+        "weight": 4.0,
+        "cap": None,
+    }
+    assert up("tenant", "set", "set-me", "--reset").out == "set-me  weight 1  no cap\n"
+    assert row_of(up, "set-me") == {}
+    assert row_of(up, "default")["weight"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("x",),
+        ("x", "--weight", "0"),
+        ("x", "--weight", "nan"),
+        ("x", "--weight", "inf"),
+        ("x", "--cap", "0"),
+        ("x", "--cap", "1", "--no-cap"),
+        ("x", "--weight", "1", "--reset"),
+        ("", "--weight", "1"),
+    ],
+)
+def test_terms_that_make_no_sense_are_a_usage_error(up: Penstock, args: tuple[str, ...]) -> None:
+    assert up("tenant", "set", *args).status == 2
+
+
+def test_a_tenants_jobs_run_within_its_cap_and_are_accounted(up: Penstock) -> None:
+    up("tenant", "set", "capped", "--cap", "2")
+    gate = up.folder / "gate-capped"
+    ids = [up("submit", "slow", str(gate), "--tenant", "capped").out.strip() for _ in range(5)]
+    wait_for(lambda: row_of(up, "capped").get("running") == 2, what="two to run")
+    row = row_of(up, "capped")
+    assert (row["queued"], row["running"]) == (3, 2)
+    stats = next(
+        row for row in up("queue", "stats", "--json").json() if (row["model"], row["lane"]) == ("slow", "interactive")
+    )
+    assert (stats["ready"], stats["claimed"]) == (3, 2)
+    gate.touch()
+    up("job", "wait", *ids)
+    wait_for(lambda: row_of(up, "capped")["running"] == 0, what="nothing to run")
+    used = row_of(up, "capped")["used_s"]
+    assert isinstance(used, float) and used > 0
+    up("tenant", "set", "capped", "--reset")
+
+
+# Around it --------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_is_content(up: Penstock) -> None:
+    report = up("doctor", "--json")
+    assert report.status == 0, report.out
+    found = {finding["name"]: finding for finding in report.json()["findings"]}
+    assert {"up", "broker", "database", "worker", "clock", "disk"} <= set(found)
+    assert {finding["status"] for finding in found.values()} == {"ok"}
+    assert "lease.ttl_s" in up("doctor").out
+
+
+def test_db_current(up: Penstock) -> None:
+    import penstock_migrations
+
+    assert up("db", "current").out.strip() == penstock_migrations.head()
+    assert up("db", "upgrade").status == 0, "again is harmless"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(up: Penstock, shell: str) -> None:
+    assert "_PENSTOCK_COMPLETE" in up("completion", shell).out
+
+
+def test_completion_knows_the_models(up: Penstock) -> None:
+    env = {"_PENSTOCK_COMPLETE": "bash_complete", "COMP_WORDS": "penstock run do", "COMP_CWORD": "2"}
+    script = (
+        "import sys; sys.argv[0] = 'penstock'; from penstock_cli.main import cli; "
+        "cli(prog_name='penstock', complete_var='_PENSTOCK_COMPLETE')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=up.folder, env=up.env | env, timeout=60
+    )
+    assert done.stdout.split(",")[-1].strip() == "double", done

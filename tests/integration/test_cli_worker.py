@@ -1,0 +1,59 @@
+"""``penstock worker``: its supervisor hears signals at any moment and does not wait for ever."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.fixtures.cli import QUICK, Penstock
+
+ENDLESS = (
+    "import threading\nfrom pathlib import Path\nfrom penstock import Model\n"
+    "class Endless(Model):\n"
+    "    name = 'endless'\n"
+    "    def load(self, device):\n"
+    "        Path('loading').touch()\n"
+    "        threading.Event().wait()\n"
+    "    def predict(self, batch: list[int]) -> list[int]: return batch\n"
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_while_a_model_loads_for_ever(up: Penstock, number: signal.Signals) -> None:
+    (up.folder / "loading").unlink(missing_ok=True)
+    (up.folder / "endless.py").write_text(ENDLESS)
+    env = QUICK | {"PENSTOCK_WORKER__DRAIN_S": "0.1"}
+    running = up.start("worker", "endless", "--name", "endless", env=env)
+    try:
+        ends = time.monotonic() + 60
+        while not (up.folder / "loading").exists():
+            assert time.monotonic() < ends and running.process.poll() is None, running.text
+            time.sleep(0.02)
+        family = psutil.Process(running.process.pid).children(recursive=True)
+        assert family
+        running.stop(number, timeout_s=30)
+        assert not any(process.is_running() for process in family)
+    finally:
+        running.close()
+
+
+def test_a_second_worker_serves_beside_the_first_and_drains(up: Penstock) -> None:
+    running = up.start("worker", "my_models", "--name", "second", "--model", "double")
+    try:
+        running.says("worker ready")
+        served = {model["name"]: len(model["workers"]) for model in up("model", "list", "--json").json()}
+        assert (served["double"], served["moody"]) == (2, 1)
+        assert running.stop(signal.SIGTERM) == 0, running.text
+        served = {model["name"]: len(model["workers"]) for model in up("model", "list", "--json").json()}
+        assert served["double"] == 1, "its lease ended with it"
+    finally:
+        running.close()
+
+
+def test_nothing_to_serve(up: Penstock) -> None:
+    ended = up("worker", "my_models", "--pool", "gpu")
+    assert ended.status != 0 and "no model to serve in pool 'gpu'" in ended.err
+    assert "Traceback" not in ended.err

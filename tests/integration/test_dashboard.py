@@ -1,0 +1,139 @@
+"""The dashboard: real Flower over HTTP, beside a real worker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from penstock.dashboard.guard import check, is_loopback
+from penstock.errors import ConfigError
+from penstock.settings import Settings
+from tests.fixtures.cli import Penstock
+from tests.fixtures.worker import wait_for
+
+LOGIN = "ada:hunter2"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9", "[::1]"])
+def test_this_machine_needs_no_login(host: str) -> None:
+    assert is_loopback(host)
+    check(Settings.load(dashboard={"host": host}))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "10.0.0.1", "example.com", "::ffff:127.0.0.1.evil"])
+def test_elsewhere_a_login_is_demanded(host: str) -> None:
+    with pytest.raises(ConfigError, match="BASIC_AUTH"):
+        check(Settings.load(dashboard={"host": host}))
+    check(Settings.load(dashboard={"host": host, "basic_auth": LOGIN}))
+
+
+@pytest.mark.parametrize("login", ["ada", "ada:", ":hunter2", ""])
+def test_a_login_has_two_halves(login: str) -> None:
+    with pytest.raises(ConfigError, match="user:password") as caught:
+        check(Settings.load(dashboard={"basic_auth": login}))
+    assert "hunter2" not in str(caught.value)
+
+
+class Browser:
+    """Fetches pages with a login."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def get(self, path: str, *, login: str | None = LOGIN) -> str:
+        request = urllib.request.Request(f"{self.url}{path}")
+        if login:
+            request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def until(self, path: str, words: str) -> str:
+        """Fetch until the page has these words."""
+        ends = time.monotonic() + 30
+        page = ""
+        while time.monotonic() < ends:
+            page = self.get(path)
+            if words in page:
+                return page
+            time.sleep(0.05)
+        raise AssertionError(f"{path} never had {words!r}:\n{page}")
+
+    def json(self, path: str) -> Any:
+        return json.loads(self.get(path))
+
+
+@pytest.fixture(scope="module")
+def browser(up: Penstock) -> Iterator[Browser]:
+    running = up.start("dashboard", "--port", "0", env={"PENSTOCK_DASHBOARD__BASIC_AUTH": LOGIN})
+    try:
+        yield Browser(running.says("dashboard: ").split("dashboard: ")[1].strip())
+        assert running.stop() == 0, running.text
+    finally:
+        running.close()
+
+
+def test_a_stranger_is_refused(browser: Browser) -> None:
+    for login in (None, "ada:wrong"):
+        for path in ("/", "/tasks", "/broker", "/api/workers"):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                browser.get(path, login=login)
+            assert caught.value.code == 401
+            caught.value.close()
+
+
+def test_our_worker_is_listed(browser: Browser) -> None:
+    assert "worker-default-1@" in browser.until("/workers", "worker-default-1@")
+
+
+def test_a_job_is_a_task_with_its_true_state(browser: Browser, up: Penstock) -> None:
+    browser.until("/workers", "worker-default-1@")  # it hears events by now
+    good = up("run", "double", "21", "--json").json()["id"]
+    bad = up("run", "moody", "bad", "--json").json()["id"]
+    browser.until(f"/task/{good}", "SUCCESS")
+    page = browser.until(f"/task/{bad}", "FAILURE")
+    assert "worker-default-1@" in page
+    tasks = browser.json("/api/tasks")
+    assert tasks[good]["name"] == "penstock.double" and tasks[good]["state"] == "SUCCESS"
+    assert "Worker" in browser.get("/tasks")
+
+
+def test_the_broker_page_shows_the_true_length(browser: Browser, up: Penstock) -> None:
+    gates = [up.folder / f"gate-{number}" for number in range(3)]
+    for gate in gates:
+        gate.unlink(missing_ok=True)
+        up("submit", "slow", str(gate))
+    up("tenant", "set", "gated", "--cap", "1")  # so that three stay at the broker, on lists of their own
+    for _ in range(4):
+        up("submit", "slow", str(gates[0]), "--tenant", "gated")
+    page = browser.until("/broker", "penstock.slow.interactive")
+    assert "penstock.double.background" in page
+    try:
+        wait_for(lambda: length(browser, "penstock.slow.interactive") >= 3, what="three messages")
+        ready = up("queue", "stats", "--model", "slow", "--json").json()[0]["ready"]
+        assert ready >= 3
+        assert length(browser, "penstock.slow.interactive") == ready, "nothing moves while the first one runs"
+    finally:
+        for gate in gates:
+            gate.touch()
+        up("tenant", "set", "gated", "--reset")
+    queues = browser.json("/api/queues/length")["active_queues"]
+    assert {"penstock.slow.interactive", "penstock.double.interactive"} <= {queue["name"] for queue in queues}
+
+
+def length(browser: Browser, name: str) -> int:
+    """What Flower says of a queue."""
+    queues = browser.json("/api/queues/length")["active_queues"]
+    return int(next(queue["messages"] for queue in queues if queue["name"] == name))
+
+
+def test_it_listens_on_a_port_of_its_own(up: Penstock, browser: Browser) -> None:
+    port = browser.url.rsplit(":", 1)[1]
+    ended = up("dashboard", "--port", port)
+    assert ended.status == 2 and "--port" in ended.err and "Traceback" not in ended.err

@@ -1,0 +1,104 @@
+"""The files under ``examples/``, each run as its first lines say, against a real stack."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import penstock
+from penstock.settings import Settings
+from penstock_cli.examples.search.corpus import passages
+from penstock_cli.examples.search.index import Index
+from penstock_cli.examples.search.model import Embed
+from penstock_cli.up import Stack
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def shouting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The home of a stack that serves ``shout.py`` and ``babble.py``."""
+    home = tmp_path_factory.mktemp("shout")
+    with Stack(
+        Settings.load(home=home), [str(EXAMPLES / "shout.py"), str(EXAMPLES / "babble.py")], dashboard=False
+    ) as stack:
+        stack.wait_ready()
+        yield home
+
+
+def run(script: str, home: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, *arguments],
+        env=os.environ | {"PENSTOCK_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_shout(shouting: Path) -> None:
+    """One item fails alone."""
+    lines = sorted(run("shout.py", shouting).splitlines())
+    assert lines[0].startswith("failed")
+    assert "there is nothing to shout" in lines[0]
+    assert lines[1:] == ["succeeded HELLO", "succeeded WORLD"]
+
+
+def test_gather(shouting: Path) -> None:
+    first, *rest = run("gather.py", shouting).splitlines()
+    assert first == "200 words, the last is 'WORD 199'"
+    assert sorted(rest) == ["succeeded ONE", "succeeded THREE", "succeeded TWO"]
+
+
+def test_babble(shouting: Path) -> None:
+    """The letters that were streamed are those of the result."""
+    *text, same = run("babble.py", shouting).splitlines()
+    assert same == "True"
+    assert "\n".join(text).startswith("Beautiful is ")
+    assert len("\n".join(text)) == 120
+
+
+def test_canvas(shouting: Path) -> None:
+    assert run("canvas.py", shouting).splitlines() == ["HELLO", "['ONE', 'TWO']"]
+
+
+def best_topics(question: str) -> list[str]:
+    """The topics that ``ask.py`` ought to name, in its order, by vectors computed without the queue.
+
+    The reference's text, and with it the best passage, differs from one Python to the next.
+    """
+    model, texts = Embed(), passages(200)
+    model.load("cpu")
+    index = Index(len(texts))
+    for place, text in enumerate(texts):
+        index.put(place, model.predict([text.text])[0])
+    return [texts[place].topic for place, _ in index.nearest(model.predict([question])[0], count=3)]
+
+
+def test_search(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The right topics come first; a second question finds the passages that were embedded for the first one."""
+    home = tmp_path_factory.mktemp("search")
+    with Stack(Settings.load(home=home), ["penstock_cli.examples.search.model"], dashboard=False) as stack:
+        stack.wait_ready()
+        assert "debugger" in run("search/ask.py", home, "How do I set a breakpoint?").splitlines()[0]
+        question = "Which values are considered false?"
+        answers = run("search/ask.py", home, question)
+        assert re.findall(r"^0\.\d\d  (\S+)$", answers, re.MULTILINE) == best_topics(question)
+        assert "truth value" in answers
+        with penstock.Client(home=home) as client:
+            assert len(client.list(limit=1000)) == 200 + 2
+
+
+def test_every_example_is_run_here() -> None:
+    source = Path(__file__).read_text()
+    scripts = [path for path in EXAMPLES.rglob("*.py") if "def main" in path.read_text()]
+    assert [str(path) for path in scripts if f'"{path.relative_to(EXAMPLES)}"' not in source] == []

@@ -1,0 +1,171 @@
+"""Messages of programs that know nothing of penstock, malformed ones among them: none stops the worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from penstock.errors import JobNotFound
+from penstock.job import Job, JobState, new_id
+from penstock.lane import queue_name
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock.transport import inspect, keys
+from penstock.transport.url import connect, for_kombu
+from tests.fixtures.worker import Worker, wait_for
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """What the store refuses is the same on both (``tests/contract``)."""
+    return sqlite_url
+
+
+class Stranger:
+    """Writes Celery messages by hand."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = for_kombu(settings.broker).url
+        self.app = Celery("stranger", broker=url, backend=url, set_as_current=False)
+        self.broker = connect(settings.broker)
+        self.store = Store.open(settings.database)
+        self.namespace = settings.namespace
+        self.queue = queue_name(settings.namespace, "echo", "interactive")
+
+    def send(self, args: Any = ("x",), kwargs: Any = None, *, properties: Any = None, **headers: Any) -> Any:
+        """The id of a message for the model ``echo``, with these headers."""
+        task = self.app.amqp.as_task_v2(new_id(), f"{self.namespace}.echo", args=list(args), kwargs=kwargs)
+        message = {
+            "body": json.dumps(task.body),
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": task.headers | headers,
+            "properties": {
+                **task.properties,
+                "delivery_info": {"exchange": "", "routing_key": self.queue},
+                "body_encoding": "utf-8",
+                "delivery_tag": new_id(),
+                **(properties or {}),
+            },
+        }
+        self.broker.lpush(keys.list_key(self.queue, 0), json.dumps(message))
+        return message["headers"]["id"]
+
+    def produce(self, model: str, value: Any, **options: Any) -> str:
+        """The id of a message that Celery itself makes."""
+        queue = queue_name(self.namespace, model, "interactive")
+        return self.app.send_task(f"{self.namespace}.{model}", args=[value], queue=queue, **options).id
+
+    def ended(self, id: str) -> Job:
+        def look() -> Job | None:
+            try:
+                job = self.store.get(id)
+            except JobNotFound:
+                return None
+            return job if job.state.is_terminal else None
+
+        return wait_for(look, what=f"job {id} to end")
+
+    def set_aside(self) -> int:
+        return self.broker.llen(keys.dead(self.namespace))
+
+    def holds_nothing(self) -> bool:
+        depths = inspect.depths(self.broker, self.namespace, [self.queue])
+        return not any(depth.total for depth in depths.values())
+
+    def close(self) -> None:
+        self.store.close()
+        self.broker.close()
+        self.app.backend.result_consumer.stop()
+        self.app.backend.client.close()
+        self.app.backend.client.connection_pool.disconnect()
+        self.app.close()
+
+
+@pytest.fixture
+def stranger(settings: Settings, worker_factory: Callable[..., Worker]) -> Iterator[Stranger]:
+    worker = worker_factory()
+    stranger = Stranger(settings)
+    yield stranger
+    assert stranger.ended(stranger.send(["still here"])).output == "still here"
+    wait_for(stranger.holds_nothing, what="every message to be acknowledged")
+    assert worker.popen.poll() is None
+    stranger.close()
+
+
+FAULTY: dict[str, dict[str, Any]] = {
+    "half a pair in an argument": {"args": ["\udc80"]},
+    "half a pair in a keyword": {"args": [], "kwargs": {"\udc80": 1}},
+    "half a pair in a header": {"note": "\udc80"},
+    "half a pair, later": {"args": ["\udc80"], "eta": "2100-01-01T00:00:00"},
+    "a time limit that is text": {"timelimit": ["abc", None]},
+    "a time limit in the past": {"timelimit": [-1.0, None]},
+    "time limits that are a number": {"timelimit": 7},
+    "both kinds of arguments": {"args": ["x"], "kwargs": {"a": 1}},
+}
+
+
+def test_a_faulty_message_fails_its_job(stranger: Stranger) -> None:
+    sent = {fault: stranger.send(**fields) for fault, fields in FAULTY.items()}
+    ended = {fault: stranger.ended(id) for fault, id in sent.items()}
+    assert {job.state for job in ended.values()} == {JobState.FAILED}, ended
+    assert {(job.error or {}).get("code") for job in ended.values()} == {"invalid_input"}, ended
+    for id in sent.values():
+        with pytest.raises(Exception, match=r"\w"):
+            stranger.app.AsyncResult(id).get(timeout=20)
+    assert not stranger.set_aside()
+
+
+def test_a_priority_that_is_none_is_the_lowest_or_highest(stranger: Stranger) -> None:
+    wanted = [("high", 0), ([1], 0), (1e300, 9), (-5, 0), (None, 0), (3, 3)]
+    sent = [(stranger.send(properties={"priority": priority}), stored) for priority, stored in wanted]
+    assert [stranger.ended(id).priority for id, _ in sent] == [stored for _, stored in sent]
+
+
+def test_a_message_whose_id_cannot_be_a_jobs_is_set_aside(stranger: Stranger) -> None:
+    absurd = ["a\0b", "\ud83d", "", "x" * 256, 7, None, ["x"]]
+    for id in absurd:
+        stranger.send(id=id)
+    wait_for(lambda: stranger.set_aside() == len(absurd), what="the messages to be set aside")
+
+
+COMPRESSIONS = [None, "gzip", "zlib"]
+
+
+def test_a_compressed_message_waits_for_its_time(stranger: Stranger, dispatcher: Any) -> None:
+    ids = [stranger.produce("echo", how, countdown=0.5, compression=how) for how in COMPRESSIONS]
+    assert [stranger.ended(id).output for id in ids] == COMPRESSIONS
+
+
+def test_a_compressed_message_is_tried_again(stranger: Stranger, dispatcher: Any, tmp_path: Path) -> None:
+    ids = [stranger.produce("flaky", [str(tmp_path / str(how)), 1], compression=how) for how in COMPRESSIONS]
+    assert [(stranger.ended(id).output, stranger.ended(id).attempt) for id in ids] == [(2, 2)] * len(COMPRESSIONS)
+
+
+def test_a_compressed_message_outlives_its_worker(
+    settings: Settings, worker_factory: Callable[..., Worker], dispatcher: Any, tmp_path: Path
+) -> None:
+    first = worker_factory()
+    stranger = Stranger(settings)
+    ran = tmp_path / "ran"
+    ids = [stranger.produce("ledgered", [str(ran), how, 1.0], compression=how) for how in COMPRESSIONS]
+    wait_for(ran.exists, what="the first batch")
+    first.kill()
+    worker_factory()
+    assert [stranger.ended(id).output for id in ids] == COMPRESSIONS
+    stranger.close()
+
+
+def test_an_expiry_beyond_all_dates_is_rejected(stranger: Stranger) -> None:
+    stranger.send(expires="99999-01-01T00:00:00")
+    wait_for(stranger.holds_nothing, what="the rejection")
+
+
+def test_one_that_cannot_be_stored_costs_its_mates_nothing(stranger: Stranger) -> None:
+    ids = [stranger.send([text]) for text in ("one", "\udc80", "two")]
+    assert [stranger.ended(id).state.value for id in ids] == ["succeeded", "failed", "succeeded"]

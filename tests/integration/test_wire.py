@@ -1,0 +1,125 @@
+"""The worker's wire: order, keeping, reconnecting; against a real Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import redis
+
+from penstock.lane import Lane
+from penstock.transport.url import parse
+from penstock_worker.celeryevents import CeleryEvents
+from penstock_worker.item import Item
+from penstock_worker.wire import Wire
+from tests.fixtures.redis import RedisServer, until
+
+
+@pytest.fixture
+def wire(broker_url: str) -> Iterator[Wire]:
+    wire = Wire(broker_url)
+    yield wire
+    wire.close()
+
+
+def test_commands_arrive_in_order(wire: Wire, broker: redis.Redis):
+    for number in range(1000):
+        wire.send([("RPUSH", "l", number)])
+    assert wire.flush()
+    assert broker.lrange("l", 0, -1) == [str(n).encode() for n in range(1000)]
+
+
+def test_must_commands_survive_a_restart_of_redis(wire: Wire, broker: redis.Redis, redis_server: RedisServer):
+    wire.send([], [("HSET", "h", "a", 1)])
+    assert wire.flush()
+    redis_server.kill()
+    wire.send([("PUBLISH", "news", "lost")], [("HSET", "h", "b", 2)])
+    assert not wire.flush()
+    assert wire.kept == 1
+    redis_server.start()
+    until(wire.flush)
+    assert wire.kept == 0
+    assert set(broker.hgetall("h")) >= {b"b"}
+
+
+def test_written_but_unanswered_commands_are_sent_again(wire: Wire, broker: redis.Redis, redis_server: RedisServer):
+    """A connection that dies before the answer: nobody knows whether it was done, so it is done again."""
+    assert wire.flush()
+    wire.send([("PING",)])
+    assert wire.flush()
+    pid = broker.info()["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    wire.send([], [("HSET", "h", "x", 1)])
+    assert wire.kept == 1
+    os.kill(pid, signal.SIGKILL)
+    redis_server.start()
+    until(wire.flush)
+    assert broker.hget("h", "x") == b"1"
+
+
+def test_a_refused_command_does_not_stop_the_wire(wire: Wire, broker: redis.Redis):
+    broker.set("text", "x")
+    wire.send([], [("HDEL", "text", "f")])
+    wire.send([], [("HSET", "h", "a", 1)])
+    assert wire.flush()
+    assert broker.hget("h", "a") == b"1"
+
+
+def test_a_command_that_is_refused_for_a_while_is_sent_again(wire: Wire, broker: redis.Redis):
+    """As during a failover, when the old master has become a replica."""
+    broker.hset("h", mapping={"a": 1, "b": 2, "c": 3})
+    broker.replicaof("127.0.0.1", 1)
+    try:
+        wire.send([("PUBLISH", "news", "1"), ("SET", "text", "refused, and not kept")], [("HDEL", "h", "a")])
+        wire.send([], [("HDEL", "h", "b"), ("PING",), ("HDEL", "h", "c")])
+        assert not wire.flush()
+        assert not wire.flush()
+        assert wire.kept == 3
+        assert broker.hlen("h") == 3
+    finally:
+        broker.replicaof("NO", "ONE")
+    until(wire.flush)
+    assert broker.hlen("h") == 0
+    assert not broker.exists("text")
+    assert wire.kept == 0
+
+
+def test_celery_reads_our_events(broker_url: str, broker: redis.Redis, wire: Wire):
+    """Many events in one message arrive at a stock Celery event receiver, in order."""
+    from celery import Celery
+
+    app = Celery("watcher", broker=f"{broker_url}?virtual_host=0", set_as_current=False)
+    events = CeleryEvents(hostname="w@h", db=parse(broker_url).db, tick=app.clock.forward)
+    items = [
+        Item(f"id-{n}", "m", Lane.INTERACTIVE, input='"x"', tag=n, source="s", arrived_at=0.0, claimed_at=0.0)
+        for n in range(3)
+    ]
+    seen: list[dict[str, object]] = []
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": seen.append})
+        with receiver.consumer_context(wakeup=False) as (conn, _, _):
+            with suppress(TimeoutError):  # the first turn subscribes
+                conn.drain_events(timeout=0.05)
+            until(broker.pubsub_numpat)
+            wire.send([events.received(items, lambda model: f"penstock.{model}"), events.started(items)])
+            wire.flush()
+            until(lambda: drained(conn, seen, 6))
+    app.close()
+    assert [(e["type"], e["uuid"]) for e in seen] == [
+        *(("task-received", f"id-{n}") for n in range(3)),
+        *(("task-started", f"id-{n}") for n in range(3)),
+    ]
+    assert seen[0]["name"] == "penstock.m"
+    assert seen[0]["args"] == '("x",)'
+    assert seen[0]["hostname"] == "w@h"
+    json.dumps(seen)
+
+
+def drained(connection, seen, count: int) -> bool:
+    if len(seen) < count:
+        connection.drain_events(timeout=5)
+    return len(seen) >= count

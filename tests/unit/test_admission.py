@@ -1,0 +1,243 @@
+"""Admission at enqueue: the decision in tables, the picture between readings, the level, the retry budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.policy.admission import BURST, FRESH_S, RETRY_MAX_S, Admit, Ask, Refuse, WorkerLoad, combine, decide
+from penstock.policy.overload import LOWEST, RETRIES_AT_ONCE, STANDING_S, Level, RetryBudget
+from penstock.policy.picture import STALE_S, Picture
+
+NOW = 1000.0
+#: 8 ms + 0.25 ms per item, 64 to a batch: 24 ms for a full one, 2,667 items a second.
+QUICK = WorkerLoad(
+    at=NOW,
+    busy_until=NOW,
+    waiting=0,
+    room=128,
+    filled=False,
+    alpha=0.008,
+    beta=0.00025,
+    factor=1.05,
+    size=64,
+    free=1.0,
+    level=0.9,
+    done=0,
+    seen=100,
+)
+#: 300 ms alone, nothing to batch.
+SLOW = replace(QUICK, alpha=0.3, beta=0.0, size=1, room=2)
+
+
+def verdict(load: WorkerLoad, ready: int = 0, workers: int = 1, **ask: Any) -> Admit | Refuse:
+    said = [load] * workers
+    return decide(combine(said, (ready, 0, 0, 0), now=NOW), Ask(**{"now": NOW, "target_s": 0.1} | ask), Random(1))
+
+
+def soon(seconds: float) -> dict[str, float]:
+    return {"deadline_at": NOW + seconds}
+
+
+@pytest.mark.parametrize(
+    ("load", "ready", "ask", "reason"),
+    [
+        pytest.param(QUICK, 0, {}, None, id="idle"),
+        pytest.param(QUICK, 0, soon(0.02), None, id="idle-deadline"),
+        pytest.param(replace(QUICK, busy_until=NOW + 0.024, filled=True), 0, {}, None, id="background-runs"),
+        pytest.param(QUICK, 100, {}, "overload", id="queue-and-full-workers"),
+        pytest.param(QUICK, 64, soon(0.2), None, id="later-deadline-has-room"),
+        pytest.param(QUICK, 1000, soon(0.2), "overload", id="queue-beyond-the-deadline"),
+        pytest.param(QUICK, 1000, soon(10.0), None, id="queue-within-the-deadline"),
+        pytest.param(replace(QUICK, level=1.0), 1000, {}, None, id="burst-on-a-calm-system"),
+        pytest.param(replace(QUICK, level=1.0), 1000, soon(0.1), "overload", id="burst-with-deadline"),
+        pytest.param(replace(QUICK, level=1.0), 10_000, {}, "overload", id="burst-too-large"),
+        pytest.param(QUICK, 0, soon(0.005), "deadline", id="shorter-than-the-model"),
+        pytest.param(replace(QUICK, factor=0.05), 0, soon(0.005), None, id="durations-vary-with-the-input"),
+        pytest.param(QUICK, 1000, soon(-1.0), None, id="passed-already-expires-as-ever"),
+        pytest.param(replace(QUICK, seen=3), 10_000, {}, None, id="cold-worker"),
+        pytest.param(replace(QUICK, at=NOW - FRESH_S - 1, busy_until=NOW - 5), 10_000, {}, None, id="dead-worker"),
+        pytest.param(replace(QUICK, at=NOW - 9, busy_until=NOW + 1), 10_000, {}, "overload", id="long-batch-is-alive"),
+        pytest.param(SLOW, 0, {}, None, id="slow-idle"),
+        pytest.param(replace(SLOW, busy_until=NOW + 0.3), 0, {}, None, id="slow-busy"),
+        pytest.param(SLOW, 5, {}, "overload", id="slow-queue"),
+        pytest.param(QUICK, 120, {"priority": 9}, None, id="higher-priority-passes-the-queue"),
+        pytest.param(QUICK, 0, {"added": 1000.0}, "overload", id="own-since-the-reading"),
+    ],
+)
+def test_decision(load: WorkerLoad, ready: int, ask: dict[str, Any], reason: str | None) -> None:
+    decision = verdict(load, ready, **ask)
+    assert (decision.reason if isinstance(decision, Refuse) else None) == reason
+
+
+def test_nothing_known_is_admitted() -> None:
+    assert combine([], (5000, 0, 0, 0), now=NOW) is None
+    assert decide(None, Ask(now=NOW, target_s=0.1, deadline_at=NOW + 1e-6), Random(1)) == Admit()
+
+
+def test_workers_and_shares_count() -> None:
+    ask = soon(0.15)
+    assert isinstance(verdict(QUICK, 300, **ask), Refuse)
+    assert isinstance(verdict(QUICK, 300, workers=4, **ask), Admit)
+    assert isinstance(verdict(replace(QUICK, free=0.2), 300, workers=4, **ask), Refuse)
+
+
+def test_advice_grows_with_the_queue_and_is_bounded() -> None:
+    def advice(ready: int) -> float:
+        decision = verdict(QUICK, ready)
+        assert isinstance(decision, Refuse)
+        return decision.retry_after_s
+
+    assert 0 < advice(200) < advice(2000) < advice(20_000) <= advice(10**9) == RETRY_MAX_S
+
+
+def test_the_edge_is_soft() -> None:
+    """Near the limit some are admitted and some are not, so that producers do not all turn round at once."""
+    rng = Random(7)
+    load = combine([replace(QUICK, level=0.9)], (0, 0, 0, 0), now=NOW)
+    kinds = {
+        n: {type(decide(load, Ask(now=NOW, target_s=0.1, added=float(n)), rng)) for _ in range(60)}
+        for n in range(0, 400, 4)
+    }
+    assert kinds[0] == {Admit}
+    assert kinds[396] == {Refuse}
+    assert any(len(fates) == 2 for fates in kinds.values())
+
+
+loads = st.builds(
+    lambda **fields: replace(QUICK, **fields),
+    busy_until=st.floats(NOW, NOW + 0.02),
+    alpha=st.floats(1e-4, 100.0),
+    beta=st.floats(1e-9, 1.0),
+    size=st.integers(1, 256),
+    factor=st.floats(0.01, 2.0),
+    level=st.floats(LOWEST, 1.0),
+    filled=st.booleans(),
+)
+
+
+@given(load=loads, seed=st.integers(0, 99), priority=st.integers(0, 9))
+def test_no_model_is_refused_for_being_slow(load: WorkerLoad, seed: int, priority: int) -> None:
+    """Without a deadline and without a queue there is no refusal, whatever the model's speed and the level."""
+    busy = replace(load, busy_until=NOW + load.full_s)
+    for state in (load, busy):
+        picture = combine([state], (0, 0, 0, 0), now=NOW)
+        assert isinstance(decide(picture, Ask(now=NOW, target_s=0.1, priority=priority), Random(seed)), Admit)
+
+
+@given(load=loads, ready=st.integers(0, 5000), seed=st.integers(0, 99), limit_s=st.floats(1e-4, 1e4))
+def test_priority_and_patience_never_hurt(load: WorkerLoad, ready: int, seed: int, limit_s: float) -> None:
+    picture = combine([load], (ready, 0, 0, 0), now=NOW)
+
+    def refused(priority: int, limit_s: float) -> bool:
+        ask = Ask(now=NOW, target_s=0.1, deadline_at=NOW + limit_s, priority=priority)
+        return isinstance(decide(picture, ask, Random(seed)), Refuse)
+
+    assert refused(0, limit_s) or not refused(9, limit_s)
+    assert refused(0, limit_s) or not refused(0, limit_s * 1.5 + 1e-6)
+
+
+# The picture ----------------------------------------------------------------------------------------------------
+
+
+def ask(picture: Picture, now: float, deadline_s: float | None = 0.1) -> bool:
+    deadline_at = None if deadline_s is None else now + deadline_s
+    decision = picture.decide(now=now, target_s=0.1, deadline_at=deadline_at, priority=0, rng=Random(3))
+    return isinstance(decision, Admit)
+
+
+def test_a_picture_counts_what_it_admits_and_what_is_done() -> None:
+    picture = Picture()
+    assert all(ask(picture, NOW) for _ in range(5000))  # nothing known
+    picture.take({"w": QUICK}, (0, 0, 0, 0), ours=5000, now=NOW)
+    admitted = sum(ask(picture, NOW) for _ in range(1000))
+    assert 100 <= admitted <= 210  # what a worker does in (100 ms - one batch), at this level
+    later = replace(QUICK, at=NOW)
+    assert not ask(picture, NOW)
+    assert sum(ask(picture, NOW + 0.04) for _ in range(1000)) == pytest.approx(0.04 * 2667, rel=0.3)
+    picture.take({"w": later}, (0, 0, 0, 0), ours=picture.submitted, now=NOW + 1)
+    assert ask(picture, NOW + 1)
+
+
+def test_an_old_picture_is_none() -> None:
+    picture = Picture()
+    picture.take({"w": QUICK}, (100_000, 0, 0, 0), ours=0, now=NOW)
+    assert not ask(picture, NOW + 1)
+    assert ask(picture, NOW + STALE_S + 0.1)
+
+
+def test_a_long_list_corrects_it_at_once() -> None:
+    picture = Picture()
+    picture.take({"w": QUICK}, (0, 0, 0, 0), ours=0, now=NOW)
+    assert ask(picture, NOW)
+    picture.saw(2000, priority=0, now=NOW)
+    assert not ask(picture, NOW)
+
+
+def test_other_producers_are_expected_to_go_on() -> None:
+    picture = Picture()
+    for n in range(10):
+        now = NOW + n * 0.1
+        said = replace(QUICK, at=now, busy_until=now, done=n * 400)  # 4,000 a second, none of them ours
+        picture.take({"w": said}, (0, 0, 0, 0), ours=0, now=now)
+    assert ask(picture, now)
+    assert not ask(picture, now + 0.3)  # 1,333 a second too many for 300 ms
+
+
+# What workers learn ---------------------------------------------------------------------------------------------
+
+
+def run_level(waits_s: list[float], every_s: float = 0.1, batch_s: float = 0.02) -> float:
+    level = Level()
+    for n, wait_s in enumerate(waits_s):
+        level.saw(wait_s, target_s=0.1, batch_s=batch_s, now=NOW + n * every_s)
+    return level.value
+
+
+@pytest.mark.parametrize(
+    ("waits", "low", "high"),
+    [
+        ([0.001] * 100, 1.0, 1.0),
+        ([0.5] * 5, 1.0, 1.0),  # shorter than STANDING_S
+        ([0.5, 0.5, 0.5, 0.001] * 25, 1.0, 1.0),  # the queue empties each time
+        ([0.5] * 7, 0.69, 0.71),
+        ([0.5] * 16, 0.65, 0.68),  # a second later
+        ([0.5] * 1000, LOWEST, LOWEST),
+        ([0.5] * 16 + [0.001] * 100, 0.75, 0.78),  # up again by 1 % a second
+    ],
+)
+def test_level(waits: list[float], low: float, high: float) -> None:
+    assert STANDING_S == 0.5
+    assert low <= run_level(waits) <= high
+
+
+def test_a_slow_model_is_measured_by_its_own_batches() -> None:
+    assert run_level([0.25] * 20, every_s=0.3, batch_s=0.3) == 1.0
+    assert run_level([0.25] * 20, every_s=0.3, batch_s=0.02) < 0.9
+
+
+def test_few_retries_do_not_wait() -> None:
+    budget = RetryBudget()
+    assert [budget.delay_s(NOW) for _ in range(int(RETRIES_AT_ONCE))] == [0.0] * int(RETRIES_AT_ONCE)
+    assert budget.delay_s(NOW) == pytest.approx(1.0)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 200), st.integers(1, 100))
+def test_retries_stay_below_a_tenth(per_step: int, retries_per_step: int) -> None:
+    """However many ask, what may begin in 20 s is 10 %, one a second and the reserve; none is refused for good."""
+    budget, began = RetryBudget(), 0
+    for step in range(200):
+        now = NOW + step * 0.1
+        budget.accepted(per_step, now)
+        began += sum(now + budget.delay_s(now) <= NOW + 20.0 for _ in range(retries_per_step))
+    allowed = 0.1 * per_step * 200 + 20.0 + RETRIES_AT_ONCE
+    # The recent rate is an average with a half-life, so it lags by half of one.
+    assert began <= allowed * 1.1 + 5
+    assert budget.delay_s(NOW + 20.0) < float("inf")
+    assert BURST > 1

@@ -1,0 +1,61 @@
+"""Admission under overload, simulated: the policies of production, seeded arrivals, no clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.fixtures.overloadsim import Outcome, simulate
+
+#: The first setting of the benchmarks: 2,667 items a second with full batches.
+ALPHA_S, BETA_S, SIZE, TARGET_S = 0.008, 0.00025, 64, 0.1
+CAPACITY = SIZE / (ALPHA_S + BETA_S * SIZE)
+
+
+def offered(times: float, **options: Any) -> Outcome:
+    return run(lambda t: CAPACITY * times, **options)
+
+
+def run(rate: Any, **options: Any) -> Outcome:
+    given = {"alpha": ALPHA_S, "beta": BETA_S, "size": SIZE, "target_s": TARGET_S, "seconds": 4.3, "deadlines": True}
+    return simulate(rate=rate, **(given | options))
+
+
+@pytest.mark.parametrize("deadlines", [True, False])
+@pytest.mark.parametrize("producers", [1, 4])
+@pytest.mark.parametrize("times", [2.0, 3.0])
+def test_goodput_holds_beyond_capacity(times: float, producers: int, deadlines: bool) -> None:
+    peak = max(offered(x, producers=producers, deadlines=deadlines).in_time(2, 4) for x in (0.8, 0.9, 1.0))
+    over = offered(times, producers=producers, deadlines=deadlines)
+    assert over.in_time(2, 4) >= 0.90 * peak
+    assert over.refused(2, 4) == pytest.approx(1 - 1 / times, abs=0.08)
+
+
+def test_without_admission_goodput_collapses() -> None:
+    assert offered(2.0, admission=False, deadlines=False).in_time(2, 4) < 0.1 * CAPACITY
+
+
+@pytest.mark.parametrize("deadlines", [True, False])
+@pytest.mark.parametrize("producers", [1, 4])
+def test_recovery_within_two_seconds_of_a_spike(producers: int, deadlines: bool) -> None:
+    base = 0.7 * CAPACITY
+    spiked = run(lambda t: base * (3 if 2 <= t < 4 else 1), seconds=7.3, producers=producers, deadlines=deadlines)
+    assert spiked.in_time(6, 7) >= 0.95 * spiked.in_time(1, 2)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "size"), [(0.008, 0.00025, 64), (0.3, 0.0, 1), (0.05, 0.05, 8), (2.0, 0.1, 4)]
+)
+def test_low_load_is_never_refused(alpha: float, beta: float, size: int, seed: int) -> None:
+    rate = 0.3 * size / (alpha + beta * size)
+    seconds = max(4.0, 400 / rate)
+    calm = run(lambda t: rate, alpha=alpha, beta=beta, size=size, seconds=seconds, deadlines=False, seed=seed)
+    assert calm.refused() == 0
+
+
+def test_high_priority_is_refused_last() -> None:
+    over = offered(2.0, deadlines=False, priorities=(0, 0, 0, 9))
+    assert over.refused(2, 4, priority=9) < 0.02
+    assert over.refused(2, 4, priority=0) > 0.5

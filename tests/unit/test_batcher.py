@@ -1,0 +1,307 @@
+"""The batcher's quotas: what it lets the transport claim."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+import penstock
+from penstock.lane import Lane
+from penstock.model import Batching
+from penstock.policy.batching import Adaptive, Greedy
+from penstock_worker.batcher import Batcher
+from penstock_worker.item import Item
+
+
+@penstock.model(name="echo", max_size=4)
+def echo(batch: list[int]) -> list[int]:
+    """Itself."""
+    return batch
+
+
+FAST, BULK = "penstock.echo.interactive", "penstock.echo.background"
+
+
+def make_batcher() -> Batcher:
+    return Batcher({"echo": echo}, Greedy(), namespace="penstock", prefetch_batches=2.0)
+
+
+def make_item(id: str, lane: Lane = Lane.BACKGROUND) -> Item:
+    return Item(id, "echo", lane, input="1", tag=None, source="", arrived_at=0.0, claimed_at=0.0)
+
+
+def test_quotas_are_independent_and_in_order_of_service() -> None:
+    batcher = make_batcher()
+    assert list(batcher.quota().items()) == [(FAST, 8), (BULK, 8)]
+    batcher.put(make_item(str(n)) for n in range(5))
+    assert batcher.quota() == {FAST: 8, BULK: 3}
+
+
+def test_a_full_queue_is_named_with_nothing_wanted() -> None:
+    """Left out, Celery's own prefetch rule would claim from it without end."""
+    batcher = make_batcher()
+    batcher.put(make_item(str(n)) for n in range(10))
+    assert batcher.quota() == {FAST: 8, BULK: 0}
+    assert batcher.take() is not None
+    assert batcher.quota() == {FAST: 8, BULK: 2}
+
+
+def test_a_stopping_worker_wants_nothing_and_returns_what_waits() -> None:
+    batcher = make_batcher()
+    batcher.put([make_item("a"), make_item("b", Lane.INTERACTIVE)])
+    assert {item.id for item in batcher.close()} == {"a", "b"}
+    assert batcher.quota() == {FAST: 0, BULK: 0}
+    assert batcher.take() is None
+
+
+@penstock.model(name="slow", batching=penstock.Batching(max_size=4, key=lambda value: "odd" if value % 2 else "even"))
+def slow(batch: list[int]) -> list[int]:
+    """Itself."""
+    return batch
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_slow(clock: FakeClock, hungry: list[str]) -> Batcher:
+    """A device that needs 0.1 s + 0.1 s per item, and knows it."""
+    batcher = Batcher(
+        {"slow": slow},
+        Adaptive(),
+        namespace="penstock",
+        lead_s=0.02,
+        target_s=2.0,
+        clock=clock,
+        hungry=lambda: hungry.append("hungry"),
+    )
+    for size in (1, 2, 3, 4) * 10:
+        batcher.latency.observe("slow", size, 0.1 + 0.1 * size)
+    return batcher
+
+
+def slow_item(id: str, *, due: float = 200.0, lane: Lane = Lane.INTERACTIVE, key: str = "", priority: int = 0) -> Item:
+    item = Item(id, "slow", lane, input="1", tag=id, source="", arrived_at=100.0, claimed_at=0.0)
+    item.due_at, item.key, item.rank = due, key, (-priority, due)
+    return item
+
+
+S_FAST, S_BULK = "penstock.slow.interactive", "penstock.slow.background"
+
+
+def test_nothing_is_claimed_that_cannot_start_soon() -> None:
+    """What waits at the broker can still be taken by an idle worker."""
+    clock, hungry = FakeClock(), list[str]()
+    batcher = make_slow(clock, hungry)
+    assert batcher.quota() == {S_FAST: 8, S_BULK: 8}
+    batcher.put([slow_item("a"), slow_item("b")])
+    assert batcher.quota() == {S_FAST: 6, S_BULK: 0}, "more may join their batch; background would start in 0.3 s"
+    batch = batcher.take()
+    assert batch is not None
+    assert batcher.quota() == {S_FAST: 0, S_BULK: 0}
+    assert batcher.claim_in_s() == pytest.approx(0.28)
+    clock.now += 0.281
+    assert batcher.quota() == {S_FAST: 8, S_BULK: 8}, "it will be free in 19 ms"
+    assert batcher.claim_in_s() is None
+
+
+def test_a_device_that_is_free_too_early_says_so() -> None:
+    clock, hungry = FakeClock(), list[str]()
+    batcher = make_slow(clock, hungry)
+    batcher.put([slow_item("a")])
+    assert batcher.take() is not None
+    assert batcher.quota() == {S_FAST: 0, S_BULK: 0}, "it is thought to be busy for 0.2 s"
+    assert hungry == []
+    told = threading.Event()
+    batcher._hungry = lambda: told.set()
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.append(batcher.take()))
+    thread.start()
+    assert told.wait(10), "the quotas have grown, and nobody else would notice"
+    assert batcher.quota() == {S_FAST: 8, S_BULK: 8}
+    batcher.close()
+    thread.join(10)
+    assert taken == [None]
+    assert batcher.quota() == {S_FAST: 0, S_BULK: 0}
+
+
+def test_interactive_items_stand_by_priority_and_then_by_when_they_are_due() -> None:
+    batcher = make_slow(FakeClock(), [])
+    batcher.put(
+        [
+            slow_item("c", due=150.0),
+            slow_item("b", due=140.0),
+            slow_item("d", due=160.0),
+            slow_item("a", due=190.0, priority=9),
+        ]
+    )
+    batch = batcher.take()
+    assert batch is not None
+    assert [item.id for item in batch.items] == ["a", "b", "c", "d"]
+
+
+def test_keys_never_share_a_batch_and_their_lines_do_not_pile_up() -> None:
+    batcher = make_slow(FakeClock(), [])
+    batcher.put(slow_item(str(n), lane=Lane.BACKGROUND, key=str(n % 3)) for n in range(9))
+    seen = []
+    while not batcher.empty:
+        batch = batcher.take()
+        assert batch is not None
+        assert {item.key for item in batch.items} == {batch.key}
+        seen += [item.id for item in batch.items]
+    assert sorted(seen) == [str(n) for n in range(9)]
+    assert not batcher._lines
+
+
+def test_the_late_are_served_and_marked() -> None:
+    batcher = make_slow(FakeClock(), [])
+    batcher.put([slow_item("late", due=100.01), slow_item("good", due=101.0)])
+    first, second = batcher.take(), batcher.take()
+    assert first is not None and second is not None
+    assert [(item.id, item.late) for item in first.items + second.items] == [("good", False), ("late", True)]
+
+
+def test_pulled_items_are_not_counted_any_more() -> None:
+    clock = FakeClock()
+    batcher = make_slow(clock, [])
+    batcher.put([slow_item("a"), slow_item("b", lane=Lane.BACKGROUND)])
+    assert [item.id for item in batcher.pull(lambda item: item.id == "a")] == ["a"]
+    assert len(batcher) == 1
+    assert [item.id for item in batcher.close()] == ["b"]
+    assert batcher.empty
+
+
+def test_items_whose_input_is_in_sql_are_weighed_before_they_are_planned_with() -> None:
+    """By the device thread; they never share a batch with another key meanwhile."""
+
+    def weigh(items: Sequence[Item]) -> None:
+        for item in items:
+            item.key, item.cost = f"key of {item.id}", 3.0
+
+    batcher = Batcher({"slow": slow}, Adaptive(), namespace="penstock", weigh=weigh)
+    unweighed = slow_item("large")
+    unweighed.weighed = False
+    batcher.put([unweighed, slow_item("small")])
+    batches = [batcher.take(), batcher.take()]
+    assert sorted((batch.key, [item.id for item in batch.items]) for batch in batches if batch) == [
+        ("", ["small"]),
+        ("key of large", ["large"]),
+    ]
+    assert batcher.empty
+
+
+def test_items_that_are_being_weighed_are_given_back_by_a_stop() -> None:
+    given_back: list[Item] = []
+    batcher = Batcher(
+        {"slow": slow}, Adaptive(), namespace="penstock", weigh=lambda items: given_back.extend(batcher.close())
+    )
+    item = slow_item("large")
+    item.weighed = False
+    batcher.put([item])
+    assert batcher.take() is None
+    assert given_back == [item]
+    assert batcher.empty
+
+
+def suspect(id: str) -> Item:
+    item = make_item(id)
+    item.suspect = True
+    return item
+
+
+def taken(batcher: Batcher) -> list[tuple[list[str], str]]:
+    """All batches until nothing waits."""
+    batches = []
+    while not batcher.empty:
+        batch = batcher.take()
+        assert batch is not None
+        batches.append(([item.id for item in batch.items], batch.reason))
+    return batches
+
+
+def test_a_suspect_leaves_alone_and_in_its_turn() -> None:
+    """Whatever the policy releases; the others keep their order and their lanes."""
+    batcher = make_batcher()
+    batcher.put([make_item("a"), suspect("b"), make_item("c"), make_item("d"), suspect("e"), suspect("f")])
+    batcher.put([make_item("x", Lane.INTERACTIVE)])
+    assert taken(batcher) == [
+        (["x", "a"], "full"),
+        (["b"], "suspect"),
+        (["c", "d"], "full"),
+        (["e"], "suspect"),
+        (["f"], "suspect"),
+    ]
+
+
+def test_what_was_not_claimed_goes_back_to_the_head() -> None:
+    batcher = make_batcher()
+    batcher.put([make_item("c")])
+    batcher.put_back([suspect("a"), suspect("b")])
+    assert [ids for ids, _ in taken(batcher)] == [["a"], ["b"], ["c"]]
+    batcher.close()
+    batcher.put_back([suspect("a")])
+    assert batcher.empty
+
+
+def test_a_lowered_limit_bounds_the_next_batches() -> None:
+    batcher = make_batcher()
+    batcher.put(make_item(str(n)) for n in range(5))
+    batcher.limit("echo", Batching(max_size=2))
+    assert [len(ids) for ids, _ in taken(batcher)] == [2, 2, 1]
+    assert batcher.quota()[BULK] == 8, "what is claimed ahead is the model's own affair"
+
+
+# Step-wise models ---------------------------------------------------------------------------------------------------
+
+
+class Steps(penstock.StepModel):
+    """Never run here."""
+
+    name = "steps"
+    batching = penstock.Batching(max_size=4)
+
+    def begin(self, batch: list[int]) -> None:
+        """Nothing."""
+
+    def step(self, state: None) -> dict[int, int]:
+        return {}
+
+
+SLOW = "penstock.steps.background"
+
+
+def step_item(id: str) -> Item:
+    return Item(id, "steps", Lane.BACKGROUND, input="1", tag=None, source="", arrived_at=0.0, claimed_at=0.0)
+
+
+def test_claims_shrink_by_what_has_begun_but_one_may_always_wait() -> None:
+    batcher = Batcher({"echo": echo, "steps": Steps}, Greedy(), namespace="penstock", prefetch_batches=2.0)
+    assert batcher.quota()[SLOW] == 8
+    batcher.begun = {SLOW: 5}
+    assert batcher.quota()[SLOW] == 3
+    batcher.begun = {SLOW: 12}
+    assert batcher.quota()[SLOW] == 1
+    batcher.put([step_item("a")])
+    assert batcher.quota()[SLOW] == 0
+    assert batcher.quota()[BULK] == 8, "others are not concerned"
+
+
+def test_the_batching_policy_does_not_see_step_wise_models() -> None:
+    batcher = Batcher({"echo": echo, "steps": Steps}, Greedy(), namespace="penstock")
+    batcher.put([step_item("a"), step_item("b")])
+    assert batcher.take(wait=False) is None
+    ((name, lane, size, head),) = batcher.waiting()
+    assert (name, lane, size, head.id) == ("steps", Lane.BACKGROUND, 2, "a")
+    assert [item.id for item in batcher.admit(name, lane, 5, "begin").items] == ["a", "b"]
+    assert batcher.empty
+    batcher.put([make_item("c", Lane.INTERACTIVE)])
+    assert (batcher.waiting_in(Lane.INTERACTIVE), batcher.waiting_in(Lane.BACKGROUND)) == (1, 0)
+    batch = batcher.take(wait=False)
+    assert batch is not None
+    assert [item.id for item in batch.items] == ["c"]

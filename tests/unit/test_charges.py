@@ -1,0 +1,77 @@
+"""What jobs cost in device seconds, and how an acknowledgement says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.lane import Lane
+from penstock.model import Model
+from penstock.transport.scripts import SETTLE
+from penstock_worker.announcer import Announcer
+from penstock_worker.charges import UNKNOWN_S, Charges
+from penstock_worker.item import Batch, Item, Run
+
+FAST, BULK = "ns.echo.interactive", "ns.echo.background"
+
+
+class Echo(Model):
+    name = "echo"
+
+    def predict(self, batch: list[int]) -> list[int]:
+        return batch
+
+
+def run_of(*costs: float, lane: Lane = Lane.INTERACTIVE, charged: bool = True) -> Run:
+    items = []
+    for number, cost in enumerate(costs):
+        item = Item(
+            f"{lane}{number}", "echo", lane, input="1", tag=number, source="hash", arrived_at=0.0, claimed_at=0.0
+        )
+        item.cost, item.charged = cost, charged
+        items.append(item)
+    return Run(Batch(Echo, items, "idle"), live=items)
+
+
+def test_a_job_pays_its_part_of_the_batch() -> None:
+    run = run_of(1.0, 3.0)
+    Charges(["echo"], "ns").spread(run, 0.8)
+    assert [item.device_s for item in run.live] == [pytest.approx(0.2), pytest.approx(0.6)]
+
+
+def test_what_is_expected_follows_what_was_seen_per_queue() -> None:
+    charges = Charges(["echo"], "ns")
+    assert charges.expected() == {FAST: UNKNOWN_S, BULK: UNKNOWN_S}
+    charges.spread(run_of(1.0, 1.0), 0.2)
+    assert charges.expected() == {FAST: pytest.approx(0.1), BULK: UNKNOWN_S}
+    for _ in range(200):
+        charges.spread(run_of(1.0, lane=Lane.BACKGROUND), 4.0)
+    assert charges.expected() == {FAST: pytest.approx(0.1), BULK: pytest.approx(4.0)}
+
+
+@pytest.mark.parametrize("costs", [(), (0.0, 0.0)])
+def test_a_run_that_weighs_nothing_teaches_nothing(costs: tuple[float, ...]) -> None:
+    charges = Charges(["echo"], "ns")
+    charges.spread(run_of(*costs), 1.0)
+    assert charges.expected()[FAST] == UNKNOWN_S
+
+
+def test_charged_messages_are_settled_the_others_removed() -> None:
+    class Nowhere:
+        def send(self, news: Any, must: Any = ()) -> None: ...
+
+    announcer = Announcer(Nowhere(), namespace="ns", worker="w", events=None)  # type: ignore[arg-type]
+    charged, plain = run_of(1.0, 1.0), run_of(1.0, charged=False)
+    Charges(["echo"], "ns").spread(charged, 0.5)
+    commands = announcer.acks([*charged.live, *plain.live])
+    assert commands[0] == ("HDEL", "hash", 0)
+    name, text, count, key, *args = commands[1]
+    assert (name, text, count, key) == ("EVAL", SETTLE.text, 1, "hash")
+    assert args[3:] == [0, 0.25, 1, 0.25]
+    (used,) = [command for command in announcer.settled([], {}, [charged, plain]) if command[0] == "HINCRBYFLOAT"] or [
+        None
+    ]
+    assert used is None  # nothing uncharged has run
+    Charges(["echo"], "ns").spread(plain, 0.5)
+    assert ("HINCRBYFLOAT", "ns:tenants:used", "default", "0.500000000") in announcer.settled([], {}, [plain])

@@ -1,0 +1,217 @@
+"""What the command line decides without touching anything: plans, rates, guesses, exit statuses, texts."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from penstock import clock
+from penstock import errors as tree
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock_cli import checks, errors
+from penstock_cli.checks import judge_broker, judge_disk
+from penstock_cli.effective import effective
+from penstock_cli.params import Duration, Tag
+from penstock_cli.progress import Rate
+from penstock_cli.servers import shown
+from penstock_cli.up.child import last_error
+from penstock_cli.up.plan import DISPATCHER, WORKERS, dispatcher_service, restart_delay_s, worker_services
+from penstock_cli.up.probe import ModelInfo, sample_of
+from penstock_cli.up.ready import example_command
+
+
+def model(name: str = "double", pool: str = "default", example: str | None = "21") -> ModelInfo:
+    return ModelInfo(name=name, pool=pool, doc="", example=example)
+
+
+# The plan of `up` -------------------------------------------------------------------------------------------------
+
+
+def test_each_pool_has_its_workers() -> None:
+    services = worker_services([model("a", "gpu"), model("b", "cpu"), model("c", "gpu")], workers=2, drain_s=30)
+    assert [service.name for service in services] == ["worker-cpu-1", "worker-cpu-2", "worker-gpu-1", "worker-gpu-2"]
+    assert all(service.stage == WORKERS < dispatcher_service().stage == DISPATCHER for service in services)
+    assert services[0].stop_timeout_s > 30, "a worker may drain for as long as it is allowed to"
+
+
+def test_no_models_no_workers() -> None:
+    assert worker_services([], workers=2, drain_s=1) == []
+
+
+def test_restarts_slow_down_to_a_bound() -> None:
+    delays = [restart_delay_s(crashes) for crashes in range(1, 30)]
+    assert delays[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert delays == sorted(delays) and delays[-1] == 30.0
+
+
+@pytest.mark.parametrize(
+    ("schema", "sample"),
+    [
+        ({"type": "string"}, "hello"),
+        ({"type": "integer"}, 1),
+        ({"type": "number", "minimum": 5}, 5),
+        ({"type": "array", "items": {"type": "number"}}, [1]),
+        ({"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}, {"q": "hello"}),
+        ({"enum": ["a", "b"]}, "a"),
+        ({"type": "string", "format": "date"}, None),
+        ({"type": "object"}, None),
+        ({"$ref": "#/x"}, None),
+        ({}, None),
+    ],
+)
+def test_a_sample_fits_its_schema_or_is_not_given(schema: dict[str, Any], sample: Any) -> None:
+    assert sample_of(schema) == sample
+
+
+def test_the_next_command_names_a_model_that_has_an_example(tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path)
+    command = example_command(settings, [model("a", example=None), model("b", example='"it\'s"')])
+    assert command is not None
+    assert shlex.split(command) == ["penstock", "run", "--home", str(tmp_path), "b", '"it\'s"']
+    assert example_command(settings, []) is None
+
+
+def test_the_usual_home_is_not_repeated() -> None:
+    command = example_command(Settings.load(home=Path("~/.penstock")), [model()])
+    assert command == "penstock run double 21"
+
+
+# Texts ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_password_is_shown() -> None:
+    assert shown("redis://me:secret@host:6379/0") == "redis://me:…@host:6379/0"
+    assert shown("redis://:secret@host/0") == "redis://:…@host/0"
+    assert shown("sentinel://:a@h:1;sentinel://:b@i:1/0") == "sentinel://:…@h:1;sentinel://:…@i:1/0"
+    assert shown("postgresql:///db?user=me&password=secret&x=1") == "postgresql:///db?user=me&password=…&x=1"
+    assert shown("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("90", 90.0), ("1.5m", 90.0), ("250ms", 0.25), ("2h", 7200.0), ("7d", 604800.0), ("0", 0.0), (" 5 s ", 5.0)],
+)
+def test_durations(text: str, value: float) -> None:
+    assert Duration().convert(text, None, None) == value
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "5 years", "1e3", "1.2.3"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="no duration"):
+        Duration().convert(text, None, None)
+
+
+def test_tags() -> None:
+    assert Tag().convert("a=b=c", None, None) == ("a", "b=c")
+    with pytest.raises(click.BadParameter):
+        Tag().convert("a", None, None)
+
+
+def test_the_rate_follows_what_happened_lately() -> None:
+    rate = Rate(0.0)
+    for second in range(1, 101):
+        rate.add(second * 100, float(second))
+    assert rate.per_s(100.0) == pytest.approx(100, rel=0.15)
+    for second in range(101, 121):
+        rate.add(10_000 + (second - 100) * 10, float(second))
+    assert rate.per_s(120.0) == pytest.approx(10, rel=0.15)
+
+
+def test_the_rate_of_nothing_is_none() -> None:
+    assert Rate(5.0).per_s(5.0) == 0.0
+
+
+# Exit statuses ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (tree.JobFailed("x", job_id="1"), 1),
+        (tree.JobCancelled("x", job_id="1"), 1),
+        (tree.ModelLoadFailed("x"), 1),
+        (tree.SignatureInvalid("x"), 1),
+        (tree.ConfigError("x"), 2),
+        (tree.UnknownModel("x"), 2),
+        (tree.TooLarge("x"), 2),
+        (tree.JobNotFound("x"), 2),
+        (tree.IllegalTransition("x"), 2),
+        (tree.BrokerUnavailable("x"), 3),
+        (tree.SchemaOutdated("x"), 3),
+        (tree.ResultTimeout("x"), 4),
+    ],
+)
+def test_exit_status_of_each_kind(error: tree.PenstockError, status: int) -> None:
+    assert errors.status_of(error) == status
+
+
+# Settings and their sources ---------------------------------------------------------------------------------------
+
+
+def test_each_setting_names_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "penstock.toml").write_text("log_level = 'error'\n[lease]\nttl_s = 9\n[retry]\nfailures = 1\n")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "penstock_broker_url").write_text("redis://me:hunter2@host/0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PENSTOCK_SECRETS_DIR", str(tmp_path / "secrets"))
+    monkeypatch.setenv("PENSTOCK_LEASE__TTL_S", "8")
+    monkeypatch.setenv("PENSTOCK_RETENTION", '{"jobs_s": 5}')
+    flags = {"home": str(tmp_path), "webhook": {"secrets": ["whsec_" + "A" * 32]}}
+    found = {item.name: item for item in effective(Settings.load(**flags), flags)}
+    assert (found["home"].value, found["home"].source) == (str(tmp_path), "flag")
+    assert (found["lease.ttl_s"].value, found["lease.ttl_s"].source) == (8.0, "PENSTOCK_LEASE__TTL_S")
+    assert (found["retention.jobs_s"].value, found["retention.jobs_s"].source) == (5.0, "PENSTOCK_RETENTION")
+    assert (found["retry.failures"].value, found["retry.failures"].source) == (1, "penstock.toml")
+    assert found["job.timeout_s"].source == "default"
+    assert found["broker_url"].source.endswith("penstock_broker_url")
+    text = repr(list(found.values()))
+    assert "hunter2" not in text and "AAAA" not in text
+    assert found["webhook.secrets"].value == ["(set, not shown)"]
+
+
+# The doctor -------------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_broker_has_no_warnings() -> None:
+    info = {"aof_enabled": 1, "maxmemory_policy": "noeviction", "used_memory_human": "1M"}
+    assert {finding.status for finding in judge_broker(info, 0.01)} == {"ok"}
+
+
+def test_an_unfit_broker_gets_a_fix_for_each_fault() -> None:
+    info = {"aof_enabled": 0, "maxmemory_policy": "allkeys-lru"}
+    found = list(judge_broker(info, -3.0))
+    assert [finding.status for finding in found] == ["warning"] * 3
+    assert all(finding.fix for finding in found)
+
+
+def test_the_last_error_of_a_log_is_found() -> None:
+    lines = ["error: old", "  fix: a", '{"event": "x"}', "error: new one", "  fix: do this"]
+    assert last_error(lines) == ("new one", "do this")
+    assert last_error(["error: alone", "more"]) == ("alone", "")
+    assert last_error(["  fix: no", "Killed"]) is None
+
+
+def test_a_worker_whose_clock_is_ahead_is_named(store: Store) -> None:
+    at = clock.now()
+    for name, ahead_s in (("right", 0.0), ("ahead", 60.0)):
+        store.register_worker(
+            name, name=name, pool="default", lease_until=at + ahead_s + 30, now=at + ahead_s, info={"models": {}}
+        )
+    warnings = [found for found in checks._workers(SimpleNamespace(store=store)) if found.name == "clock"]  # type: ignore[arg-type]
+    assert [(found.status, found.detail[:28]) for found in warnings] == [("warning", "the clock of worker ahead is")]
+
+
+@pytest.mark.parametrize(
+    ("free", "status"), [(0, "error"), (2**24 - 1, "error"), (2**24, "warning"), (2**30 - 1, "warning"), (2**30, "ok")]
+)
+def test_a_full_disk_is_an_error(free: int, status: str) -> None:
+    """Every submission fails there."""
+    found = judge_disk(free, Path("/home"))
+    assert found.status == status
+    assert bool(found.fix) == (status != "ok")

@@ -1,0 +1,41 @@
+"""``docs/cli.md`` knows every command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from penstock_cli.main import cli
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    with click.Context(group) as ctx:
+        for name in group.list_commands(ctx):
+            command = group.get_command(ctx, name)
+            assert command is not None
+            if isinstance(command, click.Group):
+                yield from commands(command, f"{path} {name}")
+            else:
+                yield f"{path} {name}", command
+
+
+def test_every_command_is_on_the_page_and_says_what_it_does() -> None:
+    page = PAGE.read_text()
+    found = dict(commands(cli, "penstock"))
+    assert len(found) > 25
+    assert [path for path in found if path not in page] == []
+    assert [path for path, command in found.items() if not (command.help or "").strip()] == []
+
+
+def test_every_option_has_a_help_text() -> None:
+    bare = [
+        f"{path} {option.opts[0]}"
+        for path, command in commands(cli, "penstock")
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+    ]
+    assert bare == []

@@ -1,0 +1,62 @@
+"""Signals as something to wait for."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from penstock_cli.services import Signals, Stop, interruptible
+
+
+def test_a_signal_is_waited_for_and_looked_at() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals() as signals:
+        signals.check()
+        assert not signals.wait(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.wait(5) and signals.arrived
+        with pytest.raises(Stop):
+            signals.check()
+        assert not signals.wait(0), "each is told once"
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.wait(5), "and the next one again"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_more_signals_than_the_pipe_holds_do_not_block() -> None:
+    with Signals() as signals:
+        for _ in range(70_000):
+            signal.raise_signal(signal.SIGINT)
+        assert signals.wait(5)
+
+
+def test_they_nest() -> None:
+    with Signals() as outer:
+        with Signals() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert inner.wait(5)
+        assert not outer.wait(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert outer.wait(5)
+
+
+def test_interruptible_raises_and_restores() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    with pytest.raises(Stop), interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
+
+
+def test_an_interruption_that_gets_lost_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock_cli.services.AGAIN_S", 0.05)
+    with pytest.raises(Stop), interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        except Stop:
+            pass  # as in a callback whose exceptions are ignored
+        while True:
+            signal.pause()

@@ -1,0 +1,44 @@
+"""Bringing a model up: whatever it raises is told as its own fault."""
+
+from __future__ import annotations
+
+import pytest
+from celery.exceptions import WorkerShutdown
+
+from penstock.errors import ModelLoadFailed
+from penstock.model import Model
+from penstock_worker.loader import load_model
+
+
+class Panic(BaseException):
+    """What an extension in another language may raise."""
+
+
+def model_raising(step: str, error: BaseException) -> type[Model]:
+    class Fragile(Model):
+        name = "fragile"
+
+        def load(self, device: str) -> None:
+            if step == "load":
+                raise error
+
+        def example(self) -> int:
+            return 1
+
+        def predict(self, batch: list[int]) -> list[int]:
+            raise error
+
+    return Fragile
+
+
+@pytest.mark.parametrize("step", ["load", "warm up"])
+@pytest.mark.parametrize("error", [ValueError("no"), Panic("no"), SystemExit("no")], ids=repr)
+def test_a_model_that_does_not_come_up_is_named(step: str, error: BaseException):
+    with pytest.raises(ModelLoadFailed, match=f"'fragile' did not {step} on cpu: {type(error).__name__}: no"):
+        load_model(model_raising(step, error), "cpu")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), WorkerShutdown(0)], ids=repr)
+def test_the_end_of_the_worker_is_not_the_models_fault(error: BaseException):
+    with pytest.raises(type(error)):
+        load_model(model_raising("load", error), "cpu")

@@ -1,0 +1,155 @@
+"""The settler: order, hand-over, patience with the database, and what a defect does."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from penstock.clock import monotonic_s
+from penstock.errors import StoreUnavailable
+from penstock.job import JobState, Outcome
+from penstock.lane import Lane
+from penstock.model import Model
+from penstock.store import Store
+from penstock.store.records import Settled
+from penstock_worker import settler as module
+from penstock_worker.item import Batch, Item, Run
+from penstock_worker.settler import RETRY_FIRST_S, Settler, insist
+from tests.fixtures.store import W, add, claim
+
+
+class Echo(Model):
+    name = "echo"
+
+    def predict(self, batch: list[int]) -> list[int]:
+        return batch
+
+
+def make_run(id: str) -> Run:
+    item = Item(id, "echo", Lane.INTERACTIVE, input="1", tag=1, source="s", arrived_at=0.0, claimed_at=0.0)
+    outcome = Outcome(id=id, attempt=1, state=JobState.SUCCEEDED, output="1")
+    return Run(Batch(Echo, [item], "idle"), live=[item], outcomes=[outcome])
+
+
+class Log:
+    """Store, announcer and canvas in one: writes down what is called, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.errors: list[BaseException] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def settle(self, outcomes: list[Outcome], *, worker: str, now: float) -> list[Settled]:
+        self.entered.set()
+        assert self.gate.wait(10)
+        if self.errors:
+            raise self.errors.pop(0)
+        self.calls.append("commit " + ",".join(o.id for o in outcomes))
+        return [Settled(o.id, o.state, 1, None, None, "echo", "interactive", None) for o in outcomes]
+
+    def settled(self, settled: Any, outputs: Any, runs: Any) -> list[Any]:
+        return [("news", *(row.id for row in settled))]
+
+    def acks(self, items: Any) -> list[Any]:
+        return [("ack", *(item.id for item in items))]
+
+    def send(self, news: Any, acks: Any) -> None:
+        self.calls += [" ".join(command) for command in (*news, *acks)]
+
+
+def make(log: Log, store: Any = None, *, busy: bool, defects: list[int] | None = None) -> Settler:
+    settler = Settler(
+        store or log,
+        log,  # type: ignore[arg-type]
+        log,  # type: ignore[arg-type]
+        worker=W,
+        busy=lambda: busy,
+        on_defect=lambda: (defects if defects is not None else []).append(1),
+    )
+    settler.start()
+    return settler
+
+
+def test_commit_then_news_then_acknowledgement():
+    log = Log()
+    settler = make(log, busy=False)
+    settler.settle(make_run("a"))
+    assert log.calls == ["commit a", "news a", "ack a"], "a lone batch is settled before settle() returns"
+    assert settler.stop(5)
+
+
+def test_batches_that_finish_during_a_commit_share_the_next_one():
+    log = Log()
+    log.gate.clear()
+    settler = make(log, busy=True)
+    settler.settle(make_run("a"))
+    assert log.entered.wait(5)
+    settler.settle(make_run("b"))
+    settler.settle(make_run("c"))
+    log.gate.set()
+    assert settler.stop(5)
+    assert [c for c in log.calls if c.startswith("commit")] == ["commit a", "commit b,c"]
+
+
+def test_a_result_waits_for_the_database(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
+    log = Log()
+    log.errors = [StoreUnavailable("away"), StoreUnavailable("away")]
+    settler = make(log, busy=False)
+    settler.settle(make_run("a"))
+    assert log.calls == ["commit a", "news a", "ack a"]
+    assert settler.stop(5)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_stopping_worker_asks_at_the_same_pace(when: str):
+    """The event that paces it is set then, and a wait for it returns at once."""
+    stopping, asked = threading.Event(), []
+    if when == "before":
+        stopping.set()
+
+    def ask() -> str:
+        asked.append(monotonic_s())
+        stopping.set()
+        if len(asked) < 5:
+            raise StoreUnavailable("away")
+        return "settled"
+
+    assert insist(ask, stopping, "settle") == "settled"
+    gaps = [after - before for before, after in pairwise(asked)]
+    paced = gaps if when == "before" else gaps[1:]
+    first = RETRY_FIRST_S if when == "before" else 2 * RETRY_FIRST_S
+    assert all(gap >= 0.9 * first * 2**n for n, gap in enumerate(paced)), gaps
+
+
+def test_an_outcome_that_the_database_cannot_hold_fails_alone(store: Store):
+    ids = add(store, 3)
+    claim(store, ids)
+    log = Log()
+    settler = make(log, store, busy=False)
+    runs = [make_run(id) for id in ids]
+    runs[1].outcomes[0].output = '"\ud83d"'
+    run = Run(runs[0].batch, live=[r.live[0] for r in runs], outcomes=[r.outcomes[0] for r in runs])
+    settler.settle(run)
+    assert settler.stop(5)
+    jobs = store.get_many(ids)
+    assert [jobs[id].state for id in ids] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
+    assert jobs[ids[1]].error["code"] == "invalid_output"
+    assert log.calls[-1] == f"ack {' '.join(ids)}"
+    assert run.outcomes[1].state is JobState.FAILED, "what Celery is told is what was stored"
+
+
+@pytest.mark.parametrize("error", [TypeError("our fault"), GeneratorExit()], ids=repr)
+def test_a_defect_is_reported_and_nothing_is_acknowledged(error: BaseException):
+    log, defects = Log(), []
+    log.errors = [error]
+    settler = make(log, busy=True, defects=defects)
+    settler.settle(make_run("a"))
+    assert settler.stop(5)
+    assert defects == [1]
+    assert log.calls == []

@@ -1,0 +1,62 @@
+"""The Celery app of a worker process: ``celery -A penstock_worker.app worker`` and ``penstock worker`` run it.
+
+Importing this module reads the settings and imports the users' models; it loads nothing onto a device.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, cast
+
+from celery import Celery
+
+from penstock.app import make_celery
+from penstock.dashboard import depths
+from penstock.errors import ConfigError
+from penstock.registry import Registry
+from penstock.settings import Settings
+from penstock.transport.redis import install
+from penstock_worker.bootsteps import Feed, Serve
+from penstock_worker.results import bulk_url
+from penstock_worker.serving import Plan
+from penstock_worker.tasks import register
+
+
+def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = ()) -> Celery:
+    """The worker's app. It serves the models of ``pool`` (all, when none is named), or those in ``only``."""
+    install()
+    models = {
+        cls.name: cls
+        for cls in Registry.load(settings.models)
+        if (pool is None or cls.resources.pool == pool) and (not only or cls.name in only)
+    }
+    if not models:
+        raise ConfigError(
+            f"no model to serve in pool {pool!r}" if pool else "no model to serve",
+            fix="name the modules that define models: `penstock worker my_models`, or PENSTOCK_MODELS=my_models",
+        )
+    app: Any = make_celery(settings, models=models, worker=True)
+    app.conf.result_backend = bulk_url(app.conf.result_backend)
+    # The device thread runs the models; Celery's pool only runs what else is registered. Forked children could not
+    # use CUDA.
+    app.conf.worker_pool = "solo"
+    app.conf.worker_concurrency = 1
+    app.steps["worker"].add(Serve)
+    app.steps["consumer"].add(Feed)
+    app.penstock = Plan(settings, models, pool or "default")
+    for cls in models.values():
+        register(app, settings.namespace, cls)
+    return cast(Celery, app)
+
+
+def __getattr__(name: str) -> Celery:
+    # Built on first use, so that importing this module for `build` reads no environment.
+    if name in ("app", "celery"):
+        settings = Settings.load()
+        app = build(settings)
+        if "flower" in sys.modules:  # `flower -A penstock_worker.app`
+            depths.install(settings.namespace)
+        globals()["app"] = globals()["celery"] = app
+        return app
+    raise AttributeError(name)

@@ -1,0 +1,439 @@
+"""The worker's waiting room: claimed items in, batches out.
+
+The hub thread puts items in, the device thread takes batches. Which ones is the policy's decision; this class only
+gathers what the policy may know and obeys.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import insort
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
+
+from penstock.clock import monotonic_s
+from penstock.lane import LANES, Lane, queue_name
+from penstock.model import Batching, Model
+from penstock.policy.batching import LATE, BatchingPolicy, Demote, Hold, Line, Release, Snapshot
+from penstock.policy.isolation import MinimumShare
+from penstock.policy.latency import LatencyBook
+from penstock.policy.prefetch import wanted
+from penstock.policy.suspicion import first_group
+from penstock.stepwise import StepModel
+from penstock_worker.item import Batch, Item
+
+#: Order within an interactive line.
+_rank = attrgetter("rank")
+
+_LineId = tuple[str, str, str]
+
+
+class Batcher:
+    """Waiting lines per (model, lane, key), bounded by the quotas that it gives to the transport."""
+
+    def __init__(
+        self,
+        models: Mapping[str, type[Model]],
+        policy: BatchingPolicy,
+        *,
+        namespace: str,
+        prefetch_batches: float = 2.0,
+        lead_s: float = 0.02,
+        target_s: float = 0.1,
+        latency: LatencyBook | None = None,
+        clock: Callable[[], float] = monotonic_s,
+        hungry: Callable[[], None] = lambda: None,
+        weigh: Callable[[Sequence[Item]], None] = lambda _: None,
+    ) -> None:
+        self._models = models
+        self._policy = policy
+        self._clock = clock
+        self._lead_s = lead_s
+        self._target_s = target_s
+        #: Called when the device has nothing to do and quotas may have grown.
+        self._hungry = hungry
+        #: Finds cost and key of items whose inputs are in SQL; called by the device thread.
+        self._weigh = weigh
+        self._unweighed: list[Item] = []
+        self.latency = latency or LatencyBook()
+        #: From the end of a batch to the news of it, seconds, smoothed.
+        self.after_s = 0.0
+        self._changed = threading.Condition()
+        self._closed = False
+        #: Their lines are not for the batching policy: see ``iteration``.
+        self._steps = frozenset(name for name, cls in models.items() if issubclass(cls, StepModel))
+        #: Sequences of step-wise models that have begun, by queue: claims ahead shrink by them.
+        self.begun: dict[str, int] = {}
+        self._limits: dict[str, Batching] = {name: cls.batching for name, cls in models.items()}
+        self._lines: dict[_LineId, list[Item]] = {}
+        self._snapshot_lines: list[Line] = []
+        #: What waits per queue: items, and their cost per model.
+        self._waiting: dict[tuple[str, Lane], int] = {(name, lane): 0 for lane in LANES for name in models}
+        self._cost: dict[tuple[str, Lane], float] = dict.fromkeys(self._waiting, 0.0)
+        #: By lane, in the order of service: (queue, model, most items that may wait of it).
+        self._quotas = {
+            lane: [
+                (queue_name(namespace, name, lane), name, max(1, int(cls.batching.max_size * prefetch_batches)))
+                for name, cls in models.items()
+            ]
+            for lane in LANES
+        }
+        self._busy_until = 0.0
+        #: Whether a batch runs, and whether something was claimed for the one behind it.
+        self._running = self._fed = False
+        self._running_model = ""
+        #: The models that are loaded; ``None``: all, for good.
+        self._resident: frozenset[str] | None = None
+        self._served = dict.fromkeys(models, 0)
+        #: Whether quotas were cut because the device is busy.
+        self._withheld = False
+        self._interactive_at: float | None = None
+        self._share = MinimumShare()
+
+    # For the transport ----------------------------------------------------------------------------------------
+
+    def quota(self) -> dict[str, int]:
+        """How many more items of each queue may be claimed now, in order of service.
+
+        Every queue is named, also with nothing wanted: one that is not would be claimed from by Celery's own prefetch
+        rule.
+        """
+        if self._closed:
+            return {queue: 0 for lane in LANES for queue, _, _ in self._quotas[lane]}
+        # One claim per batch, as late as can be: one per message would cost more than the messages.
+        busy_s = float("inf") if self._running and self._fed else self.busy_s()
+        before_s = 0.0
+        quotas, withheld = {}, False
+        for lane in LANES:
+            ahead = {name: self._ahead(name, lane) for name in self._models}
+            all_s = sum(whole_s for whole_s, _ in ahead.values())
+            for queue, name, most in self._quotas[lane]:
+                whole_s, full_s = ahead[name]
+                # What is claimed now joins the next batch of its model, unless that is full already.
+                starts_in_s = busy_s + before_s + all_s - whole_s + full_s
+                more = wanted(
+                    most=most, waiting=self._waiting[name, lane], starts_in_s=starts_in_s, lead_s=self._lead_s
+                )
+                if name in self._steps:
+                    # Newcomers join between two steps. One may always wait: it is what the device thread decides by.
+                    more = max(0, max(1, most - self.begun.get(queue, 0)) - self._waiting[name, lane])
+                if self._resident is not None and name not in self._resident:
+                    quotas[queue] = 0
+                    continue
+                quotas[queue] = more
+                withheld = withheld or not more
+            before_s += all_s
+        self._withheld = withheld
+        return quotas
+
+    def busy_s(self) -> float:
+        """For how long the running batch will keep the device, seconds, as far as is known."""
+        until = self._busy_until
+        return max(0.0, until - self._clock()) if until else 0.0
+
+    def claim_in_s(self) -> float | None:
+        """After how long it is time to claim, seconds; ``None`` when it is already."""
+        wait_s = self.busy_s() - self._lead_s
+        return wait_s if wait_s > 0 else None
+
+    def _ahead(self, model: str, lane: Lane) -> tuple[float, float]:
+        """For how long what waits here will keep the device: all of it, and the full batches in it; seconds."""
+        waiting = self._waiting[model, lane]
+        if not waiting or model in self._steps:
+            return 0.0, 0.0
+        line, cost, size = self.latency.line(model), self._cost[model, lane], self._limits[model].max_size
+        full = waiting // size
+        return line.predict(cost), line.predict(cost * full * size / waiting) if full else 0.0
+
+    # In -------------------------------------------------------------------------------------------------------
+
+    def put(self, items: Iterable[Item]) -> None:
+        """Add items to their lines and wake the device thread."""
+        with self._changed:
+            for item in items:
+                if item.model in self._steps:
+                    item.key = ""  # what joins a group is the model's own affair
+                if item.weighed:
+                    self._add(item, item.lane)
+                else:
+                    self._unweighed.append(item)
+                self._waiting[item.model, item.lane] += 1
+                self._cost[item.model, item.lane] += item.cost
+                if item.lane is Lane.INTERACTIVE:
+                    self._interactive_at = item.arrived_at
+            # What an earlier wait brings while the batch has just begun is not yet the claim for the next one.
+            self._fed = self._fed or (self._running and self.busy_s() <= self._lead_s)
+            self._changed.notify()
+
+    def _add(self, item: Item, lane: str) -> None:
+        line = self._lines.get((item.model, lane, item.key))
+        if line is None:
+            line = self._lines[item.model, lane, item.key] = []
+            self._show_lines()
+        if lane != Lane.INTERACTIVE or not line or line[-1].rank <= item.rank:
+            line.append(item)
+        else:
+            insort(line, item, key=_rank)
+
+    # Residency ------------------------------------------------------------------------------------------------
+
+    def set_resident(self, names: Iterable[str]) -> None:
+        """Claim and run only these models from now on."""
+        with self._changed:
+            self._resident = frozenset(names)
+            self._show_lines()
+            self._changed.notify()
+        self._hungry()
+
+    def release_model(self, name: str) -> bool:
+        """Have nothing more to do with a model, unless it is in use; whether that is so now."""
+        with self._changed:
+            if self.uses(name):
+                return False
+            self._resident = (self._resident or frozenset(self._models)) - {name}
+            self._show_lines()
+            return True
+
+    def uses(self, name: str) -> bool:
+        """Whether items of this model wait here or run."""
+        return any(self._waiting[name, lane] for lane in LANES) or (self._running and self._running_model == name)
+
+    def served(self) -> Mapping[str, int]:
+        """How many items of each model were released, ever."""
+        return dict(self._served)
+
+    def _show_lines(self) -> None:
+        """What the policy sees: the lines of models that are loaded."""
+        resident = self._resident
+        self._snapshot_lines = [
+            Line(model, lane, line, key)
+            for (model, lane, key), line in self._lines.items()
+            if (resident is None or model in resident) and model not in self._steps
+        ]
+
+    # Out ------------------------------------------------------------------------------------------------------
+
+    def take(self, *, wait: bool = True) -> Batch | None:
+        """The next batch; blocks until there is one. ``None`` when closed, or without ``wait`` when there is none."""
+        with self._changed:
+            self._busy_until = 0.0
+            self._running = self._fed = False
+            while not self._closed:
+                if self._unweighed:
+                    self._weigh_new()
+                    continue
+                now = self._clock()
+                decision = self._policy.decide(self._snapshot(now))
+                if isinstance(decision, Release):
+                    return self._release(decision, now)
+                if isinstance(decision, Demote):
+                    self._demote(decision)
+                    continue
+                if not wait:
+                    return None
+                if self._withheld:
+                    # The device is free earlier than was thought.
+                    self._withheld = False
+                    self._hungry()
+                self._changed.wait(self._timeout(decision, now))
+        return None
+
+    def finished(self) -> None:
+        """The batch that was taken has ended, for who does not take the next one at once."""
+        with self._changed:
+            self._busy_until = 0.0
+            self._running = self._fed = False
+
+    # For step-wise models (see ``iteration``) -----------------------------------------------------------------
+
+    def waiting(self) -> list[tuple[str, Lane, int, Item]]:
+        """``(model, lane, how many, the first)`` of each queue of which items wait."""
+        with self._changed:
+            if self._unweighed:
+                self._weigh_new()
+            found: dict[tuple[str, Lane], tuple[int, Item]] = {}
+            for line in self._lines.values():
+                if line:
+                    head = line[0]
+                    size, first = found.get((head.model, head.lane), (0, head))
+                    if head.arrived_at < first.arrived_at:
+                        first = head
+                    found[head.model, head.lane] = size + len(line), first
+            return [(model, lane, size, first) for (model, lane), (size, first) in found.items()]
+
+    def waiting_in(self, lane: Lane) -> int:
+        """How many wait in a lane. Takes no lock: asked after each step."""
+        return sum(count for (_, of), count in self._waiting.items() if of is lane)
+
+    def admit(self, model: str, lane: Lane, count: int, reason: str) -> Batch:
+        """The first items of a queue of a step-wise model, at most ``count``; fewer when they were pulled meanwhile.
+
+        A suspect is admitted alone.
+        """
+        with self._changed:
+            line = self._lines.get((model, lane, ""), [])
+            items = line[: first_group(line[:count])]
+            del line[: len(items)]
+            for item in items:
+                self._waiting[model, lane] -= 1
+                self._cost[model, lane] -= item.cost
+            self._served[model] += len(items)
+        return Batch(self._models[model], items, reason, taken_mono=self._clock())
+
+    def wait(self, timeout_s: float, *, seen: int) -> None:
+        """Until the number of waiting items is not ``seen`` any more, the batcher is closed, or the time is over."""
+        with self._changed:
+            if not self._closed and len(self) == seen:
+                self._changed.wait(timeout_s)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no new work starts."""
+        return self._closed
+
+    def _weigh_new(self) -> None:
+        """Give the lock up for as long as SQL takes; what is being weighed stays in reach of ``close``."""
+        new = list(self._unweighed)
+        self._changed.release()
+        try:
+            self._weigh(new)
+        finally:
+            self._changed.acquire()
+        for item in new:
+            item.weighed = True
+            if item in self._unweighed:  # else it was given back meanwhile
+                self._cost[item.model, item.lane] += item.cost - 1.0
+                self._add(item, item.lane)
+        self._unweighed = [item for item in self._unweighed if not item.weighed]
+
+    def _snapshot(self, now: float) -> Snapshot:
+        seen_at = self._interactive_at
+        return Snapshot(
+            now,
+            self._snapshot_lines,
+            self._limits,
+            latency=self.latency,
+            target_s=self._target_s,
+            quiet_s=None if seen_at is None else now - seen_at,
+            after_s=self.after_s,
+            background_owed=self._share.owed(),
+        )
+
+    def _timeout(self, decision: Hold, now: float) -> float | None:
+        # One microsecond more, so that the wake-up does not come just before the instant it waits for.
+        return None if decision.until is None else max(0.0, decision.until - now) + 1e-6
+
+    def _demote(self, decision: Demote) -> None:
+        item = self._lines[decision.model, Lane.INTERACTIVE, decision.key].pop(decision.place)
+        item.late = True
+        self._add(item, LATE)
+
+    def _release(self, release: Release, now: float) -> Batch:
+        items: list[Item] = []
+        for lane, count in release.take.items():
+            line = self._lines[release.model, lane, release.key]
+            items += line[:count]
+            del line[:count]
+        # Whatever the policy: a suspect runs alone, and the store would not give it away otherwise.
+        count = first_group(items)
+        self._return(items[count:])
+        del items[count:]
+        if release.key:
+            self._forget_empty(release.model, release.key)
+        cost = 0.0
+        for item in items:
+            self._waiting[item.model, item.lane] -= 1
+            self._cost[item.model, item.lane] -= item.cost
+            cost += item.cost
+        self._running, self._running_model = True, release.model
+        self._served[release.model] += len(items)
+        self._busy_until = now + self.latency.line(release.model, release.key).predict(cost)
+        reason = "suspect" if items[0].suspect else release.reason
+        return Batch(self._models[release.model], items, reason, key=release.key, taken_mono=now)
+
+    def put_back(self, items: Sequence[Item]) -> None:
+        """Put items that could not be claimed back to the head of their lines; nothing once closed.
+
+        A stopping worker leaves their messages unacknowledged, as it does with what it had not started.
+        """
+        with self._changed:
+            if not self._closed and items:
+                for item in items:
+                    self._waiting[item.model, item.lane] += 1
+                    self._cost[item.model, item.lane] += item.cost
+                self._return(items)
+                self._changed.notify()
+
+    def _return(self, items: Sequence[Item]) -> None:
+        for item in reversed(items):
+            lane = LATE if item.late else item.lane
+            line = self._lines.get((item.model, lane, item.key))
+            if line is None:
+                self._add(item, lane)
+            else:
+                line.insert(0, item)
+
+    def limit(self, model: str, batching: Batching) -> None:
+        """From now on, batches of ``model`` keep within these limits."""
+        with self._changed:
+            self._limits[model] = batching
+
+    def _forget_empty(self, model: str, key: str) -> None:
+        """Keys come and go without bound; their lines must not stay."""
+        for lane in (Lane.INTERACTIVE, LATE, Lane.BACKGROUND):
+            if self._lines.get((model, lane, key)) == []:
+                del self._lines[model, lane, key]
+        self._show_lines()
+
+    # What came of it ------------------------------------------------------------------------------------------
+
+    def learn(self, batch: Batch, *, cost: float, leftover: float, busy_s: float, clean: bool) -> None:
+        """A batch kept the device for ``busy_s``, ``leftover`` (0..1) of it for late and background items.
+
+        Only a ``clean`` one, run as it was released, tells how long such batches take.
+        """
+        if clean:
+            self.latency.observe(batch.model.name, cost, busy_s, batch.key)
+        self._share.spent(busy_s, leftover, self._clock())
+
+    def settled_after(self, seconds: float) -> None:
+        """So long after its end a batch was settled and announced."""
+        self.after_s += 0.1 * (seconds - self.after_s)
+
+    def pull(self, matching: Callable[[Item], bool]) -> list[Item]:
+        """Take the matching items out of their lines (a revoked or cancelled job must not run)."""
+        with self._changed:
+            out = []
+            for line in (*self._lines.values(), self._unweighed):
+                if any(matching(item) for item in line):
+                    out += [item for item in line if matching(item)]
+                    line[:] = [item for item in line if not matching(item)]
+            for item in out:
+                self._waiting[item.model, item.lane] -= 1
+                self._cost[item.model, item.lane] -= item.cost
+            return out
+
+    def count(self, model: str, lane: Lane) -> int:
+        """How many items of a queue wait."""
+        return self._waiting[model, lane]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not any(self._waiting.values())
+
+    def __len__(self) -> int:
+        return sum(self._waiting.values())
+
+    def close(self) -> list[Item]:
+        """Stop giving batches; returns what was still waiting, to be given back to the broker."""
+        with self._changed:
+            self._closed = True
+            left = [item for line in (*self._lines.values(), self._unweighed) for item in line]
+            self._unweighed = []
+            self._lines.clear()
+            self._snapshot_lines = []
+            for which in self._waiting:
+                self._waiting[which], self._cost[which] = 0, 0.0
+            self._changed.notify_all()
+        return left

@@ -1,0 +1,162 @@
+"""The first step of a run: which of the batch's items are ours to execute. SQL decides.
+
+A message can be older than the truth: its job may have been cancelled, may be overdue, may run elsewhere because the
+message was delivered twice, or may have ended already. Everything that is not claimed is answered for here, so that
+no message stays unacknowledged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+from celery.worker import state as worker_state
+
+from penstock import clock
+from penstock.errors import InvalidInput, JobNotFound
+from penstock.job import Job, JobState, Outcome
+from penstock.store import Store
+from penstock_worker.item import Batch, Item, Run
+
+log = structlog.get_logger(__name__)
+
+
+class Claimer:
+    """``insist`` repeats a call while the database is away; ``dismiss`` acknowledges messages that will not run."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        worker: str,
+        insist: Callable[[Callable[[], Any]], Any],
+        dismiss: Callable[[Sequence[Item], Sequence[Any]], None],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._insist = insist
+        self._dismiss = dismiss
+
+    def __call__(self, batch: Batch) -> Run:
+        """The batch with the items that this worker now holds a claim on."""
+        run = Run(batch)
+        now = clock.now()
+        items: dict[str, Item] = {}
+        dropped: list[Item] = []
+        deferred: list[Item] = []
+        foreign: list[Item] = []
+        for item in batch.items:
+            if item.id in items:
+                # A redelivered twin in the same batch: one of them is enough.
+                dropped.append(item)
+                continue
+            items[item.id] = item
+            if item.foreign:
+                foreign.append(item)
+                if item.not_before is not None:
+                    deferred.append(item)
+        if foreign:
+            self._adopt(foreign)
+        for item in deferred:
+            # Its time has not come: SQL has it now, and the dispatcher sends it when it is due.
+            dropped.append(items.pop(item.id))
+        cancelled = self._cancel_revoked(items)
+        if items:
+            self._claim(run, items, dropped, cancelled, now)
+        elif dropped:
+            self._dismiss(dropped, [])
+        return run
+
+    def _claim(self, run: Run, items: dict[str, Item], dropped: list[Item], cancelled: list[Job], now: float) -> None:
+        need_input = [item.id for item in items.values() if item.input is None]
+        ids = list(items)
+        times = {item.id: item.claimed_at for item in items.values()}
+        # Most batches come from one claim; then one value serves all rows.
+        claimed_at = times if len(set(times.values())) > 1 else next(iter(times.values()))
+        tries = itertools.count()
+        result = self._insist(
+            lambda: self._store.claim(
+                ids,
+                worker=self._worker,
+                now=now,
+                claimed_at=claimed_at,
+                need_input=need_input,
+                # The first try may have arrived although its answer did not.
+                repeated=next(tries) > 0,
+            )
+        )
+        claimed = result.claimed
+        if len(claimed) == len(items):
+            run.live = list(items.values())
+        else:
+            run.live = [item for item in items.values() if item.id in claimed]
+            dropped += self._left_over(run, items, result)
+        for item in run.live:
+            row = claimed[item.id]
+            item.attempt, item.failures, item.ooms = row.attempt, row.failures, row.ooms
+            item.deadline_at = row.deadline_at
+            if row.timeout_s is not None:
+                item.timeout_s = row.timeout_s
+            if item.input is None:
+                item.input = row.input
+        if dropped or result.expired or cancelled:
+            self._dismiss(dropped, [*result.expired, *cancelled])
+
+    def _left_over(self, run: Run, items: dict[str, Item], result: Any) -> list[Item]:
+        """Items without a claim: to be finished (canvas), or dropped."""
+        dropped = []
+        expired = {row.id for row in result.expired}
+        for item in items.values():
+            if item.id in result.claimed:
+                continue
+            if item.request is not None:
+                if item.id in expired:
+                    run.unfinished.append((item, Outcome(id=item.id, attempt=0, state=JobState.EXPIRED)))
+                    continue
+                row = result.others.get(item.id)
+                if row is not None and row.state.is_terminal and not row.canvas_done:
+                    run.unfinished.append((item, _stored(row)))
+                    continue
+            left = result.others.get(item.id)
+            if left is not None and left.suspect:
+                item.suspect = True
+                run.suspects.append(item)
+                continue
+            if item.id in result.missing:
+                log.warning("message of an unknown job dropped", action="claim.unknown", job=item.id)
+            dropped.append(item)
+        return dropped
+
+    def _cancel_revoked(self, items: dict[str, Item]) -> list[Job]:
+        """Cancel what was revoked through Celery; those that this has ended."""
+        cancelled: list[Job] = []
+        if not worker_state.revoked:
+            return cancelled
+        for item in items.values():
+            if item.revoked or item.id in worker_state.revoked:
+                try:
+                    job = self._insist(partial(self._store.cancel, item.id, now=clock.now()))
+                except JobNotFound:
+                    continue  # its message outlived it; the claim says so
+                if job.state is JobState.CANCELLED:
+                    cancelled.append(job)
+        return cancelled
+
+    def _adopt(self, foreign: Sequence[Item]) -> None:
+        """Store the messages that were sent without penstock. One that is refused has no row, and is dropped."""
+        rows = [item.row for item in foreign if item.row is not None]
+        try:
+            self._insist(lambda: self._store.adopt(rows))
+        except InvalidInput as error:
+            if len(foreign) > 1:
+                for item in foreign:
+                    self._adopt([item])
+                return
+            log.error("message cannot be stored", action="claim.adopt", job=foreign[0].id, error=error.message)
+
+
+def _stored(row: Any) -> Outcome:
+    return Outcome(id=row.id, attempt=row.attempt, state=row.state, output=row.output, error=row.error)

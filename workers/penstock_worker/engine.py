@@ -1,0 +1,422 @@
+"""The worker's core: the device thread and what stands around it. Celery's bootsteps start and stop it.
+
+::
+
+    hub thread      transport -> intake -> batcher            acknowledgements of canvas members
+    device thread                          batcher -> claim -> predict -> settler (nothing else waits)
+                                           with step-wise models: iteration -> sequences -> settler
+    settler thread                                                        settler (under load)
+    recall thread                          asks SQL which running sequences are still wanted
+    heartbeat thread                       leases in SQL, kept acknowledgements, the supervisor's pulse
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+
+from penstock import clock
+from penstock.errors import AttemptTimeout, PenstockError
+from penstock.job import JobState, Outcome
+from penstock.lane import Lane
+from penstock.model import Model
+from penstock.policy.batching import POLICIES, BatchingPolicy
+from penstock.policy.latency import LatencyBook
+from penstock.policy.overload import RetryBudget
+from penstock.settings import Settings
+from penstock.stepwise import StepModel
+from penstock.store import Store
+from penstock_worker.announcer import Announcer
+from penstock_worker.batcher import Batcher
+from penstock_worker.canvas import CanvasFinisher
+from penstock_worker.ceilings import Ceilings
+from penstock_worker.charges import Charges
+from penstock_worker.claimer import Claimer
+from penstock_worker.intake import Intake
+from penstock_worker.item import Batch, Item, Run
+from penstock_worker.iteration import Iteration
+from penstock_worker.load import LoadReport
+from penstock_worker.outcome import Concluder, error_record
+from penstock_worker.recall import Recall
+from penstock_worker.runner import Runner, Superseded, overdue
+from penstock_worker.sequences import Sequences
+from penstock_worker.settler import Settler, insist
+from penstock_worker.stepping import StepWorker
+from penstock_worker.wire import Wire
+
+log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """Runs batches of loaded models. ``wake`` makes the hub leave its poll; it may be called from any thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: Any,
+        store: Store,
+        models: dict[str, Model],
+        *,
+        classes: Mapping[str, type[Model]] | None = None,
+        worker: str,
+        announcer: Announcer,
+        wire: Wire,
+        wake: Callable[[], None],
+        policy: BatchingPolicy | None = None,
+        latency: LatencyBook | None = None,
+    ) -> None:
+        # With too little memory for all, ``models`` are those that are loaded now.
+        self._classes = classes = classes or {name: type(model) for name, model in models.items()}
+        self._settings = settings
+        self._store = store
+        self._worker = worker
+        self._wire = wire
+        self._wake = wake
+        self._stopping = threading.Event()
+        self._defect = False
+        self._closing = False
+        #: The run that does not return, as the watchdog found it: its late items, and their mates.
+        self._wedged: tuple[Run | None, list[Item], list[Item]] | None = None
+        self._posted: deque[Callable[[], None]] = deque()
+        self.announcer = announcer
+        self.batcher = Batcher(
+            classes,
+            policy or POLICIES[settings.worker.batching](),
+            namespace=settings.namespace,
+            prefetch_batches=settings.worker.prefetch_batches,
+            lead_s=settings.worker.lead_s,
+            target_s=settings.lanes.interactive.target,
+            latency=latency,
+            hungry=wake,
+            weigh=self._weigh,
+        )
+        #: How long batches take here; shared with whoever keeps and shows it.
+        self.latency = self.batcher.latency
+        #: Calls a function on the hub thread after so many seconds; set when there is a hub.
+        self.call_later: Callable[[float, Callable[[], None]], object] | None = None
+        self.charges = Charges(classes, settings.namespace)
+        self.intake = Intake(
+            self.batcher,
+            announcer,
+            classes,
+            default_timeout_s=settings.job.timeout_s,
+            target_s=settings.lanes.interactive.target,
+            charges=self.charges.expected,
+        )
+        self._canvas = CanvasFinisher(app, store, post=self._post)
+        self._retries = RetryBudget()
+        self._concluder = Concluder(
+            settings.retry, max_output_bytes=settings.job.max_output_bytes, interactive=self._retries
+        )
+        self.load = LoadReport(
+            ((name, cls.batching) for name, cls in classes.items()),
+            namespace=settings.namespace,
+            worker=worker,
+            target_s=settings.lanes.interactive.target,
+            prefetch_batches=settings.worker.prefetch_batches,
+            waiting=self.batcher.count,
+        )
+        self.settler = Settler(
+            store,
+            announcer,
+            self._canvas,
+            worker=worker,
+            busy=lambda: not self.batcher.empty or self._sequences.active,
+            on_defect=self._on_defect,
+            on_settled=self.batcher.settled_after,
+        )
+        self.runner = Runner(
+            models,
+            claim=Claimer(store, worker=worker, insist=self._insist, dismiss=self._dismiss),
+            concluder=self._concluder,
+            on_started=self._started,
+        )
+        self.ceilings = Ceilings(classes, limit=self.batcher.limit)
+        steps = {name: model for name, model in models.items() if isinstance(model, StepModel)}
+        self._sequences = Sequences(
+            steps,
+            runner=self.runner,
+            concluder=self._concluder,
+            worker=StepWorker(
+                store,
+                announcer,
+                worker=worker,
+                settle=self.settler.settle,
+                insist=self._insist,
+                wake=wake,
+                put_back=self.batcher.put_back,
+                kept=settings.progress,
+            ),
+            max_progress_bytes=settings.progress.max_bytes,
+        )
+        self._recall = Recall(store, worker=worker, members=lambda: self._sequences.held)
+        self._iteration = Iteration(
+            steps,
+            sequences=self._sequences,
+            batcher=self.batcher,
+            lanes=settings.lanes,
+            namespace=settings.namespace,
+            latency=self.latency,
+            run_batch=self._run_batch,
+        )
+        self._stepwise = bool(steps)
+        self._thread = threading.Thread(target=self._loop, name="penstock-device", daemon=True)
+
+    # Life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the device thread and the settler."""
+        self.settler.start()
+        if self._stepwise:
+            self._recall.start()
+        self._thread.start()
+
+    def close_intake(self) -> list[Item]:
+        """Begin to stop: no new batch starts. Returns what had not started, to be given back to the broker."""
+        self._closing = True
+        self._canvas.stop()
+        return self.batcher.close()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait for what runs and its settling; whether all of it ended in time. Called on the hub thread.
+
+        Sequences that cannot end in time are given back at a step boundary.
+        """
+        until = clock.monotonic_s() + timeout_s
+        # What is given back has to be settled, too.
+        self._iteration.drain_until(until - min(2.0, timeout_s / 4))
+        self._stopping.set()
+        # The device thread may post to the hub while we wait for it, and we are the hub.
+        while self._thread.is_alive() and clock.monotonic_s() < until:
+            self._thread.join(0.05)
+            self.pump()
+        self._recall.stop()
+        settled = self.settler.stop(max(0.1, until - clock.monotonic_s()))
+        self._wire.send(self.load.farewell())
+        self.pump()
+        return settled and not self._thread.is_alive() and self._wire.flush()
+
+    def settle_pending(self, timeout_s: float) -> None:
+        """Before the process is ended by force: what earlier batches found must not be lost. On the hub thread."""
+        if not self.settler.stop(timeout_s):
+            log.warning("outcomes are lost with this process", action="settle.lost")
+        self.pump()
+        self._wire.flush()
+
+    def _loop(self) -> None:
+        if not self._stepwise:
+            while (batch := self.batcher.take()) is not None:
+                if self._run_batch(batch) is None and self._wedged is not None:
+                    return
+            return
+        while True:
+            try:
+                self._iteration.run()
+                return
+            except _Stopped:
+                log.info("newcomers given up while the database is away", action="claim.stopped")
+            except BaseException:
+                log.exception("iteration failed", action="steps.error")
+                self._on_defect()
+                return
+
+    def _run_batch(self, batch: Batch) -> Run | None:
+        """One batch, whatever comes; ``None`` when it was given up."""
+        # Room in the lines: the hub may claim more while this batch runs, at once or a little before its end.
+        wait_s = self.batcher.claim_in_s()
+        if wait_s is None:
+            self._wake()
+        else:
+            self._post(partial(self._claim_later, wait_s))
+        try:
+            return self._run(batch)
+        except Superseded:
+            log.warning("model returned too late", action="batch.late", model=batch.model.name)
+        except _Stopped:
+            log.info("batch given up while the database is away", action="claim.stopped", size=len(batch.items))
+        except BaseException:
+            log.exception("batch failed", action="batch.error", model=batch.model.name)
+            self._on_defect()
+        finally:
+            if self._stepwise:
+                self.batcher.finished()
+        return None
+
+    def _claim_later(self, wait_s: float) -> None:
+        if self.call_later is not None:
+            # Timers fire behind the loop's look at the quotas: it takes another turn to see them.
+            self.call_later(wait_s, self._wake)
+
+    def _weigh(self, items: Sequence[Item]) -> None:
+        try:
+            inputs = self._store.inputs([item.id for item in items])
+        except PenstockError as error:
+            # They run at the cost of 1 each; the claim needs the database all the same, and waits for it.
+            log.warning("inputs could not be weighed", action="intake.weigh", error=error.message)
+            return
+        self.intake.weigh_from(items, inputs)
+
+    def _learn(self, run: Run) -> None:
+        good = [item for item in run.live if item.error is None]
+        if not good:
+            return
+        cost = sum(item.cost for item in good)
+        leftover = sum(item.cost for item in good if item.late or item.lane is not Lane.INTERACTIVE) / (cost or 1.0)
+        busy_s = run.ended_mono - run.batch.taken_mono
+        # A batch that was split, or lost members to cancellation, does not tell how long such a batch takes.
+        clean = len(good) == len(run.batch.items)
+        self.batcher.learn(run.batch, cost=cost, leftover=leftover, busy_s=busy_s, clean=clean)
+
+    def _run(self, batch: Batch) -> Run:
+        alone = batch.items[0].suspect
+        if alone:
+            self.settler.quiesce()
+        run = self.runner.run(batch)
+        self.batcher.put_back(run.suspects)
+        self.ceilings.learn(run)
+        self._learn(run)
+        self.charges.spread(run, run.compute_s)
+        if run.live or run.unfinished:
+            self.settler.settle(run)
+        self.load.ended(run, clock.monotonic_s() - batch.taken_mono)
+        if alone:
+            self.settler.quiesce()
+        return run
+
+    def _on_defect(self) -> None:
+        self._defect = True
+
+    @property
+    def defective(self) -> bool:
+        """Whether the process must end, since its jobs would stay claimed for as long as it lives.
+
+        A step failed in a way that is neither the model's nor a server's fault, or a thread ended that nobody stopped.
+        """
+        return self._defect or not (
+            self._closing or self._wedged is not None or (self._thread.is_alive() and self.settler.alive)
+        )
+
+    # Steps' helpers -------------------------------------------------------------------------------------------
+
+    def _started(self, run: Run) -> None:
+        self.announcer.started(run, self.load.started(run, run.started_at))
+        first = sum(item.lane is Lane.INTERACTIVE and item.failures == 0 for item in run.live)
+        self._retries.accepted(first, run.started_at)
+        members = [item for item in run.live if item.request is not None]
+        if members:
+            self._canvas.accepted(members, run.started_mono)
+
+    def _dismiss(self, items: Sequence[Item], expired: Sequence[Any]) -> None:
+        """Answer for messages that will not run: news for the expired ones, an acknowledgement for all."""
+        news = self.announcer.settled(expired, {}, []) if expired else []
+        self.announcer.send(news, self.announcer.acks(item for item in items if item.request is None))
+        for item in items:
+            if item.request is not None:
+                self._post(partial(self._canvas.drop, item.request))
+
+    def _insist(self, call: Callable[[], Any]) -> Any:
+        def attempt() -> Any:
+            try:
+                return call()
+            except PenstockError:
+                if self._stopping.is_set():
+                    # Nothing has started yet: the broker still has the messages.
+                    raise _Stopped from None
+                raise
+
+        return insist(attempt, self._stopping, "claim")
+
+    def _post(self, call: Callable[[], None]) -> None:
+        """Have the hub thread run ``call``."""
+        self._posted.append(call)
+        self._wake()
+
+    def pump(self) -> None:
+        """Run what was posted; only on the hub thread."""
+        while self._posted:
+            call = self._posted.popleft()
+            try:
+                call()
+            except Exception:
+                log.exception("posted call failed", action="hub.error")
+
+    # A model that does not return -----------------------------------------------------------------------------
+
+    def check_timeouts(self) -> bool:
+        """Settle what has outlived its timeout; whether the device is wedged and the process must end.
+
+        A late item that is alone on the device fails. Of several nobody knows which one hangs: they become suspects,
+        and each runs alone the next time. Items whose own timeout has not passed go back to the queue untouched.
+        """
+        if self._wedged is None:
+            mono = clock.monotonic_s()
+            run = self.runner.current
+            late, mates = overdue(run, now_mono=mono)
+            # From here on the run is the watchdog's, also when it has to try again to settle it.
+            if late and (run is None or not run.take()):
+                return False
+            if not late:
+                run = None
+                late = [member.item for member in self._sequences.overdue(now_mono=mono)]
+            if not late:
+                return False
+            # Parked sequences are lost with the process, whoever is to blame.
+            mates += [m.item for m in list(self._sequences.held.values()) if m.item not in late]
+            self._wedged = run, late, mates
+        run, late, mates = self._wedged
+        now = clock.now()
+        # Of sequences in steps each has its own timeout, and all that are late are known.
+        alone = run is None or len(run.on_device[1]) == 1
+        outcomes = []
+        for item in late:
+            error = AttemptTimeout(
+                f"model {item.model!r} did not return within {item.timeout_s:g} s",
+                fix="raise the job's timeout, or mend the model",
+            )
+            item.error = error
+            outcomes.append(
+                Outcome(id=item.id, attempt=item.attempt, state=JobState.FAILED, error=error_record(error))
+                if run is None
+                else Outcome(
+                    id=item.id,
+                    attempt=item.attempt,
+                    state=JobState.FAILED if alone else JobState.ACCEPTED,
+                    error=error_record(error),
+                    available_at=None if alone else now,
+                    suspicions=0 if alone else 1,
+                    started_at=run.started_at,
+                    batch_size=len(run.live),
+                    batch_reason=run.batch.reason,
+                )
+            )
+        outcomes += [Outcome(id=i.id, attempt=i.attempt, state=JobState.ACCEPTED, available_at=now) for i in mates]
+        log.error("model does not return", action="batch.timeout", model=late[0].model, late=len(late))
+        settled = self._store.settle(outcomes, worker=self._worker, now=now)
+        pairs = list(zip(late + mates, outcomes, strict=True))
+        ended = [self._ended(name, pairs) for name in {item.model for item, _ in pairs}]
+        if run is not None:
+            for each in ended:
+                self.charges.spread(each, clock.monotonic_s() - run.started_mono)
+        news = self.announcer.settled(settled, {}, ended)
+        self.announcer.send(news, self.announcer.acks(item for item, _ in pairs if item.request is None))
+        members = [(item, outcome) for item, outcome in pairs if item.request is not None]
+        if members:
+            final = {row.id: row for row in settled}
+            self._canvas.finish([(item, outcome, final.get(item.id)) for item, outcome in members])
+            self.pump()
+        self._wire.flush()
+        return True
+
+    def _ended(self, model: str, pairs: Sequence[tuple[Item, Outcome]]) -> Run:
+        """What was settled of one model, as the announcer tells it."""
+        live = [item for item, _ in pairs if item.model == model]
+        return Run(Batch(self._classes[model], live, "timeout"), live=live)
+
+
+class _Stopped(Exception):
+    """The worker stops while the database is away."""

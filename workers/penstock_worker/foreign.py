@@ -1,0 +1,83 @@
+"""What programs without penstock put into their messages, checked before anything depends on it: PURE.
+
+A fault that leaves the message's id readable fails its job as ``invalid_input``, so that its sender hears of it. The
+row then holds the message with what cannot be stored written out (``\\udc80`` for half of a surrogate pair).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from penstock.errors import InvalidInput, safe_text
+from penstock.job import NewJob
+from penstock.lane import MAX_PRIORITY
+from penstock.transport.message import canvas_of
+from penstock_worker.item import Item
+
+#: Longest id of a message that becomes a job's, characters.
+MAX_ID = 255
+
+
+def check_id(id: Any) -> None:
+    """Raise ``InvalidInput`` unless both databases can hold the id."""
+    if not isinstance(id, str) or not 0 < len(id) <= MAX_ID or not id.isprintable():
+        raise InvalidInput(f"the message's id {id!r:.300} cannot be a job's", fix=f"1 to {MAX_ID} printable characters")
+
+
+def priority_of(properties: Mapping[str, Any]) -> int:
+    """The priority that a message asks for; one that is no number is none."""
+    try:
+        return min(max(int(properties.get("priority") or 0), 0), MAX_PRIORITY)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def timeout_of(request: Any) -> float | None:
+    """The hard time limit of a message, seconds; raises ``InvalidInput``."""
+    limits = request.time_limits
+    try:
+        limit = limits[0] if limits else None
+        timeout_s = float(limit) if limit else None
+    except (TypeError, ValueError, LookupError, OverflowError):
+        timeout_s = math.nan
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        raise InvalidInput(f"the time limit {limits!r:.300} is not a time", fix="pass seconds, more than 0")
+    return timeout_s
+
+
+def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any], timeout_s: float | None) -> None:
+    """Give ``item`` the row that its message becomes. Where that cannot keep it as it is, the item fails."""
+    headers = {name: value for name, value in request.message.headers.items() if name not in ("eta", "expires")}
+    try:
+        canvas = canvas_of(headers, request._payload, properties)
+    except Exception as error:
+        if item.error is None:
+            item.error = InvalidInput(f"the message cannot be stored: {safe_text(error)}")
+        canvas = canvas_of(cleansed(headers), cleansed(request._payload), cleansed(properties))
+    if item.error is not None:
+        # It fails at once: nothing is gained by waiting for its time.
+        item.not_before = None
+    item.row = NewJob(
+        id=item.id,
+        model=item.model,
+        version=version,
+        input=item.input if item.input is not None else "null",
+        lane=item.lane,
+        accepted_at=item.claimed_at,
+        available_at=item.not_before or item.claimed_at,
+        priority=priority_of(properties),
+        deadline_at=item.deadline_at,
+        timeout_s=timeout_s,
+        canvas=canvas,
+    )
+
+
+def cleansed(value: Any) -> Any:
+    """The value with every text valid, and what is no JSON as text."""
+    if isinstance(value, Mapping):
+        return {safe_text(name): cleansed(each) for name, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [cleansed(each) for each in value]
+    return value if value is None or isinstance(value, bool | int | float) else safe_text(value)

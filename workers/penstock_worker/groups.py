@@ -1,0 +1,110 @@
+"""Groups: the sequences of a step-wise model that step together, and the calls into the model.
+
+Only the device thread touches them. A group raises what its model raises; ``iteration`` decides what comes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from penstock.errors import WrongResultCount
+from penstock.lane import Lane
+from penstock.stepwise import StepModel
+from penstock_worker.item import Item
+
+log = structlog.get_logger(__name__)
+
+
+class BadAnswer(WrongResultCount):
+    """``step`` answered for a sequence that does not run, or not with a mapping: the model's fault, whatever the
+    items."""
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One sequence: an item that has begun."""
+
+    item: Item
+    #: Why it was admitted when it was: ``begin`` or ``join``.
+    reason: str
+    #: The start of this attempt, Unix and monotonic seconds.
+    started_at: float
+    started_mono: float
+    #: Its place in the group, as the model counts.
+    index: int = -1
+    #: Pieces of partial output so far, in this attempt.
+    progress: int = 0
+    #: Device seconds of its group since it began.
+    compute_s: float = 0.0
+    #: Most sequences that it stepped with, itself included.
+    mates: int = 1
+    #: Set by the watch: SQL says that it is cancelled, or not ours any more.
+    recalled: bool = False
+
+
+class Group:
+    """One state of the model and who is in it."""
+
+    def __init__(self, id: int, model: StepModel, lane: Lane) -> None:
+        self.id = id
+        self.model = model
+        self.lane = lane
+        self.members: dict[int, Member] = {}
+        #: When it last had the device, monotonic seconds.
+        self.ran_at = 0.0
+        self._state: Any = None
+        self._next = 0
+
+    @property
+    def room(self) -> int:
+        """How many sequences may still join."""
+        return max(0, self.model.batching.max_size - len(self.members)) if self.model.joins() else 0
+
+    def begin(self, members: Sequence[Member]) -> None:
+        """Make the state."""
+        self._state = self.model.begin([member.item.value for member in members])
+        self._add(members)
+
+    def join(self, members: Sequence[Member]) -> None:
+        """Add newcomers to the state."""
+        self.model.join(self._state, [member.item.value for member in members])
+        self._add(members)
+
+    def step(self) -> list[tuple[Member, Any]]:
+        """One step; who was answered for, and what."""
+        answers = self.model.step(self._state)
+        if not isinstance(answers, Mapping):
+            raise BadAnswer(
+                f"step() of model {self.model.name!r} returned {type(answers).__name__}",
+                fix="return a dict: index -> Progress(…), result or exception; empty when there is nothing to tell",
+            )
+        out = []
+        for index, answer in answers.items():
+            member = self.members.get(index)
+            if member is None:
+                raise BadAnswer(
+                    f"step() of model {self.model.name!r} answered for index {index!r}, which does not run",
+                    fix="answer only for sequences that have begun and not ended; indices are never used again",
+                )
+            out.append((member, answer))
+        return out
+
+    def leave(self, member: Member) -> None:
+        """The sequence is over. What ``finish`` raises is logged: its outcome is known."""
+        del self.members[member.index]
+        try:
+            self.model.finish(self._state, member.index)
+        except BaseException as error:
+            log.warning("finish() raised", action="model.finish", model=self.model.name, exc_info=error)
+
+    def _add(self, members: Sequence[Member]) -> None:
+        for member in members:
+            member.index = self._next
+            self.members[member.index] = member
+            self._next += 1
+        for member in self.members.values():
+            member.mates = max(member.mates, len(self.members))

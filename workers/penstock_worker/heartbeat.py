@@ -1,0 +1,109 @@
+"""Keeps this worker's lease in SQL, and tells its supervisor that the process is alive.
+
+A thread of its own, so that neither a slow database nor a long batch makes a live worker look dead. It needs the
+interpreter lock: a model that holds the lock for longer than the lease is dead to the others, rightly, since the
+worker can then not even acknowledge.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from penstock import clock
+from penstock.errors import StoreUnavailable
+from penstock.settings import LeaseSettings
+from penstock.store import Store
+
+log = structlog.get_logger(__name__)
+
+#: The supervisor passes the write end of its pipe in this variable.
+PULSE_FD = "_PENSTOCK_PULSE_FD"
+
+
+class Heartbeat:
+    """``start`` registers the worker; ``stop`` removes it, which frees its lease at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        worker: str,
+        name: str,
+        pool: str,
+        info: dict[str, Any],
+        lease: LeaseSettings,
+        also: Sequence[Callable[[], object]] = (),
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._name = name
+        self._pool = pool
+        self._info = info
+        self._lease = lease
+        #: Done at each beat: what was kept while the broker was away is sent again, what was learned is stored.
+        self._also = also
+        self._stopping = threading.Event()
+        self._away = False
+        self._thread = threading.Thread(target=self._loop, name="penstock-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Register and begin to beat. Raises ``StoreUnavailable``."""
+        self._register()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and unregister."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+        try:
+            self._store.unregister_worker(self._worker)
+        except StoreUnavailable as error:
+            log.warning("could not unregister", action="worker.unregister", error=error.message)
+
+    def _register(self) -> None:
+        now = clock.now()
+        self._store.register_worker(
+            self._worker,
+            name=self._name,
+            pool=self._pool,
+            lease_until=now + self._lease.ttl_s,
+            now=now,
+            info=self._info,
+        )
+
+    def _loop(self) -> None:
+        while True:
+            _pulse()
+            self._beat()
+            for call in self._also:
+                call()
+            if self._stopping.wait(self._lease.every_s):
+                return
+
+    def _beat(self) -> None:
+        now = clock.now()
+        try:
+            if not self._store.heartbeat(self._worker, lease_until=now + self._lease.ttl_s, now=now):
+                log.warning("lease was lost; registering again", action="worker.lease_lost", worker=self._worker)
+                self._register()
+        except StoreUnavailable as error:
+            if not self._away:
+                log.warning("database is away", action="heartbeat.wait", error=error.message)
+            self._away = True
+        else:
+            self._away = False
+
+
+def _pulse() -> None:
+    fd = os.environ.get(PULSE_FD)
+    if fd:
+        # An error means that the supervisor is gone, or that its pipe is full: it has seen enough.
+        with suppress(OSError):
+            os.write(int(fd), b".")

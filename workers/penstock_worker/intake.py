@@ -1,0 +1,191 @@
+"""From the transport into the batcher: the worker's side of the claim.
+
+The transport asks ``quota`` how much may be claimed, hands plain jobs to ``take``, and lets Celery's strategy bring
+every other message of a model through ``take_request``. Runs on the hub thread; never waits for SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
+from typing import Any
+
+import structlog
+from celery.worker import state as worker_state
+
+from penstock import clock
+from penstock.errors import InvalidInput, safe_text
+from penstock.jsontext import NotJSON, dumps
+from penstock.lane import Lane
+from penstock.model import Model, codec_of, item_from_call
+from penstock.transport.keys import step_of
+from penstock.transport.message import Envelope
+from penstock_worker import foreign
+from penstock_worker.announcer import Announcer
+from penstock_worker.batcher import Batcher
+from penstock_worker.item import INFINITY, Item
+from penstock_worker.loader import NOT_THE_MODELS
+
+log = structlog.get_logger(__name__)
+
+_LANES = frozenset(Lane)
+
+#: An ETA this close is not worth a way through SQL, seconds.
+ETA_NOW_S = 0.05
+
+
+class Intake:
+    """The transport's sink."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        announcer: Announcer,
+        models: Mapping[str, type[Model]],
+        *,
+        default_timeout_s: float,
+        target_s: float = 0.1,
+        charges: Callable[[], Mapping[str, float]] | None = None,
+    ) -> None:
+        self._batcher = batcher
+        self._announcer = announcer
+        self._models = models
+        self._timeout_s = {
+            name: cls.timeout_s if cls.timeout_s is not None else default_timeout_s for name, cls in models.items()
+        }
+        #: The broker hash that holds the current channel's claims; set when a channel is attached.
+        self.source: Callable[[], str] = str
+        self._weighed = {name: cls.batching for name, cls in models.items() if cls.batching.cost or cls.batching.key}
+        self._target_s = target_s
+        #: The transport asks for it at each claim: device seconds that one job of each queue is expected to take.
+        self.charges = charges or dict
+
+    def quota(self) -> Mapping[str, int]:
+        """How many more messages of each queue are wanted, in order of service."""
+        return self._batcher.quota()
+
+    def take(self, queue: str, envelopes: Sequence[Envelope]) -> None:
+        """Plain jobs, claimed."""
+        mono, unix = clock.monotonic_s(), clock.now()
+        source = self.source()
+        items = []
+        strays = []
+        for e in envelopes:
+            if e.model not in self._models or e.lane not in _LANES:
+                strays.append(e.tag)
+                continue
+            item = Item(
+                e.id,
+                e.model,
+                Lane(e.lane),
+                input=e.input,
+                tag=e.tag,
+                source=source,
+                arrived_at=mono,
+                claimed_at=unix,
+                reply_to=e.reply_to,
+            )
+            item.charged = e.charged
+            item.deadline_at = e.deadline_at
+            item.timeout_s = e.timeout_s if e.timeout_s is not None else self._timeout_s[e.model]
+            item.weighed = e.input is not None or e.model not in self._weighed
+            self._weigh(item)
+            _set_due(item, e.priority, None if e.lane != Lane.INTERACTIVE else (e.at or unix) + self._target_s)
+            items.append(item)
+        # Told of first: once they are in their lines, the device thread may tell of their start.
+        self._announcer.received(items)
+        self._batcher.put(items)
+        if strays:
+            # Somebody sent them to the wrong queue. SQL has the jobs, and the reconciler sends them to the right one.
+            log.warning("messages in a queue of another model", action="intake.stray", queue=queue, count=len(strays))
+            self._announcer.send([], [("HDEL", source, *strays)])
+
+    def lost(self) -> None:
+        """The transport's lease was lost: what waits here is delivered again, here or elsewhere."""
+        for item in self._batcher.pull(lambda _: True):
+            if item.request is not None:
+                worker_state.task_ready(item.request)
+
+    def take_request(self, model: type[Model], message: Any, request: Any) -> None:
+        """A message that Celery delivered: a canvas member, or one of a program without penstock.
+
+        What is wrong with it fails its job. Raises when it cannot even become one.
+        """
+        foreign.check_id(request.id)
+        mono, unix = clock.monotonic_s(), clock.now()
+        queue = message.delivery_info.get("routing_key") or ""
+        lane = Lane.BACKGROUND if queue.endswith(f".{Lane.BACKGROUND}") else Lane.INTERACTIVE
+        item = Item(
+            request.id,
+            model.name,
+            lane,
+            input=None,
+            tag=message.delivery_tag,
+            source="",
+            arrived_at=mono,
+            claimed_at=unix,
+            request=request,
+            foreign="penstock" not in request.request_dict,
+            revoked=request.id in worker_state.revoked,
+        )
+        item.timeout_s = self._timeout_s[model.name]
+        if request.expires is not None:
+            item.deadline_at = _unix(request.expires)
+        if request.eta is not None and _unix(request.eta) > unix + ETA_NOW_S:
+            item.not_before = _unix(request.eta)
+        timeout_s = None
+        try:
+            item.input = dumps(item_from_call(request.args, request.kwargs))
+            timeout_s = foreign.timeout_of(request)
+        except (InvalidInput, NotJSON, TypeError) as error:
+            item.input = item.input or "null"
+            item.error = error if isinstance(error, InvalidInput) else InvalidInput(safe_text(error))
+        if timeout_s is not None:
+            item.timeout_s = timeout_s
+        if item.foreign:
+            foreign.adopt(item, model.version, request, message.properties, timeout_s)
+        self._weigh(item)
+        _set_due(
+            item, foreign.priority_of(message.properties), unix + self._target_s if lane is Lane.INTERACTIVE else None
+        )
+        self._batcher.put([item])
+
+    def weigh_from(self, items: Sequence[Item], inputs: Mapping[str, str]) -> None:
+        """Weigh items whose inputs are too long for a message; by the device thread, before it plans with them."""
+        for item in items:
+            item.input = inputs.get(item.id)
+            self._weigh(item)
+
+    def _weigh(self, item: Item) -> None:
+        """Cost and key of the item, where its model has functions for them. A faulty input fails alone."""
+        batching = self._weighed.get(item.model)
+        if batching is None or item.input is None or item.error is not None:
+            return
+        try:
+            item.value = codec_of(self._models[item.model]).decode(item.input)
+            if batching.cost is not None:
+                item.cost = max(0.0, float(batching.cost(item.value)))
+            if batching.key is not None:
+                item.key = str(batching.key(item.value))
+        except InvalidInput as error:
+            item.error = error
+        except NOT_THE_MODELS:
+            raise
+        except BaseException as error:
+            item.error = InvalidInput(
+                f"the cost or key of this input could not be computed: {type(error).__name__}: {safe_text(error)}"
+            )
+
+
+def _set_due(item: Item, priority: int, target_at: float | None) -> None:
+    """When the item's result is due, and its rank: higher priorities first, then what is due earlier."""
+    due_at = INFINITY if target_at is None else target_at
+    if item.deadline_at is not None:
+        due_at = min(due_at, item.deadline_at)
+    # Deadlines are Unix times, the policy's clock is monotonic: both were read at the claim.
+    item.due_at = item.arrived_at + (due_at - item.claimed_at)
+    item.rank = (-step_of(priority), item.due_at)
+
+
+def _unix(at: Any) -> float:
+    return float((at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp())

@@ -1,0 +1,77 @@
+"""The worker process: ``python -m penstock_worker.main [--pool NAME] [--name NAME] [--model NAME …]``.
+
+``penstock worker`` runs it under a supervisor. Settings come from the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from celery.platforms import SecurityWarning  # type: ignore[attr-defined]
+
+from penstock.errors import ModelLoadFailed, PenstockError
+from penstock.settings import Settings
+from penstock.telemetry.logs import configure_logs
+from penstock_worker.heartbeat import PULSE_FD
+from penstock_worker.supervisor import EXIT_NOT_LOADED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one worker until it is told to stop; the exit status."""
+    parser = argparse.ArgumentParser(prog="penstock_worker")
+    parser.add_argument("--pool", help="serve the models of this pool; default: all")
+    parser.add_argument("--name", help="the worker's name; default: penstock@HOST")
+    parser.add_argument("--model", action="append", default=[], help="serve only this model (repeatable)")
+    options = parser.parse_args(argv)
+    _die_with_parent()
+    try:
+        return run(Settings.load(), pool=options.pool, name=options.name, only=options.model)
+    except PenstockError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_NOT_LOADED if isinstance(error, ModelLoadFailed) else 1
+
+
+def run(settings: Settings, *, pool: str | None = None, name: str | None = None, only: Sequence[str] = ()) -> int:
+    """Serve models in this process until a signal ends it. Raises ``PenstockError`` when it cannot start."""
+    from penstock_worker.app import build
+
+    configure_logs(settings.log_level)
+    # It warns root of pickled messages, which this worker never accepts.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    app: Any = build(settings, pool=pool, only=only)
+    hostname = name if name and "@" in name else f"{name or 'penstock'}@{socket.gethostname()}"
+    worker = app.Worker(
+        hostname=hostname,
+        pool_cls="solo",
+        concurrency=1,
+        loglevel="WARNING",
+        send_events=True,
+        # A fleet that gossips does so n to n; heartbeats in SQL tell the same.
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    worker.start()
+    if app.penstock.failure is not None:
+        raise app.penstock.failure
+    # Celery's status after Ctrl-C is 1, although it stops in the same way as after SIGTERM.
+    return 0 if app.penstock.drained else int(worker.exitcode or 0)
+
+
+def _die_with_parent() -> None:
+    """On Linux, stop cleanly when the supervisor is killed: an orphan would hold the device."""
+    if PULSE_FD in os.environ and sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""One batch as named steps: claim, prepare, predict, conclude. Settling is the settler's.
+
+Runs on the device thread, the only thread that touches the model. SQL decides what may run: a job that was cancelled
+or expired, or whose message was delivered twice, is not in the claim's answer and never reaches the model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import structlog
+
+from penstock import clock
+from penstock.errors import InvalidInput, safe_text
+from penstock.model import Model, codec_of
+from penstock.policy.memory import Call
+from penstock_worker.item import Batch, Item, Run
+from penstock_worker.outcome import Concluder
+from penstock_worker.prediction import Prediction
+
+log = structlog.get_logger(__name__)
+
+
+class Superseded(Exception):
+    """The model returned after all, but too late: the watchdog has settled its batch and ends the process."""
+
+
+class Runner:
+    """Takes a batch through its steps. ``claimer`` and ``on_started`` are the worker's sides of store and broker."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        claim: Callable[[Batch], Run],
+        concluder: Concluder,
+        on_started: Callable[[Run], None],
+    ) -> None:
+        self._models = models
+        self.claim = claim
+        self._concluder = concluder
+        self.announce = on_started
+        #: The run that is on the device now; the watchdog reads it from the hub thread.
+        self.current: Run | None = None
+
+    def run(self, batch: Batch) -> Run:
+        """All steps; never raises for what a model or an input does. ``Superseded`` when the watchdog was first."""
+        run = self.claim(batch)
+        if run.live:
+            self.prepare(run)
+            self.current = run
+            try:
+                self.announce(run)
+                self.predict(run)
+                if not run.take():
+                    raise Superseded
+            finally:
+                self.current = None
+            self.conclude(run)
+        return run
+
+    def prepare(self, run: Run) -> None:
+        """Decode and validate the inputs; a faulty one fails alone."""
+        codec = codec_of(run.batch.model)
+        for item in run.live:
+            if item.value is None and item.error is None:
+                try:
+                    item.value = codec.decode(item.input if item.input is not None else b"null")
+                except InvalidInput as error:
+                    item.error = error
+                except BaseException as error:  # the item type's own validators
+                    item.error = InvalidInput(f"this input could not be validated: {safe_text(error)}")
+        run.started_at, run.started_mono = clock.now(), clock.monotonic_s()
+
+    def predict(self, run: Run) -> None:
+        """Results or exceptions, one per live item."""
+        good = [item for item in run.live if item.error is None]
+        results = iter(self._predict(run, good) if good else ())
+        run.results = [next(results) if item.error is None else item.error for item in run.live]
+        run.ended_mono = clock.monotonic_s()
+        run.compute_s = run.ended_mono - run.started_mono
+
+    def _predict(self, run: Run, good: list[Item]) -> list[Any]:
+        def on_call(part: range) -> None:
+            # A batch that is bisected takes longer than one call; each call has the items' own timeouts.
+            run.call = clock.monotonic_s(), good[part.start : part.stop]
+
+        prediction = Prediction(self._models[run.batch.model.name], [item.value for item in good], on_call=on_call)
+        results = prediction.run()
+        run.calls = [
+            Call(len(part), sum(item.cost for item in good[part.start : part.stop]), oom)
+            for part, oom in prediction.sizes()
+        ]
+        return results
+
+    def conclude(self, run: Run) -> None:
+        """Turn results into outcomes: succeeded, failed, or to be tried again."""
+        run.outcomes = self._concluder.conclude(run, now=clock.now())
+
+
+def overdue(run: Run | None, *, now_mono: float) -> tuple[list[Item], list[Item]]:
+    """Split a running batch into the items of the current call that have outlived their timeout, and the others."""
+    if run is None:
+        return [], []
+    since_mono, called = run.on_device
+    elapsed_s = now_mono - since_mono
+    late = [item for item in called if item.timeout_s is not None and elapsed_s > item.timeout_s]
+    return late, [item for item in run.live if item not in late]
+
+
+#: Exit status of a worker that ended itself because its model did not return.
+EXIT_WEDGED = 75
+
+
+#: Exit status after a defect of ours (sysexits.h: EX_SOFTWARE): the lease ends, and the jobs are rescued.
+EXIT_DEFECTIVE = 70
+
+
+def exit_defective() -> NoReturn:
+    """End this process at once, as a crash would."""
+    os._exit(EXIT_DEFECTIVE)
+
+
+def exit_wedged() -> NoReturn:
+    """End this process at once: a thread that never returns cannot be stopped in any other way."""
+    os._exit(EXIT_WEDGED)

@@ -1,0 +1,182 @@
+"""One worker's life: load, register, run, drain, leave. What the bootsteps call."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from penstock import clock
+from penstock.errors import PenstockError, SchemaOutdated, StoreUnavailable
+from penstock.model import Model, bytes_of
+from penstock.policy.latency import LatencyBook
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock.transport.url import connect, parse
+from penstock_worker.announcer import Announcer
+from penstock_worker.celeryevents import CeleryEvents
+from penstock_worker.device import choose_device, kind_of
+from penstock_worker.engine import Engine
+from penstock_worker.heartbeat import Heartbeat
+from penstock_worker.item import Item
+from penstock_worker.latency import LatencyMemory
+from penstock_worker.loader import announce, load_models
+from penstock_worker.residency import Residency
+from penstock_worker.wire import Wire
+
+log = structlog.get_logger(__name__)
+
+#: How long a starting worker waits for a database that does not answer, seconds.
+STORE_PATIENCE_S = 5.0
+
+
+#: How long a process that ends itself waits for the database to take the outcomes at hand, seconds.
+ABANDON_S = 5.0
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a worker process is to serve; the Celery app carries it as ``app.penstock``."""
+
+    settings: Settings
+    models: Mapping[str, type[Model]]
+    pool: str
+    #: Why the worker could not start; ``main`` prints it.
+    failure: PenstockError | None = None
+    #: Whether it has stopped cleanly: everything ended or was given back.
+    drained: bool = False
+
+
+class Serving:
+    """Everything of ours in one worker process."""
+
+    def __init__(self, app: Any, plan: Plan) -> None:
+        self._app = app
+        self._plan = plan
+        self._settings = settings = plan.settings
+        self._classes = plan.models
+        self._store = Store.open(settings.database)
+        self._wire = Wire(settings.broker)
+        self._channel: Any = None
+        self._heartbeat: Heartbeat | None = None
+        self._memory: LatencyMemory | None = None
+        self._residency: Residency | None = None
+        self.engine: Engine
+
+    def start(self, *, hostname: str, wake: Callable[[], None]) -> None:
+        """Load the models, then tell the others. Raises ``ModelLoadFailed`` or ``StoreUnavailable``."""
+        settings = self._settings
+        self._wait_for_store()
+        device = choose_device(settings.worker.device)
+        latency = LatencyBook()
+        versions = {name: cls.version for name, cls in self._classes.items()}
+        memory = LatencyMemory(self._store, latency, versions, kind_of(device))
+        memory.recall()
+        self._memory = memory
+        # A new name per process: a lease is never taken over by the next process of the same host.
+        worker = f"{hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        events = CeleryEvents(
+            hostname=hostname,
+            db=parse(settings.broker).db,
+            tick=self._app.clock.forward,
+            exchange=self._app.conf.event_exchange,
+        )
+        memory_text = settings.worker.memory
+        if memory_text is None:
+            loaded = load_models(self._classes.values(), device, latency)
+        else:
+            self._residency = Residency(
+                self._classes,
+                budget=bytes_of(memory_text, f"worker.memory is {memory_text!r}"),
+                device=device,
+                latency=latency,
+                namespace=settings.namespace,
+                worker=worker,
+                client=connect(settings.broker),
+            )
+            self._residency.load_first()
+            loaded = self._residency.models
+        announcer = Announcer(self._wire, namespace=settings.namespace, worker=worker, events=events)
+        self.engine = Engine(
+            settings,
+            self._app,
+            self._store,
+            loaded,
+            classes=self._classes,
+            worker=worker,
+            announcer=announcer,
+            wire=self._wire,
+            wake=wake,
+            latency=latency,
+        )
+        self._heartbeat = Heartbeat(
+            self._store,
+            worker=worker,
+            name=hostname,
+            pool=self._plan.pool,
+            info={"models": announce(self._classes), "device": device, "pid": os.getpid()},
+            lease=settings.lease,
+            also=(self._wire.flush, memory.keep),
+        )
+        self._heartbeat.start()
+        self.engine.start()
+        if self._residency is not None:
+            self._residency.start(self.engine.batcher)
+        log.info("worker ready", action="worker.ready", worker=worker, device=device, models=list(loaded))
+
+    def _wait_for_store(self) -> None:
+        """A database that is only busy is waited for: a worker that ends at its start is not started again."""
+        until = clock.monotonic_s() + STORE_PATIENCE_S
+        while True:
+            try:
+                return self._store.check()
+            except SchemaOutdated:
+                raise
+            except StoreUnavailable:
+                if clock.monotonic_s() > until:
+                    raise
+            time.sleep(0.1)
+
+    def attach(self, channel: Any) -> None:
+        """Have the transport feed the engine from now on."""
+        self._channel = channel
+        self.engine.intake.source = lambda: channel.unacked_name
+        channel.set_sink(self.engine.intake)
+
+    def stop(self) -> None:
+        """Drain: idempotent, bounded by ``worker.drain_s``."""
+        heartbeat, self._heartbeat = self._heartbeat, None
+        if heartbeat is None:
+            return
+        self._give_back(self.engine.close_intake())
+        if self._residency is not None:
+            self._residency.stop()
+        self._plan.drained = self.engine.drain(self._settings.worker.drain_s)
+        if not self._plan.drained:
+            log.warning("not everything ended in time; its leases will run out", action="worker.drain_timeout")
+        heartbeat.stop()
+        if self._memory is not None:
+            self._memory.keep()
+        self._wire.close()
+        self._store.close()
+
+    def abandon(self) -> None:
+        """Before the process is ended by force: what has not started goes back, and the lease ends now."""
+        self._give_back(self.engine.close_intake())
+        self.engine.settle_pending(ABANDON_S)
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+
+    def _give_back(self, items: list[Item]) -> None:
+        if not items or self._channel is None:
+            return
+        try:
+            self._channel.give_back([item.tag for item in items])
+        except Exception as error:
+            # Redis is away: the lease runs out and the messages are restored.
+            log.warning("could not give back", action="worker.give_back", count=len(items), error=str(error))

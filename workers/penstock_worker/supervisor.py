@@ -1,0 +1,135 @@
+"""Keeps one worker process running: starts it, restarts it when it dies, and passes signals on.
+
+A model that never returns can only be stopped with its process, and a crash in native code takes the process along;
+both must not need a person. The child tells through a pipe that it is alive; one that is silent for two leases
+(stuck in native code, holding the interpreter lock) is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import structlog
+
+from penstock.clock import monotonic_s
+from penstock.settings import Settings
+from penstock_worker.heartbeat import PULSE_FD
+from penstock_worker.runner import EXIT_WEDGED
+
+log = structlog.get_logger(__name__)
+
+#: The child's exit status when a model did not come up (sysexits.h: EX_CONFIG).
+EXIT_NOT_LOADED = 78
+#: First and longest wait before a restart; it starts over after a child that lived for a minute, seconds.
+BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.5, 30.0
+HEALTHY_AFTER_S = 60.0
+#: A child that is told to stop is killed so long after it should have drained, seconds.
+STOP_MARGIN_S = 5.0
+
+
+def run(settings: Settings, argv: Sequence[str] = ()) -> int:
+    """Supervise ``python -m penstock_worker.main *argv`` until it ends by itself or a signal ends both.
+
+    Returns the exit status for this process: the child's own when it never came up, 0 after a clean stop.
+    """
+    return Supervisor(settings, argv).run()
+
+
+class Supervisor:
+    """One child at a time."""
+
+    def __init__(self, settings: Settings, argv: Sequence[str] = ()) -> None:
+        self._silence_s = 2 * settings.lease.ttl_s
+        self._stop_s = settings.worker.drain_s + STOP_MARGIN_S
+        self._stop_by: float | None = None
+        self._environ = {**os.environ, **settings.environ()}
+        self._command = [sys.executable, "-m", "penstock_worker.main", *argv]
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_w, False)
+
+    def run(self) -> int:
+        """See the module's docstring. Only on the main thread, since it handles signals."""
+        # The interpreter writes to the pipe itself: a handler in Python runs only when this thread runs, so a signal
+        # that comes just before it blocks would not be seen until something else wakes it.
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        wait_s, ever_alive = BACKOFF_FIRST_S, False
+        while True:
+            started = monotonic_s()
+            status, alive = self._once()
+            ever_alive = ever_alive or alive
+            lived_s = monotonic_s() - started
+            if self._stopping or status == 0:
+                return 0 if self._stopping and status in (0, -signal.SIGTERM, -signal.SIGINT) else status
+            if not ever_alive:
+                # It never worked: a restart would only repeat the error that is on the screen.
+                return status if status > 0 else 1
+            if lived_s > HEALTHY_AFTER_S or status == EXIT_WEDGED:
+                wait_s = BACKOFF_FIRST_S
+            log.warning(
+                "worker died", action="supervisor.restart", status=status, lived_s=round(lived_s, 1), wait_s=wait_s
+            )
+            if self._sleep(wait_s):
+                return 0
+            wait_s = min(wait_s * 2, BACKOFF_LONGEST_S)
+
+    def _once(self) -> tuple[int, bool]:
+        """One child from start to end: its status, and whether it ever was ready."""
+        pulse_r, pulse_w = os.pipe()
+        os.set_blocking(pulse_w, False)
+        try:
+            self._child = subprocess.Popen(
+                self._command, env={**self._environ, PULSE_FD: str(pulse_w)}, pass_fds=(pulse_w,)
+            )
+        finally:
+            os.close(pulse_w)
+        if self._stopping:  # the signal came while the child was being started
+            self._child.terminate()
+        alive = False
+        try:
+            while True:
+                # The pipe reads as closed when the child has ended, whatever ended it.
+                readable, _, _ = select.select([pulse_r, self._wake_r], [], [], self._patience_s())
+                if self._wake_r in readable:
+                    os.read(self._wake_r, 4096)  # a signal: its handler has run
+                elif pulse_r in readable:
+                    if not os.read(pulse_r, 4096):
+                        break
+                    alive = True
+                elif self._child.poll() is not None:
+                    break  # something it had started still holds the pipe
+                elif self._stop_by is not None:
+                    if self._patience_s() == 0:
+                        log.error("worker does not stop; killing it", action="supervisor.kill", pid=self._child.pid)
+                        self._child.kill()
+                elif alive:
+                    log.error("worker is silent; killing it", action="supervisor.kill", pid=self._child.pid)
+                    self._child.kill()
+        finally:
+            os.close(pulse_r)
+        return self._child.wait(), alive
+
+    def _patience_s(self) -> float:
+        """How long the child may go on without a sign."""
+        return self._silence_s if self._stop_by is None else max(0.0, self._stop_by - monotonic_s())
+
+    def _sleep(self, seconds: float) -> bool:
+        """Wait; ``True`` when a signal asked to stop."""
+        select.select([self._wake_r], [], [], seconds)
+        return self._stopping
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+        # A child that is still loading a model, or stuck in native code, does not hear the signal below.
+        self._stop_by = self._stop_by or monotonic_s() + self._stop_s
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(signal.SIGTERM)
