@@ -16,6 +16,7 @@ from penstock_cli.inputs import read_input
 from penstock_cli.jobopts import as_keywords, job_options
 from penstock_cli.jobview import job_dict
 from penstock_cli.params import Duration, complete_model
+from penstock_cli.services import unbroken
 from penstock_cli.serving import warn_if_unserved
 
 
@@ -39,17 +40,20 @@ def command(app: App, model: str, input: str, raw: bool, timeout: float | None, 
     value = read_input(input, raw=raw)
     preflight.check(app)
     preflight.look(app, model)
-    job = app.client.enqueue(model, value, **as_keywords(options))
+    job = None
     try:
+        with unbroken():  # else a job could run of which nobody was told
+            job = app.client.enqueue(model, value, **as_keywords(options))
         warn_if_unserved(app, model)
         output = job.result(timeout=timeout)
     except JobUnsuccessful:
-        if not app.out.json:
+        if job is None or not app.out.json:
             raise
         app.out.data(job_dict(job.refresh()))
         return FAILED
     except (KeyboardInterrupt, ResultTimeout):
-        app.out.say(f"job {job.id} goes on; its result: penstock job wait {job.id}")
+        if job is not None:
+            app.out.say(f"job {job.id} goes on; its result: penstock job wait {job.id}")
         raise
     if app.out.json:
         app.out.data(job_dict(job.refresh()))

@@ -1,4 +1,4 @@
-"""What the long-running commands share: an end by signal that is not an error."""
+"""What commands share that signals may end: an end that is not an error, and steps that are not cut in half."""
 
 from __future__ import annotations
 
@@ -63,6 +63,29 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.arrived = True
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block, as ``KeyboardInterrupt``; a second one at once. Main thread only.
+
+    For a short step of which half would be worse than none, such as a submission whose id is not known yet.
+    """
+    arrived = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal arrived
+        if arrived:
+            raise KeyboardInterrupt
+        arrived = True
+
+    old = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from penstock_cli.context import App
 from penstock_cli.inputs import read_input
 from penstock_cli.jobopts import as_keywords, job_options
 from penstock_cli.params import complete_model
+from penstock_cli.services import unbroken
 
 
 @verb()
@@ -35,12 +36,13 @@ def command(app: App, model: str, input: str, raw: bool, **options: Any) -> None
     value = read_input(input, raw=raw)
     preflight.check(app, broker=False)
     preflight.look(app, model)
-    job = app.client.enqueue(model, value, **as_keywords(options))
-    if app.out.json:
-        app.out.data({"id": job.id, "model": model, "status": str(job.status)})
-    else:
-        app.out.line(job.id)
-    app.out.flush()
+    with unbroken():  # else a job could be stored whose id was not printed
+        job = app.client.enqueue(model, value, **as_keywords(options))
+        if app.out.json:
+            app.out.data({"id": job.id, "model": model, "status": str(job.status)})
+        else:
+            app.out.line(job.id)
+        app.out.flush()
     if not preflight.broker_answers(app):
         app.out.warn("the broker does not answer; the job is safe in the database and runs when it is back")
     app.out.say(f"its result: penstock job wait {job.id}")

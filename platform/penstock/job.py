@@ -108,7 +108,9 @@ class NewJob:
 class Ledger:
     """Where one job's time went. ``*_at`` are Unix seconds, ``*_s`` durations in seconds; ``None`` = not yet.
 
-    ``claimed_at`` is when a worker took the message from the broker, ``started_at`` when its batch began.
+    ``queued_at`` is when its message was at the broker; of a job that was claimed before its publisher had recorded
+    that, since when it could run. ``claimed_at`` is when a worker took the message from the broker, ``started_at`` when
+    its batch began.
     """
 
     accepted_at: float

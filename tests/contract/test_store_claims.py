@@ -34,6 +34,16 @@ def test_a_claim_takes_accepted_and_queued_jobs(store: Store) -> None:
     )
 
 
+@pytest.mark.parametrize("timed", [False, True])
+def test_a_job_claimed_before_its_mark_has_been_queued_since_it_could_run(store: Store, timed: bool) -> None:
+    first, second = add(store, 2)
+    available_at = store.get(first).available_at
+    at = {first: T0 + 1, second: T0 + 2} if timed else T0 + 1
+    assert set(store.claim([first, second], worker=W, now=T0 + 2, claimed_at=at).claimed) == {first, second}
+    assert store.mark_queued([first, second], now=T0 + 3) == 0, "the mark comes too late"
+    assert [store.get(id).ledger.queued_at for id in (first, second)] == [available_at] * 2
+
+
 def test_claim_times_may_differ_per_job(store: Store) -> None:
     ids = add(store, 3)
     times = {ids[0]: T0 + 0.25, ids[1]: T0 + 0.75}

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from penstock_cli.services import Signals, Stop, interruptible
+from penstock_cli.services import Signals, Stop, interruptible, unbroken
 
 
 def test_a_signal_is_waited_for_and_looked_at() -> None:
@@ -60,3 +60,25 @@ def test_an_interruption_that_gets_lost_comes_again(monkeypatch: pytest.MonkeyPa
             pass  # as in a callback whose exceptions are ignored
         while True:
             signal.pause()
+
+
+def test_a_step_is_not_cut_in_half() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    steps = []
+    with pytest.raises(KeyboardInterrupt), unbroken():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("done all the same")
+    assert steps
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_who_insists_cuts_it_in_half() -> None:
+    with pytest.raises(KeyboardInterrupt), unbroken():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second one takes effect at once")
+
+
+def test_a_step_without_a_signal_just_ends() -> None:
+    with unbroken():
+        pass

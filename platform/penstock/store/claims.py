@@ -27,14 +27,17 @@ _RIPE = """NOT cancel_requested AND (deadline_at IS NULL OR deadline_at > :now)
 # A suspect is claimed by itself or not at all: so it runs alone, and if its worker dies, it was alone.
 _CLAIMABLE = f"{_RIPE} AND (suspicions = 0 OR :alone)"
 
+# Marks are made late: a job that is claimed before its own has been at the broker for about as long as it could run.
 _CLAIM = f"""
-    UPDATE penstock_job SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = :claimed_at
+    UPDATE penstock_job SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = :claimed_at,
+        queued_at = coalesce(queued_at, available_at)
     WHERE penstock_job.id {{in ids}} AND {_CLAIMABLE}
     RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms"""  # noqa: S608 - constants only
 # The same with a time for each job.
 _CLAIM_TIMED = f"""
     UPDATE penstock_job
-    SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = {{1 float}}
+    SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = {{1 float}},
+        queued_at = coalesce(queued_at, available_at)
     FROM {{each rows}} WHERE penstock_job.id = {{0 text}} AND {_CLAIMABLE}
     RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms"""  # noqa: S608 - constants only
 
