@@ -58,7 +58,11 @@ class Batcher:
         self.latency = latency or LatencyBook()
         #: From the end of a batch to the news of it, seconds, smoothed.
         self.after_s = 0.0
-        self._changed = threading.Condition()
+        #: From the choice of a batch to its start where it was not claimed ahead, seconds, smoothed.
+        self.claim_s = 0.0
+        lock = threading.RLock()
+        #: The device thread waits for the first, the stager for the second.
+        self._changed, self._stage_changed = threading.Condition(lock), threading.Condition(lock)
         self._closed = False
         #: Their lines are not for the batching policy: see ``iteration``.
         self._steps = frozenset(name for name, cls in models.items() if issubclass(cls, StepModel))
@@ -82,6 +86,13 @@ class Batcher:
         #: Whether a batch runs, and whether something was claimed for the one behind it.
         self._running = self._fed = False
         self._running_model = ""
+        #: Whether batches are claimed ahead at all (``stager``), and behind the one that runs.
+        self.staging = self._may_stage = False
+        #: The batch that is being claimed ahead, then that one with its claim.
+        self._claiming: Batch | None = None
+        self._staged: Batch | None = None
+        #: Whether the hub was told that it is time to claim behind the running batch.
+        self._called = False
         #: The models that are loaded; ``None``: all, for good.
         self._resident: frozenset[str] | None = None
         self._served = dict.fromkeys(models, 0)
@@ -101,7 +112,7 @@ class Batcher:
         if self._closed:
             return {queue: 0 for lane in LANES for queue, _, _ in self._quotas[lane]}
         # One claim per batch, as late as can be: one per message would cost more than the messages.
-        busy_s = float("inf") if self._running and self._fed else self.busy_s()
+        busy_s = float("inf") if self._running and self._fed else self.busy_s() + self._staged_s()
         before_s = 0.0
         quotas, withheld = {}, False
         for lane in LANES:
@@ -136,6 +147,13 @@ class Batcher:
         wait_s = self.busy_s() - self._lead_s
         return wait_s if wait_s > 0 else None
 
+    def _staged_s(self) -> float:
+        batch = self._staged or self._claiming
+        return 0.0 if batch is None else self._duration(batch)
+
+    def _duration(self, batch: Batch) -> float:
+        return self.latency.line(batch.model.name, batch.key).predict(sum(item.cost for item in batch.items))
+
     def _ahead(self, model: str, lane: Lane) -> tuple[float, float]:
         """For how long what waits here will keep the device: all of it, and the full batches in it; seconds."""
         waiting = self._waiting[model, lane]
@@ -162,7 +180,10 @@ class Batcher:
                 if item.lane is Lane.INTERACTIVE:
                     self._interactive_at = item.arrived_at
             # What an earlier wait brings while the batch has just begun is not yet the claim for the next one.
-            self._fed = self._fed or (self._running and self.busy_s() <= self._lead_s)
+            if self._running and self.busy_s() <= self._lead_s:
+                self._fed = True
+                if self._may_stage:
+                    self._stage_changed.notify()
             self._changed.notify()
 
     def _add(self, item: Item, lane: str) -> None:
@@ -196,7 +217,12 @@ class Batcher:
 
     def uses(self, name: str) -> bool:
         """Whether items of this model wait here or run."""
-        return any(self._waiting[name, lane] for lane in LANES) or (self._running and self._running_model == name)
+        ahead = self._staged or self._claiming
+        return (
+            any(self._waiting[name, lane] for lane in LANES)
+            or (self._running and self._running_model == name)
+            or (ahead is not None and ahead.model.name == name)
+        )
 
     def served(self) -> Mapping[str, int]:
         """How many items of each model were released, ever."""
@@ -214,21 +240,35 @@ class Batcher:
     # Out ------------------------------------------------------------------------------------------------------
 
     def take(self, *, wait: bool = True) -> Batch | None:
-        """The next batch; blocks until there is one. ``None`` when closed, or without ``wait`` when there is none."""
+        """The next batch; blocks until there is one. ``None`` when closed, or without ``wait`` when there is none.
+
+        One that was claimed ahead still comes when closed: its jobs are running, as far as anybody knows.
+        """
         with self._changed:
             self._busy_until = 0.0
-            self._running = self._fed = False
-            while not self._closed:
-                if self._unweighed:
+            self._running = self._fed = self._may_stage = False
+            while True:
+                if self._claiming is not None:
+                    self._changed.wait()
+                    continue
+                staged = self._staged
+                if staged is not None and (self._closed or _urgent(staged)):
+                    return self._start(staged)
+                if self._closed:
+                    return None
+                if self._unweighed and staged is None:
                     self._weigh_new()
                     continue
                 now = self._clock()
-                decision = self._policy.decide(self._snapshot(now))
-                if isinstance(decision, Release):
-                    return self._release(decision, now)
+                decision = self._policy.decide(self._snapshot(now, self.claim_s))
                 if isinstance(decision, Demote):
                     self._demote(decision)
                     continue
+                interactive = isinstance(decision, Release) and Lane.INTERACTIVE in decision.take
+                if staged is not None and not interactive:
+                    return self._start(staged)
+                if isinstance(decision, Release):
+                    return self._start(self._cut(decision))
                 if not wait:
                     return None
                 if self._withheld:
@@ -236,13 +276,93 @@ class Batcher:
                     self._withheld = False
                     self._hungry()
                 self._changed.wait(self._timeout(decision, now))
-        return None
+
+    def _start(self, batch: Batch) -> Batch:
+        """The device begins with it."""
+        now = self._clock()
+        ahead = batch is self._staged
+        if ahead:
+            self._staged = None
+        self._running, self._running_model = True, batch.model.name
+        self._called = False
+        predicted_s = self._duration(batch)
+        self._busy_until = now + predicted_s + (0.0 if ahead else self.claim_s)
+        # Nothing may be claimed beside a suspect: if its worker dies, it was alone. Behind a batch that is over by the
+        # time of the claim there is nothing to gain.
+        self._may_stage = self.staging and predicted_s > self._lead_s and not batch.items[0].suspect
+        if self._may_stage and self._staged is None:
+            self._stage_changed.notify()
+        batch.taken_mono = now
+        return batch
 
     def finished(self) -> None:
         """The batch that was taken has ended, for who does not take the next one at once."""
         with self._changed:
             self._busy_until = 0.0
-            self._running = self._fed = False
+            self._running = self._fed = self._may_stage = False
+
+    # For the claim ahead (see ``stager``) ---------------------------------------------------------------------
+
+    def ahead(self) -> Batch | None:
+        """Blocks until it is time to claim the batch behind the one that runs; that batch. ``None`` when closed.
+
+        Whoever calls it must answer with ``staged``: until then the device thread waits for it.
+        """
+        with self._stage_changed:
+            while not self._closed:
+                self._stage_changed.wait(self._ahead_in_s())
+                if self._closed or not self._may_stage or self._staged is not None:
+                    continue
+                left_s = self._busy_until - self._clock()
+                if left_s <= self._lead_s and not self._called:
+                    # First what is at the broker: it comes through ``put``.
+                    self._called = True
+                    self._hungry()
+                if left_s <= self._lead_s and (self._fed or left_s <= self._lead_s / 2):
+                    self._claiming = self._choose_ahead()
+                    if self._claiming is not None:
+                        return self._claiming
+        return None
+
+    def _ahead_in_s(self) -> float | None:
+        """Until when the stager has nothing to do, unless it is told; seconds."""
+        if not self._may_stage or self._staged is not None:
+            return None
+        left_s = self._busy_until - self._clock()
+        if not self._called:
+            return max(0.0, left_s - self._lead_s)
+        if left_s > self._lead_s / 2 and not self._fed:
+            return left_s - self._lead_s / 2
+        # It has looked and found nothing; what comes now tells it.
+        return None
+
+    def _choose_ahead(self) -> Batch | None:
+        """What the policy would release when the running batch has ended."""
+        while True:
+            decision = self._policy.decide(self._snapshot(max(self._clock(), self._busy_until), 0.0))
+            if isinstance(decision, Demote):
+                self._demote(decision)
+                continue
+            if not isinstance(decision, Release):
+                return None
+            batch = self._cut(decision)
+            if batch.items[0].suspect:
+                self._may_stage = False
+                self._uncut(batch)
+                return None
+            return batch
+
+    def staged(self, batch: Batch | None) -> None:
+        """The claim that ``ahead`` asked for was made; ``None``: it was given up, and its items are lost here."""
+        with self._changed:
+            self._claiming, self._staged = None, batch
+            self._changed.notify_all()
+
+    def seize(self) -> list[Item]:
+        """Take the items that were claimed ahead away from the device thread: it does not return."""
+        with self._changed:
+            staged, self._staged = self._staged, None
+            return [] if staged is None or staged.claimed is None else list(staged.claimed.live)
 
     # For step-wise models (see ``iteration``) -----------------------------------------------------------------
 
@@ -306,7 +426,7 @@ class Batcher:
                 self._add(item, item.lane)
         self._unweighed = [item for item in self._unweighed if not item.weighed]
 
-    def _snapshot(self, now: float) -> Snapshot:
+    def _snapshot(self, now: float, claim_s: float) -> Snapshot:
         seen_at = self._interactive_at
         return Snapshot(
             now,
@@ -315,7 +435,7 @@ class Batcher:
             latency=self.latency,
             target_s=self._target_s,
             quiet_s=None if seen_at is None else now - seen_at,
-            after_s=self.after_s,
+            after_s=claim_s + self.after_s,
             background_owed=self._share.owed(),
         )
 
@@ -328,7 +448,8 @@ class Batcher:
         item.late = True
         self._add(item, LATE)
 
-    def _release(self, release: Release, now: float) -> Batch:
+    def _cut(self, release: Release) -> Batch:
+        """The released items, out of their lines."""
         items: list[Item] = []
         for lane, count in release.take.items():
             line = self._lines[release.model, lane, release.key]
@@ -340,16 +461,19 @@ class Batcher:
         del items[count:]
         if release.key:
             self._forget_empty(release.model, release.key)
-        cost = 0.0
         for item in items:
             self._waiting[item.model, item.lane] -= 1
             self._cost[item.model, item.lane] -= item.cost
-            cost += item.cost
-        self._running, self._running_model = True, release.model
         self._served[release.model] += len(items)
-        self._busy_until = now + self.latency.line(release.model, release.key).predict(cost)
         reason = "suspect" if items[0].suspect else release.reason
-        return Batch(self._models[release.model], items, reason, key=release.key, taken_mono=now)
+        return Batch(self._models[release.model], items, reason, key=release.key)
+
+    def _uncut(self, batch: Batch) -> None:
+        self._served[batch.model.name] -= len(batch.items)
+        for item in batch.items:
+            self._waiting[item.model, item.lane] += 1
+            self._cost[item.model, item.lane] += item.cost
+        self._return(batch.items)
 
     def put_back(self, items: Sequence[Item]) -> None:
         """Put items that could not be claimed back to the head of their lines; nothing once closed.
@@ -400,6 +524,10 @@ class Batcher:
         """So long after its end a batch was settled and announced."""
         self.after_s += 0.1 * (seconds - self.after_s)
 
+    def claimed_after(self, seconds: float) -> None:
+        """So long after its choice a batch started that was not claimed ahead."""
+        self.claim_s += 0.1 * (seconds - self.claim_s)
+
     def pull(self, matching: Callable[[Item], bool]) -> list[Item]:
         """Take the matching items out of their lines (a revoked or cancelled job must not run)."""
         with self._changed:
@@ -419,8 +547,8 @@ class Batcher:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not any(self._waiting.values())
+        """Whether nothing waits, nor was claimed ahead."""
+        return self._staged is None and self._claiming is None and not any(self._waiting.values())
 
     def __len__(self) -> int:
         return sum(self._waiting.values())
@@ -436,4 +564,9 @@ class Batcher:
             for which in self._waiting:
                 self._waiting[which], self._cost[which] = 0, 0.0
             self._changed.notify_all()
+            self._stage_changed.notify_all()
         return left
+
+
+def _urgent(batch: Batch) -> bool:
+    return any(item.lane is Lane.INTERACTIVE and not item.late for item in batch.items)

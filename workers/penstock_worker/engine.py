@@ -3,6 +3,7 @@
 ::
 
     hub thread      transport -> intake -> batcher            acknowledgements of canvas members
+    stager thread                          batcher -> claim of the next batch, while the device is busy
     device thread                          batcher -> claim -> predict -> settler (nothing else waits)
                                            with step-wise models: iteration -> sequences -> settler
     settler thread                                                        settler (under load)
@@ -46,6 +47,7 @@ from penstock_worker.recall import Recall
 from penstock_worker.runner import Runner, Superseded, overdue
 from penstock_worker.sequences import Sequences
 from penstock_worker.settler import Settler, insist
+from penstock_worker.stager import Stager
 from penstock_worker.stepping import StepWorker
 from penstock_worker.wire import Wire
 
@@ -136,6 +138,7 @@ class Engine:
             concluder=self._concluder,
             on_started=self._started,
         )
+        self._stager = Stager(self.batcher, self.runner.stage, given_up=_Stopped, on_defect=self._on_defect)
         self.ceilings = Ceilings(classes, limit=self.batcher.limit)
         steps = {name: model for name, model in models.items() if isinstance(model, StepModel)}
         self._sequences = Sequences(
@@ -174,6 +177,8 @@ class Engine:
         self.settler.start()
         if self._stepwise:
             self._recall.start()
+        else:
+            self._stager.start()
         self._thread.start()
 
     def close_intake(self) -> list[Item]:
@@ -231,7 +236,7 @@ class Engine:
         wait_s = self.batcher.claim_in_s()
         if wait_s is None:
             self._wake()
-        else:
+        elif not self.batcher.staging:  # the stager looks at the time itself
             self._post(partial(self._claim_later, wait_s))
         try:
             return self._run(batch)
@@ -267,10 +272,11 @@ class Engine:
             return
         cost = sum(item.cost for item in good)
         leftover = sum(item.cost for item in good if item.late or item.lane is not Lane.INTERACTIVE) / (cost or 1.0)
-        busy_s = run.ended_mono - run.batch.taken_mono
+        if run.batch.claimed is None:
+            self.batcher.claimed_after(run.started_mono - run.batch.taken_mono)
         # A batch that was split, or lost members to cancellation, does not tell how long such a batch takes.
         clean = len(good) == len(run.batch.items)
-        self.batcher.learn(run.batch, cost=cost, leftover=leftover, busy_s=busy_s, clean=clean)
+        self.batcher.learn(run.batch, cost=cost, leftover=leftover, busy_s=run.compute_s, clean=clean)
 
     def _run(self, batch: Batch) -> Run:
         alone = batch.items[0].suspect
@@ -298,7 +304,9 @@ class Engine:
         A step failed in a way that is neither the model's nor a server's fault, or a thread ended that nobody stopped.
         """
         return self._defect or not (
-            self._closing or self._wedged is not None or (self._thread.is_alive() and self.settler.alive)
+            self._closing
+            or self._wedged is not None
+            or (self._thread.is_alive() and self.settler.alive and (self._stepwise or self._stager.alive))
         )
 
     # Steps' helpers -------------------------------------------------------------------------------------------
@@ -365,8 +373,9 @@ class Engine:
                 late = [member.item for member in self._sequences.overdue(now_mono=mono)]
             if not late:
                 return False
-            # Parked sequences are lost with the process, whoever is to blame.
+            # Parked sequences, and what was claimed ahead, are lost with the process, whoever is to blame.
             mates += [m.item for m in list(self._sequences.held.values()) if m.item not in late]
+            mates += self.batcher.seize()
             self._wedged = run, late, mates
         run, late, mates = self._wedged
         now = clock.now()

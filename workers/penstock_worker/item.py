@@ -133,6 +133,8 @@ class Batch:
     key: str = ""
     #: When the device thread took it, monotonic seconds.
     taken_mono: float = 0.0
+    #: The run that it became when it was claimed ahead, while the batch before it ran.
+    claimed: Run | None = None
 
 
 @dataclass(slots=True)

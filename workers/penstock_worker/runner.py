@@ -1,6 +1,7 @@
 """One batch as named steps: claim, prepare, predict, conclude. Settling is the settler's.
 
-Runs on the device thread, the only thread that touches the model. SQL decides what may run: a job that was cancelled
+Runs on the device thread, the only thread that touches the model; the first two steps may have been made ahead by the
+stager, while the device was busy with the batch before. SQL decides what may run: a job that was cancelled
 or expired, or whose message was delivered twice, is not in the claim's answer and never reaches the model.
 """
 
@@ -47,9 +48,9 @@ class Runner:
 
     def run(self, batch: Batch) -> Run:
         """All steps; never raises for what a model or an input does. ``Superseded`` when the watchdog was first."""
-        run = self.claim(batch)
+        run = batch.claimed or self.stage(batch)
         if run.live:
-            self.prepare(run)
+            run.started_at, run.started_mono = clock.now(), clock.monotonic_s()
             self.current = run
             try:
                 self.announce(run)
@@ -59,6 +60,13 @@ class Runner:
             finally:
                 self.current = None
             self.conclude(run)
+        return run
+
+    def stage(self, batch: Batch) -> Run:
+        """Everything that needs no device: claim and prepare."""
+        run = self.claim(batch)
+        if run.live:
+            self.prepare(run)
         return run
 
     def prepare(self, run: Run) -> None:
