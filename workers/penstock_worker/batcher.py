@@ -22,6 +22,9 @@ from penstock.policy.suspicion import first_group
 from penstock.stepwise import StepModel
 from penstock_worker.item import Batch, Item
 
+#: The lead of the claim ahead follows what claims take, with so much to spare, and is at most so many times what is set.
+LEAD_NEWEST, LEAD_SPARE, LEAD_MOST = 0.1, 1.2, 4.0
+
 #: Order within an interactive line.
 _rank = attrgetter("rank")
 
@@ -48,7 +51,8 @@ class Batcher:
         self._models = models
         self._policy = policy
         self._clock = clock
-        self._lead_s = lead_s
+        #: So long before a batch ends the next one is claimed: at least as set, and as long as claims have taken.
+        self._lead_s = self._least_lead_s = lead_s
         self._target_s = target_s
         #: Called when the device has nothing to do and quotas may have grown.
         self._hungry = hungry
@@ -91,8 +95,9 @@ class Batcher:
         #: The batch that is being claimed ahead, then that one with its claim.
         self._claiming: Batch | None = None
         self._staged: Batch | None = None
-        #: Whether the hub was told that it is time to claim behind the running batch.
+        #: Whether, and when, the hub was told that it is time to claim behind the running batch.
         self._called = False
+        self._called_at = 0.0
         #: The models that are loaded; ``None``: all, for good.
         self._resident: frozenset[str] | None = None
         self._served = dict.fromkeys(models, 0)
@@ -317,6 +322,7 @@ class Batcher:
                 if left_s <= self._lead_s and not self._called:
                     # First what is at the broker: it comes through ``put``.
                     self._called = True
+                    self._called_at = self._clock()
                     self._hungry()
                 if left_s <= self._lead_s and (self._fed or left_s <= self._lead_s / 2):
                     self._claiming = self._choose_ahead()
@@ -356,6 +362,8 @@ class Batcher:
         """The claim that ``ahead`` asked for was made; ``None``: it was given up, and its items are lost here."""
         with self._changed:
             self._claiming, self._staged = None, batch
+            took_s = min(self._clock() - self._called_at, LEAD_MOST * self._least_lead_s)
+            self._lead_s = max(self._least_lead_s, self._lead_s + LEAD_NEWEST * (LEAD_SPARE * took_s - self._lead_s))
             self._changed.notify_all()
 
     def seize(self) -> list[Item]:

@@ -24,6 +24,11 @@ from penstock_worker.heartbeat import PULSE_FD
 from penstock_worker.supervisor import EXIT_NOT_LOADED
 
 
+#: How long one thread may keep the interpreter while another wants it, seconds. With Python's 5 ms, a device thread whose
+#: batch has ended would wait for as long as a small batch takes while a commit is prepared elsewhere.
+SWITCH_S = 0.0005
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one worker until it is told to stop; the exit status."""
     parser = argparse.ArgumentParser(prog="penstock_worker")
@@ -44,6 +49,7 @@ def run(settings: Settings, *, pool: str | None = None, name: str | None = None,
     from penstock_worker.app import build
 
     configure_logs(settings.log_level)
+    sys.setswitchinterval(SWITCH_S)
     # It warns root of pickled messages, which this worker never accepts.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app: Any = build(settings, pool=pool, only=only)

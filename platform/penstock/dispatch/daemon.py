@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
 from penstock.dispatch.reconciler import Reconciler
 from penstock.dispatch.relay import Relay
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, StoreUnavailable
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport.publisher import Publisher
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 #: How long the reconciler waits for an answer of the broker, seconds: it reads long pages.
 BROKER_TIMEOUT_S = 5.0
+#: How often the database is tidied, seconds: so that its log never grows until a producer's commit has to.
+TIDY_EVERY_S = 0.5
 
 
 class Dispatcher:
@@ -36,7 +39,7 @@ class Dispatcher:
         self._stopping = threading.Event()
         # Reentrant, as a signal handler may call `stop` while its own thread is inside.
         self._changing = threading.RLock()
-        self._store = Store.open(settings.database, pool_size=3)  # one per thread that uses it
+        self._store = Store.open(settings.database, pool_size=4)  # one per thread that uses it
         self._publisher = Publisher(settings.broker, settings.namespace)
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
         self._relay = Relay(self._store, self._publisher, settings.dispatcher)
@@ -53,11 +56,20 @@ class Dispatcher:
             self._deliverer = self._make_deliverer()
             if self._deliverer is not None:
                 self._deliverer.start()
-            for name, turn in (("relay", self._relay.turn), ("reconciler", self._reconciler.turn)):
+            for name, turn in self._services():
                 thread = threading.Thread(target=self._loop, args=(turn,), name=f"penstock-{name}", daemon=True)
                 thread.start()
                 self._threads.append(thread)
             log.info("dispatcher started", action="dispatcher_started", namespace=self._settings.namespace)
+
+    def _services(self) -> tuple[tuple[str, Callable[[], float]], ...]:
+        return ("relay", self._relay.turn), ("reconciler", self._reconciler.turn), ("tidy", self._tidy)
+
+    def _tidy(self) -> float:
+        # A thread of its own: it may wait for the disk, and whoever rescues jobs must not.
+        with suppress(StoreUnavailable):  # the others say so
+            self._store.tidy()
+        return TIDY_EVERY_S
 
     def run(self) -> None:
         """Start, and return once ``stop`` was called by a signal handler or another thread."""

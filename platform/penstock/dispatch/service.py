@@ -31,9 +31,6 @@ from penstock.transport.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
-#: Jobs per transaction and per publication of ``submit_many``.
-CHUNK = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
@@ -103,7 +100,7 @@ class Submitter:
     def submit_many(self, request: Request, inputs: Iterable[Any]) -> list[Submitted]:
         """One job per input, all with the options of ``request``, whose own input is not used.
 
-        All inputs are checked before the first is stored. They are stored in chunks of ``CHUNK``, each all or
+        All inputs are checked before the first is stored. They are stored in chunks (``Store.bulk_rows``), each all or
         nothing: when the database goes away in the middle, the first chunks stay. With an ``idempotency_key``, whose
         jobs get the keys ``"{key}:0"``, ``"{key}:1"`` …, the call can be repeated without doubles.
         """
@@ -117,13 +114,14 @@ class Submitter:
                 raise
             jobs.append(self._job(target, common, text, index))
         submitted: list[Submitted] = []
-        for start in range(0, len(jobs), CHUNK):
-            chunk = jobs[start : start + CHUNK]
+        size = self._store.bulk_rows
+        for start in range(0, len(jobs), size):
+            chunk = jobs[start : start + size]
             if start:
                 _accept_now(chunk)
-            stored = [
-                Submitted(row.id, row.created) for row in self._store.insert(chunk, publish_lease_s=self._grace_s)
-            ]
+            more_follow = start + size < len(jobs)
+            rows = self._store.insert(chunk, publish_lease_s=self._grace_s, more_follow=more_follow)
+            stored = [Submitted(row.id, row.created) for row in rows]
             self._publish(chunk, stored)
             submitted += stored
         return submitted

@@ -67,6 +67,7 @@ class _Driver(Protocol):
     def translate(self, error: Exception) -> PenstockError | None: ...
     def should_retry(self, error: BaseException) -> bool: ...
     def transaction(self, cursor: Any) -> contextlib.AbstractContextManager[None]: ...
+    def tidy(self, cursor: Any) -> bool: ...
     def close(self) -> None: ...
 
 
@@ -98,6 +99,9 @@ class _SQLite:
 
     def transaction(self, cursor: Any) -> contextlib.AbstractContextManager[None]:
         return self._lock.transaction(cursor)
+
+    def tidy(self, cursor: Any) -> bool:
+        return sqlite.tidy(cursor, self._lock)
 
     def close(self) -> None:
         self._lock.close()
@@ -133,6 +137,9 @@ class _Postgres:
             postgres.roll_back(cursor)
             raise
 
+    def tidy(self, cursor: Any) -> bool:
+        return False  # the server does it
+
     def close(self) -> None:
         pass
 
@@ -150,6 +157,11 @@ class Database:
         self._inherited: object = None
         self._compiled: dict[Any, str] = {}
         self.dialect = self._driver.dialect
+
+    @property
+    def bulk_rows(self) -> int:
+        """Rows of one bulk insert: on SQLite nobody else writes meanwhile, for 10 µs a row."""
+        return 250 if self.dialect is Dialect.SQLITE else 1000
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
@@ -216,6 +228,11 @@ class Database:
                 f"the database {self._driver.where} has tables of {has}, this penstock needs {SCHEMA_VERSION}",
                 fix="penstock db upgrade (or install the penstock that upgraded it)",
             )
+
+    def tidy(self) -> bool:
+        """What a database without a server of its own needs done now and then; whether there was anything to do."""
+        with self._session(Survives.POWER, whole=False) as session:
+            return self._driver.tidy(session.cursor)
 
     def close(self) -> None:
         """Close what is idle. Later use connects again."""

@@ -46,20 +46,32 @@ class Store:
         """Return if the database answers and its tables are of this version."""
         self._db.check()
 
+    @property
+    def bulk_rows(self) -> int:
+        """How many jobs one ``insert`` should have at most, so that other writers do not wait long for it."""
+        return self._db.bulk_rows
+
+    def tidy(self) -> bool:
+        """Housekeeping that is due every half second; whether there was any. May wait for the disk."""
+        return self._db.tidy()
+
     def close(self) -> None:
         """Close the idle connections."""
         self._db.close()
 
     # Producers --------------------------------------------------------------------------------------------------
 
-    def insert(self, jobs: Sequence[NewJob], *, publish_lease_s: float = PUBLISH_LEASE_S) -> list[Inserted]:
-        """Accept jobs: all or none, durable on return.
+    def insert(
+        self, jobs: Sequence[NewJob], *, publish_lease_s: float = PUBLISH_LEASE_S, more_follow: bool = False
+    ) -> list[Inserted]:
+        """Accept jobs: all or none, durable on return. With ``more_follow`` they survive a loss of power only with the
+        next durable commit: of a call of which nobody is told until its last insert.
 
         A job whose (tenant, idempotency key) is taken by one with the same digest is not stored, and the answer has
         that one's id; with another digest ``IdempotencyConflict`` is raised. For ``publish_lease_s`` seconds no
         dispatcher takes the new jobs: the caller publishes them.
         """
-        return producers.insert(self._db, jobs, publish_lease_s=publish_lease_s)
+        return producers.insert(self._db, jobs, publish_lease_s=publish_lease_s, more_follow=more_follow)
 
     def insert_groups(
         self, groups: Sequence[Sequence[NewJob]], *, publish_lease_s: float = PUBLISH_LEASE_S

@@ -62,15 +62,17 @@ class _Raced(Exception):
     """Another transaction took one of our idempotency keys after we had looked."""
 
 
-def insert(db: Database, jobs: Group, *, publish_lease_s: float) -> list[Inserted]:
+def insert(db: Database, jobs: Group, *, publish_lease_s: float, more_follow: bool) -> list[Inserted]:
     """See ``Store.insert``."""
-    result = insert_groups(db, [jobs], publish_lease_s=publish_lease_s)[0]
+    result = insert_groups(db, [jobs], publish_lease_s=publish_lease_s, more_follow=more_follow)[0]
     if isinstance(result, PenstockError):
         raise result
     return result
 
 
-def insert_groups(db: Database, groups: Sequence[Group], *, publish_lease_s: float) -> list[GroupResult]:
+def insert_groups(
+    db: Database, groups: Sequence[Group], *, publish_lease_s: float, more_follow: bool = False
+) -> list[GroupResult]:
     """See ``Store.insert_groups``."""
     refused = [_refusal(group) for group in groups]
     if any(refused):
@@ -86,7 +88,7 @@ def insert_groups(db: Database, groups: Sequence[Group], *, publish_lease_s: flo
     if not keyed and not tagged:
         # One statement is the whole transaction.
         rows = _rows((job for group in groups for job in group), publish_lease_s)
-        with db.step(Survives.POWER) as session:
+        with db.step(Survives.CRASH if more_follow else Survives.POWER) as session:
             session.insert(_INSERT, rows)
         return [[Inserted(job.id, True) for job in group] for group in groups]
     while True:

@@ -25,6 +25,11 @@ class Session:
         self._cursor = cursor
         self._compiled = compiled
 
+    @property
+    def cursor(self) -> Any:
+        """The driver's own, for what only one of the databases has."""
+        return self._cursor
+
     def all(self, statement: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Every row of the answer."""
         self._cursor.execute(self._text(statement), values or {})

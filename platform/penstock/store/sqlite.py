@@ -6,7 +6,12 @@ are committed with ``NORMAL``: they survive the end of any process, but a loss o
 it. Then a job that had run is run again, which at-least-once execution allows. Nothing is ever torn.
 
 Writers wait for ``flock`` of ``<database>.lock`` and not in SQLite's busy handler, whose pauses grow to a tenth of a
-second: with it a writer that comes often starves the others. Programs that do not know the lock are waited for too.
+second: with it a writer that comes often starves the others. A second lock, ``<database>.turn``, is the place at the
+head of the queue: whoever has it is next, so that a bulk submission which comes back at once does not go first again.
+Programs that do not know the locks are waited for too.
+
+The log. A commit that fills it would move it into the database, with syncs, while everybody waits. So that happens far
+beyond what a dispatcher lets it grow to: ``tidy`` moves most of it beside the writers, and the rest in their way.
 """
 
 from __future__ import annotations
@@ -35,8 +40,12 @@ WAIT_S = 5.0
 _BUSY_STEP_S = 0.1
 #: First and longest pause between two looks at a lock that another process holds, seconds.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.00002, 0.0005
-#: Pages of 4 KiB in the log before a commit moves them to the database: each move costs two syncs.
-_CHECKPOINT_PAGES = 4000
+#: Pages of 4 KiB in the log before a commit moves them to the database: only where no dispatcher does it before.
+_CHECKPOINT_PAGES = 16_000
+#: Pages in the log from which on a dispatcher moves them, and so many that may be left to move while writers wait.
+_TIDY_PAGES, _REST_PAGES = 500, 200
+#: Times that the log is moved beside the writers before the rest is moved in their way.
+_TIDY_ROUNDS = 5
 
 _NO_TABLES = "penstock db upgrade"
 
@@ -82,10 +91,9 @@ class WriteLock:
     """
 
     def __init__(self, database: Path) -> None:
-        self._path = database.with_name(database.name + ".lock")
-        self._threads = threading.Lock()
-        self._file: int | None = None
-        self._usable = fcntl is not None
+        self._turn, self._lock = (_Lock(database.with_name(database.name + suffix)) for suffix in (".turn", ".lock"))
+        # In one process, too, whoever comes first is next.
+        self._next, self._threads = threading.Lock(), threading.Lock()
 
     @contextlib.contextmanager
     def transaction(self, cursor: sqlite3.Cursor) -> Iterator[None]:
@@ -102,11 +110,19 @@ class WriteLock:
             self._release()
 
     def close(self) -> None:
-        """Let go of the file."""
-        with self._threads:
-            if self._file is not None:
-                os.close(self._file)
-                self._file = None
+        """Let go of the files."""
+        with self._next, self._threads:
+            self._turn.close()
+            self._lock.close()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No writer beside us, and no transaction. Raises ``sqlite3.OperationalError`` when that cannot be in time."""
+        self._acquire(monotonic_s() + WAIT_S)
+        try:
+            yield
+        finally:
+            self._release()
 
     def _begin(self, cursor: sqlite3.Cursor) -> None:
         deadline = monotonic_s() + WAIT_S
@@ -123,15 +139,41 @@ class WriteLock:
                     raise
 
     def _acquire(self, deadline: float) -> None:
-        if not self._threads.acquire(timeout=max(0.0, deadline - monotonic_s())):
+        # First the place at the head of the queue, then the lock itself; then the place is free for the next.
+        if not self._next.acquire(timeout=max(0.0, deadline - monotonic_s())):
             raise sqlite3.OperationalError("database is locked by another thread")
         try:
-            self._acquire_file(deadline)
-        except BaseException:
-            self._threads.release()
-            raise
+            if not self._threads.acquire(timeout=max(0.0, deadline - monotonic_s())):
+                raise sqlite3.OperationalError("database is locked by another thread")
+            try:
+                self._turn.acquire(deadline)
+                try:
+                    self._lock.acquire(deadline)
+                finally:
+                    self._turn.release()
+            except BaseException:
+                self._threads.release()
+                raise
+        finally:
+            self._next.release()
 
-    def _acquire_file(self, deadline: float) -> None:
+    def _release(self) -> None:
+        try:
+            self._lock.release()
+        finally:
+            self._threads.release()
+
+
+class _Lock:
+    """``flock`` of one file, with a limit on the wait. One thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._usable = fcntl is not None
+
+    def acquire(self, deadline: float) -> None:
+        """Raises ``sqlite3.OperationalError`` when another process holds it until then."""
         pause_s = _FIRST_PAUSE_S
         while self._usable:
             try:
@@ -149,12 +191,31 @@ class WriteLock:
                 # A file system without locks, or a folder that is not ours to write: SQLite itself still serialises.
                 self._usable = False
 
-    def _release(self) -> None:
-        try:
-            if self._usable and self._file is not None:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-        finally:
-            self._threads.release()
+    def release(self) -> None:
+        if self._usable and self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def tidy(cursor: sqlite3.Cursor, lock: WriteLock) -> bool:
+    """Move what the log holds into the database, so that no commit has to; whether there was enough to move.
+
+    Moving does not disturb writers, but while they write, the log is never at its end, and it begins anew only when
+    all of it was moved. So the last few pages are moved while the writers wait, for as long as a commit takes.
+    """
+    for _ in range(_TIDY_ROUNDS):
+        _, written, moved = cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if written < _TIDY_PAGES:
+            return False
+        if written - moved <= _REST_PAGES:
+            break
+    with lock.alone():
+        cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return True
 
 
 def _is_busy(error: BaseException) -> bool:
