@@ -42,7 +42,7 @@ def tell(broker: redis.Redis, namespace: str) -> Callable[..., None]:
     return tell
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], Any], timeout_s: float = 45.0) -> None:
     ends_at = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < ends_at, "the awaited condition did not come true"
