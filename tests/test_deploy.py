@@ -14,6 +14,7 @@ import yaml
 
 from penstock.settings import Settings
 from penstock.webhooks import load_signer
+from penstock_cli.context import App
 from penstock_cli.main import cli
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +29,7 @@ def test_commands_and_their_options_exist(name: str) -> None:
     while isinstance(command, click.Group):
         command = command.get_command(click.Context(command), rest.pop(0))
     assert command is not None
-    command.make_context(name, rest, resilient_parsing=True)
+    command.make_context(name, rest, parent=click.Context(cli, obj=App()))  # raises for an option that there is not
 
 
 @pytest.mark.parametrize("name", OURS)

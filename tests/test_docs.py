@@ -5,13 +5,20 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
+import penstock
+from penstock import clock
 from penstock.settings import Settings
+from penstock.webhooks import Signer, new_key
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -102,6 +109,96 @@ def test_commands_that_pages_name_exist() -> None:
     assert missing == set()
 
 
+def typed() -> Iterator[tuple[str, list[str]]]:
+    """Every command line of a shell block, its words, without comments, pipes and variables before it."""
+    for language in ("sh", "bash", "console"):
+        for page, text in blocks(language):
+            for line in text.splitlines():
+                if language == "console" and not line.startswith("$ "):
+                    continue  # output
+                words: list[str] = []
+                for word in [*shlex.split(line.removeprefix("$ "), comments=True), "|"]:
+                    if word != "|":
+                        words.append(word)
+                    elif words:
+                        yield page, words
+                        words = []
+
+
+PENSTOCK = [
+    pytest.param(page, words[1:], id=f"{page}: {' '.join(words)}") for page, words in typed() if words[0] == "penstock"
+]
+PYTHON = [pytest.param(words[1:], id=" ".join(words)) for _, words in typed() if words[0] == "python"]
+
+
+@pytest.mark.parametrize(("page", "words"), PENSTOCK)
+def test_commands_that_pages_type_can_be_typed(page: str, words: list[str]) -> None:
+    """With their options and values; what they do is tested where it is implemented."""
+    import click
+
+    from penstock_cli.context import App
+    from penstock_cli.main import cli
+
+    command: click.Command = cli
+    ctx: click.Context | None = None
+    rest = list(words)
+    while isinstance(command, click.Group):
+        ctx = click.Context(command, ctx, obj=App())
+        found = command.get_command(ctx, rest.pop(0))
+        assert found is not None, page
+        command = found
+    command.make_context("penstock", rest, parent=ctx)  # raises for what it does not know
+
+
+@pytest.mark.parametrize("words", PYTHON)
+def test_programs_that_pages_run_exist_with_their_options(words: list[str]) -> None:
+    program, *rest = words
+    source = (ROOT / program).read_text()
+    for module in re.findall(r"^(?:from|import) benchmarks\.(\w+)", source, re.MULTILINE):
+        source += (ROOT / "benchmarks" / f"{module}.py").read_text()
+    assert [word for word in rest if word.startswith("--") and f'"{word}"' not in source] == []
+
+
+def test_step_models_page_runs() -> None:
+    model, stream = (code for page, code in blocks("python") if page == "docs/step-models.md")
+    place: dict[str, Any] = {}
+    exec(compile(model, "step-models.md", "exec"), place)
+    count = place["Count"]()
+    state = count.begin([1, 2])
+    first = count.step(state)
+    assert first[0] == 1
+    assert isinstance(first[1], penstock.Progress)
+    count.finish(state, 0)
+    assert count.step(state) == {1: 2}
+    events = [
+        SimpleNamespace(kind="state", data={}),
+        SimpleNamespace(kind="progress", data={"index": 0, "progress": 1}),
+    ]
+    exec(compile(stream, "step-models.md", "exec"), {"job": SimpleNamespace(stream=lambda: events)})
+
+
+def test_webhooks_page_runs() -> None:
+    """The receiver's part verifies what we sign."""
+    send, receive = (code for page, code in blocks("python") if page == "docs/webhooks.md")
+    exec(compile(send, "webhooks.md", "exec"), {"client": create_autospec(penstock.Client, instance=True)})
+    key, body = new_key(), '{"type": "job.succeeded"}'
+    place: dict[str, Any] = {"body": body, "headers": Signer([key]).sign("msg_1", body, at=clock.now())}
+    assert "whsec_…" in receive
+    exec(compile(receive.replace("whsec_…", key), "webhooks.md", "exec"), place)
+    assert place["event"]["type"] == "job.succeeded"
+
+
+def test_extras_that_pages_install_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {
+        extra
+        for page in PAGES
+        for found in re.findall(r"'\.\[([\w,]+)\]'", page.read_text())
+        for extra in found.split(",")
+    }
+    assert named and named <= set(extras)
+
+
 def test_decisions_are_numbered_once() -> None:
     numbers = [path.name.split("-")[0] for path in (ROOT / "docs" / "decisions").glob("*.md")]
     assert len(numbers) == len(set(numbers))
@@ -117,8 +214,9 @@ def test_makefile_targets_that_pages_name_exist() -> None:
 
 def test_nobody_is_sent_to_a_foreign_package() -> None:
     """The package index has a penstock that is not ours: an extra is installed from the checkout."""
-    for path in [*PAGES, *(ROOT / "cli").rglob("*.py")]:
-        assert "pip install 'penstock" not in path.read_text(), path
+    code = [path for folder in ("cli", "platform", "workers", "migrations") for path in (ROOT / folder).rglob("*.py")]
+    for path in [*PAGES, *code]:
+        assert not re.search(r"pip install '?penstock", path.read_text()), path
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = set(re.findall(r"install\([\"'](\w+)[\"']\)", "".join(p.read_text() for p in (ROOT / "cli").rglob("*.py"))))
-    assert {"worker", "dashboard", "all"} <= named <= set(extras)
+    named = set(re.findall(r"install\([\"'](\w+)[\"']\)", "".join(p.read_text() for p in code)))
+    assert {"worker", "dashboard", "all", "postgres", "embedded"} <= named <= set(extras)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from penstock import clock
+from penstock import __version__, clock
+from penstock.dispatch.reconciler import ALIVE_S
 from penstock.errors import PenstockError, Unreachable, install
 from penstock.settings import Settings
+from penstock.transport import keys
 from penstock.transport.url import connect, unavailable
 from penstock_cli.context import App
 from penstock_cli.errors import fix_of
@@ -41,17 +46,18 @@ class Finding:
 
 
 def findings(app: App) -> Iterator[Finding]:
-    """Run every check."""
+    """Run every check. What cannot be checked here (nothing is running, not installed, not configured) has no line."""
     settings = app.settings
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("up", lambda: _up(settings)),
         ("broker", lambda: _broker(settings)),
         ("database", lambda: _database(app)),
+        ("dispatcher", lambda: _dispatcher(settings)),
         ("workers", lambda: _workers(app)),
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
-        ("torch", _torch),
+        ("device", lambda: _device(settings)),
         ("disk", lambda: _disk(settings.home)),
     )
     for name, check in checks:
@@ -64,37 +70,72 @@ def findings(app: App) -> Iterator[Finding]:
 
 
 def _up(settings: Settings) -> Iterator[Finding]:
+    """Of a ``penstock up`` in this home: whether each of its processes runs."""
     from penstock_cli.up.state import running
 
     state = running(settings.home)
     if state is None:
-        yield Finding("up", OK, "`penstock up` does not run here")
+        return
+    names = ", ".join(child.name for child in state.children)
+    gone = ", ".join(child.name for child in state.children if child.process() is None)
+    if gone:
+        yield Finding(
+            "up",
+            WARNING,
+            f"process {state.pid}: {gone} has ended just now",
+            f"it is started again; look into {state.logs}",
+        )
+    elif not state.ready:
+        yield Finding("up", WARNING, f"process {state.pid} is still starting", f"wait, or look into {state.logs}")
     else:
-        names = ", ".join(child.name for child in state.children)
-        yield Finding("up", OK, f"process {state.pid}: {names}" if state.ready else f"process {state.pid} is starting")
+        yield Finding("up", OK, f"process {state.pid}; running: {names}")
+
+
+@contextmanager
+def _connected(settings: Settings) -> Iterator[redis.Redis]:
+    client = connect(settings.broker, timeout_s=1.0)
+    try:
+        yield client
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise unavailable(settings.broker, error) from error
+    finally:
+        client.close()
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
-    if settings.embedded_broker:
-        from penstock.transport.embedded import find_server
-
-        yield Finding("broker program", OK, str(find_server()))
-    client = connect(settings.broker, timeout_s=1.0)
-    try:
+    with _connected(settings) as client:
+        client.ping()  # the first one connects
         start = clock.monotonic_s()
         client.ping()
         took_s = clock.monotonic_s() - start
         info: dict[str, Any] = dict(client.info())
         at_s, micro_s = client.time()
         skew_s = at_s + micro_s / 1e6 - clock.now()
-    except (redis.RedisError, OSError) as error:
-        raise unavailable(settings.broker, error) from error
-    finally:
-        client.close()
+        refused = _refused(client, keys.doctor(settings.namespace))
     yield Finding(
-        "broker", OK, f"{shown(settings.broker)}: Redis {info.get('redis_version', '?')} in {seconds(took_s)}"
+        "broker", OK, f"{shown(settings.broker)}: Redis {info.get('redis_version', '?')} answers in {seconds(took_s)}"
     )
+    if refused is None:
+        yield Finding("broker writes", OK, "a key was written, read and removed")
+    else:
+        yield Finding(
+            "broker writes",
+            ERROR,
+            f"Redis refuses to be written: {refused}",
+            "name the primary, not a replica, in PENSTOCK_BROKER_URL; give it memory and disk, and the user its rights",
+        )
     yield from judge_broker(info, skew_s)
+
+
+def _refused(client: redis.Redis, key: str) -> str | None:
+    """Why a key cannot be written and read; ``None`` when it can."""
+    try:
+        client.set(key, "x", ex=10)
+        value = client.get(key)
+        client.delete(key)
+    except redis.ResponseError as error:
+        return str(error)
+    return None if value == b"x" else "what was written is not what is read"
 
 
 def judge_broker(info: dict[str, Any], skew_s: float) -> Iterator[Finding]:
@@ -136,7 +177,37 @@ def _database(app: App) -> Iterator[Finding]:
     import penstock_migrations
 
     found = penstock_migrations.current(app.settings.database)
-    yield Finding("database", OK, f"{shown(app.settings.database)}: schema {found}, in {seconds(took_s)}")
+    # An UPDATE of no row: it needs the right to write, a server that is no replica, and SQLite's lock.
+    app.store.heartbeat("penstock doctor", lease_until=0.0, now=0.0)
+    yield Finding("database", OK, f"{shown(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}")
+
+
+def _dispatcher(settings: Settings) -> Iterator[Finding]:
+    with _connected(settings) as client:
+        sign: Any = client.get(keys.dispatcher(settings.namespace))
+    if sign is None:
+        yield Finding(
+            "dispatcher",
+            WARNING,
+            f"none has been heard of for {ALIVE_S:g} s: nothing is retried, rescued, expired or called back",
+            "`penstock up` runs one; alone, `penstock dispatcher`",
+        )
+        return
+    about = json.loads(sign)
+    detail = f"process {about['pid']} on {about['host']} lives"
+    yield from _same_version("dispatcher", detail, about.get("version"))
+
+
+def _same_version(name: str, detail: str, version: str | None) -> Iterator[Finding]:
+    if version == __version__:
+        yield Finding(name, OK, f"{detail}, penstock {version}")
+    else:
+        yield Finding(
+            name,
+            WARNING,
+            f"{detail}, penstock {version or 'of an older version'}; here it is {__version__}",
+            "install the same version everywhere, and start it again",
+        )
 
 
 def _workers(app: App) -> Iterator[Finding]:
@@ -154,11 +225,8 @@ def _workers(app: App) -> Iterator[Finding]:
     for worker in live:
         models = ", ".join(worker.info.get("models", {}))
         device = worker.info.get("device", "?")
-        yield Finding(
-            "worker",
-            OK,
-            f"{worker.name} (pool {worker.pool}, {device}): {models}; lease {worker.lease_until - at:.0f} s",
-        )
+        detail = f"{worker.name} (pool {worker.pool}, {device}): {models}; lease {worker.lease_until - at:.0f} s"
+        yield from _same_version("worker", detail, worker.info.get("version"))
     if len(live) < len(workers):
         yield Finding(
             "workers",
@@ -171,64 +239,107 @@ def _workers(app: App) -> Iterator[Finding]:
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
+    """Those of PENSTOCK_MODELS: whether they can be imported here."""
+    if not settings.models:
+        return
     from penstock.registry import Registry
 
     names = sorted(cls.name for cls in Registry.load(settings.models))
-    where = f" ({', '.join(settings.models)})" if settings.models else ""
-    yield Finding("models", OK, f"importable here{where}: {', '.join(names) or 'none'}")
+    yield Finding("models", OK, f"{', '.join(settings.models)} can be imported: {', '.join(names)}")
 
 
 def _dashboard(settings: Settings) -> Iterator[Finding]:
+    """Whether its settings are safe, and whether that of ``penstock up`` answers."""
     if importlib.util.find_spec("flower") is None:
-        yield Finding("dashboard", OK, f"Flower is not installed ({install('dashboard')})")
         return
     from penstock.dashboard.guard import check
+    from penstock_cli.up.ready import dashboard_answers
+    from penstock_cli.up.state import running
 
     check(settings)
-    place = f"{settings.dashboard.host}:{settings.dashboard.port}"
-    yield Finding("dashboard", OK, f"Flower {version('flower')} is installed; its default address is {place}")
+    state = running(settings.home)
+    if state is None or state.dashboard is None:
+        return
+    if dashboard_answers(state.dashboard):
+        yield Finding("dashboard", OK, f"{state.dashboard} answers")
+    else:
+        yield Finding(
+            "dashboard", WARNING, f"{state.dashboard} does not answer", f"look into {state.logs}/dashboard.log"
+        )
 
 
 def _webhooks(settings: Settings) -> Iterator[Finding]:
+    """The signing keys: one that is there signs, and its signature is valid."""
+    own = settings.home / "webhook.secret"
+    if not settings.webhook.secrets:
+        if settings.database_url is not None:
+            yield Finding(
+                "webhooks",
+                WARNING,
+                "no signing key: callbacks wait",
+                'set PENSTOCK_WEBHOOK__SECRETS, for example ["whsec_…"]',
+            )
+            return
+        if not own.exists():
+            return  # the first `penstock up` makes it
+    from penstock.webhooks import load_signer
+
+    signer = load_signer(settings)
+    signer.verify(b"{}", signer.sign("msg_doctor", "{}", at=clock.now()))
     count = len(settings.webhook.secrets)
-    if count:
-        yield Finding("webhooks", OK, f"{count} signing key{'s' if count > 1 else ''}")
-    elif settings.database_url is None:
-        key = settings.home / "webhook.secret"
-        if key.exists():
-            yield Finding("webhooks", OK, f"signed with the key in {key}")
-        else:
-            yield Finding("webhooks", OK, f"no signing key yet: the first `penstock up` makes {key}")
-    else:
-        yield Finding(
-            "webhooks",
-            WARNING,
-            "no signing key: callbacks wait",
-            'set PENSTOCK_WEBHOOK__SECRETS, for example ["whsec_…"]',
-        )
+    which = f"{count} signing key{'s' if count > 1 else ''}" if count else f"the key in {own}"
+    yield Finding("webhooks", OK, f"signed and verified with {which}")
 
 
-def _torch() -> Iterator[Finding]:
-    try:
-        installed = version("torch")
-    except PackageNotFoundError:
-        yield Finding("torch", OK, f"not installed; for models that use it, {install('worker')}")
+def _device(settings: Settings) -> Iterator[Finding]:
+    """What a worker would use here: whether torch computes on it. Without torch there is nothing to try."""
+    wanted = settings.worker.device
+    if importlib.util.find_spec("torch") is None:
+        if wanted and wanted != "cpu":
+            yield Finding("device", ERROR, f"worker.device is {wanted}, and torch is not installed", install("worker"))
         return
     import torch
 
-    if not torch.cuda.is_available():
-        yield Finding("torch", OK, f"{installed}, no CUDA device: models run on the CPU")
-        return
-    for number in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(number)
-        name = torch.cuda.get_device_name(number)
+    from penstock_worker.device import choose_device
+
+    device = choose_device(wanted)
+    try:
+        ones = torch.ones(8, device=device)
+        if float((ones + ones).sum()) != 16.0:
+            raise ArithmeticError("1 + 1 is not 2 there")
+        free = _memory(device)
+    except Exception as error:  # whatever torch, a driver or a name of no device raises
+        reason = str(error).strip().splitlines()[:1]
         yield Finding(
-            "torch", OK, f"{installed}, cuda:{number} {name}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+            "device",
+            ERROR,
+            f"torch {version('torch')} cannot compute on {device}: {''.join(reason)}",
+            "set PENSTOCK_WORKER__DEVICE to one that there is, such as cpu; `nvidia-smi` must show a CUDA device",
         )
+        return
+    yield Finding("device", OK, f"torch {version('torch')} computes on {device}{free}")
+
+
+def _memory(device: str) -> str:
+    if not device.startswith("cuda"):
+        return ""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return f", {torch.cuda.get_device_name(device)}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
 
 
 def _disk(home: Path) -> Iterator[Finding]:
     place = next(path for path in (home, *home.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        yield Finding(
+            "disk", ERROR, f"{place} cannot be written: {error.strerror}", "set PENSTOCK_HOME to a folder that can be"
+        )
+        return
     yield judge_disk(shutil.disk_usage(place).free, home)
 
 

@@ -70,7 +70,7 @@ def list_(
     limit: int,
     before: str | None,
 ) -> None:
-    """List jobs, newest first. With -q only their ids; with --json one object a line."""
+    """List jobs, newest first."""
     if before is not None:
         _check_id(before)
     preflight.check(app, broker=False)
@@ -83,19 +83,12 @@ def list_(
     handles = app.client.list(
         status=status, model=model, tenant=tenant, lane=lane, tag=wanted, limit=limit, before=before
     )
-    jobs = [handle.job for handle in handles]
-    if app.out.json:
-        for found in jobs:
-            app.out.jsonl(job_dict(found))
-    elif app.out.quiet:
-        for found in jobs:
-            app.out.line(found.id)
-    elif jobs:
-        app.out.table(ROW_HEADER, [job_row(found) for found in jobs])
-        if len(jobs) == limit:
-            app.out.say(f"older ones: --before {jobs[-1].id}")
-    else:
+    jobs = {handle.id: handle.job for handle in handles}
+    rows = map(job_dict, jobs.values())
+    if not app.out.rows(rows, id="id", header=ROW_HEADER, cells=lambda row: job_row(jobs[row["id"]])):
         app.out.say("no jobs")
+    elif len(jobs) == limit and not app.out.json:
+        app.out.say(f"older ones: --before {list(jobs)[-1]}")
 
 
 @job.command("cancel")

@@ -31,18 +31,13 @@ def model() -> None:
 def list_(app: App) -> None:
     """List models: version, pool, how many workers serve them now, description."""
     preflight.check(app, broker=False)
-    found = _models(app)
-    if app.out.json:
-        app.out.data(list(found.values()))
-    elif app.out.quiet:
-        for name in found:
-            app.out.line(name)
-    elif found:
-        app.out.table(
-            ("name", "version", "pool", "workers", "description"),
-            [(m["name"], m["version"], m["pool"], len(m["workers"]), m["description"]) for m in found.values()],
-        )
-    else:
+    found = app.out.rows(
+        _models(app).values(),
+        id="name",
+        header=("name", "version", "pool", "workers", "description"),
+        cells=lambda m: (m["name"], m["version"], m["pool"], len(m["workers"]), m["description"]),
+    )
+    if not found:
         app.out.say("no models: name the module that defines one, `penstock up my_models`")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -47,6 +47,27 @@ class Output:
         """One JSON value on one line, at once: for streams."""
         self.line(dumps(value))
         self.flush()
+
+    def rows(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        id: str,
+        header: Sequence[str] = (),
+        cells: Callable[[Mapping[str, Any]], Sequence[Any]] = lambda row: list(row.values()),
+    ) -> bool:
+        """A list, as every command prints it: with ``--json`` an object a line, with ``-q`` the value of ``id`` a line
+        (each once), else a table. ``False`` when there is nothing to list: what to say then is the command's."""
+        found = list(rows)
+        if self.json:
+            for row in found:
+                self.line(dumps(row))
+        elif self.quiet:
+            for value in dict.fromkeys(str(row[id]) for row in found):
+                self.line(value)
+        elif found:
+            self.table(header or list(found[0]), [cells(row) for row in found])
+        return bool(found)
 
     def line(self, text: str = "") -> None:
         """One line of text."""

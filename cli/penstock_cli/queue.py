@@ -42,11 +42,7 @@ def stats(app: App, model: str | None) -> None:
     if model is not None:
         check_known(app, model)
     rows = [row for row in _rows(app) if model is None or row["model"] == model]
-    if app.out.json:
-        app.out.data(rows)
-    elif rows:
-        app.out.table(list(rows[0]), [list(row.values()) for row in rows])
-    else:
+    if not app.out.rows(rows, id="model"):
         app.out.say("no open jobs, no workers")
 
 

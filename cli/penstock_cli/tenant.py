@@ -43,14 +43,7 @@ def list_(app: App) -> None:
     device seconds: a job pays its share of its batch.
     """
     preflight.check(app)
-    rows = _rows(app)
-    if app.out.json:
-        app.out.data(rows)
-    elif app.out.quiet:
-        for row in rows:
-            app.out.line(row["tenant"])
-    else:
-        app.out.table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+    app.out.rows(_rows(app), id="tenant", cells=lambda row: [_cell(value) for value in row.values()])
 
 
 @tenant.command("set")

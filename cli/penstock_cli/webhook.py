@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,16 @@ def webhook() -> None:
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @pass_app
 def list_(app: App, state: str | None, limit: int) -> None:
-    """List deliveries, newest first. With -q only their ids."""
+    """List deliveries, newest first."""
     preflight.check(app, broker=False)
-    found = app.store.list_deliveries(state=state, limit=limit)
-    if app.out.json:
-        for delivery in found:
-            app.out.jsonl(_as_dict(delivery))
-    elif app.out.quiet:
-        for delivery in found:
-            app.out.line(delivery.id)
-    elif found:
-        app.out.table(
-            ("id", "job", "state", "attempts", "next", "last answer", "url"),
-            [(d.id, d.job_id, d.state, d.attempts, _next(d), _answer(d), short(d.url, 60)) for d in found],
-        )
-    else:
+    found = {delivery.id: delivery for delivery in app.store.list_deliveries(state=state, limit=limit)}
+
+    def cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        d = found[row["id"]]
+        return d.id, d.job_id, d.state, d.attempts, _next(d), _answer(d), short(d.url, 60)
+
+    header = ("id", "job", "state", "attempts", "next", "last answer", "url")
+    if not app.out.rows(map(_as_dict, found.values()), id="id", header=header, cells=cells):
         app.out.say("no deliveries")
 
 

@@ -67,7 +67,7 @@ def test_worker_and_broker_lost_together(
     redis_server: RedisServer,
 ) -> None:
     """Neither can tell what the other held; SQL can."""
-    load.pause_s = 0.02
+    load.pause_s = 0.1  # three seconds of work, so that we see it at work
     start_dispatcher()
     worker = worker_factory()
     load.submit(500)

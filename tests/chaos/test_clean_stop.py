@@ -30,7 +30,7 @@ def test_none_runs_twice_after_a_clean_stop(
     all_ended: Callable[..., None],
 ) -> None:
     """Four workers in turn are stopped while they work. Each leaves with status 0, holding nothing."""
-    load.pause_s = 0.01
+    load.pause_s = 0.05  # five seconds of work: some is left for each of them, however late we look
     start_dispatcher()
     load.submit(JOBS, mixed=False)
     for stop in range(STOPS):
@@ -57,7 +57,7 @@ def test_what_was_claimed_goes_back_at_once(
 ) -> None:
     """A stopped worker's jobs are ready for others when it has left: nobody waits for a lease to run out."""
     load.pause_s = 0.05
-    load.submit(400, mixed=False)
+    load.submit(3000, mixed=False)  # ten seconds of work
     worker = worker_factory("leaver")
     wait_for(lambda: audit.settled() > 0 and audit.busy_workers(), what="work in progress")
     started = monotonic_s()
@@ -78,7 +78,7 @@ def test_a_second_signal_does_not_lose_anything(
     """An impatient operator: SIGTERM, then SIGQUIT (Celery's cold shutdown). Jobs may run again; none is lost."""
     load.pause_s = 0.05
     start_dispatcher()
-    load.submit(300, mixed=False)
+    load.submit(1000, mixed=False)
     worker = worker_factory("hurried")
     wait_for(lambda: audit.settled() > 0 and audit.busy_workers(), what="work in progress")
     worker.signal(signal.SIGTERM)

@@ -23,7 +23,7 @@ def test_a_worker_that_comes_back_from_the_dead_settles_nothing(
     settings: Settings,
 ) -> None:
     """Its lease has run out and others have done its jobs: what it still has in hand is fenced off."""
-    load.pause_s = 0.02
+    load.pause_s = 0.1  # four seconds of work, so that we see it at work twice
     start_dispatcher()
     zombie = worker_factory("zombie")
     load.submit(600, mixed=False)

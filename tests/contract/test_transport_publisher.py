@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from penstock.transport.message import decode, id_of
 from penstock.transport.publisher import Publisher
 from penstock.transport.wire import Wire, pack
 from tests.fixtures.redis import RedisServer
+from tests.fixtures.stopwatch import Stopwatch
 
 
 def job(**changes: Any) -> NewJob:
@@ -118,11 +118,11 @@ def test_a_stopped_server_is_an_error_with_a_fix_and_a_started_one_is_found_agai
     publisher.publish([job()])
     redis_server.stop()
     for call in (publisher.check, lambda: publisher.publish([job()]), lambda: publisher.notify({"c": []})):
-        began = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(BrokerUnavailable, match="does not answer") as caught:
             call()
+        assert watch.took_s < 1
         assert "penstock up" in caught.value.fix
-        assert time.monotonic() - began < 1
     redis_server.start()
     publisher.publish([job()])
     publisher.check()
@@ -135,10 +135,10 @@ def test_a_server_that_hangs_is_given_up_after_a_second(redis_server: RedisServe
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
-        began = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(BrokerUnavailable):
             publisher.publish([job()])
-        assert time.monotonic() - began < 2.5
+        assert watch.took_s < 2.5
     finally:
         os.kill(pid, signal.SIGCONT)
     publisher.publish([job()])

@@ -26,6 +26,7 @@ from penstock.transport.claims import restore_expired
 from penstock.transport.embedded import find_server
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import connect, for_kombu
+from tests.fixtures.ports import free_port
 from tests.fixtures.redis import RedisServer, until
 
 QUEUE = "ns.embed.interactive"
@@ -57,7 +58,7 @@ def consume(url: str, count: int) -> list[Any]:
         taken.append(message.payload[0][0])
         message.ack()
 
-    options = {"namespace": "ns", "lease_s": 1.0, **settings.transport_options}
+    options = {"namespace": "ns", "lease_s": 10.0, **settings.transport_options}
     connection = kombu.Connection(settings.url, ssl=settings.use_ssl or False, transport_options=options)
     while len(taken) < count:
         try:
@@ -194,12 +195,6 @@ def test_who_cannot_be_trusted_is_refused(
 # Sentinel -----------------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 class SentinelGroup:
     """A primary, its replica, and one sentinel that watches them."""
 
@@ -216,7 +211,8 @@ class SentinelGroup:
         configuration = folder / "sentinel.conf"
         configuration.write_text(
             f"port {self.sentinel_port}\ndir {folder}\nsentinel monitor main 127.0.0.1 {self.ports[0]} 1\n"
-            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n"
+            # Not so soon that a primary that only waits for the processor is taken for dead.
+            "sentinel down-after-milliseconds main 2000\nsentinel failover-timeout main 5000\n"
         )
         self._spawn(str(configuration), "--sentinel")
         self.url = f"sentinel://127.0.0.1:{self.sentinel_port}/0?master_name=main"

@@ -26,6 +26,7 @@ from penstock.transport.tenants import configure
 from penstock.transport.url import for_kombu
 from penstock.transport.wire import Wire
 from tests.fixtures.redis import RedisServer, until
+from tests.fixtures.stopwatch import Stopwatch
 
 
 class Batcher:
@@ -220,14 +221,14 @@ def test_room_in_one_queue_is_filled_while_another_is_waited_for(
     """The wait for interactive jobs must not hold up a saturated background queue."""
     publisher.publish(jobs(200, lane="background"))
     loop.until(lambda: len(sink.taken) == 8)
-    began = time.monotonic()
+    watch = Stopwatch()
     while len(sink.taken) < 200:
         tags = [e.tag for e in sink.taken]
         sink.done.update(tags)
         loop.channel.ack_many(tags)
         count = len(sink.taken)
         loop.until(lambda seen=count: len(sink.taken) > seen)
-    assert time.monotonic() - began < 5
+    assert watch.took_s < 5
 
 
 def test_interactive_jobs_arrive_while_background_is_full(
@@ -285,9 +286,9 @@ def test_what_a_delivery_puts_off_is_done_at_once(loop: Loop, publisher: Publish
     put_off: list[Any] = []
     loop.consumer.on_message = lambda message: loop.hub.call_soon(put_off.append, message)
     publisher.publish([job(canvas='{"headers":{"id":"c","task":"t"},"properties":{},"embed":null}')])
-    began = time.monotonic()
+    watch = Stopwatch()
     loop.until(lambda: put_off)
-    assert time.monotonic() - began < 0.9
+    assert watch.took_s < 0.9
 
 
 def test_queues_without_a_quota_keep_kombus_prefetch(
@@ -318,9 +319,9 @@ def test_acknowledgements_do_not_linger(
     loop.turn_for(0.05)
     timer = threading.Timer(0.05, loop.channel.ack_many, [[e.tag for e in sink.taken]])
     timer.start()
-    began = time.monotonic()
+    watch = Stopwatch()
     loop.until(lambda: inspect.depths(broker, namespace, [interactive])[interactive].claimed == 0)
-    assert time.monotonic() - began < 0.9
+    assert watch.took_s < 0.9
     timer.join()
 
 
@@ -328,9 +329,9 @@ def test_a_thread_can_wake_the_loop(loop: Loop) -> None:
     loop.turn_for(0.05)
     woken = []
     threading.Timer(0.05, lambda: (woken.append(1), loop.channel.wake())).start()
-    began = time.monotonic()
+    watch = Stopwatch()
     loop.until(lambda: woken)
-    assert time.monotonic() - began < 0.9
+    assert watch.took_s < 0.9
 
 
 def test_given_back_jobs_are_next_for_another_worker(
@@ -355,9 +356,9 @@ def test_closing_gives_everything_back_at_once_even_from_within_the_wait(
     loop.turn_for(0.05)  # into the wait, which would last 30 s
     loop.channel.ack_many([sink.taken[0].tag])
     publisher.publish(jobs(2))  # claimed by the wait, and never read
-    began = time.monotonic()
+    watch = Stopwatch()
     loop.connection.release()
-    assert time.monotonic() - began < 2
+    assert watch.took_s < 2
     assert broker.llen(interactive) == 6
     assert sink.losses == 1
     assert broker.zcard(keys.consumers(namespace)) == 0
@@ -374,7 +375,7 @@ def test_the_sink_is_told_when_the_lease_was_lost_and_work_goes_on(
     interactive: str,
     namespace: str,
 ) -> None:
-    loop = make_loop(sink, interactive, lease_s=0.3)
+    loop = make_loop(sink, interactive, lease_s=1.0)
     publisher.publish(jobs(3))
     loop.until(lambda: len(sink.taken) == 3)
     old = loop.channel._claims.consumer
@@ -395,11 +396,12 @@ def test_the_lease_is_kept_while_the_loop_is_busy(
     interactive: str,
     namespace: str,
 ) -> None:
-    loop = make_loop(sink, interactive, lease_s=0.3)
+    # Longer than a busy machine may put the keeping thread aside, and shorter than the loop stands still.
+    loop = make_loop(sink, interactive, lease_s=1.5)
     publisher.publish(jobs(1))
     loop.until(lambda: sink.taken)
-    other = make_loop(Batcher({interactive: 8}), interactive, lease_s=0.3)
-    other.turn_for(1.0)  # the first loop stands still meanwhile, as it does while a task runs in its thread
+    other = make_loop(Batcher({interactive: 8}), interactive, lease_s=1.5)
+    other.turn_for(2.5)  # the first loop stands still meanwhile, as it does while a task runs in its thread
     loop.turn_for(0.05)
     assert sink.losses == 0
 
@@ -500,7 +502,7 @@ def test_redis_killed_and_started_again(
 
 
 def test_an_idle_loop_wakes_by_the_bell(loop: Loop, sink: Batcher, publisher: Publisher) -> None:
-    """Within a few milliseconds; the bound here is for a machine that is busy with other tests."""
+    """Within a few milliseconds. The quickest tell: other programs can only make one slower."""
     loop.turn_for(0.05)
     delays = []
     for i in range(20):
@@ -512,7 +514,7 @@ def test_an_idle_loop_wakes_by_the_bell(loop: Loop, sink: Batcher, publisher: Pu
         sink.done.add(sink.taken[-1].tag)
         loop.channel.ack_many([sink.taken[-1].tag])
         timer.join()
-    assert sorted(delays)[10] < 0.05
+    assert sorted(delays)[4] < 0.05
 
 
 def test_stock_producers_are_noticed_soon_while_they_are_active(
@@ -523,10 +525,10 @@ def test_stock_producers_are_noticed_soon_while_they_are_active(
     raw = b'{"body":"W1tdLCB7fSwge31d","headers":{},"properties":{"body_encoding":"base64","delivery_info":{}}}'
     delays = []
     for i in range(20):
-        sent = time.monotonic()
+        watch = Stopwatch()
         broker.lpush(interactive, raw)
         loop.until(lambda seen=i: len(loop.messages) > seen)
-        delays.append(time.monotonic() - sent)
+        delays.append(watch.took_s)
         loop.messages[-1].ack()
         loop.turn_for(0.01)
     assert sorted(delays)[10] < 0.08

@@ -76,6 +76,11 @@ def warm(client: Client, count: int = 12) -> None:
         client.run("nap", 0.05, result_timeout=30)
 
 
+def flood(client: Client) -> None:
+    """More than the worker can do while a test goes on, on a busy machine too: half a minute of naps."""
+    client.enqueue_many("nap", [0.05] * 2400, lane="interactive")
+
+
 def refused(client: Client, **options: Any) -> Overloaded | None:
     try:
         client.enqueue("nap", 0.05, **options)
@@ -126,7 +131,7 @@ def test_who_is_never_refused(settings: Settings, worker_factory: Callable[..., 
     worker_factory()
     warm(sdk)
     first = sdk.enqueue("nap", 0.05, idempotency_key="once", deadline=600.0)
-    sdk.enqueue_many("nap", [0.05] * 200, lane="interactive")
+    flood(sdk)
     sdk.look("nap")
     error = until(lambda: refused(sdk, deadline=0.5))
     assert error.reason == "overload"
@@ -149,7 +154,7 @@ def test_who_is_never_refused(settings: Settings, worker_factory: Callable[..., 
 def test_a_dead_worker_s_word_ages_out(settings: Settings, worker_factory: Callable[..., Any], sdk: Client) -> None:
     worker = worker_factory()
     warm(sdk)
-    sdk.enqueue_many("nap", [0.05] * 400, lane="interactive")
+    flood(sdk)
     until(lambda: refused(sdk, deadline=0.5))
     worker.kill()
     began = monotonic_s()
@@ -176,7 +181,7 @@ def test_the_command_line_says_when_to_come_back(
 ) -> None:
     worker_factory()
     warm(sdk)
-    sdk.enqueue_many("nap", [0.05] * 400, lane="interactive")
+    flood(sdk)
     until(lambda: refused(sdk, deadline=0.5))
     done = subprocess.run(
         [sys.executable, "-m", "penstock_cli", "submit", "nap", "0.05", "--deadline", "500ms", "--json"],

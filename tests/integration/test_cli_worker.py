@@ -44,10 +44,10 @@ def test_a_second_worker_serves_beside_the_first_and_drains(up: Penstock) -> Non
     running = up.start("worker", "my_models", "--name", "second", "--model", "double")
     try:
         running.says("worker ready")
-        served = {model["name"]: len(model["workers"]) for model in up("model", "list", "--json").json()}
+        served = {model["name"]: len(model["workers"]) for model in up("model", "list", "--json").jsonl()}
         assert (served["double"], served["moody"]) == (2, 1)
         assert running.stop(signal.SIGTERM) == 0, running.text
-        served = {model["name"]: len(model["workers"]) for model in up("model", "list", "--json").json()}
+        served = {model["name"]: len(model["workers"]) for model in up("model", "list", "--json").jsonl()}
         assert served["double"] == 1, "its lease ended with it"
     finally:
         running.close()

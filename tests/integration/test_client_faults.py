@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,24 +22,27 @@ from penstock.errors import BrokerUnavailable, SchemaOutdated, StoreUnavailable
 from penstock.settings import Settings
 from penstock.store import Store
 from tests.fixtures.client import MODELS, MiniWorker, until
+from tests.fixtures.ports import closed_port
+from tests.fixtures.stopwatch import Stopwatch
 
 
 def elsewhere(settings: Settings, **changes: Any) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def refusing() -> Iterator[int]:
+    """A port that refuses connections."""
+    with closed_port() as port:
+        yield port
 
 
-def test_with_the_broker_down_jobs_are_accepted(client_settings: Settings, tmp_path: Path) -> None:
-    for url in (f"redis+socket://{tmp_path}/nobody.sock", f"redis://127.0.0.1:{closed_port()}/0"):
+def test_with_the_broker_down_jobs_are_accepted(client_settings: Settings, tmp_path: Path, refusing: int) -> None:
+    for url in (f"redis+socket://{tmp_path}/nobody.sock", f"redis://127.0.0.1:{refusing}/0"):
         with Client(elsewhere(client_settings, broker_url=url), models=MODELS) as client:
-            started = time.monotonic()
+            watch = Stopwatch()
             jobs = [client.enqueue("echo", n) for n in range(20)] + client.enqueue_many("echo", range(100))
-            assert time.monotonic() - started < 5
+            assert watch.took_s < 5
             assert {client.get(job.id).job.state for job in jobs} == {JobState.ACCEPTED}
             with pytest.raises(BrokerUnavailable) as caught:
                 client.check()
@@ -54,11 +57,12 @@ def test_a_broker_that_does_not_answer_does_not_hold_producers_up(client_setting
         mute.listen(16)
         url = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
         with Client(elsewhere(client_settings, broker_url=url), models=MODELS) as client:
-            started = time.monotonic()
+            watch = Stopwatch()
             for n in range(50):
                 client.enqueue("echo", n)
-            # One attempt takes its timeout, and a second one for redis-py's own repetition; then nobody tries.
-            assert time.monotonic() - started < 5
+            # One attempt takes its timeout, and a second one for redis-py's own repetition; then nobody tries. The
+            # rest is for fifty commits: fifty attempts would take more than a minute.
+            assert watch.took_s < 15
 
 
 def test_publishing_goes_on_when_the_broker_is_back(
@@ -100,21 +104,21 @@ def test_results_are_read_from_sql_while_the_broker_is_down(
 def test_without_tables_the_error_says_what_to_type(broker_url: str, tmp_path: Path) -> None:
     with Client(home=tmp_path / "new", broker_url=broker_url, models=MODELS) as client:
         for call in (client.check, lambda: client.enqueue("echo", 1), lambda: client.get("x"), client.list):
-            started = time.monotonic()
+            watch = Stopwatch()
             with pytest.raises(SchemaOutdated) as caught:
                 call()
-            assert time.monotonic() - started < 2
+            assert watch.took_s < 2
             assert "penstock up" in caught.value.fix or "penstock db upgrade" in caught.value.fix
 
 
-def test_with_the_database_down_nothing_is_accepted(broker_url: str, tmp_path: Path) -> None:
+def test_with_the_database_down_nothing_is_accepted(broker_url: str, tmp_path: Path, refusing: int) -> None:
     pytest.importorskip("psycopg")
-    url = f"postgresql://nobody@127.0.0.1:{closed_port()}/none"
+    url = f"postgresql://nobody@127.0.0.1:{refusing}/none"
     with Client(home=tmp_path, broker_url=broker_url, database_url=url, models=MODELS) as client:
-        started = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(StoreUnavailable) as caught:
             client.enqueue("echo", 1)
-        assert time.monotonic() - started < 3
+        assert watch.took_s < 3
         assert caught.value.fix
         with pytest.raises(StoreUnavailable):
             client.enqueue_many("echo", [1, 2])
@@ -150,10 +154,10 @@ def test_a_wait_bears_with_a_database_that_goes_away(
         until(lambda: len(client._runtime().push._inbox))
         postgres_server.stop()
         try:
-            started = time.monotonic()
+            watch = Stopwatch()
             with pytest.raises(StoreUnavailable):
                 client.enqueue("echo", 2)
-            assert time.monotonic() - started < 3
+            assert watch.took_s < 3
             with pytest.raises(StoreUnavailable):
                 client.get(job.id)
             client._runtime().push._inbox.gap()  # look, now
@@ -178,11 +182,14 @@ def _in_child(client: Client, job: penstock.JobHandle, pipe: Any) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker) -> None:
     assert client.run("echo", "parent", result_timeout=20) == "parent"
-    job = client.enqueue("echo", "both")
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
-    child = context.Process(target=_in_child, args=(client, job, there))
-    child.start()
+    # SQLite has locks of its own, and a child gets them as they are: no other thread may be inside it at that moment.
+    with running.working:
+        job = client.enqueue("echo", "both")
+        until(lambda: job.refresh().state is JobState.QUEUED)  # the client's own thread has nothing left to write
+        child = context.Process(target=_in_child, args=(client, job, there))
+        child.start()
     assert here.poll(30), "the child does not answer"
     assert here.recv() == ("both", "child", True)
     child.join(20)

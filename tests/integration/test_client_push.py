@@ -42,7 +42,7 @@ def tell(broker: redis.Redis, namespace: str) -> Callable[..., None]:
     return tell
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], Any], timeout_s: float = 45.0) -> None:
     ends_at = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < ends_at, "the awaited condition did not come true"
@@ -112,10 +112,10 @@ def test_an_idle_subscription_is_given_up_and_comes_back(
     push: Push, tell: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FETCH_EVERY_S", 0.02)
-    monkeypatch.setattr(module, "IDLE_S", 0.05)
     push.listen()
     first = push.mark
     assert first is not None
+    monkeypatch.setattr(module, "IDLE_S", 0.05)  # only now: it must not be over before it was looked at
     until(lambda: push.mark is None)
     ticket = push.open(["a"], foreign=False)
     assert push.mark is not None
@@ -208,13 +208,13 @@ def test_a_silent_connection_is_probed(
     push: Push, tell: Callable[..., None], redis_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "PROBE_AFTER_S", 0.0)
-    monkeypatch.setattr(subscription, "PROBE_ANSWER_S", 0.5)
     monkeypatch.setattr(subscription, "SLICE_S", 0.01)
     ticket = push.open(["a"], foreign=False)
     mark = push.mark
     push.wait(ticket, 1.0)
     assert push.mark == mark  # the server answers
     pid = redis_server.broker.pid
+    monkeypatch.setattr(subscription, "PROBE_ANSWER_S", 0.5)  # a server that answers may take longer
     os.kill(pid, signal.SIGSTOP)  # as a machine that lost its power: the connection stays, nothing comes
     try:
         push.wait(ticket, 10.0)

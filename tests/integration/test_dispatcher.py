@@ -34,7 +34,8 @@ from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import wait_for
 
 KEY = new_key()
-PATIENCE_S = 15.0
+#: Longest wait for what takes no time on an idle machine, seconds.
+PATIENCE_S = 45.0
 
 
 def hurried(broker_url: str, database_url: str, namespace: str, home: Path, **changes: Any) -> Settings:
@@ -184,8 +185,9 @@ def test_a_fresh_job_belongs_to_its_producer(store: Store, queue: Broker, dispat
     delayed = make_job(accepted_at=now, available_at=now + 0.2)
     abandoned = make_job()
     store.insert([fresh], publish_lease_s=60.0)
-    store.insert([delayed], publish_lease_s=0.1)
+    # First, so that its lease ends first, however long the inserts take.
     store.insert([abandoned], publish_lease_s=0.1)
+    store.insert([delayed], publish_lease_s=0.1)
     dispatch()
     wait_for(lambda: states(store, [delayed, abandoned]) == {JobState.QUEUED}, timeout_s=PATIENCE_S)
     assert state_of(store, fresh.id) is JobState.ACCEPTED
@@ -202,7 +204,8 @@ def test_a_delayed_job_is_published_on_time_and_not_before(
     store.insert([job], publish_lease_s=0.0)
     dispatch(dispatcher=settings.dispatcher.model_copy(update={"poll_s": 60.0}))
     wait_for(lambda: queue.ids(), timeout_s=PATIENCE_S)
-    assert 0 <= clock.now() - job.available_at < 1.0
+    # How late it may be is for a busy machine to say; the next look would come after a minute.
+    assert 0 <= clock.now() - job.available_at < 10.0
 
 
 def test_several_dispatchers_publish_each_job_once(
@@ -523,10 +526,10 @@ def test_with_the_database_away_it_waits_and_recovers(
         before, running = make_job(), make_job()
         store.insert([before, running], publish_lease_s=0.0)
         wait_for(lambda: states(store, [before, running]) == {JobState.QUEUED}, timeout_s=PATIENCE_S)
-        run_on(store, "w1", [running.id], lease_s=1.0)
+        run_on(store, "w1", [running.id], lease_s=2.0)  # not over before the database is away
         postgres_server.stop()
         postgres_server.start()
-        after = make_job(available_at=clock.now() + 1.5)  # due when the worker's lease has passed
+        after = make_job(available_at=clock.now() + 2.5)  # due when the worker's lease has passed
         wait_for(lambda: accepts(store, after), timeout_s=PATIENCE_S)
         wait_for(lambda: state_of(store, after.id) is JobState.QUEUED, timeout_s=PATIENCE_S)
         assert state_of(store, running.id) is JobState.RUNNING

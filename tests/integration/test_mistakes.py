@@ -12,7 +12,7 @@ import pytest
 
 from penstock import Client
 from penstock.errors import NotSerializable
-from tests.fixtures.cli import AT_ONCE_S, QUICK, Ended, MakePenstock, Penstock
+from tests.fixtures.cli import AT_ONCE_S, PROCESS_AT_ONCE_S, QUICK, Ended, MakePenstock, Penstock
 
 
 def explained(ended: Ended, status: int, *words: str, lines: int = 3, within_s: float = AT_ONCE_S) -> None:
@@ -125,12 +125,13 @@ def test_the_fix_for_a_new_home_repeats_its_flag(penstock: Penstock, home: str, 
 def test_up_does_not_migrate_a_foreign_database(penstock: Penstock) -> None:
     url = f"sqlite:///{penstock.folder / 'mine.db'}"
     ended = penstock("up", "--no-dashboard", "--database-url", url)
-    explained(ended, 3, "penstock up --migrate", lines=4)
+    explained(ended, 3, "penstock up --migrate", lines=4, within_s=PROCESS_AT_ONCE_S)
 
 
 @pytest.mark.parametrize("command", ["worker", "dispatcher", "dashboard"])
 def test_services_say_what_they_lack(penstock: Penstock, command: str) -> None:
-    explained(penstock(command, env={"PENSTOCK_MODELS": "my_models"}), 3)
+    ended = penstock(command, env={"PENSTOCK_MODELS": "my_models"})
+    explained(ended, 3, within_s=PROCESS_AT_ONCE_S)
 
 
 # Requests ---------------------------------------------------------------------------------------------------------

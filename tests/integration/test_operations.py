@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import penstock
 from penstock.settings import Settings
 from penstock.transport.embedded import find_server
 from penstock_cli.up import Stack
+from tests.fixtures.ports import free_port
 from tests.fixtures.redis import until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
@@ -27,9 +27,7 @@ PASSWORD = "s3cret"
 def restricted_url(tmp_path: Path) -> Iterator[str]:
     """A Redis that admits nobody but the user of the page."""
     (rules,) = re.findall(r"^ACL SETUSER (penstock .*)$", PAGE, re.MULTILINE)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     acl = tmp_path / "users.acl"
     acl.write_text(
         f"user {rules.replace('>PASSWORD', f'>{PASSWORD}')}\nuser default off\nuser admin on >admin ~* &* +@all\n"

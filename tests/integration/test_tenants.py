@@ -41,8 +41,9 @@ def device_s(jobs: list[Job]) -> float:
 
 
 def test_a_flood_does_not_stand_before_a_light_tenant(desk: Desk, worker_factory: WorkerFactory) -> None:
-    flood = desk.submit("nap", *([0.01] * 80), tenant="flood")
-    light = desk.submit("nap", *([0.01] * 8), tenant="light")
+    # Long enough that being put aside for a moment does not count as device time to speak of.
+    flood = desk.submit("nap", *([0.05] * 80), tenant="flood")
+    light = desk.submit("nap", *([0.05] * 8), tenant="light")
     worker_factory()
     last = max(job.ledger.started_at or 0.0 for job in desk.wait(light))
     before = [job for job in desk.wait(flood) if (job.ledger.started_at or 0.0) <= last]

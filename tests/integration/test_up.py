@@ -21,7 +21,7 @@ from penstock_cli.up import AlreadyRunning, Stack
 from tests.fixtures.cli import QUICK, MakePenstock, Penstock, Running
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """Wait for a condition; its value."""
     ends = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -117,10 +117,50 @@ def test_a_child_that_dies_comes_back(running: tuple[Penstock, Running], name: s
     victim = family(penstock.home)[name]
     victim.kill()
     until(lambda: gone([victim]), "it is dead")
-    if "/" not in name:
+    if "/" in name:
+        said = process.says("the process of worker-default-1")
+        assert (
+            "was ended by SIGKILL" in said and "starting it again in 0.5 s" in said and "worker-default-1.log" in said
+        )
+    else:
         process.says("again")
         until(lambda: family(penstock.home).get(name, victim).pid != victim.pid, "it is back")
     assert penstock("run", "double", "5", "--timeout", "30").json() == 10
+
+
+#: Serves until there is a file ``die``, and then ends its process with an error, however often it is started.
+MORTAL = """
+import os, sys, threading, time
+from pathlib import Path
+from penstock import Model
+
+class Mortal(Model):
+    name = "mortal"
+    def load(self, device):
+        threading.Thread(target=self.live, daemon=True).start()
+    def live(self):
+        while not Path("die").exists(): time.sleep(0.01)
+        print("ValueError: out of luck", file=sys.stderr, flush=True)
+        os._exit(3)
+    def predict(self, batch: list[int]) -> list[int]: return batch
+"""
+
+
+def test_a_worker_that_keeps_dying_is_told_on_the_terminal(make_penstock: MakePenstock) -> None:
+    """With its last error, at growing intervals; and when the cause is gone, it serves again."""
+    penstock = make_penstock(QUICK)
+    (penstock.folder / "mortal.py").write_text(MORTAL)
+    running = penstock.start("up", "mortal", "--no-dashboard")
+    try:
+        running.says("Try, in another terminal")
+        (penstock.folder / "die").touch()
+        running.says("the 3rd time in a row; starting it again in 2 s")
+        running.says("its last error: ValueError: out of luck")
+        (penstock.folder / "die").unlink()
+        assert penstock("run", "mortal", "5", "--timeout", "60").json() == 5
+        assert running.stop() == 0, running.text
+    finally:
+        running.close()
 
 
 def test_children_do_not_outlive_a_killed_parent(running: tuple[Penstock, Running]) -> None:
@@ -186,7 +226,7 @@ def test_workers_are_as_many_as_asked_for(make_penstock: MakePenstock) -> None:
     running = penstock.start("up", "my_models", "--no-dashboard", "--workers", "2")
     try:
         running.says("Try, in another terminal")
-        assert len(penstock("model", "list", "--json").json()[0]["workers"]) == 2
+        assert len(penstock("model", "list", "--json").jsonl()[0]["workers"]) == 2
         assert running.stop() == 0
     finally:
         running.close()

@@ -26,6 +26,8 @@ from penstock.webhooks.slots import Slots
 from tests.fixtures.worker import wait_for
 
 KEY = new_key()
+#: Longest wait for what takes no time on an idle machine, seconds.
+PATIENCE_S = 45.0
 #: Attempts as fast as they can follow each other, four in all.
 QUICK = (0.0, 0.0, 0.0, 0.0)
 
@@ -116,7 +118,7 @@ def test_a_result_arrives_signed_and_is_delivered_once(store: Store, deliver: Ca
     with Receiver() as receiver:
         (id,) = settle(store, receiver.url)
         deliver()
-        wait_for(lambda: states(store) == ["delivered"], timeout_s=10)
+        wait_for(lambda: states(store) == ["delivered"], timeout_s=PATIENCE_S)
     (message,) = receiver.messages
     assert message.problem is None
     assert message.event["type"] == "job.succeeded"
@@ -138,7 +140,7 @@ def test_a_failed_job_is_reported_too(store: Store, deliver: Callable[..., Deliv
     with Receiver() as receiver:
         settle(store, receiver.url, failed=True)
         deliver()
-        wait_for(lambda: receiver.messages, timeout_s=10)
+        wait_for(lambda: receiver.messages, timeout_s=PATIENCE_S)
     assert receiver.messages[0].event["type"] == "job.failed"
     assert receiver.messages[0].event["data"]["error"]["code"] == "model_raised"
 
@@ -154,7 +156,7 @@ def test_a_failure_is_retried_on_schedule_with_the_same_id(store: Store, deliver
     with Receiver(answer) as receiver:
         settle(store, receiver.url)
         deliver(schedule_s=(0.0, 0.5, 30.0))
-        wait_for(lambda: states(store) == ["delivered"], timeout_s=10)
+        wait_for(lambda: states(store) == ["delivered"], timeout_s=PATIENCE_S)
     first, second = receiver.messages
     assert first.id == second.id
     assert second.repeated
@@ -165,7 +167,7 @@ def test_a_failure_is_retried_on_schedule_with_the_same_id(store: Store, deliver
 def test_retry_after_is_honoured(store: Store, deliver: Callable[..., Deliverer]) -> None:
     """Read from SQL: the next attempt is not before the time that the receiver asked for."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(10)
+        server.settimeout(PATIENCE_S)
         settle(store, f"http://127.0.0.1:{server.getsockname()[1]}/")
         deliver()
         connection, _ = server.accept()
@@ -173,7 +175,7 @@ def test_retry_after_is_honoured(store: Store, deliver: Callable[..., Deliverer]
             connection.recv(65536)
             connection.sendall(b"HTTP/1.1 429 Busy\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n")
             (delivery,) = wait_for(
-                lambda: [d for d in store.list_deliveries(limit=10) if d.attempts == 1], timeout_s=10
+                lambda: [d for d in store.list_deliveries(limit=10) if d.attempts == 1], timeout_s=PATIENCE_S
             )
     assert delivery.status_code == 429
     assert 3590 < delivery.next_at - clock.now() <= 3600
@@ -185,13 +187,13 @@ def test_after_the_schedule_it_is_dead_and_can_be_replayed(store: Store, deliver
     with Receiver(lambda message: 500 if broken.is_set() else None) as receiver:
         settle(store, receiver.url)
         deliver(schedule_s=QUICK)
-        wait_for(lambda: states(store) == ["dead"], timeout_s=10)
+        wait_for(lambda: states(store) == ["dead"], timeout_s=PATIENCE_S)
         assert len(receiver.messages) == len(QUICK)
         broken.clear()
         (delivery,) = store.list_deliveries(state="dead", limit=10)
         assert delivery.error == "HTTP 500"
         store.replay_delivery(delivery.id, now=clock.now())
-        wait_for(lambda: states(store) == ["delivered"], timeout_s=10)
+        wait_for(lambda: states(store) == ["delivered"], timeout_s=PATIENCE_S)
     assert {message.id for message in receiver.messages} == {delivery.id}
 
 
@@ -199,10 +201,10 @@ def test_410_ends_everything_for_that_address(store: Store, deliver: Callable[..
     with Receiver(lambda message: 410) as receiver, Receiver() as other:
         settle(store, receiver.url)
         deliver(schedule_s=QUICK)
-        wait_for(lambda: states(store) == ["gone"], timeout_s=10)
+        wait_for(lambda: states(store) == ["gone"], timeout_s=PATIENCE_S)
         settle(store, receiver.url)
         settle(store, other.url)
-        wait_for(lambda: states(store) == ["delivered", "gone", "gone"], timeout_s=10)
+        wait_for(lambda: states(store) == ["delivered", "gone", "gone"], timeout_s=PATIENCE_S)
     assert len(receiver.messages) == 1
 
 
@@ -210,7 +212,7 @@ def test_redirects_are_failures(store: Store, deliver: Callable[..., Deliverer])
     with Receiver(lambda message: 308) as receiver:
         settle(store, receiver.url)
         deliver(schedule_s=QUICK)
-        wait_for(lambda: states(store) == ["dead"], timeout_s=10)
+        wait_for(lambda: states(store) == ["dead"], timeout_s=PATIENCE_S)
     assert len(receiver.messages) == len(QUICK)
 
 
@@ -219,15 +221,16 @@ def test_a_slow_receiver_delays_nobody_else(store: Store, deliver: Callable[...,
     hang = threading.Event()
 
     def slow(message: Received) -> None:
-        hang.wait(30)
+        hang.wait(2 * PATIENCE_S)
 
     with Receiver(slow) as stuck, Receiver() as receiver:
         settle(store, stuck.url, count=200)
         # The same machine under another name: limits are per host.
         settle(store, receiver.url.replace("127.0.0.1", "localhost"), count=20)
         try:
-            deliver(concurrency=4, per_host=2, timeout_s=20.0)
-            wait_for(lambda: len(receiver.messages) >= 20, timeout_s=10)
+            # No attempt gives up while we wait: what comes did not come by that.
+            deliver(concurrency=4, per_host=2, timeout_s=2 * PATIENCE_S)
+            wait_for(lambda: len(receiver.messages) >= 20, timeout_s=PATIENCE_S)
         finally:
             hang.set()
 
@@ -237,7 +240,7 @@ def test_dead_receivers_share_half_of_the_slots(store: Store, deliver: Callable[
     hang = threading.Event()
 
     def slow(message: Received) -> None:
-        hang.wait(30)
+        hang.wait(2 * PATIENCE_S)
 
     hosts = [f"127.0.0.{number}" for number in range(2, 10)]
     listener = Listener(Signer([KEY]), slow, host="0.0.0.0")
@@ -245,11 +248,12 @@ def test_dead_receivers_share_half_of_the_slots(store: Store, deliver: Callable[
         port = listener.url.rsplit(":", 1)[1]
         for host in hosts:
             settle(store, f"http://{host}:{port}", count=5)
-        deliver(concurrency=4, per_host=2, timeout_s=0.5, schedule_s=(0.0, 0.1, 0.1, 0.1, 0.1, 3600.0))
+        # So many attempts that the dead ones are tried for longer than we wait.
+        deliver(concurrency=4, per_host=2, timeout_s=0.5, schedule_s=(0.0, *[0.1] * 100))
         try:
-            wait_for(lambda: sum(d.attempts for d in store.list_deliveries(limit=1000)) >= 4, timeout_s=20)
+            wait_for(lambda: sum(d.attempts for d in store.list_deliveries(limit=1000)) >= 4, timeout_s=PATIENCE_S)
             settle(store, receiver.url, count=20)
-            wait_for(lambda: len(receiver.messages) >= 20, timeout_s=10)
+            wait_for(lambda: len(receiver.messages) >= 20, timeout_s=PATIENCE_S)
         finally:
             hang.set()
 
@@ -263,7 +267,7 @@ def test_private_addresses_are_dead_letters_when_not_allowed(store: Store, deliv
             return [ipaddress.IPv4Address("127.0.0.1")]
 
         deliver(schedule_s=QUICK, allow_private=False, resolve=resolve)
-        wait_for(lambda: states(store) == ["dead"], timeout_s=10)
+        wait_for(lambda: states(store) == ["dead"], timeout_s=PATIENCE_S)
         assert receiver.messages == []
     (delivery,) = store.list_deliveries(limit=10)
     assert "not a public address" in delivery.error
@@ -275,7 +279,7 @@ def test_a_crash_between_post_and_record_delivers_again(store: Store, deliver: C
         settle(store, receiver.url)
         (taken,) = store.take_deliveries(now=clock.now(), limit=10, lease_s=1.0)  # and then it died
         deliver()
-        wait_for(lambda: states(store) == ["delivered"], timeout_s=10)
+        wait_for(lambda: states(store) == ["delivered"], timeout_s=PATIENCE_S)
     assert [message.id for message in receiver.messages] == [taken.id]
 
 
@@ -284,7 +288,7 @@ def test_several_deliverers_do_not_fight(store: Store, deliver: Callable[..., De
         settle(store, receiver.url, count=60)
         for _ in range(3):
             deliver()
-        wait_for(lambda: states(store) == ["delivered"] * 60, timeout_s=20)
+        wait_for(lambda: states(store) == ["delivered"] * 60, timeout_s=PATIENCE_S)
     assert len(receiver.messages) == 60
     assert len({message.id for message in receiver.messages}) == 60
 
@@ -293,7 +297,7 @@ def test_a_large_output_is_left_out(store: Store, deliver: Callable[..., Deliver
     with Receiver() as receiver:
         settle(store, receiver.url, output='"' + "x" * 100_000 + '"')
         deliver()
-        wait_for(lambda: receiver.messages, timeout_s=10)
+        wait_for(lambda: receiver.messages, timeout_s=PATIENCE_S)
     data = receiver.messages[0].event["data"]
     assert data["output_truncated"] is True
     assert data.get("output") is None

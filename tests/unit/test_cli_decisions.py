@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
+import redis
 
-from penstock import clock
+from penstock import __version__, clock
 from penstock import errors as tree
+from penstock.dispatch.daemon import Dispatcher
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.webhooks import new_key
 from penstock_cli import checks, errors
 from penstock_cli.checks import judge_broker, judge_disk
 from penstock_cli.effective import effective
 from penstock_cli.params import Duration, Tag
 from penstock_cli.progress import Rate
 from penstock_cli.servers import shown
-from penstock_cli.up.child import last_error
+from penstock_cli.up import child
+from penstock_cli.up.child import last_error, last_words
 from penstock_cli.up.plan import DISPATCHER, WORKERS, dispatcher_service, restart_delay_s, worker_services
 from penstock_cli.up.probe import ModelInfo, sample_of
 from penstock_cli.up.ready import example_command
+from tests.fixtures.client import until
 
 
 def model(name: str = "double", pool: str = "default", example: str | None = "21") -> ModelInfo:
@@ -197,14 +203,104 @@ def test_the_last_error_of_a_log_is_found() -> None:
     assert last_error(["  fix: no", "Killed"]) is None
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            ["error: no weights", "  fix: bring some", '{"level": "info", "event": "on"}'],
+            "no weights (fix: bring some)",
+        ),
+        (
+            ['{"level": "error", "event": "batch failed", "exception": "Trace…\\nKeyError: 1"}'],
+            "batch failed: KeyError: 1",
+        ),
+        (['{"level": "error", "event": "gone", "error": "no route"}', "not { json"], "gone: no route"),
+        (
+            ["Traceback (most recent call last):", "  File x", "torch.OutOfMemoryError: CUDA"],
+            "torch.OutOfMemoryError: CUDA",
+        ),
+        (["Fatal Python error: Segmentation fault"], "Fatal Python error: Segmentation fault"),
+        (["{broken", '{"level": "error", "event": "silent", "action": "supervisor.kill"}', "hello"], None),
+        ([], None),
+    ],
+)
+def test_the_last_words_of_a_worker_are_found_in_its_log(lines: list[str], words: str | None) -> None:
+    assert last_words(lines) == words
+
+
+def test_up_and_the_supervisor_mean_the_same_pipe_and_statuses() -> None:
+    from penstock_worker import runner, supervisor
+
+    assert child.DEATHS_FD == supervisor.DEATHS_FD
+    assert set(child._MEANING) == {runner.EXIT_DEFECTIVE, runner.EXIT_WEDGED, supervisor.EXIT_NOT_LOADED}
+    assert worker_services([model()], workers=1, drain_s=1)[0].supervises
+
+
 def test_a_worker_whose_clock_is_ahead_is_named(store: Store) -> None:
     at = clock.now()
     for name, ahead_s in (("right", 0.0), ("ahead", 60.0)):
-        store.register_worker(
-            name, name=name, pool="default", lease_until=at + ahead_s + 30, now=at + ahead_s, info={"models": {}}
-        )
+        seen_at = at + ahead_s
+        store.register_worker(name, name=name, pool="default", lease_until=seen_at + 30, now=seen_at, info={})
     warnings = [found for found in checks._workers(SimpleNamespace(store=store)) if found.name == "clock"]  # type: ignore[arg-type]
     assert [(found.status, found.detail[:28]) for found in warnings] == [("warning", "the clock of worker ahead is")]
+
+
+def test_a_worker_of_another_version_is_named(store: Store) -> None:
+    at = clock.now()
+    for name, info in (("same", {"version": __version__}), ("other", {"version": "0.0.1"}), ("older", {})):
+        store.register_worker(name, name=name, pool="default", lease_until=at + 30, now=at, info=info)
+    found = {f.detail.split()[0]: f for f in checks._workers(SimpleNamespace(store=store))}  # type: ignore[arg-type]
+    assert [found[name].status for name in ("same", "other", "older")] == ["ok", "warning", "warning"]
+    assert "penstock 0.0.1; here it is" in found["other"].detail
+
+
+def findings(check: Callable[[], Iterator[checks.Finding]]) -> list[tuple[str, str]]:
+    return [(finding.name, finding.status) for finding in check()]
+
+
+def test_a_broker_that_cannot_be_written_is_an_error(
+    broker: redis.Redis, broker_url: str, tmp_path: Path, namespace: str
+) -> None:
+    settings = Settings.load(home=tmp_path, broker_url=broker_url, namespace=namespace)
+    assert ("broker writes", "ok") in findings(lambda: checks._broker(settings))
+    assert not broker.keys(f"{namespace}*"), "nothing is left behind"
+    broker.config_set("maxmemory", 1)
+    try:
+        assert ("broker writes", "error") in findings(lambda: checks._broker(settings))
+    finally:
+        broker.config_set("maxmemory", 0)
+
+
+def test_a_dispatcher_is_heard_of_or_missed(broker_url: str, sqlite_url: str, tmp_path: Path, namespace: str) -> None:
+    settings = Settings.load(home=tmp_path, broker_url=broker_url, database_url=sqlite_url, namespace=namespace)
+    assert findings(lambda: checks._dispatcher(settings)) == [("dispatcher", "warning")]
+    dispatcher = Dispatcher(settings)
+    dispatcher.start()
+    try:
+        until(lambda: findings(lambda: checks._dispatcher(settings)) == [("dispatcher", "ok")])
+    finally:
+        dispatcher.stop()
+
+
+def test_what_there_is_nothing_to_try_of_has_no_line(tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path, models=[])
+    for check in (checks._up, checks._models, checks._dashboard, checks._webhooks):
+        assert findings(lambda check=check: check(settings)) == []  # type: ignore[misc]
+
+
+def test_a_device_that_there_is_not_is_an_error(tmp_path: Path) -> None:
+    settings = Settings.load(home=tmp_path)
+    for device, status in (("cpu", "ok"), ("cuda:99", "error"), ("gpu", "error")):
+        worker = settings.worker.model_copy(update={"device": device})
+        (found,) = checks._device(settings.model_copy(update={"worker": worker}))
+        assert found.status == status, found
+        assert bool(found.fix) == (status != "ok")
+
+
+def test_a_signing_key_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "webhook.secret").write_text(new_key())
+    (tmp_path / "webhook.secret").chmod(0o600)
+    assert findings(lambda: checks._webhooks(Settings.load(home=tmp_path))) == [("webhooks", "ok")]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from penstock.errors import ConfigError
 from penstock.webhooks import Signer, new_key
 from penstock.webhooks.listener import MAX_BODY_BYTES, Listener, Received
+from tests.fixtures.ports import free_port
 
 SIGNER = Signer([new_key()])
 BODY = b'{"type":"job.succeeded"}'
@@ -82,9 +83,10 @@ def test_a_port_that_is_taken_is_a_clear_error(listener: Listener) -> None:
 
 
 def test_stop_frees_the_port_and_can_be_repeated(messages: list[Received]) -> None:
-    listener = Listener(SIGNER, messages.append)
+    port = free_port()
+    listener = Listener(SIGNER, messages.append, port=port)
     listener.start()
-    port = urlsplit(listener.url).port
+    assert urlsplit(listener.url).port == port
     listener.stop()
     listener.stop()
     with socket.create_server(("127.0.0.1", port)):

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from penstock import clock
+from penstock import __version__, clock
 from penstock.errors import PenstockError, SchemaOutdated, StoreUnavailable
 from penstock.model import Model, bytes_of
 from penstock.policy.latency import LatencyBook
@@ -119,7 +119,12 @@ class Serving:
             worker=worker,
             name=hostname,
             pool=self._plan.pool,
-            info={"models": announce(self._classes), "device": device, "pid": os.getpid()},
+            info={
+                "models": announce(self._classes),
+                "device": device,
+                "pid": os.getpid(),
+                "version": __version__,
+            },
             lease=settings.lease,
             also=(self._wire.flush, memory.keep),
         )

@@ -2,17 +2,20 @@
 
 A model that never returns can only be stopped with its process, and a crash in native code takes the process along;
 both must not need a person. The child tells through a pipe that it is alive; one that is silent for two leases
-(stuck in native code, holding the interpreter lock) is killed.
+(stuck in native code, holding the interpreter lock) is killed. Whoever keeps the supervisor running, as ``penstock up``
+does, is told of each death through another pipe, since nobody may be reading the log.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 import structlog
@@ -26,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 #: The child's exit status when a model did not come up (sysexits.h: EX_CONFIG).
 EXIT_NOT_LOADED = 78
+#: Who started us passes the write end of a pipe in this variable; it gets a JSON object a line for each death.
+DEATHS_FD = "_PENSTOCK_DEATHS_FD"
 #: First and longest wait before a restart; it starts over after a child that lived for a minute, seconds.
 BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.5, 30.0
 HEALTHY_AFTER_S = 60.0
@@ -48,7 +53,12 @@ class Supervisor:
         self._silence_s = 2 * settings.lease.ttl_s
         self._stop_s = settings.worker.drain_s + STOP_MARGIN_S
         self._stop_by: float | None = None
-        self._environ = {**os.environ, **settings.environ()}
+        deaths = os.environ.get(DEATHS_FD)
+        self._deaths = int(deaths) if deaths else None
+        # The pipe is ours alone: it is closed when we end, whatever the worker leaves behind.
+        self._environ = {name: value for name, value in os.environ.items() if name != DEATHS_FD} | settings.environ()
+        # A crash in native code leaves no exception; with this its stack is in the log.
+        self._environ.setdefault("PYTHONFAULTHANDLER", "1")
         self._command = [sys.executable, "-m", "penstock_worker.main", *argv]
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
@@ -78,6 +88,7 @@ class Supervisor:
             log.warning(
                 "worker died", action="supervisor.restart", status=status, lived_s=round(lived_s, 1), wait_s=wait_s
             )
+            self._tell(status, lived_s, wait_s)
             if self._sleep(wait_s):
                 return 0
             wait_s = min(wait_s * 2, BACKOFF_LONGEST_S)
@@ -117,6 +128,12 @@ class Supervisor:
         finally:
             os.close(pulse_r)
         return self._child.wait(), alive
+
+    def _tell(self, status: int, lived_s: float, wait_s: float) -> None:
+        if self._deaths is not None:
+            line = json.dumps({"status": status, "lived_s": round(lived_s, 1), "wait_s": wait_s})
+            with suppress(OSError):  # who would have been told is gone, and so are we soon
+                os.write(self._deaths, f"{line}\n".encode())
 
     def _patience_s(self) -> float:
         """How long the child may go on without a sign."""

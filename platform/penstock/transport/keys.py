@@ -21,6 +21,8 @@ key                                       type      what it holds
 ``{ns}:tenants:held:{tenant}``            set       with a cap: "tag consumer" of what was claimed, and maybe of more
 ``{ns}:dead``                             list      the newest messages that were no JSON, for inspection
 ``{ns}:epoch``                            string    random text; it changes when the data set was lost
+``{ns}:dispatcher``                       string    who dispatched last (JSON), while it can be believed to live
+``{ns}:doctor``                           string    what ``penstock doctor`` writes, to see whether it can; for seconds
 ``{ns}:residents``                        hash      worker -> server time and the models that it has loaded
 ``{ns}:load:{model}``                     hash      worker -> what it says of its load (JSON), for admission
 ``{ns}:progress:{job}``                   stream    partial output: entry ``{attempt}-{index}``, bounded, with a TTL
@@ -172,6 +174,16 @@ def dead(namespace: str) -> str:
 def epoch(namespace: str) -> str:
     """The mark of the data set."""
     return f"{namespace}:epoch"
+
+
+def dispatcher(namespace: str) -> str:
+    """The last dispatcher's sign of life."""
+    return f"{namespace}:dispatcher"
+
+
+def doctor(namespace: str) -> str:
+    """The key that ``penstock doctor`` tries to write."""
+    return f"{namespace}:doctor"
 
 
 def load(namespace: str, model: str) -> str:
