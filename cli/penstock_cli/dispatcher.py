@@ -6,12 +6,14 @@ from penstock_cli import preflight
 from penstock_cli.commands import command as verb
 from penstock_cli.commands import pass_app
 from penstock_cli.context import App
+from penstock_cli.params import metrics_port_option, with_metrics_port
 from penstock_cli.services import Signals
 
 
 @verb()
+@metrics_port_option
 @pass_app
-def command(app: App) -> None:
+def command(app: App, metrics_port: int | None) -> None:
     """Run the dispatcher: publish what waits, retry, rescue, expire, prune, deliver webhooks.
 
     One is enough; several share the work. It must reach the database to start, and outlives both servers' restarts.
@@ -21,8 +23,10 @@ def command(app: App) -> None:
 
     preflight.check(app, broker=False)
     configure_logs(app.settings.log_level)
-    dispatcher = Dispatcher(app.settings)
+    dispatcher = Dispatcher(with_metrics_port(app.settings, metrics_port))
     with Signals() as signals:
-        dispatcher.start()
-        signals.wait()
-        dispatcher.stop()
+        try:
+            dispatcher.start()
+            signals.wait()
+        finally:
+            dispatcher.stop()

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import click
+import redis
 
+from penstock.lane import LANES, queue_name
 from penstock.policy.isolation import isolation_bound_s
 from penstock.policy.latency import LatencyModel
 from penstock.registry import unknown_model
 from penstock.store.records import Latency
+from penstock.transport import usage
+from penstock.transport.url import connect
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
@@ -45,12 +49,17 @@ def list_(app: App) -> None:
 @click.argument("name", shell_complete=complete_model)
 @pass_app
 def show(app: App, name: str) -> None:
-    """Show one model, with the JSON schema of its input."""
+    """Show one model: its input's JSON schema, what workers have learned of its batch times, what it has used.
+
+    The line is the expected time of a batch (of a step, for step-wise models). The prediction error is |actual -
+    predicted| / predicted. Device time is that of the jobs in each lane; a job pays its share of its batch.
+    """
     preflight.check(app, broker=False)
     found = _models(app)
     if name not in found:
         raise unknown_model(name, found)
     one = found[name]
+    one["device_s"] = _device_s(app, name)
     if app.out.json:
         app.out.data(one)
         return
@@ -63,20 +72,50 @@ def show(app: App, name: str) -> None:
             ("pool", one["pool"]),
             ("max batch", one["max_batch"]),
             ("workers", ", ".join(one["workers"]) or "none now"),
-            ("batch time", "\n".join(_line(line) for line in one["latency"]) or "not measured yet"),
+            (
+                "step time" if one["steps"] else "batch time",
+                "\n".join(_line(line, steps=one["steps"]) for line in one["latency"]) or "not measured yet",
+            ),
+            ("device time", _spent(one["device_s"])),
             ("isolation", f"background adds at most {one['isolation_bound_s'] * 1e3:.4g} ms to an interactive job"),
             ("input", dumps(schema, indent=2) if schema else "any JSON"),
         ]
     )
 
 
-def _line(line: dict[str, Any]) -> str:
-    unit = f" (key {line['key']})" if line["key"] else ""
-    error = f", error p99 {line['error_p99'] * 100:.0f} %" if line.get("error_p99") is not None else ""
-    return (
-        f"{line['alpha'] * 1e3:.3g} ms + {line['beta'] * 1e3:.3g} ms per unit of cost on {line['device']}{unit}; "
-        f"margin {line['margin']:.2f}{error}; {line['batches']:,} batches"
+def _line(line: dict[str, Any], *, steps: bool) -> str:
+    key = f" (key {line['key']})" if line["key"] else ""
+    unit, things = ("sequence", "steps") if steps else ("unit of cost", "batches")
+    text = (
+        f"{line['alpha'] * 1e3:.3g} ms + {line['beta'] * 1e3:.3g} ms per {unit} on {line['device']}{key}; "
+        f"margin {line['margin']:.2f}; {line['batches']:,} {things}"
     )
+    if line["error_p99"] is None:
+        return text
+    of = f" over the last {line['error_of']}" if line["error_of"] else ""
+    return f"{text}; prediction error: median {line['error_p50']:.1%}, p99 {line['error_p99']:.1%}{of}"
+
+
+def _spent(device_s: dict[str, float] | None) -> str:
+    if device_s is None:
+        return "not known: the broker does not answer"
+    return (
+        ", ".join(f"{lane} {seconds:,.4g} s" for lane, seconds in device_s.items()) + " since the broker's data began"
+    )
+
+
+def _device_s(app: App, model: str) -> dict[str, float] | None:
+    """Device seconds per lane; ``None`` when the broker does not answer: everything else is in SQL."""
+    namespace = app.settings.namespace
+    queues = {str(lane): queue_name(namespace, model, lane) for lane in LANES}
+    client = connect(app.settings.broker)
+    try:
+        spent = usage.device_s(client, namespace, queues.values())
+    except (redis.RedisError, OSError):
+        return None
+    finally:
+        client.close()
+    return {lane: spent[queue] for lane, queue in queues.items()}
 
 
 def _models(app: App) -> dict[str, dict[str, Any]]:
@@ -85,7 +124,13 @@ def _models(app: App) -> dict[str, dict[str, Any]]:
     found = _local(app)
     for name, info in app.store.models().items():
         found[name] = _info(
-            name, info.get("version"), info.get("doc"), info.get("pool"), info.get("max_size"), info.get("schema")
+            name,
+            info.get("version"),
+            info.get("doc"),
+            info.get("pool"),
+            info.get("max_size"),
+            info.get("schema"),
+            info.get("steps"),
         )
     learned: dict[tuple[str, str], list[Latency]] = {}
     for line in app.store.latencies():
@@ -106,7 +151,7 @@ def _learned(line: Latency) -> dict[str, Any]:
         "device": line.device,
         "key": line.key,
         "batches": int(state["seen"]),
-        **{name: state.get(name) for name in ("alpha", "beta", "margin", "error_p50", "error_p99")},
+        **{name: state.get(name) for name in ("alpha", "beta", "margin", "error_p50", "error_p99", "error_of")},
     }
 
 
@@ -114,6 +159,7 @@ def _local(app: App) -> dict[str, dict[str, Any]]:
     from penstock.errors import ConfigError
     from penstock.model import codec_of
     from penstock.registry import Registry
+    from penstock.stepwise import StepModel
 
     try:
         registry = Registry.load(app.settings.models)
@@ -128,12 +174,13 @@ def _local(app: App) -> dict[str, dict[str, Any]]:
             cls.resources.pool,
             cls.batching.max_size,
             dict(codec_of(cls).schema()),
+            issubclass(cls, StepModel),
         )
         for cls in registry
     }
 
 
-def _info(name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: Any) -> dict[str, Any]:
+def _info(name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: Any, steps: Any) -> dict[str, Any]:
     return {
         "name": name,
         "description": doc or "",
@@ -141,4 +188,5 @@ def _info(name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: 
         "pool": pool or "default",
         "max_batch": max_batch,
         "input_schema": schema or {},
+        "steps": bool(steps),
     }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from penstock.settings import Settings
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
@@ -38,6 +41,21 @@ class Tag(click.ParamType[tuple[str, str]]):
         if not equals or not name:
             self.fail(f"{value!r} is not NAME=VALUE, for example run=7", param, ctx)
         return name, text
+
+
+metrics_port_option = click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Serve figures for Prometheus there, at /metrics; 0: any free port.",
+)
+
+
+def with_metrics_port(settings: Settings, port: int | None) -> Settings:
+    """The settings with ``--metrics-port`` applied."""
+    if port is None:
+        return settings
+    return settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"port": port})})
 
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

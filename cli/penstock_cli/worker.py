@@ -9,6 +9,7 @@ from penstock_cli import preflight
 from penstock_cli.commands import command as verb
 from penstock_cli.commands import pass_app
 from penstock_cli.context import App
+from penstock_cli.params import metrics_port_option, with_metrics_port
 
 
 @verb()
@@ -17,6 +18,7 @@ from penstock_cli.context import App
 @click.option("--model", "models", multiple=True, metavar="NAME", help="Serve only this model (repeatable).")
 @click.option("--name", metavar="NAME", help="The worker's name; needed for two on one machine.")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda:0, …; default: the first CUDA device, else cpu.")
+@metrics_port_option
 @click.option("--no-supervisor", is_flag=True, help="Do not restart the worker when it dies: something else does.")
 @pass_app
 def command(
@@ -26,6 +28,7 @@ def command(
     models: tuple[str, ...],
     name: str | None,
     device: str | None,
+    metrics_port: int | None,
     no_supervisor: bool,
 ) -> int:
     """Serve the models of MODULEs (or of PENSTOCK_MODELS) on one device.
@@ -36,6 +39,7 @@ def command(
     settings = app.with_models(modules)
     if device is not None:
         settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"device": device})})
+    settings = with_metrics_port(settings, metrics_port)
     preflight.check(app)
     _check_worker_installed()
     if no_supervisor:

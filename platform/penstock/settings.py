@@ -150,6 +150,15 @@ class DashboardSettings(_Section):
     basic_auth: SecretStr | None = Field(None, description="user:password; needed unless bound to loopback")
 
 
+class MetricsSettings(_Section):
+    """Figures of workers and dispatchers for Prometheus, at /metrics."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int | None = Field(
+        None, ge=0, le=65535, description="port to listen on, one per process; 0: any free one; default: no metrics"
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Frozen; build it with ``Settings.load``."""
 
@@ -180,6 +189,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     admission: AdmissionSettings = AdmissionSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    metrics: MetricsSettings = MetricsSettings()
     tenants: dict[str, TenantSettings] = Field(
         default_factory=dict, description='weight and cap per tenant: `{"acme": {"weight": 2, "cap": 8}}`'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -288,6 +289,47 @@ def test_models(up: Penstock) -> None:
     assert '"integer"' in shown.out
     assert up("model", "show", "duble").status == 2
     assert "double" in up("model", "list", "-q").out.split()
+
+
+def test_a_model_shows_what_was_learned_and_what_it_has_used(up: Penstock) -> None:
+    for number in range(3):
+        assert up("run", "double", str(number)).status == 0
+    assert up("run", "double", "4", "--lane", "background").status == 0
+    # Both are told with a heartbeat.
+    wait_for(lambda: all(up("model", "show", "double", "--json").json()["device_s"].values()), what="the heartbeat")
+    model = up("model", "show", "double", "--json").json()
+    (line,) = model["latency"]
+    assert line["device"] == "cpu" and line["batches"] >= 4
+    assert line["alpha"] >= 0 and line["beta"] > 0 and line["margin"] >= 1
+    assert 0 <= line["error_p50"] <= line["error_p99"] and 3 <= line["error_of"] <= line["batches"]
+    assert 0 < model["device_s"]["background"] < 10 and 0 < model["device_s"]["interactive"] < 10
+    shown = up("model", "show", "double").out
+    for words in (
+        r"batch time +[\d.e-]+ ms \+ [\d.e-]+ ms per unit of cost on cpu; margin \d\.\d\d; \d+ batches",
+        r"prediction error: median [\d.]+%, p99 [\d.]+% over the last \d+",
+        r"device time +interactive \S+ s, background \S+ s since the broker's data began",
+    ):
+        assert re.search(words, shown), shown
+
+
+def test_a_model_that_never_ran_shows_so(up: Penstock) -> None:
+    (up.folder / "idle_models.py").write_text(
+        "from penstock import Model\n"
+        "class Idle(Model):\n"
+        "    name = 'idle'\n"
+        "    def predict(self, batch: list[int]) -> list[int]: return batch\n"
+    )
+    env = {"PENSTOCK_MODELS": str(up.folder / "idle_models.py")}
+    model = up("model", "show", "idle", "--json", env=env).json()
+    assert (model["latency"], model["device_s"]) == ([], {"interactive": 0.0, "background": 0.0})
+    shown = up("model", "show", "idle", env=env).out
+    assert "not measured yet" in shown and "interactive 0 s, background 0 s" in shown
+
+
+def test_a_model_can_be_shown_without_the_broker(up: Penstock) -> None:
+    ended = up("model", "show", "double", "--broker-url", "redis+socket:///nowhere")
+    assert ended.status == 0
+    assert "device time" in ended.out and "the broker does not answer" in ended.out
 
 
 # Webhooks ---------------------------------------------------------------------------------------------------------

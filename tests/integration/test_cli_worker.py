@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import time
+import urllib.request
 
 import psutil
 import pytest
@@ -56,4 +59,28 @@ def test_a_second_worker_serves_beside_the_first_and_drains(up: Penstock) -> Non
 def test_nothing_to_serve(up: Penstock) -> None:
     ended = up("worker", "my_models", "--pool", "gpu")
     assert ended.status != 0 and "no model to serve in pool 'gpu'" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("service", [("dispatcher",), ("worker", "my_models", "--name", "metered")])
+def test_metrics_are_served_on_the_port_that_is_named(up: Penstock, service: tuple[str, ...]) -> None:
+    running = up.start(*service, "--metrics-port", "0")
+    try:
+        url = json.loads(running.says("metrics are served"))["url"]
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            assert b"process_cpu_seconds_total" in answer.read()
+        assert running.stop(signal.SIGTERM) == 0, running.text
+    finally:
+        running.close()
+
+
+@pytest.mark.parametrize("service", [("dispatcher",), ("worker", "my_models", "--name", "metered")])
+def test_a_metrics_port_that_is_taken_is_one_clear_error(up: Penstock, service: tuple[str, ...]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        ended = up(*service, "--metrics-port", str(other.getsockname()[1]))
+    assert ended.status not in (0, 70)
+    assert "metrics cannot be served" in ended.err and "Address already in use" in ended.err
+    assert "fix: give each process of this machine a port of its own" in ended.err
     assert "Traceback" not in ended.err

@@ -50,6 +50,17 @@ def test_what_is_expected_follows_what_was_seen_per_queue() -> None:
     assert charges.expected() == {FAST: pytest.approx(0.1), BULK: pytest.approx(4.0)}
 
 
+def test_each_queues_device_time_adds_up() -> None:
+    charges = Charges(["echo"], "ns")
+    charges.spread(run_of(1.0, 3.0), 0.8)
+    charges.spread(run_of(1.0), 0.1)
+    sequences = run_of(1.0, 1.0, lane=Lane.BACKGROUND).live
+    for item in sequences:
+        item.device_s = 0.25
+    charges.took(sequences)
+    assert charges.spent == {FAST: pytest.approx(0.9), BULK: 0.5}
+
+
 @pytest.mark.parametrize("costs", [(), (0.0, 0.0)])
 def test_a_run_that_weighs_nothing_teaches_nothing(costs: tuple[float, ...]) -> None:
     charges = Charges(["echo"], "ns")

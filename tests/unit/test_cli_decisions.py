@@ -50,6 +50,13 @@ def test_no_models_no_workers() -> None:
     assert worker_services([], workers=2, drain_s=1) == []
 
 
+@pytest.mark.parametrize(("port", "given"), [(None, [None, None]), (0, ["0", "0"]), (9100, ["9101", "9102"])])
+def test_every_process_of_a_machine_has_a_metrics_port_of_its_own(port: int | None, given: list[str | None]) -> None:
+    services = worker_services([model("a", "x"), model("b", "y")], workers=1, drain_s=1, metrics_port=port)
+    option = "--metrics-port"
+    assert [s.argv[s.argv.index(option) + 1] if option in s.argv else None for s in services] == given
+
+
 def test_restarts_slow_down_to_a_bound() -> None:
     delays = [restart_delay_s(crashes) for crashes in range(1, 30)]
     assert delays[:4] == [0.5, 1.0, 2.0, 4.0]

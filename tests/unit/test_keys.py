@@ -51,6 +51,7 @@ def test_all_keys_carry_the_namespace() -> None:
         keys.tenants("ns"),
         keys.busy("ns", "q"),
         keys.used("ns"),
+        keys.device("ns"),
         keys.weights("ns"),
         keys.caps("ns"),
         keys.epoch("ns"),

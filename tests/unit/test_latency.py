@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
 
-from penstock.policy.latency import HALF_LIFE, MARGIN_MAX, LatencyBook, LatencyModel
+from penstock.policy.latency import ERRORS_STORED, HALF_LIFE, MARGIN_MAX, LatencyBook, LatencyModel
 
 
 def learn(
@@ -109,11 +110,26 @@ def test_the_error_is_that_of_the_predictions() -> None:
 def test_a_restored_model_predicts_the_same_and_goes_on_learning() -> None:
     model = LatencyModel()
     learn(model, 8e-3, 0.25e-3, [1, 8, 64], 1000)
-    again = LatencyModel.restore(model.state())
+    again = LatencyModel.restore(json.loads(json.dumps(model.state())))
     assert again.bound(32) == model.bound(32)
     assert again.largest == 64
     learn(again, 16e-3, 0.25e-3, [1, 8, 64], 3 * HALF_LIFE)
     assert again.predict(1) == pytest.approx(16.25e-3, rel=0.1)
+
+
+def test_a_restored_model_remembers_how_wrong_it_was() -> None:
+    model = LatencyModel()
+    learn(model, 8e-3, 0.25e-3, [1, 8, 64], ERRORS_STORED + 100, 0.05)
+    state = json.loads(json.dumps(model.state()))
+    again = LatencyModel.restore(state)
+    assert again.report()["error_of"] == ERRORS_STORED
+    newest = LatencyModel.restore(state | {"errors": state["errors"][-100:]})
+    learn(newest, 8e-3, 0.25e-3, [8], 100)
+    assert newest.report()["error_of"] == 200, "the new ones come to the old ones"
+    assert again.error(0.5) == pytest.approx(model.error(0.5), rel=0.3)
+    assert again.error(0.99) == pytest.approx(model.error(0.99), rel=0.5)
+    assert LatencyModel.restore({name: x for name, x in state.items() if name != "errors"}).report() == {}
+    assert len(json.dumps(state)) < 2500, "it is written with a heartbeat"
 
 
 def test_a_new_kind_of_batch_borrows_its_models_line() -> None:

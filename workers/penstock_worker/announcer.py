@@ -23,6 +23,7 @@ from penstock.transport.progress import write_commands
 from penstock.transport.scripts import SETTLE
 from penstock_worker.celeryevents import CeleryEvents
 from penstock_worker.item import Item, Run
+from penstock_worker.meter import Meter
 from penstock_worker.wire import Command, Wire
 
 _json = msgspec.json.encode
@@ -36,11 +37,15 @@ MOST_KEPT = 20_000
 class Announcer:
     """News of plain jobs and canvas members; Celery events of plain jobs only (Celery sends the others')."""
 
-    def __init__(self, wire: Wire, *, namespace: str, worker: str, events: CeleryEvents | None) -> None:
+    def __init__(
+        self, wire: Wire, *, namespace: str, worker: str, events: CeleryEvents | None, meter: Meter | None = None
+    ) -> None:
         self._wire = wire
         self._namespace = namespace
         self._worker = worker
         self._celery = events
+        #: Counts for the metrics, where there are any.
+        self.meter = meter
         self._events_channel = keys.events(namespace)
         self.pid = os.getpid()
 
@@ -64,8 +69,10 @@ class Announcer:
         news += also
         self._wire.send(news)
 
-    def settled(self, settled: Iterable[Any], outputs: Mapping[str, str | None], runs: Sequence[Run]) -> list[Command]:
+    def settled(self, settled: Sequence[Any], outputs: Mapping[str, str | None], runs: Sequence[Run]) -> list[Command]:
         """Commands for committed outcomes: clients' results first, then watchers, then Flower."""
+        if self.meter is not None:
+            self.meter.settled(settled, runs)
         now = clock.now()
         replies: dict[str, list[str]] = {}
         states: dict[str, dict[JobState, list[str]]] = {}

@@ -1,4 +1,5 @@
 """What jobs cost in device seconds: expected, for the claim that charges tenants by it, and true, for the settling.
+Also the sum of it per queue.
 
 A job pays its share of the batch that it ran in, by its part of the batch's cost.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from penstock.lane import LANES, Lane, queue_name
-from penstock_worker.item import Run
+from penstock_worker.item import Item, Run
 
 #: Weight of the newest batch in the mean: about the last twenty count.
 NEWEST = 0.1
@@ -24,6 +25,8 @@ class Charges:
         self._queues = {(model, lane): queue_name(namespace, model, lane) for model in models for lane in LANES}
         self._expected = dict.fromkeys(self._queues.values(), UNKNOWN_S)
         self._known: set[str] = set()
+        #: Device seconds that each queue has taken of this worker.
+        self.spent: dict[str, float] = {}
 
     def expected(self) -> Mapping[str, float]:
         """Device seconds that one job of each queue is expected to take."""
@@ -40,7 +43,16 @@ class Charges:
             shares.setdefault(item.lane, []).append(item.device_s)
         for lane, took in shares.items():
             queue = self._queues[run.batch.model.name, lane]
+            self._add(queue, sum(took))
             mean = sum(took) / len(took)
             old = self._expected[queue]
             self._expected[queue] = old + NEWEST * (mean - old) if queue in self._known else mean
             self._known.add(queue)
+
+    def took(self, items: Iterable[Item]) -> None:
+        """Items that know already what they have cost: sequences of a step-wise model."""
+        for item in items:
+            self._add(self._queues[item.model, item.lane], item.device_s)
+
+    def _add(self, queue: str, seconds: float) -> None:
+        self.spent[queue] = self.spent.get(queue, 0.0) + seconds

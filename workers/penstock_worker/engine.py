@@ -154,6 +154,7 @@ class Engine:
                 wake=wake,
                 put_back=self.batcher.put_back,
                 kept=settings.progress,
+                took=self.charges.took,
             ),
             max_progress_bytes=settings.progress.max_bytes,
         )
@@ -166,6 +167,7 @@ class Engine:
             namespace=settings.namespace,
             latency=self.latency,
             run_batch=self._run_batch,
+            meter=announcer.meter,
         )
         self._stepwise = bool(steps)
         self._thread = threading.Thread(target=self._loop, name="penstock-device", daemon=True)
@@ -283,6 +285,8 @@ class Engine:
         if alone:
             self.settler.quiesce()
         run = self.runner.run(batch)
+        if self.announcer.meter is not None:
+            self.announcer.meter.ran(run)
         self.batcher.put_back(run.suspects)
         self.ceilings.learn(run)
         self._learn(run)

@@ -18,7 +18,7 @@ from penstock.errors import InvalidInput, safe_text
 from penstock.jsontext import NotJSON, dumps
 from penstock.lane import Lane
 from penstock.model import Model, codec_of, item_from_call
-from penstock.transport.keys import step_of
+from penstock.transport.keys import DEFAULT_TENANT, step_of
 from penstock.transport.message import Envelope
 from penstock_worker import foreign
 from penstock_worker.announcer import Announcer
@@ -86,6 +86,7 @@ class Intake:
                 reply_to=e.reply_to,
             )
             item.charged = e.charged
+            item.tenant = e.tenant or DEFAULT_TENANT
             item.deadline_at = e.deadline_at
             item.timeout_s = e.timeout_s if e.timeout_s is not None else self._timeout_s[e.model]
             item.weighed = e.input is not None or e.model not in self._weighed

@@ -11,6 +11,7 @@ from penstock.job import NewJob, Outcome
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.policy.memory import Call
+from penstock.transport.keys import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from celery.worker.request import Request
@@ -54,6 +55,7 @@ class Item:
         "source",
         "suspect",
         "tag",
+        "tenant",
         "timeout_s",
         "value",
         "weighed",
@@ -87,6 +89,7 @@ class Item:
         self.arrived_at = arrived_at
         self.claimed_at = claimed_at
         self.reply_to = reply_to
+        self.tenant = DEFAULT_TENANT
         self.request = request
         #: Whether the message may belong to no row yet (sent by a program without penstock): then it is adopted.
         self.foreign = foreign

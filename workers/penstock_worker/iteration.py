@@ -19,6 +19,7 @@ from penstock.stepwise import StepModel
 from penstock_worker.batcher import Batcher
 from penstock_worker.groups import Group
 from penstock_worker.item import Batch, Item, Run
+from penstock_worker.meter import Meter
 from penstock_worker.sequences import Sequences
 
 log = structlog.get_logger(__name__)
@@ -44,12 +45,14 @@ class Iteration:
         namespace: str,
         latency: LatencyBook,
         run_batch: Callable[[Batch], Run | None],
+        meter: Meter | None = None,
     ) -> None:
         self._models = models
         self._sequences = sequences
         self._batcher = batcher
         self._lanes = lanes
         self._run_batch = run_batch
+        self._meter = meter
         self._queues = {(name, lane): queue_name(namespace, name, lane) for name in models for lane in Lane}
         #: Of a step-wise model it holds how long a step takes, by the sequences in it.
         self._latency = latency
@@ -132,6 +135,8 @@ class Iteration:
             known = set(self._sequences.groups)
             took_s = self._sequences.step(group, expected_s)
             self._latency.observe(group.model.name, size, took_s)
+            if self._meter is not None:
+                self._meter.stepped(group.model.name, size, took_s)
             self._shares.charge(group.id, took_s)
             for id in self._sequences.groups.keys() - known:
                 # It was split.

@@ -17,6 +17,7 @@ from penstock.model import Model, bytes_of
 from penstock.policy.latency import LatencyBook
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.telemetry.exposition import Endpoint
 from penstock.transport.url import connect, parse
 from penstock_worker.announcer import Announcer
 from penstock_worker.celeryevents import CeleryEvents
@@ -26,7 +27,9 @@ from penstock_worker.heartbeat import Heartbeat
 from penstock_worker.item import Item
 from penstock_worker.latency import LatencyMemory
 from penstock_worker.loader import announce, load_models
+from penstock_worker.meter import Meter
 from penstock_worker.residency import Residency
+from penstock_worker.usage import Usage
 from penstock_worker.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -66,14 +69,21 @@ class Serving:
         self._heartbeat: Heartbeat | None = None
         self._memory: LatencyMemory | None = None
         self._residency: Residency | None = None
+        self._metrics: Endpoint | None = None
+        self._usage: Usage | None = None
         self.engine: Engine
 
     def start(self, *, hostname: str, wake: Callable[[], None]) -> None:
-        """Load the models, then tell the others. Raises ``ModelLoadFailed`` or ``StoreUnavailable``."""
+        """Load the models, then tell the others.
+
+        Raises ``ModelLoadFailed``, ``StoreUnavailable``, or ``ConfigError`` when the metrics cannot be served.
+        """
         settings = self._settings
         self._wait_for_store()
-        device = choose_device(settings.worker.device)
         latency = LatencyBook()
+        # Before the models are loaded, which takes long: a port that is taken is told at once.
+        meter = self._serve_metrics(latency)
+        device = choose_device(settings.worker.device)
         versions = {name: cls.version for name, cls in self._classes.items()}
         memory = LatencyMemory(self._store, latency, versions, kind_of(device))
         memory.recall()
@@ -101,7 +111,7 @@ class Serving:
             )
             self._residency.load_first()
             loaded = self._residency.models
-        announcer = Announcer(self._wire, namespace=settings.namespace, worker=worker, events=events)
+        announcer = Announcer(self._wire, namespace=settings.namespace, worker=worker, events=events, meter=meter)
         self.engine = Engine(
             settings,
             self._app,
@@ -114,6 +124,7 @@ class Serving:
             wake=wake,
             latency=latency,
         )
+        self._usage = usage = Usage(self.engine.charges.spent, self._wire, namespace=settings.namespace)
         self._heartbeat = Heartbeat(
             self._store,
             worker=worker,
@@ -124,15 +135,24 @@ class Serving:
                 "device": device,
                 "pid": os.getpid(),
                 "version": __version__,
-            },
+            }
+            | ({"metrics": self._metrics.address} if self._metrics is not None else {}),
             lease=settings.lease,
-            also=(self._wire.flush, memory.keep),
+            also=(self._wire.flush, memory.keep, usage.tell),
         )
         self._heartbeat.start()
         self.engine.start()
         if self._residency is not None:
             self._residency.start(self.engine.batcher)
         log.info("worker ready", action="worker.ready", worker=worker, device=device, models=list(loaded))
+
+    def _serve_metrics(self, latency: LatencyBook) -> Meter | None:
+        if self._settings.metrics.port is None:
+            return None
+        meter = Meter(self._classes, latency)
+        self._metrics = Endpoint(self._settings.metrics, meter.samples)
+        self._metrics.start()
+        return meter
 
     def _wait_for_store(self) -> None:
         """A database that is only busy is waited for: a worker that ends at its start is not started again."""
@@ -167,6 +187,10 @@ class Serving:
         heartbeat.stop()
         if self._memory is not None:
             self._memory.keep()
+        if self._usage is not None:
+            self._usage.tell()
+        if self._metrics is not None:
+            self._metrics.stop()
         self._wire.close()
         self._store.close()
 

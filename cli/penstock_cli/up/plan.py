@@ -26,21 +26,29 @@ class Service:
     supervises: bool = False
 
 
-def worker_services(models: Sequence[ModelInfo], *, workers: int, drain_s: float) -> list[Service]:
-    """``workers`` workers for each pool that the models name."""
+def worker_services(
+    models: Sequence[ModelInfo], *, workers: int, drain_s: float, metrics_port: int | None = None
+) -> list[Service]:
+    """``workers`` workers for each pool that the models name.
+
+    ``metrics_port`` is the dispatcher's; the workers have the ones behind it, or any free one where it is 0.
+    """
     pools = sorted({model.pool for model in models})
+    names = [(pool, f"worker-{pool}-{number}") for pool in pools for number in range(1, workers + 1)]
     return [
         Service(
             name=name,
-            argv=(*_penstock("worker"), "--pool", pool, "--name", name),
+            argv=(*_penstock("worker"), "--pool", pool, "--name", name, *_metrics(metrics_port, place)),
             stage=WORKERS,
             stop_timeout_s=drain_s + 10.0,
             supervises=True,
         )
-        for pool in pools
-        for number in range(1, workers + 1)
-        for name in [f"worker-{pool}-{number}"]
+        for place, (pool, name) in enumerate(names, 1)
     ]
+
+
+def _metrics(port: int | None, place: int) -> tuple[str, ...]:
+    return () if port is None else ("--metrics-port", str(port + place if port else 0))
 
 
 def dispatcher_service() -> Service:

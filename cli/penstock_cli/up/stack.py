@@ -118,7 +118,12 @@ class Stack:
         self._describe()
         services = [
             dispatcher_service(),
-            *worker_services(self.models, workers=self._workers, drain_s=settings.worker.drain_s),
+            *worker_services(
+                self.models,
+                workers=self._workers,
+                drain_s=settings.worker.drain_s,
+                metrics_port=settings.metrics.port,
+            ),
             *self._dashboard_services(),
         ]
         self._children = [self._child(service) for service in services]

@@ -13,11 +13,13 @@ from contextlib import suppress
 
 import structlog
 
+from penstock.dispatch.gauges import Gauges
 from penstock.dispatch.reconciler import Reconciler
 from penstock.dispatch.relay import Relay
 from penstock.errors import ConfigError, StoreUnavailable
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.telemetry.exposition import Endpoint
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import connect
 from penstock.webhooks import load_signer
@@ -42,17 +44,27 @@ class Dispatcher:
         self._store = Store.open(settings.database, pool_size=4)  # one per thread that uses it
         self._publisher = Publisher(settings.broker, settings.namespace)
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
-        self._relay = Relay(self._store, self._publisher, settings.dispatcher)
-        self._reconciler = Reconciler(self._store, self._publisher, self._client, settings, stopping=self._stopping)
+        self._gauges = Gauges(settings, self._store) if settings.metrics.port is not None else None
+        on_settled = self._gauges.settled if self._gauges is not None else None
+        self._relay = Relay(self._store, self._publisher, settings.dispatcher, on_settled=on_settled)
+        self._reconciler = Reconciler(
+            self._store, self._publisher, self._client, settings, stopping=self._stopping, on_settled=on_settled
+        )
+        self._metrics = Endpoint(settings.metrics, self._gauges.samples) if self._gauges is not None else None
         self._deliverer: Deliverer | None = None
         self._threads: list[threading.Thread] = []
         self._closed = False
 
     def start(self) -> None:
-        """Begin, in threads, and return. Does not wait for the servers to be there. Not again after ``stop``."""
+        """Begin, in threads, and return. Does not wait for the servers to be there. Not again after ``stop``.
+
+        Raises ``ConfigError`` when the metrics cannot be served.
+        """
         with self._changing:
             if self._stopping.is_set():
                 return
+            if self._metrics is not None:
+                self._metrics.start()
             self._deliverer = self._make_deliverer()
             if self._deliverer is not None:
                 self._deliverer.start()
@@ -61,6 +73,11 @@ class Dispatcher:
                 thread.start()
                 self._threads.append(thread)
             log.info("dispatcher started", action="dispatcher_started", namespace=self._settings.namespace)
+
+    @property
+    def metrics(self) -> str:
+        """``host:port`` where the metrics are served; empty where they are not."""
+        return self._metrics.address if self._metrics is not None else ""
 
     def _services(self) -> tuple[tuple[str, Callable[[], float]], ...]:
         return ("relay", self._relay.turn), ("reconciler", self._reconciler.turn), ("tidy", self._tidy)
@@ -88,6 +105,10 @@ class Dispatcher:
             if self._closed:
                 return
             self._closed = True
+            if self._metrics is not None:
+                self._metrics.stop()
+            if self._gauges is not None:
+                self._gauges.close()
             self._publisher.close()
             self._client.close()
             self._store.close()

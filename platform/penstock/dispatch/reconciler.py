@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ import structlog
 
 from penstock import __version__, clock
 from penstock.dispatch.lostmessages import Deficit, republish_lost
-from penstock.dispatch.notices import Changed, tell
+from penstock.dispatch.notices import tell
 from penstock.dispatch.tenants import push
 from penstock.errors import BrokerUnavailable, StoreUnavailable
 from penstock.job import JobState
@@ -28,7 +28,9 @@ from penstock.policy.duties import NEEDS_BROKER, NEEDS_NO_DATABASE, Diary, Duty,
 from penstock.policy.liveness import Seen, judge
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.records import Rescued, Settled
 from penstock.telemetry.reach import Reach
+from penstock.telemetry.tally import Row
 from penstock.transport import inspect, keys
 from penstock.transport.claims import restore_expired
 from penstock.transport.publisher import Publisher
@@ -59,12 +61,15 @@ class Reconciler:
         settings: Settings,
         *,
         stopping: threading.Event,
+        on_settled: Callable[[Sequence[Row]], None] | None = None,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._client = client
         self._settings = settings
         self._stopping = stopping
+        #: Told what was ended or put back, for the metrics.
+        self._on_settled = on_settled
         self._rhythm = Rhythm(
             expire_every_s=settings.dispatcher.poll_s,
             reconcile_every_s=settings.dispatcher.reconcile_every_s,
@@ -231,5 +236,7 @@ class Reconciler:
         if total:
             log.info("old jobs pruned", action="jobs_pruned", jobs=total)
 
-    def _tell(self, changed: Iterable[Changed]) -> None:
+    def _tell(self, changed: Sequence[Rescued] | Sequence[Settled]) -> None:
+        if self._on_settled is not None:
+            self._on_settled(changed)
         tell(self._publisher, changed, now=clock.now())

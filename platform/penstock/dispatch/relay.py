@@ -12,7 +12,7 @@ is harmless, since a claim guards on the job's state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 import structlog
@@ -24,6 +24,7 @@ from penstock.job import JobState, Outcome
 from penstock.settings import DispatcherSettings
 from penstock.store import Store
 from penstock.telemetry.reach import Reach
+from penstock.telemetry.tally import Row
 from penstock.transport.publisher import Publisher, Refused
 
 log = structlog.get_logger(__name__)
@@ -39,10 +40,18 @@ BATCHES = 20
 class Relay:
     """One turn at a time; the loop around it is the daemon's."""
 
-    def __init__(self, store: Store, publisher: Publisher, settings: DispatcherSettings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        publisher: Publisher,
+        settings: DispatcherSettings,
+        *,
+        on_settled: Callable[[Sequence[Row]], None] | None = None,
+    ) -> None:
         self._store = store
         self._publisher = publisher
         self._settings = settings
+        self._on_settled = on_settled
         self._broker = Reach("broker", service="relay")
         self._database = Reach("database", service="relay")
 
@@ -89,6 +98,8 @@ class Relay:
             outcomes.append(Outcome(id=id, attempt=claim.attempt, state=JobState.FAILED, error=fault.as_dict()))
         settled = self._store.settle(outcomes, worker=worker, now=now)
         log.error("jobs failed, as no message can be made of them", action="relay.refused", jobs=len(settled))
+        if self._on_settled is not None:
+            self._on_settled(settled)
         tell(self._publisher, settled, now=now)
 
     def _pause_s(self) -> float:

@@ -24,6 +24,8 @@ MARGIN_MAX = 2.0
 OUTLIER = 4.0
 #: Relative errors that are kept for the report.
 ERRORS_KEPT = 512
+#: The newest of them, which are kept for the next worker: enough for a 99th percentile, little enough for a row.
+ERRORS_STORED = 200
 #: Weight of the slope that is known already against the spread of the sizes seen: at one size only, there is none.
 _RIDGE = 1e-3
 
@@ -110,11 +112,12 @@ class LatencyModel:
         """The quantile of ``|actual - predicted| / predicted`` over the last batches; ``None`` before the second."""
         if not self._errors:
             return None
-        ordered = sorted(map(abs, self._errors))
+        # A copy: other threads ask, too.
+        ordered = sorted(map(abs, self._errors.copy()))
         return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
 
-    def state(self) -> dict[str, float]:
-        """What ``restore`` needs, as plain numbers."""
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` needs, as JSON has it."""
         return {
             "alpha": self.alpha,
             "beta": self.beta,
@@ -126,13 +129,18 @@ class LatencyModel:
             "mean_s": self._mean_t,
             "var_cost": self._var_c,
             "cov": self._cov,
+            "errors": [round(error, 4) for error in self._errors.copy()][-ERRORS_STORED:],
         }
 
     def report(self) -> dict[str, float]:
-        """What is shown besides: the relative error of the predictions, median and 99th percentile."""
+        """What is shown besides: the relative error of the predictions, median and 99th percentile, of so many."""
         if not self._errors:
             return {}
-        return {"error_p50": self.error(0.5) or 0.0, "error_p99": self.error(0.99) or 0.0}
+        return {
+            "error_p50": self.error(0.5) or 0.0,
+            "error_p99": self.error(0.99) or 0.0,
+            "error_of": len(self._errors),
+        }
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> LatencyModel:
@@ -144,6 +152,8 @@ class LatencyModel:
         model._weight = min(float(state["weight"]), HALF_LIFE / 2)
         model._mean_c, model._mean_t = float(state["mean_cost"]), float(state["mean_s"])
         model._var_c, model._cov = float(state["var_cost"]), float(state["cov"])
+        # Absent from what earlier versions have stored.
+        model._errors.extend(map(float, state.get("errors", ())))
         return model
 
 

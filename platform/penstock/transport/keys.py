@@ -18,6 +18,7 @@ key                                       type      what it holds
 ``{ns}:tenants:weight``                   hash      tenant -> weight, where it is not 1
 ``{ns}:tenants:cap``                      hash      tenant -> most jobs that may run (be claimed) at a time
 ``{ns}:tenants:used``                     hash      tenant -> device seconds since the data set began
+``{ns}:device``                           hash      queue -> device seconds since the data set began
 ``{ns}:tenants:held:{tenant}``            set       with a cap: "tag consumer" of what was claimed, and maybe of more
 ``{ns}:dead``                             list      the newest messages that were no JSON, for inspection
 ``{ns}:epoch``                            string    random text; it changes when the data set was lost
@@ -154,6 +155,11 @@ def busy(namespace: str, queue: str) -> str:
 def used(namespace: str) -> str:
     """The device seconds of all tenants."""
     return f"{namespace}:tenants:used"
+
+
+def device(namespace: str) -> str:
+    """The device seconds of all queues."""
+    return f"{namespace}:device"
 
 
 def weights(namespace: str) -> str:

@@ -1,0 +1,17 @@
+"""What queues have taken of the devices, as workers tell it with their heartbeats (``penstock_worker.usage``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+
+from penstock.transport import keys
+
+
+def device_s(client: redis.Redis, namespace: str, queues: Iterable[str]) -> dict[str, float]:
+    """Device seconds per queue since the broker's data set began; a heartbeat behind."""
+    names = list(queues)
+    found: Any = client.hmget(keys.device(namespace), names) if names else []
+    return {queue: float(seconds or 0.0) for queue, seconds in zip(names, found, strict=True)}
