@@ -22,7 +22,7 @@ from penstock.policy.suspicion import first_group
 from penstock.stepwise import StepModel
 from penstock_worker.item import Batch, Item
 
-#: The lead of the claim ahead follows what claims take, with so much to spare, and is at most so many times what is set.
+#: The lead of the claim ahead follows what claims take, with so much to spare; at most so many times what is set.
 LEAD_NEWEST, LEAD_SPARE, LEAD_MOST = 0.1, 1.2, 4.0
 
 #: Order within an interactive line.

@@ -23,9 +23,8 @@ from penstock.telemetry.logs import configure_logs
 from penstock_worker.heartbeat import PULSE_FD
 from penstock_worker.supervisor import EXIT_NOT_LOADED
 
-
-#: How long one thread may keep the interpreter while another wants it, seconds. With Python's 5 ms, a device thread whose
-#: batch has ended would wait for as long as a small batch takes while a commit is prepared elsewhere.
+#: How long one thread may keep the interpreter while another wants it, seconds. With Python's 5 ms, a device thread
+#: whose batch has ended would wait for as long as a small batch takes while a commit is prepared elsewhere.
 SWITCH_S = 0.0005
 
 
