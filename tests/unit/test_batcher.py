@@ -99,15 +99,15 @@ def test_nothing_is_claimed_that_cannot_start_soon() -> None:
     """What waits at the broker can still be taken by an idle worker."""
     clock, hungry = FakeClock(), list[str]()
     batcher = make_slow(clock, hungry)
-    assert batcher.quota() == {S_FAST: 8, S_BULK: 8}
+    assert batcher.quota() == {S_FAST: 4, S_BULK: 4}, "one batch: the next claim can be made while it runs"
     batcher.put([slow_item("a"), slow_item("b")])
-    assert batcher.quota() == {S_FAST: 6, S_BULK: 0}, "more may join their batch; background would start in 0.3 s"
+    assert batcher.quota() == {S_FAST: 2, S_BULK: 0}, "more may join their batch; background would start in 0.3 s"
     batch = batcher.take()
     assert batch is not None
     assert batcher.quota() == {S_FAST: 0, S_BULK: 0}
     assert batcher.claim_in_s() == pytest.approx(0.28)
     clock.now += 0.281
-    assert batcher.quota() == {S_FAST: 8, S_BULK: 8}, "it will be free in 19 ms"
+    assert batcher.quota() == {S_FAST: 4, S_BULK: 4}, "it will be free in 19 ms"
     assert batcher.claim_in_s() is None
 
 
@@ -124,7 +124,7 @@ def test_a_device_that_is_free_too_early_says_so() -> None:
     thread = threading.Thread(target=lambda: taken.append(batcher.take()))
     thread.start()
     assert told.wait(10), "the quotas have grown, and nobody else would notice"
-    assert batcher.quota() == {S_FAST: 8, S_BULK: 8}
+    assert batcher.quota() == {S_FAST: 4, S_BULK: 4}
     batcher.close()
     thread.join(10)
     assert taken == [None]

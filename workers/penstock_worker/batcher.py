@@ -123,7 +123,8 @@ class Batcher:
         for lane in LANES:
             ahead = {name: self._ahead(name, lane) for name in self._models}
             all_s = sum(whole_s for whole_s, _ in ahead.values())
-            for queue, name, most in self._quotas[lane]:
+            for queue, name, batches in self._quotas[lane]:
+                most = self._most(name, batches)
                 whole_s, full_s = ahead[name]
                 # What is claimed now joins the next batch of its model, unless that is full already.
                 starts_in_s = busy_s + before_s + all_s - whole_s + full_s
@@ -141,6 +142,16 @@ class Batcher:
             before_s += all_s
         self._withheld = withheld
         return quotas
+
+    def _most(self, model: str, batches: int) -> int:
+        """How many items of a queue may wait here: one batch, where the next claim can be made while that one runs.
+
+        More would only stand in the way of those that come first by then: of an urgent one, or of a tenant who has had
+        less. Batches that are over before the next claim is made need some ahead.
+        """
+        size = self._limits[model].max_size
+        long = model not in self._steps and self.latency.line(model).predict(size) > self._lead_s
+        return size if long else batches
 
     def busy_s(self) -> float:
         """For how long the running batch will keep the device, seconds, as far as is known."""
