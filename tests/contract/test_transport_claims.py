@@ -146,6 +146,18 @@ def test_a_tenant_without_messages_does_not_hide_its_queue(broker: redis.Redis, 
     assert names(claims, {A: 5, B: 5}) == ["1"]
 
 
+def test_a_rival_whose_tenants_are_at_their_caps_does_not_hold_up_the_others(
+    broker: redis.Redis, claims: Claims
+) -> None:
+    broker.hset(keys.caps(NS), "acme", 1)
+    for at in (1000, 1001):
+        broker.lpush(keys.list_key(A, 0, "acme"), sent_at(at, str(at)[-1]))
+    broker.zadd(keys.busy(NS, A), {"acme": -1.0})
+    put(broker, sent_at(1002, "2"), queue=B)
+    quotas = {A: 5, B: 5}
+    assert [names(claims, quotas) for _ in range(3)] == [["0"], ["2"], []]
+
+
 def test_a_message_that_says_no_time_waits_neither_for_ever_nor_before_all(broker: redis.Redis, claims: Claims) -> None:
     (seconds, _) = broker.time()  # type: ignore[misc]
     put(broker, '{"id":"x"}', queue=A)

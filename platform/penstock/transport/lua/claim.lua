@@ -45,34 +45,39 @@ if not ends or ends - now < lease * 2 / 3 then -- not each time: an idle consume
   redis.call('ZADD', KEYS[1], string.format('%.6f', now + lease), consumer)
 end
 
+local counts, lengths, messages, held = {}, {}, {}, {}
+local total, queues = 0, (#KEYS - 3) / (lists + 1)
+local capped = queues > 0 and redis.call('HEXISTS', tenants .. 'cap', 'default') == 1
+local noted = {} -- what the tenants with caps take: tenant -> positions
+local unacked = string.sub(KEYS[2], 1, -#consumer - 1)
 
--- Since when the head of a queue has waited, Unix seconds; nil when there is none. Of a message that does not say (it is
--- no plain job), a second: it neither waits for ever nor stands before all others. Where tenants share the queue, the
--- head is that of the tenant whose turn it is.
+-- Whether tenants take turns in a queue.
+local function is_shared(queue)
+  return capped or redis.call('EXISTS', tenants .. 'busy:' .. queue) == 1
+end
+
+-- Since when the head of a queue has waited, Unix seconds; nil when there is none that may be claimed. Of a message that
+-- does not say (it is no plain job), a second: it neither waits for ever nor stands before all others.
 local function waits_since(first)
   local queue, since = KEYS[first + lists], nil
-  local function look(list)
+  local heads = lists_of(queue, 'default')
+  if is_shared(queue) then
+    open_books(tenants, queue)
+    local found = candidates_of(tenants, queue, 1, unacked, noted) -- whose turn it is, all at their caps left out
+    heads = found[1] and found[1].lists or {}
+  end
+  for _, list in ipairs(heads) do
     local head = redis.pcall('LINDEX', list, -1)
     if type(head) == 'string' then
       local at = tonumber(string.match(head, '"at":(%d+%.?%d*),"deadline":') or now - 1)
       since = math.min(since or at, at)
     end
   end
-  for list = first + 1, first + lists do
-    look(KEYS[list])
-  end
-  local tenant = redis.call('ZRANGE', tenants .. 'busy:' .. queue, 0, 0)[1]
-  if tenant and tenant ~= 'default' then
-    for _, list in ipairs(lists_of(queue, tenant)) do
-      look(list)
-    end
-    since = since or now - 1 -- others have messages there, or it has to be found out that nobody has
-  end
   return since
 end
 
 -- Of the queues that may be taken from, the one whose head has waited longest. Nothing when there are not two.
-local function oldest_of(queues, may)
+local function oldest_of(may)
   local among, oldest, since = 0, nil, nil
   for queue = 1, queues do
     if may(queue) then
@@ -86,11 +91,6 @@ local function oldest_of(queues, may)
   return among > 1 and oldest
 end
 
-local counts, lengths, messages, held = {}, {}, {}, {}
-local total, queues = 0, (#KEYS - 3) / (lists + 1)
-local capped = queues > 0 and redis.call('HEXISTS', tenants .. 'cap', 'default') == 1
-local noted = {} -- what the tenants with caps take: tenant -> positions
-local unacked = string.sub(KEYS[2], 1, -#consumer - 1)
 local function take(head, message, tenant)
   total = total + 1
   messages[total], lengths[total] = message, #message
@@ -100,7 +100,8 @@ local function take(head, message, tenant)
     table.insert(noted[tenant.name], total)
   end
 end
-local chosen = #one_of > 0 and oldest_of(queues, function(queue)
+
+local chosen = #one_of > 0 and oldest_of(function(queue)
   return string.sub(one_of, queue, queue) == '1' and tonumber(ARGV[9 + acks + queue]) > 0
 end)
 for queue = 1, queues do
@@ -108,7 +109,7 @@ for queue = 1, queues do
   local wanted = math.min(tonumber(ARGV[9 + acks + queue]), limit - total)
   local got = 0
   local passed = chosen and queue ~= chosen and string.sub(one_of, queue, queue) == '1'
-  local shared = wanted > 0 and not passed and (capped or redis.call('EXISTS', tenants .. 'busy:' .. KEYS[first + lists]) == 1)
+  local shared = wanted > 0 and not passed and is_shared(KEYS[first + lists])
   if shared then
     local charge = tonumber(ARGV[9 + acks + queues + queue] or 1)
     got = take_fairly(tenants, KEYS[first + lists], wanted, charge, unacked, noted, take)
