@@ -28,8 +28,9 @@ if __name__ == "__main__":
 from benchmarks import live
 from benchmarks.facts import facts
 from benchmarks.live import Effort, Setting, Stack, bar
+from benchmarks.partition import by_number, by_popularity, popularity
 from benchmarks.processes import BenchmarkError, Child, eventually, python
-from benchmarks.zoo import NAMES, sources, zipf
+from benchmarks.zoo import NAMES, sources
 
 from penstock.loadgen import plot
 
@@ -46,26 +47,6 @@ EFFORT = Effort(probe_s=8.0, most_s=12.0, tries=2)
 GUESSES = {SHARED: 450.0, BY_NUMBER: 250.0, BALANCED: 400.0, MEMORY: 200.0}
 QUICK = Effort(probe_s=2.0, least=60, most_s=3.0, resolution=0.3, seeds=(1,), tries=1)
 BAR = "rate, x static partition by number of models"
-
-
-def popularity(names: Sequence[str] = NAMES) -> dict[str, float]:
-    """Each model's share of the requests. The most popular is not the first: neither names nor order may tell."""
-    shares = dict(zip(random.Random("popularity").sample(list(names), len(names)), zipf(len(names)), strict=True))
-    return {name: shares[name] for name in names}
-
-
-def by_number(names: Sequence[str], workers: int, seed: int) -> list[list[str]]:
-    """The models dealt out like cards, in an order that the seed shuffles: as many to each worker, or one more."""
-    order = random.Random(f"deal:{seed}").sample(list(names), len(names))
-    return [order[worker::workers] for worker in range(workers)]
-
-
-def by_popularity(shares: Mapping[str, float], workers: int) -> list[list[str]]:
-    """Whoever is asked for most first, each to the worker that has least to do so far."""
-    parts: list[list[str]] = [[] for _ in range(workers)]
-    for name in sorted(shares, key=lambda name: (-shares[name], name)):
-        min(parts, key=lambda part: sum(shares[mine] for mine in part)).append(name)
-    return parts
 
 
 def streams(rate: float, shares: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -118,7 +99,7 @@ class Bench:
     def __init__(self, folder: Path, plan: Plan) -> None:
         self._plan = plan
         self._order = random.Random("routing:order")
-        self.shares = popularity()
+        self.shares = popularity(NAMES)
         everything = [NAMES] * plan.workers
         limited = {"PENSTOCK_WORKER__MEMORY": HELD, "BENCH_LOAD_MS": str(LOAD_MS)}
         made = {
@@ -257,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "facts": about,
         "setting": {"alpha_ms": SETTING.alpha_ms, "beta_ms": SETTING.beta_ms, "target_ms": SETTING.target_ms},
         "workers": plan.workers,
-        "popularity": popularity(),
+        "popularity": popularity(NAMES),
         "effort": {name: getattr(effort, name) for name in Effort.__slots__},
         "rows": rows,
         "bars": judge(rows),

@@ -8,7 +8,7 @@ where ``worker.memory`` is set, and takes ``BENCH_LOAD_MS`` to load.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from benchmarks.devices import MAX_SIZE, MAX_WAIT_S, _number, keep_busy
 
@@ -47,9 +47,3 @@ for _name in NAMES:
 def sources(names: Iterable[str]) -> str:
     """The setting ``models`` of a worker that serves these."""
     return ",".join(f"{__name__}:{name.upper()}" for name in names)
-
-
-def zipf(count: int, s: float = 1.0) -> Sequence[float]:
-    """The shares of ``count`` things whose popularity falls as ``1 / rank**s``; they sum to 1."""
-    weights = [1 / rank**s for rank in range(1, count + 1)]
-    return [weight / sum(weights) for weight in weights]
