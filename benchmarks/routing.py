@@ -123,6 +123,8 @@ class Bench:
                     found = self._search(fleet, guesses[case], seed)
                     guesses[case] = found.rate or guesses[case]
                     self.rows.append(self._row(case, seed, fleet, found))
+                    # Said at once: a long run that is cut short has not measured nothing.
+                    print(f"{case}, seed {seed}: {found.rate:.0f}/s held", file=sys.stderr, flush=True)
         return self.rows
 
     def _dealt(self, seed: int) -> list[list[str]]:

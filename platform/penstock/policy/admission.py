@@ -39,8 +39,6 @@ SEEN = 8
 #: A worker that has said nothing for so long beyond its predicted batch is not counted, seconds. With none left,
 #: nothing is known, and everything is admitted.
 FRESH_S = 3.0
-#: The least share of a device that a model is thought to get beside others: it has its turn however busy they are.
-LEAST_FREE = 0.1
 #: Longest wait that is predicted for, seconds: a rate of nothing must not give infinities.
 _FOREVER_S = 1e6
 
@@ -133,7 +131,7 @@ def combine(loads: Iterable[WorkerLoad], ready: Sequence[int], *, now: float, in
     if not live:
         return None
     count = len(live)
-    free = [max(LEAST_FREE, load.free) for load in live]
+    free = [max(0.1, load.free) for load in live]
     return Load(
         at=now,
         workers=count,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from penstock.model import Batching
-from penstock.policy.admission import LEAST_FREE, WorkerLoad
+from penstock.policy.admission import WorkerLoad
 from penstock.policy.latency import LatencyModel
 from penstock.policy.overload import Level
 
@@ -22,6 +22,8 @@ EVERY_S = 0.02
 JUDGED = 64
 #: A model whose quickest batches took less than this share of the prediction is not predictable.
 PREDICTABLE = 0.7
+#: The least share of a device that a model is thought to get beside others, here as in ``policy.admission``.
+LEAST_FREE = 0.1
 #: Weight of the newest batch in the size of a full one and in the shares of the device.
 NEWEST = 0.1
 
