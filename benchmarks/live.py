@@ -507,3 +507,22 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def mixed(stack: Stack, streams: Sequence[Mapping[str, Any]], seed: int, effort: Effort) -> dict[str, Any]:
+    """As ``probe``, for several streams at once; ``rate`` is that of all together."""
+    rate = sum(stream["rate"] for stream in streams)
+    report: dict[str, Any] = {}
+    for attempt in range(effort.tries):
+        drawn = seed + 1000 * attempt
+        report = stack.offer(
+            streams,
+            duration_s=effort.duration_s(rate),
+            seed=drawn,
+            grace_s=max(2.0, 4 * stack.setting.target_s),
+        )
+        report |= {"rate": rate, "seed": drawn, "void_tries": attempt}
+        stack.settle()
+        if not report["void"]:
+            break
+    return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -80,6 +81,90 @@ def test_a_limit_over_all_queues(broker: redis.Redis, claims: Claims) -> None:
     put(broker, "i1", "i2", "i3", queue=Q)
     claimed = claims.claim({Q: 5, R: 5}, limit=4)
     assert {queue: len(messages) for queue, messages in claimed.items()} == {Q: 3, R: 1}
+
+
+A, B, C = (f"ns.{name}.interactive" for name in "abc")
+
+
+def sent_at(at: float, name: str = "m") -> str:
+    """As much of a plain job's message as a claim looks at; the input says what looks like a time, too."""
+    headers = {"id": name, "penstock": {"at": at, "deadline": None}}
+    return json.dumps({"body": json.dumps([[{"at": 1, "deadline": 2}]]), "headers": headers}, separators=(",", ":"))
+
+
+def names(claims: Claims, quotas: dict[str, int], *, one_of: Any = (A, B, C)) -> list[str]:
+    claimed = claims.claim(quotas, one_of=frozenset(one_of))
+    return [m.raw.decode().split('"id":"')[1][0] for messages in claimed.values() for m in messages]
+
+
+def test_of_rival_queues_the_one_is_taken_from_whose_head_has_waited_longest(
+    broker: redis.Redis, claims: Claims
+) -> None:
+    put(broker, sent_at(1002, "2"), sent_at(1005, "5"), queue=A)
+    put(broker, sent_at(1001, "1"), sent_at(1009, "9"), queue=B)
+    put(broker, sent_at(1000, "0"), queue=R)
+    quotas = {A: 5, B: 5, C: 5, R: 5}
+    assert names(claims, quotas) == ["1", "9", "0"]
+    assert names(claims, quotas) == ["2", "5"]
+    assert names(claims, quotas) == []
+
+
+def test_a_rival_that_is_passed_over_keeps_its_bell(broker: redis.Redis, claims: Claims) -> None:
+    put(broker, sent_at(1002, "2"), queue=A)
+    put(broker, sent_at(1001, "1"), queue=B)
+    names(claims, {A: 5, B: 5})
+    assert broker.exists(keys.bell(NS, A)) == 1
+    assert broker.exists(keys.bell(NS, B)) == 0
+
+
+def test_a_rival_of_which_nothing_is_wanted_is_no_rival(broker: redis.Redis, claims: Claims) -> None:
+    put(broker, sent_at(1001, "1"), queue=A)
+    put(broker, sent_at(1002, "2"), queue=B)
+    assert names(claims, {A: 0, B: 5}) == ["2"]
+
+
+def test_a_low_priority_that_has_waited_brings_its_queue_forward(broker: redis.Redis, claims: Claims) -> None:
+    put(broker, sent_at(1001, "1"), queue=A)
+    put(broker, sent_at(1003, "3"), queue=A, priority=9)
+    put(broker, sent_at(1002, "2"), queue=B)
+    assert names(claims, {A: 1, B: 1}) == ["3"]
+    assert names(claims, {A: 1, B: 1}) == ["1"]
+
+
+def test_tenants_of_rival_queues_are_found(broker: redis.Redis, claims: Claims) -> None:
+    broker.lpush(keys.list_key(A, 0, "acme"), sent_at(1001, "1"))
+    broker.zadd(keys.busy(NS, A), {"acme": -1.0})
+    put(broker, sent_at(1002, "2"), queue=B)
+    assert names(claims, {A: 5, B: 5}) == ["1"]
+    assert names(claims, {A: 5, B: 5}) == ["2"]
+
+
+def test_a_tenant_without_messages_does_not_hide_its_queue(broker: redis.Redis, claims: Claims) -> None:
+    broker.zadd(keys.busy(NS, A), {"gone": 0.0, "acme": 1.0})
+    broker.lpush(keys.list_key(A, 0, "acme"), sent_at(1001, "1"))
+    put(broker, sent_at(9e9, "2"), queue=B)
+    assert names(claims, {A: 5, B: 5}) == ["1"]
+
+
+def test_a_rival_whose_tenants_are_at_their_caps_does_not_hold_up_the_others(
+    broker: redis.Redis, claims: Claims
+) -> None:
+    broker.hset(keys.caps(NS), "acme", 1)
+    for at in (1000, 1001):
+        broker.lpush(keys.list_key(A, 0, "acme"), sent_at(at, str(at)[-1]))
+    broker.zadd(keys.busy(NS, A), {"acme": -1.0})
+    put(broker, sent_at(1002, "2"), queue=B)
+    quotas = {A: 5, B: 5}
+    assert [names(claims, quotas) for _ in range(3)] == [["0"], ["2"], []]
+
+
+def test_a_message_that_says_no_time_waits_neither_for_ever_nor_before_all(broker: redis.Redis, claims: Claims) -> None:
+    (seconds, _) = broker.time()  # type: ignore[misc]
+    put(broker, '{"id":"x"}', queue=A)
+    put(broker, sent_at(seconds - 30, "1"), queue=B)
+    put(broker, sent_at(seconds + 30, "2"), queue=C)
+    quotas = {A: 5, B: 5, C: 5}
+    assert [names(claims, quotas) for _ in range(3)] == [["1"], ["x"], ["2"]]
 
 
 def test_tags_are_consecutive_and_grow(broker: redis.Redis, claims: Claims) -> None:

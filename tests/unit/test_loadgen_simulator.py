@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,10 +14,11 @@ from penstock.lane import LANES, Lane
 from penstock.loadgen import simulator
 from penstock.loadgen.arrivals import Arrival, Stream, schedule
 from penstock.loadgen.seeds import seeded
-from penstock.loadgen.simulator import Device, Outcome, World, denser, simulate, summary
+from penstock.loadgen.simulator import Device, Kind, Outcome, World, denser, simulate, summary
 from penstock.loadgen.tally import Fate
 from penstock.model import Batching
 from penstock.policy.batching import POLICIES, Hold, Release, Snapshot
+from penstock.policy.fairness import Terms
 
 STEADY = Device(alpha_s=0.008, beta_s=0.00025)
 
@@ -33,27 +35,38 @@ def run(it: World, arrivals: list[Arrival], seed: int = 0) -> Outcome:
     return simulate(it, arrivals, rng=Random(seed))
 
 
+MODELS = ("m0", "m1", "m2")
 arrivals = st.lists(
     st.builds(
         Arrival,
         at_s=st.floats(0, 2),
         lane=st.sampled_from(LANES),
-        tenant=st.sampled_from(["a", "b"]),
+        tenant=st.sampled_from(["default", "a", "b"]),
+        model=st.none() | st.sampled_from(MODELS),
         cost=st.floats(0.1, 30),
         deadline_s=st.none() | st.floats(0, 0.2),
     ),
     max_size=120,
 )
+devices = st.builds(Device, alpha_s=st.floats(0, 0.05), beta_s=st.floats(1e-4, 0.01), noise=st.floats(0, 0.3))
+batchings = st.builds(
+    Batching,
+    max_size=st.integers(1, 16),
+    max_wait_s=st.none() | st.floats(0, 0.05),
+    max_cost=st.none() | st.floats(1, 50),
+    cost=st.just(lambda item: item.cost),
+)
+several = st.fixed_dictionaries(dict.fromkeys(MODELS, st.builds(Kind, device=devices, batching=batchings)))
 worlds = st.builds(
     World,
-    device=st.builds(Device, alpha_s=st.floats(0, 0.05), beta_s=st.floats(1e-4, 0.01), noise=st.floats(0, 0.3)),
-    batching=st.builds(
-        Batching,
-        max_size=st.integers(1, 16),
-        max_wait_s=st.none() | st.floats(0, 0.05),
-        max_cost=st.none() | st.floats(1, 50),
-        cost=st.just(lambda item: item.cost),
+    device=devices,
+    batching=batchings,
+    models=st.just({}) | several,
+    terms=st.dictionaries(
+        st.sampled_from(["default", "a", "b"]),
+        st.builds(Terms, weight=st.floats(0.5, 4), cap=st.none() | st.integers(1, 3)),
     ),
+    admission=st.booleans(),
     workers=st.integers(1, 4),
     policy=st.sampled_from(sorted(POLICIES)),
     prefetch_batches=st.floats(1, 3),
@@ -66,14 +79,23 @@ def test_every_request_ends_once(it: World, coming: list[Arrival], seed: int) ->
     outcome = run(it, coming, seed)
     assert len(outcome.samples) == len(coming)
     assert sorted(s.at_s for s in outcome.samples) == sorted(a.at_s for a in coming)
-    assert {s.fate for s in outcome.samples} <= {Fate.OK, Fate.EXPIRED}
+    assert {s.fate for s in outcome.samples} <= {Fate.OK, Fate.EXPIRED, Fate.REFUSED}
     assert all(s.latency_s is not None and s.latency_s >= 0 for s in outcome.samples)
-    unlimited = sum(a.deadline_s is None for a in coming)
+    refused = sum(s.fate is Fate.REFUSED for s in outcome.samples)
+    assert refused == 0 or it.admission
+    unlimited = sum(a.deadline_s is None for a in coming) - refused
     assert sum(s.fate is Fate.OK for s in outcome.samples) >= unlimited
     # What ran is in exactly one batch, and what expired before its start in none.
     ran = sum(size for size, _ in outcome.batches)
-    assert sum(s.fate is Fate.OK for s in outcome.samples) <= ran <= len(coming)
-    assert max((size for size, _ in outcome.batches), default=0) <= it.batching.max_size
+    assert sum(s.fate is Fate.OK for s in outcome.samples) <= ran <= len(coming) - refused
+    largest = max(kind.batching.max_size for kind in it.kinds.values())
+    assert max((size for size, _ in outcome.batches), default=0) <= largest
+    assert sum(outcome.device_s.values()) == pytest.approx(outcome.busy_s)
+    # Answered in time, answered late, refused or expired: each request is exactly one of them in the report.
+    found = summary(it, outcome, duration_s=2.0)
+    late = found["ok"] - found["in_time"]
+    assert late >= 0
+    assert found["in_time"] + late + found["refused"] + found["expired"] == found["offered"] == len(coming)
 
 
 @given(it=worlds, coming=arrivals, seed=st.integers(0, 99))
@@ -179,3 +201,106 @@ def test_a_policy_that_never_releases_is_found_out(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(POLICIES, "miser", Miser)
     with pytest.raises(RuntimeError, match="left 1 requests waiting"):
         run(world(policy="miser"), [Arrival(at_s=0.0)])
+
+
+# Several models ---------------------------------------------------------------------------------------------------
+
+TEN = {
+    f"m{number}": Kind(device=Device(alpha_s=0.04, beta_s=0.004), batching=Batching(max_size=64))
+    for number in range(10)
+}
+SHARES = {name: 1 / rank / 2.929 for rank, name in enumerate(TEN, start=1)}
+TARGETS = {Lane.INTERACTIVE: 0.4, Lane.BACKGROUND: 60.0}
+
+
+def many(rate: float, duration_s: float, seed: int = 1) -> list[Arrival]:
+    streams = [Stream(rate=rate * share, model=name) for name, share in SHARES.items()]
+    return schedule(streams, duration_s, rng=seeded(seed))
+
+
+def ten(**fields: object) -> World:
+    return world(models=TEN, workers=5, targets_s=TARGETS, **fields)
+
+
+@given(
+    parts=st.lists(st.sampled_from(MODELS), min_size=3, max_size=3, unique=True).map(
+        lambda names: [names[:1], names[1:]]
+    ),
+    models=several,
+    coming=arrivals,
+)
+@settings(deadline=None, max_examples=30)
+def test_a_part_serves_its_models_and_no_other(
+    parts: list[list[str]], models: dict[str, Kind], coming: list[Arrival]
+) -> None:
+    it = world(models=models, parts=parts)
+    outcome = run(it, coming)
+    assert len(outcome.samples) == len(coming)
+    asked = {it.model_of(arrival.model) for arrival in coming}
+    for book, part in zip(outcome.books, parts, strict=True):
+        learned = {name for (name, _), line in book.items() if line.seen}
+        assert learned <= set(part)
+        assert len(learned) <= len(asked & set(part))
+
+
+def test_shared_workers_hold_what_a_partition_cannot() -> None:
+    coming = many(400, 15.0)
+    names = list(TEN)
+    dealt = ten(parts=[names[place : place + 2] for place in range(0, 10, 2)])
+    shared, parted = (summary(it, run(it, coming), duration_s=15.0) for it in (ten(), dealt))
+    assert shared["goodput"] > 0.99
+    assert parted["goodput"] < 0.9
+
+
+def test_models_on_shared_workers_keep_batches_whole() -> None:
+    """What is claimed for a later batch cannot grow: claims from all ten queues at once would give batches of three."""
+    found = summary(ten(), run(ten(), many(500, 15.0)), duration_s=15.0)
+    # A cycle through ten models on five devices: 10 * alpha / (5 - rate * beta) seconds, in which 500 a second came.
+    assert found["batches"]["mean_size"] == pytest.approx(500 * 0.4 / (5 - 2.0) / 10, rel=0.15)
+    assert found["p99_ms"] < 400
+
+
+def test_admission_leaves_models_alone_that_share_their_workers_in_peace() -> None:
+    found = summary(ten(), run(ten(admission=True), many(450, 20.0)), duration_s=20.0)
+    assert found["refused"] == 0
+
+
+def test_admission_keeps_an_overload_from_making_everybody_late() -> None:
+    it, coming = world(admission=True), poisson(5000, 6.0)
+    refusing = summary(it, run(it, coming), duration_s=6.0)
+    taking = summary(world(), run(world(), coming), duration_s=6.0)
+    assert refusing["refused"] > 0.3 * refusing["offered"]
+
+    def in_time_per_s(report: dict[str, Any]) -> float:
+        """Without the burst of the first two seconds, which was admitted before anything was known."""
+        return sum(bucket["in_time"] for bucket in report["timeline"] if bucket["at_s"] >= 2.0) / 4.0
+
+    assert in_time_per_s(refusing) > 0.8 * STEADY.capacity(64) > 10 * in_time_per_s(taking)
+
+
+def test_background_is_never_refused() -> None:
+    it = world(admission=True)
+    outcome = run(it, poisson(5000, 2.0, lane=Lane.BACKGROUND))
+    assert {s.fate for s in outcome.samples} == {Fate.OK}
+
+
+def test_tenants_get_the_device_by_their_weights() -> None:
+    streams = [Stream(rate=3000, tenant=tenant) for tenant in ("a", "b")]
+    it = world(terms={"a": Terms(weight=1.0), "b": Terms(weight=3.0)})
+    outcome = run(it, schedule(streams, 4.0, rng=seeded(1)))
+    done = sorted((s.at_s + (s.latency_s or 0.0), s.tenant) for s in outcome.samples)
+    while_both_wait = [tenant for at, tenant in done if 0.5 < at < 4.0]
+    assert while_both_wait.count("b") / while_both_wait.count("a") == pytest.approx(3.0, rel=0.1)
+
+
+def test_a_cap_bounds_what_a_tenant_has_running() -> None:
+    coming = [Arrival(at_s=0.0, tenant="a") for _ in range(40)]
+    outcome = run(world(terms={"a": Terms(cap=4)}), coming)
+    assert {size for size, _ in outcome.batches} == {4}
+
+
+def test_a_model_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ConfigError, match="no model 'm77'"):
+        run(ten(), [Arrival(at_s=0.0, model="m77")])
+    with pytest.raises(ConfigError, match="both named and served"):
+        ten(parts=[["m0"]])

@@ -38,7 +38,7 @@ from penstock_worker.canvas import CanvasFinisher
 from penstock_worker.ceilings import Ceilings
 from penstock_worker.charges import Charges
 from penstock_worker.claimer import Claimer
-from penstock_worker.intake import Intake
+from penstock_worker.intake import Intake, rivals
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.iteration import Iteration
 from penstock_worker.load import LoadReport
@@ -109,6 +109,7 @@ class Engine:
             default_timeout_s=settings.job.timeout_s,
             target_s=settings.lanes.interactive.target,
             charges=self.charges.expected,
+            one_of=rivals(classes, settings.namespace),
         )
         self._canvas = CanvasFinisher(app, store, post=self._post)
         self._retries = RetryBudget()

@@ -16,8 +16,9 @@ from celery.worker import state as worker_state
 from penstock import clock
 from penstock.errors import InvalidInput, safe_text
 from penstock.jsontext import NotJSON, dumps
-from penstock.lane import Lane
+from penstock.lane import Lane, queue_name
 from penstock.model import Model, codec_of, item_from_call
+from penstock.stepwise import StepModel
 from penstock.transport.keys import DEFAULT_TENANT, step_of
 from penstock.transport.message import Envelope
 from penstock_worker import foreign
@@ -46,6 +47,7 @@ class Intake:
         default_timeout_s: float,
         target_s: float = 0.1,
         charges: Callable[[], Mapping[str, float]] | None = None,
+        one_of: frozenset[str] = frozenset(),
     ) -> None:
         self._batcher = batcher
         self._announcer = announcer
@@ -59,6 +61,8 @@ class Intake:
         self._target_s = target_s
         #: The transport asks for it at each claim: device seconds that one job of each queue is expected to take.
         self.charges = charges or dict
+        #: The transport claims from one of these queues at a time.
+        self.one_of = one_of
 
     def quota(self) -> Mapping[str, int]:
         """How many more messages of each queue are wanted, in order of service."""
@@ -176,6 +180,16 @@ class Intake:
             item.error = InvalidInput(
                 f"the cost or key of this input could not be computed: {type(error).__name__}: {safe_text(error)}"
             )
+
+
+def rivals(models: Mapping[str, type[Model]], namespace: str) -> frozenset[str]:
+    """The interactive queues that wait for the same device, whole batch after whole batch; none where it is just one.
+
+    What is claimed for a later batch could not grow, and no idle worker could take it. Step-wise models share the
+    device by the step, and background work, of which a device cannot have too much in reach, fills batches.
+    """
+    found = [name for name, cls in models.items() if not issubclass(cls, StepModel)]
+    return frozenset(queue_name(namespace, name, Lane.INTERACTIVE) for name in found) if len(found) > 1 else frozenset()
 
 
 def _set_due(item: Item, priority: int, target_at: float | None, target_s: float) -> None:

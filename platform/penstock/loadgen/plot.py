@@ -54,8 +54,10 @@ def load(report: Mapping[str, Any], path: str | Path, *, title: str = "") -> Non
 def scenarios(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Several simulated worlds: goodput above, percentiles below."""
     figure, (above, below) = _figure(2, path)
-    names = [f"{row['policy']}\n{row['workers']} workers, {row['traffic']:g}x" for row in rows]
-    above.bar(names, [row["goodput"] or 0.0 for row in rows], color="C0")
+    names = [_scenario(row) for row in rows]
+    # By place, not by name: rows that differ in what the name leaves out must not fall on one another.
+    above.bar(range(len(rows)), [row["goodput"] or 0.0 for row in rows], color="C0")
+    above.set_xticks(range(len(rows)), names)
     above.set_ylabel("goodput")
     above.set_ylim(0, 1.02)
     places = range(len(rows))
@@ -67,6 +69,16 @@ def scenarios(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     below.set_ylabel("latency, ms")
     below.legend()
     _save(figure, path)
+
+
+def _scenario(row: Mapping[str, Any]) -> str:
+    dealt = row.get("partition", "shared")
+    ways = [
+        row["policy"],
+        *([dealt] if dealt != "shared" else []),
+        *([] if row.get("admission", True) else ["no admission"]),
+    ]
+    return f"{', '.join(ways)}\n{row['workers']} workers, {row['traffic']:g}x"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

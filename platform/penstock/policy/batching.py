@@ -154,6 +154,10 @@ class Adaptive:
         """See the class's docstring."""
         lines = waiting(snapshot.lines)
         if snapshot.background_owed and (owed := [line for line in lines if line.lane != Lane.INTERACTIVE]):
+            # First all that are late are found out: the one found first would be owed a batch of its own.
+            for head in lines:
+                if head.lane == Lane.INTERACTIVE and isinstance(late := self._interactive(head, snapshot), Demote):
+                    return late
             return self._leftover(min(owed, key=lambda line: line.items[0].arrived_at), snapshot)
         until: float | None = None
         for head in sorted(lines, key=_urgency):

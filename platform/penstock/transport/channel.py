@@ -108,6 +108,8 @@ class BulkChannel(stock.Channel):
     _sink: Sink | None = None
     #: The sink's optional method of this name.
     _charges: Callable[[], Mapping[str, float]] = dict
+    #: The sink's optional attribute of this name.
+    _one_of: frozenset[str] = frozenset()
     _claims: Claims | None = None
     _keeper: LeaseKeeper | None = None
     _commands: redis.Redis | None = None
@@ -139,6 +141,7 @@ class BulkChannel(stock.Channel):
         """From now on, plain jobs go to ``sink`` and its quotas decide what is claimed."""
         self._sink = sink
         self._charges = getattr(sink, "charges", dict)
+        self._one_of = getattr(sink, "one_of", frozenset())
 
     def ack_many(self, tags: Iterable[int]) -> None:
         """Acknowledge messages: with the next claim, and at the latest at the end of this turn of the loop.
@@ -229,7 +232,11 @@ class BulkChannel(stock.Channel):
     def _claim(self, wanted: Demand) -> _Claimed:
         try:
             claimed = self._consumer().claim(
-                wanted.quotas, acks=self._drain_acks(), limit=wanted.limit, charges=self._charges()
+                wanted.quotas,
+                acks=self._drain_acks(),
+                limit=wanted.limit,
+                charges=self._charges(),
+                one_of=self._one_of,
             )
         except LeaseLost:
             self._on_lost()
@@ -254,7 +261,9 @@ class BulkChannel(stock.Channel):
         if not wanted:
             return
         self._wait_demand = wanted
-        self._wait = pending = self._consumer().prepare(wanted.quotas, limit=wanted.limit, charges=self._charges())
+        self._wait = pending = self._consumer().prepare(
+            wanted.quotas, limit=wanted.limit, charges=self._charges(), one_of=self._one_of
+        )
         self._interrupted = False
         bells = [keys.bell(self.namespace, queue) for queue in wanted.quotas]
         wait = pack("BLPOP", *bells, keys.own_bell(self.namespace, pending.consumer), self.idle_tick_s)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
@@ -136,15 +136,17 @@ class Claims:
         acks: Sequence[int] = (),
         limit: int | None = None,
         charges: Mapping[str, float] | None = None,
+        one_of: Collection[str] = (),
     ) -> dict[str, list[Claimed]]:
         """Acknowledge ``acks`` and take up to ``quotas[queue]`` messages per queue, in the order of the mapping.
 
         Within a queue the tenant that has had the least goes first (``penstock.policy.fairness``), within a tenant
         higher priorities, then older messages. ``charges[queue]`` is the device time that one job is expected to
         take, seconds; where it is unknown every job counts 1. Queues with nothing are absent from the answer.
-        ``limit`` bounds the sum. Raises ``LeaseLost``.
+        ``limit`` bounds the sum. Of the queues ``one_of`` only that one is taken from whose head has waited longest.
+        Raises ``LeaseLost``.
         """
-        pending = self.prepare(quotas, acks=acks, limit=limit, charges=charges)
+        pending = self.prepare(quotas, acks=acks, limit=limit, charges=charges, one_of=one_of)
         return pending.read(CLAIM(self.wire, *pending.arguments))
 
     def prepare(
@@ -154,6 +156,7 @@ class Claims:
         acks: Sequence[int] = (),
         limit: int | None = None,
         charges: Mapping[str, float] | None = None,
+        one_of: Collection[str] = (),
     ) -> Pending:
         """A claim for callers who send it themselves."""
         identity = self._identity
@@ -169,6 +172,7 @@ class Claims:
             len(keys.SERVED_STEPS),
             keys.BELL_TTL_S,
             self._tenants,
+            "".join("01"[queue in one_of] for queue in quotas) if one_of else "",
             len(acks),
             *acks,
             *quotas.values(),

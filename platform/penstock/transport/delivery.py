@@ -38,6 +38,8 @@ class Sink(Protocol):
     # Optional: def charges(self) -> Mapping[str, float], the device seconds that one job of each queue is expected to
     # take, by which tenants are charged at the claim. Without it every job counts 1.
 
+    # Optional: one_of: frozenset[str], queues of which one claim is to bring messages of one at most.
+
     def lost(self) -> None:
         """All tags taken so far are void: the messages will be delivered again, here or elsewhere.
 

@@ -6,13 +6,17 @@
 --       then per queue: its bell, and its lists in the order in which they are served
 -- ARGV  1 consumer   2 lease, seconds   3 "1" to join (the consumer's first call)
 --       4 most messages in all, over the quotas   5 lists per queue   6 life of a bell, seconds
---       7 what precedes the keys of the tenants   8 number of acknowledged tags, then these tags, then one quota per
+--       7 what precedes the keys of the tenants   8 a digit per queue, or nothing: of the queues with a 1, only the one
+--       is taken from whose head has waited longest   9 number of acknowledged tags, then these tags, then one quota per
 --       queue, then, if known, the device seconds that a job of each queue is expected to take (else 1 each)
 --
 -- Returns -1 when the lease was lost (the acknowledgements are void then too), 0 when there was nothing, else
 -- { first tag, "count,count,...;length,length,...", all messages in one string }: one count per queue, one length
 -- per message. The tags of the messages are consecutive. One string, since clients read a long list slowly. A count
 -- ends with "f" where tenants were charged for these messages, which are settled with their true device time then.
+--
+-- Who serves several models at once would else take a little of each: small batches, and what waits for its turn in
+-- one worker is out of reach for the others.
 --
 -- Where no tenant but "default" has messages and that one has no cap, a queue is served by priority and age alone.
 -- Where tenants share a queue, each message goes to the tenant with the least counter: see `fair.lua`.
@@ -21,14 +25,14 @@
 -- empty has its bell silenced.
 
 local consumer, lease, limit, lists = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local tenants, acks = ARGV[7], tonumber(ARGV[8])
+local tenants, one_of, acks = ARGV[7], ARGV[8], tonumber(ARGV[9])
 local CHUNK = 1000 -- unpack() cannot push many more values at once
 
 -- A server at its memory limit refuses commands that can grow it, unless the script has written before. Claiming must
 -- go on there, since it is what empties the queues. So this comes first; a tag is never empty.
 redis.call('HDEL', KEYS[2], '')
-for i = 9, 8 + acks, CHUNK do
-  redis.call('HDEL', KEYS[2], unpack(ARGV, i, math.min(i + CHUNK - 1, 8 + acks)))
+for i = 10, 9 + acks, CHUNK do
+  redis.call('HDEL', KEYS[2], unpack(ARGV, i, math.min(i + CHUNK - 1, 9 + acks)))
 end
 
 local ends = redis.call('ZSCORE', KEYS[1], consumer)
@@ -46,6 +50,47 @@ local total, queues = 0, (#KEYS - 3) / (lists + 1)
 local capped = queues > 0 and redis.call('HEXISTS', tenants .. 'cap', 'default') == 1
 local noted = {} -- what the tenants with caps take: tenant -> positions
 local unacked = string.sub(KEYS[2], 1, -#consumer - 1)
+
+-- Whether tenants take turns in a queue.
+local function is_shared(queue)
+  return capped or redis.call('EXISTS', tenants .. 'busy:' .. queue) == 1
+end
+
+-- Since when the head of a queue has waited, Unix seconds; nil when there is none that may be claimed. Of a message that
+-- does not say (it is no plain job), a second: it neither waits for ever nor stands before all others.
+local function waits_since(first)
+  local queue, since = KEYS[first + lists], nil
+  local heads = lists_of(queue, 'default')
+  if is_shared(queue) then
+    open_books(tenants, queue)
+    local found = candidates_of(tenants, queue, 1, unacked, noted) -- whose turn it is, all at their caps left out
+    heads = found[1] and found[1].lists or {}
+  end
+  for _, list in ipairs(heads) do
+    local head = redis.pcall('LINDEX', list, -1)
+    if type(head) == 'string' then
+      local at = tonumber(string.match(head, '"at":(%d+%.?%d*),"deadline":') or now - 1)
+      since = math.min(since or at, at)
+    end
+  end
+  return since
+end
+
+-- Of the queues that may be taken from, the one whose head has waited longest. Nothing when there are not two.
+local function oldest_of(may)
+  local among, oldest, since = 0, nil, nil
+  for queue = 1, queues do
+    if may(queue) then
+      local at = waits_since(4 + (queue - 1) * (lists + 1))
+      among = among + 1
+      if at and (not since or at < since) then
+        oldest, since = queue, at
+      end
+    end
+  end
+  return among > 1 and oldest
+end
+
 local function take(head, message, tenant)
   total = total + 1
   messages[total], lengths[total] = message, #message
@@ -55,15 +100,20 @@ local function take(head, message, tenant)
     table.insert(noted[tenant.name], total)
   end
 end
+
+local chosen = #one_of > 0 and oldest_of(function(queue)
+  return string.sub(one_of, queue, queue) == '1' and tonumber(ARGV[9 + acks + queue]) > 0
+end)
 for queue = 1, queues do
   local first = 4 + (queue - 1) * (lists + 1)
-  local wanted = math.min(tonumber(ARGV[8 + acks + queue]), limit - total)
+  local wanted = math.min(tonumber(ARGV[9 + acks + queue]), limit - total)
   local got = 0
-  local shared = wanted > 0 and (capped or redis.call('EXISTS', tenants .. 'busy:' .. KEYS[first + lists]) == 1)
+  local passed = chosen and queue ~= chosen and string.sub(one_of, queue, queue) == '1'
+  local shared = wanted > 0 and not passed and is_shared(KEYS[first + lists])
   if shared then
-    local charge = tonumber(ARGV[8 + acks + queues + queue] or 1)
+    local charge = tonumber(ARGV[9 + acks + queues + queue] or 1)
     got = take_fairly(tenants, KEYS[first + lists], wanted, charge, unacked, noted, take)
-  else
+  elseif not passed then
     for list = first + 1, first + lists do
       if got >= wanted then break end
       -- pcall, since an error (a key of another type) must not end the script after messages were popped.
@@ -80,7 +130,7 @@ for queue = 1, queues do
   end
   counts[queue] = shared and got .. 'f' or got
   if wanted > 0 then
-    if got < wanted then
+    if got < wanted and not passed then
       redis.call('DEL', KEYS[first])
     elseif redis.call('EXISTS', tenants .. 'busy:' .. KEYS[first + lists], unpack(KEYS, first + 1, first + lists)) > 0
         and redis.call('EXISTS', KEYS[first]) == 0 then

@@ -116,16 +116,21 @@ local function deal(heap, wanted, charge)
   return turns
 end
 
+-- Note in a queue's books who has come.
+local function open_books(tenants, queue)
+  local _, plain = lengths_of(lists_of(queue, 'default'))
+  if plain > 0 then -- producers that know no tenants do not register theirs
+    redis.call('ZADD', tenants .. 'busy:' .. queue, 'NX', -1, 'default')
+  end
+  admit(tenants, queue)
+end
+
 -- Take up to `wanted` messages of a queue, fairly. Calls `take(head, message, one)` for each, in order: `head` is what
 -- stands before the message where it is held.
 -- `noted` has what this script has taken already for tenants with caps. Returns how many were taken.
 local function take_fairly(tenants, queue, wanted, charge, unacked, noted, take)
   local busy = tenants .. 'busy:' .. queue
-  local _, plain = lengths_of(lists_of(queue, 'default'))
-  if plain > 0 then -- producers that know no tenants do not register theirs
-    redis.call('ZADD', busy, 'NX', -1, 'default')
-  end
-  admit(tenants, queue)
+  open_books(tenants, queue)
   local found, empty, blocked = candidates_of(tenants, queue, wanted, unacked, noted)
   for _, one in ipairs(blocked) do -- time at a cap earns no more than time without jobs
     if found[1] and one.counter < found[1].counter then

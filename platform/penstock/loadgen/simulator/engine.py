@@ -1,0 +1,251 @@
+"""The events of an imagined system, one after the other: arrivals, ends of batches, looks. PURE."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from penstock.lane import LANES, Lane
+from penstock.loadgen import tally
+from penstock.loadgen.arrivals import Arrival
+from penstock.loadgen.simulator.broker import Queue
+from penstock.loadgen.simulator.gate import Gate
+from penstock.loadgen.simulator.worker import Worker
+from penstock.loadgen.simulator.world import Item, World
+from penstock.loadgen.tally import Fate, Sample
+from penstock.policy.batching import Demote, Release
+from penstock.policy.latency import LatencyBook
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a simulation gives. ``busy_s`` is the device time of all workers, ``ended_s`` when the last batch ended.
+
+    ``device_s`` is each tenant's part of the device time: a job pays its share of its batch, by cost.
+    """
+
+    samples: list[Sample]
+    batches: list[tuple[int, str]]
+    busy_s: float
+    ended_s: float
+    books: list[LatencyBook]
+    device_s: dict[str, float]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """One batch on a device."""
+
+    model: str
+    items: list[Item]
+    cost: float
+    took_s: float
+    reason: str
+
+
+def simulate(world: World, arrivals: Sequence[Arrival], *, rng: Random) -> Outcome:
+    """Run ``arrivals`` through the world to the end: every request has its fate then, each exactly one.
+
+    Raises ``ConfigError`` for a request of a model that the world has not.
+    """
+    return _Simulation(world, arrivals, rng).run()
+
+
+class _Simulation:
+    def __init__(self, world: World, arrivals: Sequence[Arrival], rng: Random) -> None:
+        self._world = world
+        self._arrivals = sorted(arrivals, key=lambda arrival: arrival.at_s)
+        self._rng = rng
+        held: Counter[str] = Counter()
+        self._queues = {(name, lane): Queue(world.terms, held) for name in world.kinds for lane in LANES}
+        self._gates = {name: Gate(world, self._queues[name, Lane.INTERACTIVE], rng) for name in world.kinds}
+        self._workers = [Worker(world, names) for names in world.served()]
+        #: (time, order of planning, worker, its batch or ``None`` for a mere look).
+        self._planned: list[tuple[float, int, int, _Batch | None]] = []
+        self._plans = 0
+        self._out = Outcome([], [], 0.0, 0.0, [worker.book for worker in self._workers], {})
+
+    def run(self) -> Outcome:
+        coming = iter(self._arrivals)
+        arrival = next(coming, None)
+        while arrival is not None or self._planned:
+            if arrival is not None and (not self._planned or arrival.at_s <= self._planned[0][0]):
+                now = arrival.at_s
+                # What comes at one instant is seen together.
+                while arrival is not None and arrival.at_s == now:
+                    self._arrive(arrival)
+                    arrival = next(coming, None)
+            else:
+                now, _, number, batch = heapq.heappop(self._planned)
+                if batch is None:
+                    if self._workers[number].wakes_at != now:
+                        continue  # it has looked since
+                    self._workers[number].wakes_at = None
+                else:
+                    self._finish(number, batch, now)
+            self._feed(now)
+        left = sum(map(len, self._queues.values())) + sum(worker.left() for worker in self._workers)
+        if left:
+            # A policy that holds without saying until when, with nothing to come, would do so for ever.
+            raise RuntimeError(f"policy {self._world.policy!r} left {left} requests waiting for ever")
+        return self._out
+
+    def _arrive(self, arrival: Arrival) -> None:
+        model = self._world.model_of(arrival.model)
+        sample = Sample(arrival.at_s, arrival.lane, arrival.tenant, arrival.cost, model)
+        self._out.samples.append(sample)
+        gate = self._gates[model]
+        if self._world.admission and gate.refuses(arrival):
+            sample.fate, sample.latency_s, sample.answer_s = Fate.REFUSED, 0.0, 0.0
+            return
+        deadline = None if arrival.deadline_s is None else arrival.at_s + arrival.deadline_s
+        due_at = float("inf") if deadline is None else deadline
+        if arrival.lane is Lane.INTERACTIVE:
+            due_at = min(due_at, arrival.at_s + self._world.targets_s[Lane.INTERACTIVE] - self._world.overhead_s)
+        item = Item(sample, arrival.lane, arrival.at_s, deadline, due_at, arrival.cost)
+        self._queues[model, arrival.lane].put(item)
+        if self._world.admission:
+            gate.published(arrival)
+
+    def _feed(self, now: float) -> None:
+        """Idle workers first: they block on the queue's bell, busy ones claim a little before they are free."""
+        for number, worker in sorted(enumerate(self._workers), key=lambda pair: pair[1].busy):
+            self._claim(worker, now)
+            if not worker.busy:
+                self._decide(number, worker, now)
+
+    def _claim(self, worker: Worker, now: float) -> None:
+        """Of the interactive queues only that one whose head has waited longest: see ``transport/lua/claim.lua``."""
+        wanted = worker.wanted(now)
+        waits = {name: self._queues[name, lane].since() for name, lane in wanted if lane is Lane.INTERACTIVE}
+        heads = [(since, name) for name, since in waits.items() if since is not None]
+        first = min(heads, default=(0.0, ""), key=lambda head: head[0])[1]
+        for (name, lane), more in wanted.items():
+            if lane is Lane.INTERACTIVE and name != first:
+                continue
+            items = self._queues[name, lane].take(more, worker.expected(name, lane))
+            if items:
+                worker.put(name, items, now)
+
+    def _decide(self, number: int, worker: Worker, now: float) -> None:
+        while worker.left():
+            decision = worker.policy.decide(worker.snapshot(now))
+            if isinstance(decision, Demote):
+                worker.demote(decision)
+            elif isinstance(decision, Release):
+                if self._release(number, worker, decision, now):
+                    return
+                self._claim(worker, now)
+            else:
+                if decision.until is not None and decision.until != worker.wakes_at:
+                    # A time that has come is looked at again a moment later, as a real worker's wait would.
+                    self._look(number, worker, max(decision.until, now + 1e-6))
+                return
+
+    def _release(self, number: int, worker: Worker, decision: Release, now: float) -> bool:
+        """Put a batch on the device; whether anything of it was still wanted."""
+        model = decision.model
+        ranked = [(rank, item) for rank, item in worker.release(decision) if not self._expired(model, item, now)]
+        if not ranked:
+            return False
+        items = [item for _, item in ranked]
+        cost = sum(item.cost for item in items)
+        leftover = sum(item.cost for rank, item in ranked if rank != Lane.INTERACTIVE)
+        took_s = self._world.kinds[model].device.seconds(cost, self._rng)
+        worker.share.spent(took_s, min(1.0, leftover / cost), now + took_s)
+        worker.busy, worker.wakes_at = True, None
+        worker.busy_until = now + worker.book.line(model).predict(cost)
+        claim_at = worker.busy_until - self._world.lead_s
+        if claim_at > now:
+            self._look(number, worker, claim_at)
+        self._out.batches.append((len(items), decision.reason))
+        self._plan(now + took_s, number, _Batch(model, items, cost, took_s, decision.reason))
+        self._tell(number, worker, model, items, now)
+        self._claim(worker, now)
+        return True
+
+    def _tell(self, number: int, worker: Worker, model: str, items: Sequence[Item], now: float) -> None:
+        """The worker learns how long its items have waited, and says so."""
+        waits_s = [now - item.sample.at_s for item in items if item.lane is Lane.INTERACTIVE]
+        worker.load.started(model, now, count=len(items), interactive=len(waits_s), waits_s=waits_s)
+        waiting, filled = worker.waiting(model, Lane.INTERACTIVE), worker.waiting(model, Lane.BACKGROUND) > 0
+        said = worker.load.news(model, now, waiting=waiting, filled=filled)
+        if said is not None:
+            self._gates[model].said[str(number)] = said
+
+    def _expired(self, model: str, item: Item, now: float) -> bool:
+        """As the claim in SQL has it: a deadline that has passed costs no device time."""
+        if item.deadline_at is None or item.deadline_at > now:
+            return False
+        item.sample.fate, item.sample.latency_s = Fate.EXPIRED, now - item.sample.at_s
+        self._queues[model, item.lane].settle(item, 0.0)
+        return True
+
+    def _finish(self, number: int, batch: _Batch, now: float) -> None:
+        worker = self._workers[number]
+        worker.busy = False
+        worker.book.observe(batch.model, batch.cost, batch.took_s)
+        lanes = {item.lane for item in batch.items}
+        worker.load.ended(
+            batch.model,
+            batch.took_s,
+            count=len(batch.items),
+            full=batch.reason == "full",
+            interactive=Lane.INTERACTIVE in lanes,
+        )
+        self._out.busy_s += batch.took_s
+        self._out.ended_s = max(self._out.ended_s, now)
+        took: dict[Lane, list[float]] = {}
+        for item in batch.items:
+            late = item.deadline_at is not None and now > item.deadline_at
+            item.sample.fate = Fate.EXPIRED if late else Fate.OK
+            item.sample.latency_s = now - item.sample.at_s + self._world.overhead_s
+            seconds = batch.took_s * item.cost / batch.cost
+            self._queues[batch.model, item.lane].settle(item, seconds)
+            tenant = item.sample.tenant
+            self._out.device_s[tenant] = self._out.device_s.get(tenant, 0.0) + seconds
+            took.setdefault(item.lane, []).append(seconds)
+        for lane, parts in took.items():
+            worker.took(batch.model, lane, sum(parts) / len(parts))
+
+    def _look(self, number: int, worker: Worker, at: float) -> None:
+        worker.wakes_at = at
+        self._plan(at, number, None)
+
+    def _plan(self, at: float, number: int, what: _Batch | None) -> None:
+        # The counter keeps the heap from comparing batches, and ties in the order in which they were made.
+        self._plans += 1
+        heapq.heappush(self._planned, (at, self._plans, number, what))
+
+
+def summary(world: World, outcome: Outcome, *, duration_s: float) -> dict[str, Any]:
+    """The report of a simulation: ``tally.report`` with ``utilisation``, ``batches`` and ``device_s`` by tenant."""
+    targets = {str(lane): target_s for lane, target_s in world.targets_s.items()}
+    report = tally.report(outcome.samples, duration_s=duration_s, target_s=targets)
+    span_s = max(duration_s, outcome.ended_s)
+    workers = len(world.served())
+    sizes = [size for size, _ in outcome.batches]
+    reasons = Counter(reason for _, reason in outcome.batches)
+    return report | {
+        "workers": workers,
+        "policy": world.policy,
+        "admission": world.admission,
+        "utilisation": outcome.busy_s / (span_s * workers),
+        "ended_s": outcome.ended_s,
+        "device_s": dict(sorted(outcome.device_s.items())),
+        "batches": {
+            "batches": len(sizes),
+            "mean_size": sum(sizes) / len(sizes) if sizes else None,
+            "max_size": max(sizes, default=None),
+            "reasons": dict(sorted(reasons.items())),
+        },
+    }
+
+
+def denser(arrivals: Iterable[Arrival], times: float) -> list[Arrival]:
+    """The same requests, ``times`` as many per second: for a trace, whose rate cannot be chosen otherwise."""
+    return [replace(arrival, at_s=arrival.at_s / times) for arrival in arrivals]

@@ -1,0 +1,122 @@
+"""What a worker learns of its load, batch by batch, and when it is worth telling: PURE bookkeeping.
+
+Producers decide by what workers say (``policy.admission``). ``now`` is Unix seconds and comes in; one worker, many
+models. ``started`` and ``ended`` go around every batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from penstock.model import Batching
+from penstock.policy.admission import WorkerLoad
+from penstock.policy.latency import LatencyModel
+from penstock.policy.overload import Level
+
+#: Seconds between two words on one model.
+EVERY_S = 0.02
+#: Batches over which predictability is judged.
+JUDGED = 64
+#: A model whose quickest batches took less than this share of the prediction is not predictable.
+PREDICTABLE = 0.7
+#: The least share of a device that a model is thought to get beside others, here as in ``policy.admission``.
+LEAST_FREE = 0.1
+#: Weight of the newest batch in the size of a full one and in the shares of the device.
+NEWEST = 0.1
+
+
+class _Learned:
+    """One model."""
+
+    def __init__(self, limits: Batching, prefetch_batches: float) -> None:
+        self.room = max(1, int(limits.max_size * prefetch_batches))
+        # The whole turn of the device thread, claim and hand-over included: this is what the next job waits for.
+        self.turn = LatencyModel()
+        self.ratios: deque[float] = deque(maxlen=JUDGED)
+        self.size = float(limits.max_size)
+        self.level = Level()
+        self.done = 0
+        #: Share of the device's time that went into batches of this model with an interactive item.
+        self.share = 0.0
+        self.written_at = 0.0
+        self.said_waiting = 0
+        self.busy_until = 0.0
+
+    @property
+    def factor(self) -> float:
+        """What one job's own batch takes at least, against the prediction; the margin where that is reliable."""
+        if not self.ratios:
+            return 1.0
+        ordered = sorted(self.ratios)
+        least = ordered[len(ordered) // 20]
+        return self.turn.margin if least >= PREDICTABLE else least
+
+
+class Workload:
+    """All models of one worker. ``limits`` are theirs by name, ``target_s`` is the interactive target."""
+
+    def __init__(self, limits: Iterable[tuple[str, Batching]], *, target_s: float, prefetch_batches: float) -> None:
+        self._learned = {name: _Learned(batching, prefetch_batches) for name, batching in limits}
+        self._target_s = target_s
+
+    @property
+    def models(self) -> Iterable[str]:
+        """Their names."""
+        return self._learned
+
+    def started(self, model: str, now: float, *, count: int, interactive: int, waits_s: Sequence[float]) -> None:
+        """A batch of ``count`` begins, ``interactive`` of them in that lane; ``waits_s`` is how long those waited.
+
+        Only waits that were for the device belong there, not the back-off of a retry.
+        """
+        learned = self._learned[model]
+        learned.done += interactive
+        learned.busy_until = now + learned.turn.predict(count) if learned.turn.seen else now
+        if waits_s:
+            full_s = learned.turn.predict(learned.size) if learned.turn.seen else 0.0
+            # Another host's clock may be ahead of ours.
+            learned.level.saw(max(0.0, median(waits_s)), target_s=self._target_s, batch_s=full_s, now=now)
+
+    def news(self, model: str, now: float, *, waiting: int, filled: bool) -> WorkerLoad | None:
+        """What to tell of a model whose batch has begun; ``None`` when that was said just now."""
+        learned = self._learned[model]
+        # The last word before a quiet time must not be that many wait.
+        if now - learned.written_at < EVERY_S and (waiting or not learned.said_waiting):
+            return None
+        learned.written_at, learned.said_waiting = now, waiting
+        return self.say(model, now, waiting=waiting, filled=filled)
+
+    def ended(self, model: str, turn_s: float, *, count: int, full: bool, interactive: bool) -> None:
+        """The batch and all that goes with it took so long. ``full``: its model allows no larger one."""
+        learned = self._learned[model]
+        if learned.turn.seen:
+            learned.ratios.append(turn_s / max(learned.turn.predict(count), 1e-9))
+        learned.turn.observe(count, turn_s)
+        if full:
+            learned.size += NEWEST * (count - learned.size)
+        for name, other in self._learned.items():
+            other.share += NEWEST * ((name == model and interactive) - other.share)
+
+    def say(self, model: str, now: float, *, waiting: int, filled: bool) -> WorkerLoad:
+        """Everything about one model, of which ``waiting`` interactive items are claimed and not begun."""
+        learned = self._learned[model]
+        free = max(0.0, 1.0 - sum(other.share for name, other in self._learned.items() if name != model))
+        return WorkerLoad(
+            at=now,
+            busy_until=learned.busy_until,
+            waiting=waiting,
+            # Of rival models it claims one at a time, so what it may have claimed of this one it mostly has not.
+            room=math.ceil(learned.room * max(LEAST_FREE, free)),
+            filled=filled,
+            alpha=learned.turn.alpha,
+            beta=learned.turn.beta,
+            factor=learned.factor,
+            size=max(1.0, learned.size),
+            free=free,
+            level=learned.level.value,
+            done=learned.done,
+            seen=learned.turn.seen,
+        )
