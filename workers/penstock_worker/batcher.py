@@ -87,8 +87,8 @@ class Batcher:
             for lane in LANES
         }
         self._busy_until = 0.0
-        #: Whether a batch runs, and whether something was claimed for the one behind it.
-        self._running = self._fed = False
+        #: Whether a batch runs, whether something was claimed for the one behind it, and interactive items among that.
+        self._running = self._fed = self._fed_urgent = False
         self._running_model = ""
         #: Whether batches are claimed ahead at all (``stager``), and behind the one that runs.
         self.staging = self._may_stage = False
@@ -117,7 +117,7 @@ class Batcher:
         if self._closed:
             return {queue: 0 for lane in LANES for queue, _, _ in self._quotas[lane]}
         # One claim per batch, as late as can be: one per message would cost more than the messages.
-        busy_s = float("inf") if self._running and self._fed else self.busy_s() + self._staged_s()
+        busy_s, fed = self.busy_s() + self._staged_s(), self._running and self._fed
         before_s = 0.0
         quotas, withheld = {}, False
         for lane in LANES:
@@ -128,6 +128,11 @@ class Batcher:
                 whole_s, full_s = ahead[name]
                 # What is claimed now joins the next batch of its model, unless that is full already.
                 starts_in_s = busy_s + before_s + all_s - whole_s + full_s
+                if fed and (lane is Lane.BACKGROUND or self._fed_urgent):
+                    starts_in_s = float("inf")
+                elif lane is Lane.INTERACTIVE and self._staged_leftover():
+                    # It would go first, whatever was claimed ahead.
+                    starts_in_s -= self._staged_s()
                 more = wanted(
                     most=most, waiting=self._waiting[name, lane], starts_in_s=starts_in_s, lead_s=self._lead_s
                 )
@@ -167,6 +172,10 @@ class Batcher:
         batch = self._staged or self._claiming
         return 0.0 if batch is None else self._duration(batch)
 
+    def _staged_leftover(self) -> bool:
+        batch = self._staged or self._claiming
+        return batch is not None and not _urgent(batch)
+
     def _duration(self, batch: Batch) -> float:
         return self.latency.line(batch.model.name, batch.key).predict(sum(item.cost for item in batch.items))
 
@@ -183,6 +192,7 @@ class Batcher:
 
     def put(self, items: Iterable[Item]) -> None:
         """Add items to their lines and wake the device thread."""
+        items = list(items)
         with self._changed:
             for item in items:
                 if item.model in self._steps:
@@ -198,6 +208,7 @@ class Batcher:
             # What an earlier wait brings while the batch has just begun is not yet the claim for the next one.
             if self._running and self.busy_s() <= self._lead_s:
                 self._fed = True
+                self._fed_urgent = self._fed_urgent or any(item.lane is Lane.INTERACTIVE for item in items)
                 if self._may_stage:
                     self._stage_changed.notify()
             self._changed.notify()
@@ -262,7 +273,7 @@ class Batcher:
         """
         with self._changed:
             self._busy_until = 0.0
-            self._running = self._fed = self._may_stage = False
+            self._running = self._fed = self._fed_urgent = self._may_stage = False
             while True:
                 if self._claiming is not None:
                     self._changed.wait()
@@ -315,7 +326,7 @@ class Batcher:
         """The batch that was taken has ended, for who does not take the next one at once."""
         with self._changed:
             self._busy_until = 0.0
-            self._running = self._fed = self._may_stage = False
+            self._running = self._fed = self._fed_urgent = self._may_stage = False
 
     # For the claim ahead (see ``stager``) ---------------------------------------------------------------------
 

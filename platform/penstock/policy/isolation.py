@@ -9,9 +9,9 @@ from __future__ import annotations
 
 #: The share of the interactive target that background work may cost an interactive job, all in all …
 BUDGET_SHARE = 0.25
-#: … of which so much may go into a background batch that is already on the device when the job arrives; the rest may
-#: go into background items that fill the job's own batch.
-BLOCKING_SHARE = 0.8
+#: … of which so much may go into a background batch that is already on the device when the job arrives, and so much
+#: into background items that fill its own batch. The rest is for what is shared beside the device: claims, commits.
+BLOCKING_SHARE, FILLING_SHARE = 0.7, 0.16
 #: Seconds without interactive jobs before the budget grows, and how long it takes to double.
 QUIET_S, DOUBLING_S = 5.0, 1.0
 
@@ -35,7 +35,7 @@ def blocking_s(target_s: float, quiet_s: float | None) -> float:
 
 def filling_s(target_s: float) -> float:
     """How much longer background items may make an interactive batch, seconds."""
-    return (1.0 - BLOCKING_SHARE) * isolation_bound_s(target_s)
+    return FILLING_SHARE * isolation_bound_s(target_s)
 
 
 class MinimumShare:

@@ -161,7 +161,7 @@ class Database:
     @property
     def bulk_rows(self) -> int:
         """Rows of one bulk insert: on SQLite nobody else writes meanwhile, for 10 µs a row."""
-        return 250 if self.dialect is Dialect.SQLITE else 1000
+        return 125 if self.dialect is Dialect.SQLITE else 1000
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
