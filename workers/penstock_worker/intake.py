@@ -95,8 +95,10 @@ class Intake:
             item.timeout_s = e.timeout_s if e.timeout_s is not None else self._timeout_s[e.model]
             item.weighed = e.input is not None or e.model not in self._weighed
             self._weigh(item)
-            target_at = None if e.lane != Lane.INTERACTIVE else (e.at or unix) + self._target_s
-            _set_due(item, e.priority, target_at, self._target_s)
+            # Of tenants that compete, whose turn it is was decided by the claim. By the age of their items the one with
+            # the longest queue would go first here, and then, when they are late, last.
+            since = unix if e.charged else e.at or unix
+            _set_due(item, e.priority, None if e.lane != Lane.INTERACTIVE else since + self._target_s)
             items.append(item)
         # Told of first: once they are in their lines, the device thread may tell of their start.
         self._announcer.received(items)
@@ -151,8 +153,9 @@ class Intake:
         if item.foreign:
             foreign.adopt(item, model.version, request, message.properties, timeout_s)
         self._weigh(item)
-        target_at = unix + self._target_s if lane is Lane.INTERACTIVE else None
-        _set_due(item, foreign.priority_of(message.properties), target_at, self._target_s)
+        _set_due(
+            item, foreign.priority_of(message.properties), unix + self._target_s if lane is Lane.INTERACTIVE else None
+        )
         self._batcher.put([item])
 
     def weigh_from(self, items: Sequence[Item], inputs: Mapping[str, str]) -> None:
@@ -192,22 +195,14 @@ def rivals(models: Mapping[str, type[Model]], namespace: str) -> frozenset[str]:
     return frozenset(queue_name(namespace, name, Lane.INTERACTIVE) for name in found) if len(found) > 1 else frozenset()
 
 
-def _set_due(item: Item, priority: int, target_at: float | None, target_s: float) -> None:
-    """When the item's result is due, and its rank: higher priorities first, then what is due earlier.
-
-    Items of tenants that compete for the queue stand in the order in which they were claimed, which was their turn: by
-    their age, the tenant with the longest queue would go first. Only a deadline of their own moves them ahead.
-    """
+def _set_due(item: Item, priority: int, target_at: float | None) -> None:
+    """When the item's result is due, and its rank: higher priorities first, then what is due earlier."""
     due_at = INFINITY if target_at is None else target_at
     if item.deadline_at is not None:
         due_at = min(due_at, item.deadline_at)
     # Deadlines are Unix times, the policy's clock is monotonic: both were read at the claim.
     item.due_at = item.arrived_at + (due_at - item.claimed_at)
-    rank_at = item.due_at
-    if item.charged and target_at is not None:
-        turn_at = item.arrived_at + target_s
-        rank_at = turn_at if item.deadline_at is None else min(turn_at, item.due_at)
-    item.rank = (-step_of(priority), rank_at)
+    item.rank = (-step_of(priority), item.due_at)
 
 
 def _unix(at: Any) -> float:
