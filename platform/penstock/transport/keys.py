@@ -94,6 +94,12 @@ def tenant_of(key: str) -> str:
     return tenant_of_id(parts[2]) if len(parts) == 3 else DEFAULT_TENANT
 
 
+def priority_of(key: str) -> int:
+    """The priority step of a list key."""
+    parts = key.split(SEP, 2)
+    return int(parts[1]) if len(parts) > 1 else 0
+
+
 def queue_of(key: str) -> str:
     """The queue that a list key belongs to."""
     return key.split(SEP, 1)[0]
