@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.output import dumps
 from penstock_cli.params import complete_model
-from penstock_cli.serving import live_workers
+from penstock_cli.serving import places
 
 
 @group()
@@ -29,7 +30,10 @@ def model() -> None:
 @model.command("list")
 @pass_app
 def list_(app: App) -> None:
-    """List models: version, pool, how many workers serve them now, description."""
+    """List models: version, pool, how many workers serve them now, on how many of these they are loaded.
+
+    A worker with PENSTOCK_WORKER__MEMORY loads what does not fit when it is needed.
+    """
     preflight.check(app, broker=False)
     found = _models(app)
     if app.out.json:
@@ -39,8 +43,19 @@ def list_(app: App) -> None:
             app.out.line(name)
     elif found:
         app.out.table(
-            ("name", "version", "pool", "workers", "description"),
-            [(m["name"], m["version"], m["pool"], len(m["workers"]), m["description"]) for m in found.values()],
+            ("name", "version", "pool", "workers", "loaded", "memory", "description"),
+            [
+                (
+                    m["name"],
+                    m["version"],
+                    m["pool"],
+                    len(m["workers"]),
+                    loaded(m["residency"]),
+                    size(m["memory"]) if m["memory"] else "-",
+                    m["description"],
+                )
+                for m in found.values()
+            ],
         )
     else:
         app.out.say("no models: name the module that defines one, `penstock up my_models`")
@@ -50,7 +65,7 @@ def list_(app: App) -> None:
 @click.argument("name", shell_complete=complete_model)
 @pass_app
 def show(app: App, name: str) -> None:
-    """Show one model, with the JSON schema of its input."""
+    """Show one model: where it is loaded, how long its batches take, the JSON schema of its input."""
     preflight.check(app, broker=False)
     found = _models(app)
     if name not in found:
@@ -67,12 +82,32 @@ def show(app: App, name: str) -> None:
             ("version", one["version"]),
             ("pool", one["pool"]),
             ("max batch", one["max_batch"]),
-            ("workers", ", ".join(one["workers"]) or "none now"),
+            ("memory", size(one["memory"]) if one["memory"] else None),
+            ("workers", "\n".join(map(_place, one["residency"])) or "none now"),
             ("batch time", "\n".join(_line(line) for line in one["latency"]) or "not measured yet"),
             ("isolation", f"background adds at most {one['isolation_bound_s'] * 1e3:.4g} ms to an interactive job"),
             ("input", dumps(schema, indent=2) if schema else "any JSON"),
         ]
     )
+
+
+def loaded(residency: list[dict[str, Any]]) -> str:
+    """On how many workers a model is loaded, and what else is to be said of it."""
+    count = {state: sum(place["state"] == state for place in residency) for state in ("loaded", "loading", "unknown")}
+    text = "?" if count["unknown"] and not count["loaded"] else str(count["loaded"])
+    return f"{text} +{count['loading']}" if count["loading"] else text
+
+
+def size(count: int) -> str:
+    """Bytes for a person."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _place(place: dict[str, Any]) -> str:
+    text = f"{place['worker']} ({place['device']}): {place['state']}"
+    if place["used"] is None or place["memory"] is None:
+        return text
+    return f"{text}; {size(place['used'])} of {size(place['memory'])} used by models"
 
 
 def _line(line: dict[str, Any]) -> str:
@@ -86,17 +121,24 @@ def _line(line: dict[str, Any]) -> str:
 
 def _models(app: App) -> dict[str, dict[str, Any]]:
     """What is known of each model. An announcement says what is really served, so it wins."""
-    workers = live_workers(app)
+    where = places(app)
     found = _local(app)
     for name, info in app.store.models().items():
         found[name] = _info(
-            name, info.get("version"), info.get("doc"), info.get("pool"), info.get("max_size"), info.get("schema")
+            name,
+            info.get("version"),
+            info.get("doc"),
+            info.get("pool"),
+            info.get("max_size"),
+            info.get("schema"),
+            info.get("memory"),
         )
     learned: dict[tuple[str, str], list[Latency]] = {}
     for line in app.store.latencies():
         learned.setdefault((line.model, line.version), []).append(line)
     for name, one in found.items():
-        one["workers"] = workers.get(name, [])
+        one["residency"] = [asdict(place) for place in where.get(name, [])]
+        one["workers"] = [place["worker"] for place in one["residency"]]
         lines = learned.get((name, one["version"]), [])
         one["latency"] = [_learned(line) for line in lines]
         # One item has to run, however long it takes.
@@ -133,12 +175,13 @@ def _local(app: App) -> dict[str, dict[str, Any]]:
             cls.resources.pool,
             cls.batching.max_size,
             dict(codec_of(cls).schema()),
+            cls.resources.memory_bytes,
         )
         for cls in registry
     }
 
 
-def _info(name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: Any) -> dict[str, Any]:
+def _info(name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: Any, memory: Any) -> dict[str, Any]:
     return {
         "name": name,
         "description": doc or "",
@@ -146,4 +189,5 @@ def _info(name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: 
         "pool": pool or "default",
         "max_batch": max_batch,
         "input_schema": schema or {},
+        "memory": memory,
     }

@@ -250,7 +250,7 @@ def test_queue_stats(up: Penstock) -> None:
     rows = up("queue", "stats", "--json").json()
     double = {row["lane"]: row for row in rows if row["model"] == "double"}
     assert set(double) == {"interactive", "background"}
-    assert double["interactive"]["workers"] == 1
+    assert (double["interactive"]["workers"], double["interactive"]["loaded"]) == (1, 1)
     assert up("queue", "stats", "--model", "double").out.splitlines()[0].startswith("MODEL")
 
 
@@ -266,6 +266,7 @@ def test_models(up: Penstock) -> None:
     listed = {model["name"]: model for model in up("model", "list", "--json").json()}
     assert listed["double"]["version"] == "2" and listed["double"]["description"] == "Doubles a number."
     assert len(listed["double"]["workers"]) == 1
+    assert [place["state"] for place in listed["double"]["residency"]] == ["loaded"]
     shown = up("model", "show", "double")
     assert '"integer"' in shown.out
     assert up("model", "show", "duble").status == 2

@@ -20,7 +20,6 @@ from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect
 from penstock_worker.runner import EXIT_WEDGED
-from tests.fixtures.client import until
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import MODELS, Worker, clean_environ
 

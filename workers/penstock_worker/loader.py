@@ -111,6 +111,7 @@ def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
             "doc": cls.describe(),
             "max_size": cls.batching.max_size,
             "pool": cls.resources.pool,
+            "memory": cls.resources.memory_bytes,
             "schema": dict(codec_of(cls).schema()),
         }
         for name, cls in models.items()

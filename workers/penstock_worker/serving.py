@@ -119,7 +119,12 @@ class Serving:
             worker=worker,
             name=hostname,
             pool=self._plan.pool,
-            info={"models": announce(self._classes), "device": device, "pid": os.getpid()},
+            info={
+                "models": announce(self._classes),
+                "device": device,
+                "pid": os.getpid(),
+                "memory": None if self._residency is None else self._residency.budget,
+            },
             lease=settings.lease,
             also=(self._wire.flush, memory.keep),
         )

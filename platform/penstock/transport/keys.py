@@ -21,7 +21,7 @@ key                                       type      what it holds
 ``{ns}:tenants:held:{tenant}``            set       with a cap: "tag consumer" of what was claimed, and maybe of more
 ``{ns}:dead``                             list      the newest messages that were no JSON, for inspection
 ``{ns}:epoch``                            string    random text; it changes when the data set was lost
-``{ns}:residents``                        hash      worker -> server time and the models that it has loaded
+``{ns}:residents``                        hash      worker -> the models that it has loaded, and memory (JSON)
 ``{ns}:load:{model}``                     hash      worker -> what it says of its load (JSON), for admission
 ``{ns}:progress:{job}``                   stream    partial output: entry ``{attempt}-{index}``, bounded, with a TTL
 ``{ns}:reply:{client}``                   pub/sub   results for one client
