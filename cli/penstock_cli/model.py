@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.output import dumps
 from penstock_cli.params import complete_model
-from penstock_cli.serving import live_workers
+from penstock_cli.serving import places
 
 
 @group()
@@ -33,13 +34,24 @@ def model() -> None:
 @model.command("list")
 @pass_app
 def list_(app: App) -> None:
-    """List models: version, pool, how many workers serve them now, description."""
+    """List models: version, pool, how many workers serve them now, on how many of these they are loaded.
+
+    A worker with PENSTOCK_WORKER__MEMORY loads what does not fit when it is needed.
+    """
     preflight.check(app, broker=False)
     found = app.out.rows(
         _models(app).values(),
         id="name",
-        header=("name", "version", "pool", "workers", "description"),
-        cells=lambda m: (m["name"], m["version"], m["pool"], len(m["workers"]), m["description"]),
+        header=("name", "version", "pool", "workers", "loaded", "memory", "description"),
+        cells=lambda m: (
+            m["name"],
+            m["version"],
+            m["pool"],
+            len(m["workers"]),
+            loaded(m["residency"]),
+            size(m["memory"]) if m["memory"] else "-",
+            m["description"],
+        ),
     )
     if not found:
         app.out.say("no models: name the module that defines one, `penstock up my_models`")
@@ -49,7 +61,7 @@ def list_(app: App) -> None:
 @click.argument("name", shell_complete=complete_model)
 @pass_app
 def show(app: App, name: str) -> None:
-    """Show one model: its input's JSON schema, what workers have learned of its batch times, what it has used.
+    """Show one model: where it is loaded, what was learned of its batch times, what it has used, its input's schema.
 
     The line is the expected time of a batch (of a step, for step-wise models). The prediction error is |actual -
     predicted| / predicted. Device time is that of the jobs in each lane; a job pays its share of its batch.
@@ -71,7 +83,8 @@ def show(app: App, name: str) -> None:
             ("version", one["version"]),
             ("pool", one["pool"]),
             ("max batch", one["max_batch"]),
-            ("workers", ", ".join(one["workers"]) or "none now"),
+            ("memory", size(one["memory"]) if one["memory"] else None),
+            ("workers", "\n".join(map(_place, one["residency"])) or "none now"),
             (
                 "step time" if one["steps"] else "batch time",
                 "\n".join(_line(line, steps=one["steps"]) for line in one["latency"]) or "not measured yet",
@@ -81,6 +94,25 @@ def show(app: App, name: str) -> None:
             ("input", dumps(schema, indent=2) if schema else "any JSON"),
         ]
     )
+
+
+def loaded(residency: list[dict[str, Any]]) -> str:
+    """On how many workers a model is loaded, and what else is to be said of it."""
+    count = {state: sum(place["state"] == state for place in residency) for state in ("loaded", "loading", "unknown")}
+    text = "?" if count["unknown"] and not count["loaded"] else str(count["loaded"])
+    return f"{text} +{count['loading']}" if count["loading"] else text
+
+
+def size(count: int) -> str:
+    """Bytes for a person."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _place(place: dict[str, Any]) -> str:
+    text = f"{place['worker']} ({place['device']}): {place['state']}"
+    if place["used"] is None or place["memory"] is None:
+        return text
+    return f"{text}; {size(place['used'])} of {size(place['memory'])} used by models"
 
 
 def _line(line: dict[str, Any], *, steps: bool) -> str:
@@ -120,7 +152,7 @@ def _device_s(app: App, model: str) -> dict[str, float] | None:
 
 def _models(app: App) -> dict[str, dict[str, Any]]:
     """What is known of each model. An announcement says what is really served, so it wins."""
-    workers = live_workers(app)
+    where = places(app)
     found = _local(app)
     for name, info in app.store.models().items():
         found[name] = _info(
@@ -131,12 +163,14 @@ def _models(app: App) -> dict[str, dict[str, Any]]:
             info.get("max_size"),
             info.get("schema"),
             info.get("steps"),
+            info.get("memory"),
         )
     learned: dict[tuple[str, str], list[Latency]] = {}
     for line in app.store.latencies():
         learned.setdefault((line.model, line.version), []).append(line)
     for name, one in found.items():
-        one["workers"] = workers.get(name, [])
+        one["residency"] = [asdict(place) for place in where.get(name, [])]
+        one["workers"] = [place["worker"] for place in one["residency"]]
         lines = learned.get((name, one["version"]), [])
         one["latency"] = [_learned(line) for line in lines]
         # One item has to run, however long it takes.
@@ -175,12 +209,15 @@ def _local(app: App) -> dict[str, dict[str, Any]]:
             cls.batching.max_size,
             dict(codec_of(cls).schema()),
             issubclass(cls, StepModel),
+            cls.resources.memory_bytes,
         )
         for cls in registry
     }
 
 
-def _info(name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: Any, steps: Any) -> dict[str, Any]:
+def _info(
+    name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: Any, steps: Any, memory: Any
+) -> dict[str, Any]:
     return {
         "name": name,
         "description": doc or "",
@@ -189,4 +226,5 @@ def _info(name: str, version: Any, doc: Any, pool: Any, max_batch: Any, schema: 
         "max_batch": max_batch,
         "input_schema": schema or {},
         "steps": bool(steps),
+        "memory": memory,
     }

@@ -18,7 +18,7 @@ from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.params import complete_model
-from penstock_cli.serving import check_known, live_workers
+from penstock_cli.serving import check_known, places
 
 #: Jobs read per page while purging.
 PAGE = 500
@@ -35,6 +35,8 @@ def queue() -> None:
 def stats(app: App, model: str | None) -> None:
     """Open jobs per model and lane: in SQL by state, at the broker ready or claimed, and the workers that serve them.
 
+    LOADED are those workers that hold the model in memory now.
+
     ACCEPTED are waiting for their time or for the broker; READY and CLAIMED are messages. QUEUED in SQL and READY +
     CLAIMED at the broker are alike but for a moment. If not, the dispatcher mends it.
     """
@@ -48,19 +50,19 @@ def stats(app: App, model: str | None) -> None:
 
 def _rows(app: App) -> list[dict[str, Any]]:
     counts = _counts(app)
-    workers = live_workers(app)
-    names = {model for model, _, _ in counts} | set(workers)
-    places = [(model, str(lane)) for model in sorted(names) for lane in LANES]
+    where = places(app)
+    names = {model for model, _, _ in counts} | set(where)
+    queues = [(model, str(lane)) for model in sorted(names) for lane in LANES]
     namespace = app.settings.namespace
     client = connect(app.settings.broker)
     try:
-        depths = inspect.depths(client, namespace, [queue_name(namespace, *place) for place in places])
+        depths = inspect.depths(client, namespace, [queue_name(namespace, *place) for place in queues])
     except redis.RedisError as error:
         raise unavailable(app.settings.broker, error) from error
     finally:
         client.close()
     rows = []
-    for model, lane in places:
+    for model, lane in queues:
         depth = depths[queue_name(namespace, model, lane)]
         states = {str(state): counts.get((model, lane, state), 0) for state in _OPEN}
         rows.append(
@@ -70,7 +72,8 @@ def _rows(app: App) -> list[dict[str, Any]]:
                 **states,
                 "ready": depth.ready,
                 "claimed": depth.claimed,
-                "workers": len(workers.get(model, ())),
+                "workers": len(where.get(model, ())),
+                "loaded": sum(place.state == "loaded" for place in where.get(model, ())),
             }
         )
     return rows

@@ -4,22 +4,79 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import dataclass
+
+import redis
 
 from penstock.clock import now
 from penstock.errors import ConfigError
 from penstock.registry import Registry, unknown_model
+from penstock.store.records import WorkerInfo
+from penstock.transport.residents import Word, words
+from penstock.transport.url import connect
 from penstock_cli.context import App
 
 
 def live_workers(app: App) -> dict[str, list[str]]:
     """Names of live workers by model."""
-    serving: dict[str, list[str]] = defaultdict(list)
     at = now()
+    serving: dict[str, list[str]] = defaultdict(list)
     for worker in app.store.workers():
         if worker.lease_until > at:
             for model in worker.info.get("models", {}):
                 serving[model].append(worker.name)
     return dict(serving)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One model on one live worker that serves it.
+
+    ``state`` is ``loaded``, ``loading``, ``not loaded``, or ``unknown`` when the broker does not say. ``used`` and
+    ``memory`` are bytes of the device that its models take and may take; ``None`` where the worker holds all it serves.
+    """
+
+    worker: str
+    device: str | None
+    state: str
+    used: int | None = None
+    memory: int | None = None
+
+
+def places(app: App) -> dict[str, list[Place]]:
+    """Where each model is, now: by model, one place per live worker that serves it.
+
+    Asks the broker only if there are workers that do not hold all their models.
+    """
+    at = now()
+    live = [worker for worker in app.store.workers() if worker.lease_until > at]
+    said = _words(app) if any(worker.info.get("memory") for worker in live) else {}
+    found: dict[str, list[Place]] = defaultdict(list)
+    for worker in live:
+        word = None if said is None else said.get(worker.instance)
+        for model in worker.info.get("models", {}):
+            found[model].append(_place(worker, model, word))
+    return dict(found)
+
+
+def _place(worker: WorkerInfo, model: str, word: Word | None) -> Place:
+    device, memory = worker.info.get("device"), worker.info.get("memory")
+    if memory is None:
+        return Place(worker.name, device, "loaded")
+    if word is None:
+        return Place(worker.name, device, "unknown", None, memory)
+    state = "loaded" if model in word.models else "loading" if word.loading == model else "not loaded"
+    return Place(worker.name, device, state, word.used, memory)
+
+
+def _words(app: App) -> dict[str, Word] | None:
+    client = connect(app.settings.broker)
+    try:
+        return words(client, app.settings.namespace)
+    except (redis.RedisError, OSError):
+        return None  # these commands do not need it otherwise
+    finally:
+        client.close()
 
 
 def check_known(app: App, model: str) -> None:

@@ -14,9 +14,12 @@ import redis
 
 from penstock.errors import BrokerUnavailable
 from penstock.job import NewJob, new_id
+from penstock.policy.fairness import Terms
+from penstock.policy.sharing import Standing
 from penstock.transport import keys
 from penstock.transport.message import decode, id_of
 from penstock.transport.publisher import Publisher
+from penstock.transport.tenants import configure
 from penstock.transport.wire import Wire, pack
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.stopwatch import Stopwatch
@@ -98,6 +101,24 @@ def test_news_reach_who_listens(publisher: Publisher, broker: redis.Redis) -> No
         ("ns:events", {"state": "succeeded", "ids": ["a"]}),
         ("ns:events", {"state": "failed", "ids": ["b"]}),
     ]
+
+
+def test_who_waits_is_read_with_what_the_workers_say(publisher: Publisher, broker: redis.Redis) -> None:
+    """Every tenant that waits, with its terms, and those that were asked for; nobody else."""
+    publisher.publish(
+        [job(), job(priority=7), *(job(tenant="a/b") for _ in range(3)), job(tenant="far", model="other")]
+    )
+    configure(broker, "ns", {"a/b": Terms(weight=2.0, cap=5), "idle": Terms(weight=0.5), "absent": Terms(weight=9.0)})
+    broker.hset(keys.load("ns", "embed"), "w1", "{}")
+    found = publisher.loads({"embed": ["idle", "a/b"], "unknown": []}, "interactive")
+    assert found["embed"].by_worker == {"w1": b"{}"}
+    shares = found["embed"].shares
+    assert shares.of().own == Standing((1, 0, 1, 0))
+    assert shares.of("a/b").own == Standing((3, 0, 0, 0), weight=2.0, cap=5)
+    assert shares.of("idle").own == Standing(weight=0.5)
+    assert shares.of("absent").own == Standing(), "not asked for"
+    assert (shares.total, found["unknown"].shares.total) == (5, 0)
+    assert shares.of("idle").part == 0.5 / 3.5
 
 
 def test_a_full_server_says_so(publisher: Publisher, broker: redis.Redis) -> None:

@@ -15,9 +15,12 @@ import pytest
 from penstock import Client, JobState
 from penstock.clock import monotonic_s
 from penstock.errors import Overloaded
+from penstock.lane import queue_name
 from penstock.policy.admission import FRESH_S
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.transport import inspect, keys
+from penstock.transport.url import connect
 from tests.fixtures.client import until
 from tests.fixtures.worker import clean_environ, wait_for
 
@@ -26,6 +29,7 @@ FLOOD = """
 import json, sys, threading, time
 from penstock import Client
 from penstock.errors import Overloaded
+from penstock.lane import queue_name
 
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
@@ -35,7 +39,7 @@ with Client() as client:
     while not stop.is_set():
         began = time.perf_counter()
         try:
-            accepted.append(client.enqueue("nap", 0.05, deadline=1.0).id)
+            accepted.append(client.enqueue("nap", 0.05, deadline=1.0, tenant=sys.argv[1]).id)
         except Overloaded as error:
             refused.append(error.retry_after)
             took.append(time.perf_counter() - began)
@@ -47,9 +51,9 @@ json.dump({"accepted": accepted, "refused": refused, "took": took}, sys.stdout)
 class Flood:
     """One client process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tenant: str = "default") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", FLOOD],
+            [sys.executable, "-c", FLOOD, tenant],
             env={**clean_environ(), **settings.environ(), "PENSTOCK_MODELS": ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -119,6 +123,35 @@ def test_two_processes_offer_too_much(
     assert all(sdk.run("nap", 0.01, deadline=5.0, result_timeout=30) == 0.01 for _ in range(10))
 
 
+@pytest.mark.parametrize("flood", ["default", "flood"])
+def test_a_light_tenant_is_admitted_beside_a_flood(
+    settings: Settings, worker_factory: Callable[..., Any], sdk: Client, flood: str
+) -> None:
+    """Its wait depends on its own share; the flood's own jobs are refused meanwhile."""
+    worker_factory()
+    warm(sdk)
+    other = Flood(settings, flood)
+    with connect(settings.broker) as broker:
+        queue = queue_name(settings.namespace, "nap", "interactive")
+        until(lambda: inspect.tenants(broker, settings.namespace, [queue])[queue].get(flood))
+    sdk.look("nap")
+    fates = []
+    began = monotonic_s()
+    while monotonic_s() - began < 2.0:
+        fate = refused(sdk, tenant="light", deadline=1.0)
+        fates.append(fate)
+        if fate is None:
+            until(
+                lambda: (
+                    not sdk.list(tenant="light", status="accepted") and not sdk.list(tenant="light", status="queued")
+                )
+            )
+    told = other.end()
+    assert len(fates) >= 4
+    assert sum(fate is not None for fate in fates) <= 1
+    assert len(told["refused"]) > 0.3 * len(told["accepted"])
+
+
 def _ended(store: Store, ids: list[str]) -> list[Any]:
     jobs = []
     for start in range(0, len(ids), 500):
@@ -165,9 +198,6 @@ def test_a_dead_worker_s_word_ages_out(settings: Settings, worker_factory: Calla
 
 
 def test_a_worker_takes_its_word_back(settings: Settings, worker_factory: Callable[..., Any], sdk: Client) -> None:
-    from penstock.transport import keys
-    from penstock.transport.url import connect
-
     worker = worker_factory()
     warm(sdk)
     with connect(settings.broker) as broker:

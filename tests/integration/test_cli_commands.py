@@ -269,7 +269,7 @@ def test_queue_stats(up: Penstock) -> None:
     rows = up("queue", "stats", "--json").jsonl()
     double = {row["lane"]: row for row in rows if row["model"] == "double"}
     assert set(double) == {"interactive", "background"}
-    assert double["interactive"]["workers"] == 1
+    assert (double["interactive"]["workers"], double["interactive"]["loaded"]) == (1, 1)
     assert up("queue", "stats", "--model", "double").out.splitlines()[0].startswith("MODEL")
 
 
@@ -285,6 +285,7 @@ def test_models(up: Penstock) -> None:
     listed = {model["name"]: model for model in up("model", "list", "--json").jsonl()}
     assert listed["double"]["version"] == "2" and listed["double"]["description"] == "Doubles a number."
     assert len(listed["double"]["workers"]) == 1
+    assert [place["state"] for place in listed["double"]["residency"]] == ["loaded"]
     shown = up("model", "show", "double")
     assert '"integer"' in shown.out
     assert up("model", "show", "duble").status == 2

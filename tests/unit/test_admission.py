@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from penstock.policy.admission import BURST, FRESH_S, RETRY_MAX_S, Admit, Ask, Refuse, WorkerLoad, combine, decide
 from penstock.policy.overload import LOWEST, RETRIES_AT_ONCE, STANDING_S, Level, RetryBudget
-from penstock.policy.picture import STALE_S, Picture
+from penstock.policy.picture import LATELY_S, STALE_S, Crowd, Picture
+from penstock.policy.sharing import Shares, Standing
 
 NOW = 1000.0
 #: 8 ms + 0.25 ms per item, 64 to a batch: 24 ms for a full one, 2,667 items a second.
@@ -187,6 +188,107 @@ def test_other_producers_are_expected_to_go_on() -> None:
         picture.take({"w": said}, (0, 0, 0, 0), ours=0, now=now)
     assert ask(picture, now)
     assert not ask(picture, now + 0.3)  # 1,333 a second too many for 300 ms
+
+
+# Tenants that share a queue ---------------------------------------------------------------------------------------
+
+FLOOD = Standing((2000, 0, 0, 0))
+#: A queue that stands, as the workers see it.
+TIRED = replace(QUICK, level=0.3, waiting=128, busy_until=NOW + 0.012)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "standings", "ask", "reason"),
+    [
+        pytest.param("light", {"flood": FLOOD}, {}, None, id="light-beside-a-flood"),
+        pytest.param("light", {"flood": FLOOD}, soon(0.2), None, id="light-with-a-deadline"),
+        pytest.param("light", {"flood": FLOOD}, soon(0.06), "overload", id="what-is-claimed-already-is-before-all"),
+        pytest.param("light", {"default": FLOOD}, soon(0.2), None, id="light-beside-the-default-tenant"),
+        pytest.param("flood", {"flood": FLOOD, "light": Standing((1, 0, 0, 0))}, {}, "overload", id="the-flood"),
+        pytest.param("flood", {"flood": FLOOD}, {}, "overload", id="the-flood-alone"),
+        pytest.param("default", {"default": FLOOD}, soon(0.2), "overload", id="the-flood-alone-by-default"),
+        pytest.param(
+            "light", {"flood": FLOOD, "light": Standing((40, 0, 0, 0))}, {}, "overload", id="beyond-its-share"
+        ),
+        pytest.param(
+            "light", {"flood": FLOOD, "light": Standing((40, 0, 0, 0), weight=4.0)}, {}, None, id="within-its-weight"
+        ),
+        pytest.param("light", {"flood": replace(FLOOD, weight=99.0)}, {}, "overload", id="a-heavy-flood-goes-first"),
+        pytest.param("light", {str(n): Standing((1, 0, 0, 0)) for n in range(90)}, {}, "overload", id="a-crowd"),
+        pytest.param("light", {"light": Standing((0, 0, 0, 30)), "flood": FLOOD}, {}, None, id="own-with-priority"),
+        pytest.param("light", {"light": Standing((40, 0, 0, 0), cap=2)}, soon(1.0), "overload", id="own-cap"),
+        pytest.param("light", {"light": Standing((40, 0, 0, 0), cap=20)}, soon(1.0), None, id="own-cap-is-high"),
+        pytest.param(
+            "light",
+            {"flood": replace(FLOOD, cap=2), "light": Standing((40, 0, 0, 0))},
+            {},
+            None,
+            id="a-flood-at-its-cap-is-passed-over",
+        ),
+    ],
+)
+def test_who_shares_a_queue(
+    tenant: str, standings: dict[str, Standing], ask: dict[str, Any], reason: str | None
+) -> None:
+    share = Shares(standings).of(tenant)
+    load = combine([TIRED], share.own.ready, now=NOW, share=share, shared=share.others > 0)
+    decision = decide(load, Ask(**{"now": NOW, "target_s": 0.1} | ask), Random(1))
+    assert (decision.reason if isinstance(decision, Refuse) else None) == reason
+
+
+standings_of = st.dictionaries(
+    st.sampled_from("abcdef"),
+    st.builds(
+        Standing,
+        st.tuples(*[st.integers(0, 50)] * 4),
+        st.sampled_from([0.5, 1.0, 3.0]),
+        st.sampled_from([None, None, 1, 5]),
+    ),
+    max_size=6,
+)
+
+
+@given(standings=standings_of, place=st.integers(1, 200), extra=st.integers(0, 100), weight=st.floats(0.1, 10.0))
+def test_others_count_as_much_as_their_shares_and_no_more_than_they_have(
+    standings: dict[str, Standing], place: int, extra: int, weight: float
+) -> None:
+    """Against the sum that it stands for; more of others' is never less ahead, and a larger weight never hurts."""
+    free = {name: replace(one, cap=None) for name, one in standings.items()}
+    own = free.get("a", Standing())
+    others = [one for name, one in free.items() if name != "a"]
+    share = Shares(free).of("a")
+    expected = sum(min(one.total, place * one.weight / own.weight) for one in others)
+    assert share.before(place, 64.0, share.others) == pytest.approx(expected)
+    assert share.before(place, 64.0, share.others + extra) >= expected - 1e-9
+    heavy = Shares(free | {"a": replace(own, weight=own.weight * (1.0 + weight))}).of("a")
+    assert heavy.before(place, 64.0, heavy.others) <= expected + 1e-9
+    capped = Shares(standings).of("a")
+    assert -1e-9 <= capped.before(place, 64.0, capped.others) <= expected + 1e-9
+    assert 0 <= capped.served(place) <= place + 1e-9
+
+
+def test_a_flood_that_is_claimed_at_once_is_remembered() -> None:
+    """Most of what is claimed just in time is in no reading; a light tenant must not pay for that."""
+    picture = Picture()
+    flood = Shares({"flood": FLOOD}).of("light")
+    nobody = Shares({}).of("light")
+    picture.take({"w": TIRED}, (0, 0, 0, 0), ours=0, now=NOW, share=flood)
+    later = replace(TIRED, at=NOW + 1, busy_until=NOW + 1.01)
+    picture.take({"w": later}, (0, 0, 0, 0), ours=0, now=NOW + 1, share=nobody)
+    assert ask(picture, NOW + 1, None)
+    after = NOW + 1 + LATELY_S + 0.1
+    picture.take(
+        {"w": replace(TIRED, at=after, busy_until=after + 0.01)}, (0, 0, 0, 0), ours=1, now=after, share=nobody
+    )
+    assert not ask(picture, after, None), "alone, the standing queue is its own"
+
+
+def test_a_long_list_of_its_own_corrects_a_tenants_picture() -> None:
+    picture = Picture(Crowd())
+    picture.take({"w": TIRED}, (0, 0, 0, 0), ours=0, now=NOW, share=Shares({"flood": FLOOD}).of("light"))
+    assert ask(picture, NOW, 0.3)
+    picture.saw(500, priority=0, now=NOW)
+    assert not ask(picture, NOW, 0.3)
 
 
 # What workers learn ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock.policy.fairness import Terms
 from tests.fixtures.overloadsim import Outcome, simulate
 
 #: The first setting of the benchmarks: 2,667 items a second with full batches.
@@ -59,3 +60,31 @@ def test_high_priority_is_refused_last() -> None:
     over = offered(2.0, deadlines=False, priorities=(0, 0, 0, 9))
     assert over.refused(2, 4, priority=9) < 0.02
     assert over.refused(2, 4, priority=0) > 0.5
+
+
+@pytest.mark.parametrize("deadlines", [True, False])
+@pytest.mark.parametrize("producers", [1, 3])
+@pytest.mark.parametrize("light", [0.02, 0.05])
+def test_a_light_tenant_is_not_refused_for_a_flood(light: float, producers: int, deadlines: bool) -> None:
+    """At 2x, of which it has a few percent: the flood is refused, and the devices' time is not wasted."""
+    tenants = {"default": 1.0 - light, "light": light}
+    over = offered(2.0, producers=producers, deadlines=deadlines, tenants=tenants)
+    assert over.refused(2, 4, tenant="light") < 0.05
+    assert over.in_time(2, 4, tenant="light") > 0.9 * 2 * light * CAPACITY
+    assert over.refused(2, 4, tenant="default") == pytest.approx(0.5, abs=0.08)
+    assert over.in_time(2, 4) > 0.9 * CAPACITY
+
+
+@pytest.mark.parametrize("deadlines", [True, False])
+def test_equal_floods_are_refused_alike(deadlines: bool) -> None:
+    over = offered(2.0, deadlines=deadlines, tenants={"a": 0.5, "b": 0.5})
+    assert over.refused(2, 4, tenant="a") == pytest.approx(over.refused(2, 4, tenant="b"), abs=0.1)
+    assert over.in_time(2, 4) > 0.75 * CAPACITY
+
+
+@pytest.mark.parametrize("deadlines", [True, False])
+def test_a_tenant_at_its_cap_is_refused_and_nobody_else(deadlines: bool) -> None:
+    over = offered(1.0, deadlines=deadlines, tenants={"capped": 0.5, "free": 0.5}, terms={"capped": Terms(cap=8)})
+    assert over.refused(2, 4, tenant="capped") > 0.5
+    assert over.refused(2, 4, tenant="free") < 0.02
+    assert over.in_time(2, 4, tenant="free") > 0.95 * 0.5 * CAPACITY

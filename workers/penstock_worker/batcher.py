@@ -568,7 +568,8 @@ class Batcher:
                     line[:] = [item for item in line if not matching(item)]
             for item in out:
                 self._waiting[item.model, item.lane] -= 1
-                self._cost[item.model, item.lane] -= item.cost
+                # Of one that is being weighed the cost may have been found, and is not in the sum yet.
+                self._cost[item.model, item.lane] -= item.cost if item.weighed else 1.0
             return out
 
     def count(self, model: str, lane: Lane) -> int:

@@ -112,6 +112,7 @@ def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
             "max_size": cls.batching.max_size,
             "pool": cls.resources.pool,
             "steps": issubclass(cls, StepModel),
+            "memory": cls.resources.memory_bytes,
             "schema": dict(codec_of(cls).schema()),
         }
         for name, cls in models.items()

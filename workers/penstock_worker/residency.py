@@ -23,7 +23,7 @@ from penstock.model import Model
 from penstock.policy.latency import LatencyBook
 from penstock.policy.residency import Holding, change, first
 from penstock.stepwise import StepModel
-from penstock.transport import inspect, keys
+from penstock.transport import inspect, residents
 from penstock_worker.batcher import Batcher
 from penstock_worker.loader import load_model, probe
 
@@ -54,7 +54,8 @@ class Residency:
         self.models: dict[str, Model] = {}
         self._classes = classes
         self._sizes = {name: cls.resources.memory_bytes or 0 for name, cls in classes.items()}
-        self._budget = budget
+        #: Bytes of device memory for models.
+        self.budget = budget
         self._device = device
         self._latency = latency
         self._namespace = namespace
@@ -85,7 +86,7 @@ class Residency:
     def load_first(self) -> None:
         """Load what fits, in the order in which the models were named. Raises ``ModelLoadFailed``."""
         order = sorted(self._sizes.items(), key=lambda pair: pair[0] not in self._pinned)
-        for name in first(order, self._budget):
+        for name in first(order, self.budget):
             self._load(name)
 
     def start(self, batcher: Batcher) -> None:
@@ -100,7 +101,7 @@ class Residency:
         if self._thread.is_alive():
             self._thread.join(30.0)
         try:
-            self._client.hdel(keys.residents(self._namespace), self._worker)
+            residents.unsay(self._client, self._namespace, self._worker)
         except (redis.RedisError, OSError) as error:
             log.debug("could not say goodbye", action="residency.leave", error=str(error))
         self._client.close()
@@ -116,7 +117,7 @@ class Residency:
         """One look at the queues, and at most one change."""
         assert self._batcher is not None
         holdings = self._holdings(self._batcher)
-        wanted = change(holdings, self._budget)
+        wanted = change(holdings, self.budget)
         if wanted is None:
             return
         for name in wanted.evict:
@@ -180,18 +181,21 @@ class Residency:
     def _others(self) -> set[str]:
         """What other workers hold, by what they said lately."""
         client: Any = self._client
-        (seconds, micros), words = client.time(), client.hgetall(keys.residents(self._namespace))
+        seconds, micros = client.time()
         self._server_now = seconds + micros / 1e6
         held: set[str] = set()
-        for worker, word in words.items():
-            at, _, names = word.decode().partition(" ")
-            if worker.decode() != self._worker and self._server_now - float(at) < FRESH_S:
-                held.update(names.split())
+        for worker, word in residents.words(client, self._namespace).items():
+            if worker != self._worker and self._server_now - word.at < FRESH_S:
+                held.update(word.models)
+                if word.loading is not None:
+                    held.add(word.loading)
         return held
 
-    def _tell(self, coming: str = "") -> None:
-        names = " ".join([*self.models, coming]).strip()
-        self._client.hset(keys.residents(self._namespace), self._worker, f"{self._server_now:.3f} {names}")
+    def _tell(self, coming: str | None = None) -> None:
+        names = list(self.models)
+        used = sum(self._sizes[name] for name in names) + (self._sizes[coming] if coming is not None else 0)
+        word = residents.Word(self._server_now, names, used, self.budget, coming)
+        residents.say(self._client, self._namespace, self._worker, word)
 
     # In and out -----------------------------------------------------------------------------------------------
 

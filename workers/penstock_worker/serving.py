@@ -135,6 +135,7 @@ class Serving:
                 "device": device,
                 "pid": os.getpid(),
                 "version": __version__,
+                "memory": None if self._residency is None else self._residency.budget,
             }
             | ({"metrics": self._metrics.address} if self._metrics is not None else {}),
             lease=settings.lease,

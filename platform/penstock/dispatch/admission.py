@@ -5,6 +5,9 @@ times a second while interactive jobs come, and what was submitted from here sin
 refusal takes microseconds. A publication's own answer tells how long the queue is now, which corrects the picture
 between two readings. Without a picture (no worker has said anything, the broker is away, the first tenth of a second of
 a process) everything is admitted.
+
+There is a picture per tenant that is submitted for: where tenants share a queue, each has its share of the devices
+(``policy.sharing``). One reading serves them all.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import random
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -23,7 +27,8 @@ from penstock.errors import BrokerUnavailable, Overloaded
 from penstock.job import NewJob
 from penstock.lane import Lane, queue_name
 from penstock.policy.admission import Refuse, WorkerLoad
-from penstock.policy.picture import Picture
+from penstock.policy.picture import STALE_S, Crowd, Picture
+from penstock.policy.sharing import Shares
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.publisher import Publisher
@@ -40,6 +45,45 @@ FORGET_S = 600.0
 _decoder = msgspec.json.Decoder(WorkerLoad)
 
 
+@dataclass(slots=True)
+class _Watch:
+    """One model: when each tenant was last asked for, its picture, and the last reading."""
+
+    asked_at: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    crowd: Crowd = field(default_factory=Crowd)
+    read_at: float = float("-inf")
+    said: Mapping[str, WorkerLoad] = field(default_factory=dict)
+    shares: Shares = field(default_factory=lambda: Shares({}))
+
+    def of(self, tenant: str, now: float) -> Picture:
+        """The tenant's picture. One that is new knows what was last read."""
+        self.asked_at[tenant] = now
+        picture = self.pictures.get(tenant)
+        if picture is None:
+            picture = self.pictures[tenant] = Picture(self.crowd)
+            if now - self.read_at <= STALE_S:
+                self._show(tenant, ours=0, now=self.read_at)
+        return picture
+
+    def read(self, said: Mapping[str, WorkerLoad], shares: Shares, *, ours: Mapping[str, int], now: float) -> None:
+        """A reading came in; see ``Picture.take``."""
+        self.read_at, self.said, self.shares = now, said, shares
+        self.crowd.take(said, shares.total, ours=sum(ours.values()), now=now)
+        for tenant in self.pictures:
+            # Of a tenant that came while it was on its way nothing is in it.
+            self._show(tenant, ours=ours.get(tenant, 0), now=now)
+
+    def _show(self, tenant: str, *, ours: int, now: float) -> None:
+        share = self.shares.of(tenant)
+        self.pictures[tenant].take(self.said, share.own.ready, ours=ours, now=now, share=share)
+
+    def forget(self, before: float) -> None:
+        """Tenants that were last asked for before this time."""
+        for tenant in [tenant for tenant, at in self.asked_at.items() if at < before]:
+            del self.asked_at[tenant], self.pictures[tenant]
+
+
 class Admission:
     """Thread-safe. Refreshes on a thread of its own, which exists only while there is interactive traffic."""
 
@@ -50,9 +94,9 @@ class Admission:
         self._publisher = publisher
         self._rng = rng or random.Random()
         self._mutex = threading.Lock()
-        #: When a model was last asked for, and its picture.
-        self._watched: dict[str, tuple[float, Picture]] = {}
-        self._lists: dict[str, tuple[str, int]] = {}
+        self._watched: dict[str, _Watch] = {}
+        #: The models by their queues, as the keys of lists name them.
+        self._queues: dict[str, str] = {}
         # Not shared with the database's chores: a picture must not grow old while they wait for a lock.
         self._background = Background("penstock-admission")
 
@@ -63,14 +107,18 @@ class Admission:
         """
         if not self._enabled or job.lane != Lane.INTERACTIVE or job.available_at > job.accepted_at:
             return None
-        return self.ask(job.model, deadline_at=job.deadline_at, priority=job.priority, now=clock.now())
+        return self.ask(
+            job.model, tenant=job.tenant, deadline_at=job.deadline_at, priority=job.priority, now=clock.now()
+        )
 
-    def ask(self, model: str, *, deadline_at: float | None, priority: int, now: float) -> Overloaded | None:
+    def ask(
+        self, model: str, *, tenant: str, deadline_at: float | None, priority: int, now: float
+    ) -> Overloaded | None:
         """``check`` for an interactive job that is not made yet."""
         if not self._enabled:
             return None
         with self._mutex:
-            decision = self._watch(model, now).decide(
+            decision = self._watch(model, tenant, now).decide(
                 now=now, target_s=self._target_s, deadline_at=deadline_at, priority=priority, rng=self._rng
             )
         if not isinstance(decision, Refuse):
@@ -78,15 +126,16 @@ class Admission:
         return refusal(model, decision, has_deadline=deadline_at is not None)
 
     def saw(self, lengths: Mapping[str, int]) -> None:
-        """The lengths of lists just after a publication: at least so much is ahead of the next job."""
+        """The lengths of lists just after a publication: at least so much is ahead of the tenant's next job."""
         if not self._enabled:
             return
         now = clock.now()
         with self._mutex:
             for key, length in lengths.items():
-                model, priority = self._lists.get(key, ("", 0))
-                if model in self._watched:
-                    self._watched[model][1].saw(length, priority=priority, now=now)
+                watch = self._watched.get(self._queues.get(keys.queue_of(key), ""))
+                picture = None if watch is None else watch.pictures.get(keys.tenant_of(key))
+                if picture is not None:
+                    picture.saw(length, priority=keys.priority_of(key), now=now)
 
     def look(self, models: Iterable[str]) -> None:
         """Read the pictures now: for a process that lives for one job. Silent when the broker is away."""
@@ -94,22 +143,21 @@ class Admission:
             with self._mutex:
                 now = clock.now()
                 for model in models:
-                    self._watch(model, now, later=False)
+                    self._watch(model, keys.DEFAULT_TENANT, now, later=False)
             self._refresh()
 
     def close(self) -> None:
         """End the thread."""
         self._background.close()
 
-    def _watch(self, model: str, now: float, *, later: bool = True) -> Picture:
-        _, picture = self._watched.get(model) or (now, Picture())
-        self._watched[model] = (now, picture)
-        queue = queue_name(self._namespace, model, Lane.INTERACTIVE)
-        if queue not in self._lists:
-            self._lists |= {keys.list_key(queue, step): (model, step) for step in keys.PRIORITY_STEPS}
+    def _watch(self, model: str, tenant: str, now: float, *, later: bool = True) -> Picture:
+        watch = self._watched.get(model)
+        if watch is None:
+            watch = self._watched[model] = _Watch()
+            self._queues[queue_name(self._namespace, model, Lane.INTERACTIVE)] = model
         if later:
             self._background.later(REFRESH_S, self._turn)
-        return picture
+        return watch.of(tenant, now)
 
     def _turn(self) -> None:
         self._refresh()
@@ -120,13 +168,18 @@ class Admission:
     def _refresh(self) -> None:
         now = clock.now()
         with self._mutex:
-            self._watched = {name: w for name, w in self._watched.items() if now - w[0] <= WATCH_S}
-            models = list(self._watched)
-            submitted = {name: picture.submitted for name, (_, picture) in self._watched.items()}
-        if not models:
+            for watch in self._watched.values():
+                watch.forget(now - WATCH_S)
+            self._watched = {model: watch for model, watch in self._watched.items() if watch.pictures}
+            self._queues = {queue: model for queue, model in self._queues.items() if model in self._watched}
+            ours = {
+                model: {tenant: picture.submitted for tenant, picture in watch.pictures.items()}
+                for model, watch in self._watched.items()
+            }
+        if not ours:
             return
         try:
-            found = self._publisher.loads(models, Lane.INTERACTIVE)
+            found = self._publisher.loads(ours, Lane.INTERACTIVE)
         except BrokerUnavailable as error:
             # Jobs are accepted without it; the old picture ends by its age.
             log.debug("the load is not known: %s", error.message)
@@ -136,7 +189,7 @@ class Admission:
             said = read(entries.by_worker)
             with self._mutex:
                 if model in self._watched:
-                    self._watched[model][1].take(said, entries.ready, ours=submitted[model], now=now)
+                    self._watched[model].read(said, entries.shares, ours=ours[model], now=now)
             dead = [worker for worker, load in said.items() if now - load.at > FORGET_S]
             if dead:
                 with suppress(BrokerUnavailable):

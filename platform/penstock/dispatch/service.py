@@ -27,6 +27,7 @@ from penstock.lane import Lane
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.transport import keys
 from penstock.transport.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -149,18 +150,20 @@ class Submitter:
         """
         options = request.options
         deadline, priority = options.get("deadline"), options.get("priority", 0)
+        tenant = options.get("tenant", keys.DEFAULT_TENANT)
         if (
             options.get("lane", request.lane) != Lane.INTERACTIVE
             or options.get("idempotency_key") is not None
             or options.get("delay") is not None
             or type(priority) is not int
+            or not (type(tenant) is str and 0 < len(tenant) <= MAX_TEXT)
             or not (deadline is None or type(deadline) in (int, float))
         ):
             return request
         model = request.model if isinstance(request.model, str) else getattr(request.model, "name", "")
         now = clock.now()
         deadline_at = None if deadline is None else now + cast("float", deadline)
-        refused = self.admission.ask(model, deadline_at=deadline_at, priority=priority, now=now)
+        refused = self.admission.ask(model, tenant=tenant, deadline_at=deadline_at, priority=priority, now=now)
         if refused is not None:
             raise refused
         return replace(request, admitted=True)

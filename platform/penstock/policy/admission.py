@@ -11,6 +11,11 @@ quietest batch of the last ``STANDING_S`` had to wait longer than ``WAIT_SHARE``
 been standing, or when the burst is ``BURST`` times their limit: a short burst on a calm system is what a queue is for.
 A higher priority counts only the work that is served before it, and feels less of the level (DAGOR).
 
+Where tenants share a queue, what is ahead of a job is what the fair order puts before it (``policy.sharing``): its own
+tenant's jobs, and of the others' as much as their weights allow meanwhile. The level is learned from everybody's waits,
+mostly those of whoever floods the queue; so it does not apply to a tenant whose job would be in the next round of
+batches. A tenant with a cap also waits for its own jobs to end (``docs/decisions/0061``).
+
 Sources: Cho et al., "Overload Control for us-scale RPCs with Breakwater" (OSDI 2020); Zhou et al., "Overload Control
 for Scaling WeChat Microservices" (SoCC 2018); Nichols and Jacobson, "Controlling Queue Delay" (2012).
 """
@@ -22,6 +27,7 @@ from dataclasses import dataclass
 from random import Random
 
 from penstock.lane import MAX_PRIORITY
+from penstock.policy.sharing import Share
 
 #: Limit of a job without a deadline, in full batches of its model: one that runs, one that waits, its own.
 PATIENCE = 3.0
@@ -81,11 +87,13 @@ class WorkerLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """One model as its producers see it at ``at`` (Unix seconds): all its workers and the broker together.
+    """One model as the producers of one tenant see it at ``at`` (Unix seconds): its workers and the broker together.
 
-    ``ready[k]`` are messages that are served before or beside a job of priority step ``3 * k``. ``running`` is what is
-    left of the batches on the devices, in items of full batches; ``waiting`` the least that workers have claimed and
-    not begun, ``room`` the most. ``inflow`` is what other producers are expected to add, items per second.
+    ``ready[k]`` are the tenant's messages that are served before or beside a job of priority step ``3 * k``.
+    ``running`` is what is left of the batches on the devices, in items of full batches; ``waiting`` the least that
+    workers have claimed and not begun, ``room`` the most. ``inflow`` is what other producers of the tenant are expected
+    to add, items per second, ``come`` what they add for other tenants. ``share`` is the tenant's place among others in
+    the queue, ``shared`` whether there were any lately.
     """
 
     at: float
@@ -102,6 +110,9 @@ class Load:
     size: float
     level: float
     inflow: float = 0.0
+    come: float = 0.0
+    share: Share | None = None
+    shared: bool = False
 
     def batch_s(self, items: float) -> float:
         """Expected duration of a batch."""
@@ -112,26 +123,86 @@ class Load:
         """Items per second of all workers with full batches."""
         return self.workers * self.size / max(self.batch_s(self.size), 1e-9)
 
-    def ahead(self, priority: int, now: float, added: float) -> float:
-        """Items before a new job of this priority, the part of running batches that is still to do included.
+    @property
+    def capacity(self) -> float:
+        """Items in one round of full batches on all workers."""
+        return self.size * self.workers
 
-        ``added`` were submitted from here since ``at``.
-        """
-        since_s = max(0.0, now - self.at)
-        queued = self.ready[min(max(priority, 0), MAX_PRIORITY) // 3] + self.waiting + self.running
-        return max(0.0, queued + added + (self.inflow - self.rate) * since_s)
+    def own(self, ask: Ask) -> float:
+        """Messages of the tenant itself that are before this job at the broker."""
+        done = self._done(ask)
+        return max(0.0, self._own(ask) - (done if self.share is None else self.share.served(done, self._come(ask))))
+
+    def queued(self, ask: Ask) -> float:
+        """Everybody's messages that are before this job at the broker."""
+        own = self.own(ask)
+        if self.share is None:
+            return own
+        come = self._come(ask)
+        done = self._done(ask)
+        theirs = max(0.0, done - min(self.share.served(done, come), self._own(ask)))
+        return own + self.share.before(own + 1.0, self.capacity, max(0.0, self.share.others + come - theirs))
+
+    def ahead(self, ask: Ask) -> float:
+        """Items before this job, the part of running batches that is still to do included."""
+        come, done = self._come(ask), self._done(ask)
+        if self.share is None or not (self.share.others or come):
+            return max(0.0, self._own(ask) + self.waiting + self.running - done)
+        # As long as there are messages that may be claimed, workers claim as much as they get done, and full batches
+        # follow each other: once the running one is over, the next is half done for all we know.
+        left = min(0.0, self._own(ask) + self.share.loose + come - done)
+        running = self.running - done if self.running > done else self.capacity / 2
+        return self.queued(ask) + max(0.0, self.waiting + running + left)
+
+    def in_turn(self, ask: Ask) -> bool:
+        """Whether other tenants share the queue, and the fair order has this job in the next round of batches."""
+        return self.shared and self.queued(ask) + 1.0 <= self.capacity
+
+    def at_cap_s(self, ask: Ask) -> float:
+        """How long the tenant's own jobs take that are before this one, with no more than its cap at a time."""
+        cap = None if self.share is None else self.share.own.cap
+        if cap is None:
+            return 0.0
+        # From the claim to the acknowledgement: what was claimed before, and its own batch.
+        return self.own(ask) / cap * (self.waiting / self.capacity * self.batch_s(self.size) + self.batch_s(cap))
+
+    def _own(self, ask: Ask) -> float:
+        """Own messages, before anything is done."""
+        return self._ready(ask.priority) + ask.added + self.inflow * max(0.0, ask.now - self.at)
+
+    def _come(self, ask: Ask) -> float:
+        """What came of others since ``at``."""
+        return ask.others + self.come * max(0.0, ask.now - self.at) if self.shared else 0.0
+
+    def _done(self, ask: Ask) -> float:
+        """Everybody's items that were done since ``at``."""
+        return self.rate * max(0.0, ask.now - self.at)
+
+    def _ready(self, priority: int) -> int:
+        return self.ready[min(max(priority, 0), MAX_PRIORITY) // 3]
 
 
-def combine(loads: Iterable[WorkerLoad], ready: Sequence[int], *, now: float, inflow: float = 0.0) -> Load | None:
+def combine(
+    loads: Iterable[WorkerLoad],
+    ready: Sequence[int],
+    *,
+    now: float,
+    inflow: float = 0.0,
+    come: float = 0.0,
+    share: Share | None = None,
+    shared: bool = False,
+) -> Load | None:
     """The picture of one model; ``None`` when no worker that knows its model is alive.
 
-    ``ready`` are the lengths of the broker's lists of priority step 0, 3, 6, 9.
+    ``ready`` are the lengths of the tenant's lists of priority step 0, 3, 6, 9.
     """
     live = [load for load in loads if load.alive(now) and load.seen >= SEEN and load.size > 0]
     if not live:
         return None
     count = len(live)
     free = [max(0.1, load.free) for load in live]
+    # What is over a tenant's cap stays where it is, whatever room there is.
+    left = any(ready) if share is None else share.loose > 0 or (any(ready) and share.own.cap is None)
     return Load(
         at=now,
         workers=count,
@@ -139,7 +210,7 @@ def combine(loads: Iterable[WorkerLoad], ready: Sequence[int], *, now: float, in
         busy_until=min(load.busy_until for load in live),
         running=sum(load.size * min(max(0.0, load.busy_until - now) / max(load.full_s, 1e-9), 1.0) for load in live),
         # While messages are left at the broker, every worker has claimed what it may; else it may have since it spoke.
-        waiting=sum(max(load.waiting, load.room) if any(ready) else load.waiting for load in live),
+        waiting=sum(max(load.waiting, load.room) if left else load.waiting for load in live),
         room=sum(max(load.waiting, load.room) for load in live),
         ready=(sum(ready), sum(ready[1:]), sum(ready[2:]), ready[3]),
         filled=all(load.filled for load in live),
@@ -149,18 +220,26 @@ def combine(loads: Iterable[WorkerLoad], ready: Sequence[int], *, now: float, in
         size=sum(load.size for load in live) / count,
         level=sum(load.level for load in live) / count,
         inflow=inflow,
+        come=come,
+        share=share,
+        shared=shared,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A job that wants in. ``added`` is what this producer has submitted since the load's picture was taken."""
+    """A job that wants in.
+
+    ``added`` is what this producer has submitted for its tenant since the load's picture was taken, ``others`` what it
+    has for other tenants.
+    """
 
     now: float
     target_s: float
     deadline_at: float | None = None
     priority: int = 0
     added: float = 0.0
+    others: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +269,13 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
         return Admit()
     if ask.deadline_at is not None and ask.deadline_at <= ask.now:
         return Admit()  # it has passed already: it is stored and ends as expired, as without admission
-    ahead = load.ahead(ask.priority, ask.now, ask.added)
-    capacity = load.size * load.workers
+    ahead = load.ahead(ask)
     full = load.batch_s(load.size)
-    mates = load.size if load.filled else ahead % capacity / load.workers + 1.0
+    mates = load.size if load.filled else ahead % load.capacity / load.workers + 1.0
     own = load.factor * load.batch_s(mates)
     # What is left of the running batches is among the items ahead.
-    wait = min(max(load.busy_until - ask.now, ahead / capacity * full), _FOREVER_S)
+    wait = max(load.busy_until - ask.now, ahead / load.capacity * full)
+    wait = min(max(wait, load.at_cap_s(ask)), _FOREVER_S)
     if ask.deadline_at is None:
         limit = max(ask.target_s, PATIENCE * max(1.0, load.factor) * full)
     else:
@@ -212,9 +291,10 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
 
 def allowed_wait(load: Load, room_s: float, ask: Ask) -> float:
     """How much of the room between the limit and a job's own batch it may spend waiting, seconds."""
-    if ask.deadline_at is None and load.level >= 1.0:
+    level = 1.0 if load.in_turn(ask) else load.level
+    if ask.deadline_at is None and level >= 1.0:
         return room_s * BURST
-    level = load.level + (1.0 - load.level) * min(max(ask.priority, 0), MAX_PRIORITY) / MAX_PRIORITY
+    level += (1.0 - level) * min(max(ask.priority, 0), MAX_PRIORITY) / MAX_PRIORITY
     # Never less than the batch that is on the device: with no queue behind it, the system is not overloaded.
     least = load.batch_s(load.size) * max(1.0, load.factor) / (1.0 - EDGE)
     return min(room_s, max(level * room_s, least))

@@ -24,7 +24,7 @@ key                                       type      what it holds
 ``{ns}:epoch``                            string    random text; it changes when the data set was lost
 ``{ns}:dispatcher``                       string    who dispatched last (JSON), while it can be believed to live
 ``{ns}:doctor``                           string    what ``penstock doctor`` writes, to see whether it can; for seconds
-``{ns}:residents``                        hash      worker -> server time and the models that it has loaded
+``{ns}:residents``                        hash      worker -> the models that it has loaded, and memory (JSON)
 ``{ns}:load:{model}``                     hash      worker -> what it says of its load (JSON), for admission
 ``{ns}:progress:{job}``                   stream    partial output: entry ``{attempt}-{index}``, bounded, with a TTL
 ``{ns}:reply:{client}``                   pub/sub   results for one client
@@ -95,6 +95,12 @@ def tenant_of(key: str) -> str:
     """The tenant that a list key belongs to."""
     parts = key.split(SEP, 2)
     return tenant_of_id(parts[2]) if len(parts) == 3 else DEFAULT_TENANT
+
+
+def priority_of(key: str) -> int:
+    """The priority step of a list key."""
+    parts = key.split(SEP, 2)
+    return int(parts[1]) if len(parts) > 1 else 0
 
 
 def queue_of(key: str) -> str:

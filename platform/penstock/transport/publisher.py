@@ -7,7 +7,7 @@ something or nothing: jobs are sent again by the relay (a second message of a jo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,8 +18,10 @@ import redis
 from penstock.errors import safe_text
 from penstock.job import Job, NewJob
 from penstock.lane import queue_name
+from penstock.policy.sharing import Shares, Standing
 from penstock.transport import keys
 from penstock.transport.message import encode
+from penstock.transport.scripts import STANDINGS
 from penstock.transport.url import TIMEOUT_S, connect, parse, unavailable
 from penstock.transport.wire import Arg, Wire, pack
 
@@ -42,12 +44,16 @@ class Published(NamedTuple):
     lengths: dict[str, int]
 
 
+#: Most tenants of a queue that a producer looks at one by one; of more, the rest is taken to be like them.
+MOST_TENANTS = 256
+
+
 @dataclass(frozen=True, slots=True)
 class LoadEntries:
-    """JSON by worker, and the lengths of the lists of priority step 0, 3, 6, 9."""
+    """JSON by worker, and the tenants that wait in the queue."""
 
     by_worker: Mapping[str, bytes]
-    ready: tuple[int, ...]
+    shares: Shares
 
 
 class Publisher:
@@ -89,23 +95,23 @@ class Publisher:
         answers = self._send(commands, replies=len(lists) + len(shared) + RING_REPLIES * len(queues))
         return Published(refused, dict(zip(lists, answers, strict=False)))
 
-    def loads(self, models: Sequence[str], lane: str) -> dict[str, LoadEntries]:
-        """What the models' workers say of their load, and how many messages wait in the lane; one round trip.
+    def loads(self, models: Mapping[str, Collection[str]], lane: str) -> dict[str, LoadEntries]:
+        """What the models' workers say of their load, and who waits in the lane; one round trip.
 
-        Raises ``BrokerUnavailable``.
+        ``models`` names the tenants that are asked for in any case. Raises ``BrokerUnavailable``.
         """
-        commands = []
-        for model in models:
-            commands.append(pack("HGETALL", keys.load(self.namespace, model)))
-            queue = queue_name(self.namespace, model, lane)
-            commands += [pack("LLEN", keys.list_key(queue, step)) for step in keys.PRIORITY_STEPS]
-        answers = iter(self._send(commands, replies=len(commands)))
+        queues = [queue_name(self.namespace, model, lane) for model in models]
+        args: list[Arg] = [keys.tenants(self.namespace), MOST_TENANTS]
+        for tenants in models.values():
+            args += [len(tenants), *map(keys.tenant_id, tenants)]
+        commands = [pack("HGETALL", keys.load(self.namespace, model)) for model in models]
+        # The text, not its digest: between commands there is no second try, and the server knows it by its digest.
+        commands.append(pack("EVAL", STANDINGS.text, len(queues), *queues, *args))
+        *words, standings = self._send(commands, replies=len(commands))
         found = {}
-        for model in models:
-            said: Any = next(answers)
+        for model, said, one in zip(models, words, standings, strict=True):
             pairs = said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True)
-            by_worker = {worker.decode(): entry for worker, entry in pairs}
-            found[model] = LoadEntries(by_worker, tuple(int(next(answers)) for _ in keys.PRIORITY_STEPS))
+            found[model] = LoadEntries({worker.decode(): entry for worker, entry in pairs}, _shares(one))
         return found
 
     def forget_load(self, model: str, workers: Sequence[str]) -> None:
@@ -143,6 +149,18 @@ class Publisher:
             return self._wire(commands, replies=replies, retry=True)
         except (redis.RedisError, OSError) as error:
             raise unavailable(self._url, error) from error
+
+
+def _shares(answer: Sequence[Any]) -> Shares:
+    """One queue of the script's answer."""
+    standings = {}
+    for name, nine, six, three, zero, weight, cap in zip(*(answer[start::7] for start in range(1, 8)), strict=True):
+        standings[keys.tenant_of_id(name.decode())] = Standing(
+            (int(zero), int(three), int(six), int(nine)),
+            float(weight) if weight else 1.0,
+            int(cap) if cap else None,
+        )
+    return Shares(standings, busy=int(answer[0]))
 
 
 def register(namespace: str, queue: str, tenants: Iterable[str]) -> bytes:

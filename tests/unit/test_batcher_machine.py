@@ -1,0 +1,444 @@
+"""Random histories of the device loop: the real batcher, policies, learned times and minimum share, on a fake clock.
+
+Whatever is put in, taken, put back, pulled, evicted or closed: every item is in exactly one place, a batch never mixes
+what must not mix, nobody who can be in time waits for somebody who cannot, and the quotas keep their bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import penstock
+from penstock.lane import LANES, Lane, queue_name
+from penstock.model import Batching, Model
+from penstock.policy.batching import GUARD_S, POLICIES
+from penstock.policy.isolation import MinimumShare
+from penstock.testing import FakeClock
+from penstock_worker.batcher import Batcher
+from penstock_worker.item import Batch, Item
+
+NS, TARGET_S, PREFETCH = "ns", 0.1, 1.5
+WAIT_S = 0.05
+
+
+class _Never:
+    """None of them runs here."""
+
+    def predict(self, batch: list[int]) -> list[int]:
+        return batch
+
+
+class Plain(_Never, Model):
+    name = "plain"
+    batching = Batching(max_size=4)
+
+
+class Keyed(_Never, Model):
+    name = "keyed"
+    batching = Batching(max_size=5, max_cost=6.0, cost=float, key=str)
+
+
+class Pinned(_Never, Model):
+    name = "pinned"
+    batching = Batching(max_size=3, max_wait_s=WAIT_S)
+
+
+class Steps(penstock.StepModel):
+    name = "steps"
+    batching = Batching(max_size=3)
+
+    def begin(self, batch: list[int]) -> None:
+        return None
+
+    def step(self, state: None) -> dict[int, int]:
+        return {}
+
+
+MODELS: dict[str, type[Model]] = {cls.name: cls for cls in (Plain, Keyed, Pinned, Steps)}
+WHOLE = ("plain", "keyed", "pinned")
+MOST = {name: max(1, int(cls.batching.max_size * PREFETCH)) for name, cls in MODELS.items()}
+QUEUES = [(queue_name(NS, name, lane), name, lane) for lane in LANES for name in MODELS]
+
+
+class Device(RuleBasedStateMachine):
+    """One worker's device thread and hub, turn by turn."""
+
+    policy = "adaptive"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock(1000.0)
+        self.hungry = 0
+        self.batcher = Batcher(
+            MODELS,
+            POLICIES[self.policy](),
+            namespace=NS,
+            prefetch_batches=PREFETCH,
+            lead_s=0.003,
+            target_s=TARGET_S,
+            clock=self.clock,
+            hungry=lambda: None,
+            weigh=self.weigh,
+        )
+        self.made = 0
+        #: By id: what waits, and what is on the device.
+        self.waiting: dict[str, Item] = {}
+        self.batch: Batch | None = None
+        #: The model of the last batch, which counts as running until the next one is asked for.
+        self.running = ""
+        self.done: set[str] = set()
+        #: What is in SQL of items whose input is not in their message: cost and key.
+        self.hidden: dict[str, tuple[float, str]] = {}
+        #: What is cancelled while the next inputs are read from SQL: every so many.
+        self.meanwhile = 0
+        self.limits = {name: cls.batching for name, cls in MODELS.items()}
+        self.resident = set(MODELS)
+        self.share = MinimumShare()
+        #: Lines to whose head something was put back: they are not in order of rank any more.
+        self.disordered: set[tuple[str, str]] = set()
+        self.closed = False
+
+    # Helpers
+
+    def weigh(self, items: Sequence[Item]) -> None:
+        for item in items:
+            item.cost, item.key = self.hidden.pop(item.id)
+        if self.meanwhile:
+            modulus, self.meanwhile = self.meanwhile, 0
+            self.cancel(modulus)
+
+    def make(
+        self,
+        model: str,
+        lane: Lane,
+        *,
+        due_in: float,
+        priority: int,
+        cost: float,
+        key: str,
+        suspect: bool,
+        hidden: bool,
+    ) -> Item:
+        self.made += 1
+        id = f"j{self.made}"
+        now = self.clock()
+        item = Item(id, model, lane, input="1", tag=id, source="", arrived_at=now, claimed_at=now)
+        item.suspect = suspect
+        if lane is Lane.INTERACTIVE:
+            item.due_at = now + due_in
+        item.rank = (-priority, item.due_at)
+        if model == "keyed":
+            if hidden:
+                item.weighed, item.input = False, None
+                self.hidden[id] = cost, key
+            else:
+                item.cost, item.key = cost, key
+        return item
+
+    def of(self, model: str, lane: Lane) -> list[Item]:
+        return [item for item in self.waiting.values() if (item.model, item.lane) == (model, lane)]
+
+    def urgent(self) -> list[Item]:
+        """What waits, can run, and is not late; a pinned wait is its model's own wish."""
+        return [
+            item
+            for item in self.waiting.values()
+            if item.lane is Lane.INTERACTIVE and not item.late and item.model in self.resident & {"plain", "keyed"}
+        ]
+
+    # In
+
+    @initialize(seconds=st.floats(0.001, 0.2), known=st.booleans())
+    def the_worker_has_run_before_or_not(self, seconds: float, known: bool) -> None:
+        if known:
+            for name in WHOLE:
+                for size in (1, 2, 3):
+                    self.batcher.latency.observe(name, size, seconds * (1 + size) / 2)
+
+    items = st.fixed_dictionaries(
+        {
+            "due_in": st.sampled_from([-0.1, 0.005, 0.05, 0.1, 0.5, 10.0]),
+            "priority": st.sampled_from([0, 0, 3, 9]),
+            "cost": st.sampled_from([0.0, 0.5, 1.0, 1.0, 2.5, 7.0]),
+            "key": st.sampled_from(["", "a", "b"]),
+            "suspect": st.sampled_from([False, False, False, True]),
+            "hidden": st.booleans(),
+        }
+    )
+
+    @precondition(lambda self: not self.closed)
+    @rule(wanted=st.lists(st.tuples(st.sampled_from(QUEUES), items), min_size=1, max_size=8))
+    def the_transport_brings(self, wanted: list) -> None:
+        """No more of each queue than the quota asked for, in one call per queue, as the transport does."""
+        quota = self.batcher.quota()
+        for queue, model, lane in QUEUES:
+            room = [fields for (other, _, _), fields in wanted if other == queue][: quota[queue]]
+            new = [self.make(model, lane, **fields) for fields in room]
+            if new:
+                self.waiting |= {item.id: item for item in new}
+                self.batcher.put(new)
+
+    @precondition(lambda self: not self.closed)
+    @rule(which=st.sampled_from(QUEUES), fields=items)
+    def celery_brings(self, which: tuple[str, str, Lane], fields: dict) -> None:
+        """A message that came through Celery does not ask for a quota."""
+        _, model, lane = which
+        item = self.make(model, lane, **fields)
+        self.waiting[item.id] = item
+        self.batcher.put([item])
+
+    # Out
+
+    @precondition(lambda self: self.batch is None)
+    @rule()
+    def take(self) -> None:
+        now, owed = self.clock(), self.share.owed()
+        in_time = {item.id for item in self.waiting.values() if not item.late}
+        batch = self.batcher.take(wait=False)
+        self.running = "" if batch is None else batch.model.name
+        if self.closed:
+            assert batch is None
+            return
+        for id in in_time:
+            if (item := self.waiting.get(id)) is not None and item.late:
+                self.judge_demotion(item, now)
+        if batch is None:
+            self.judge_hold(now)
+            return
+        for item in batch.items:
+            assert self.waiting.pop(item.id) is item
+        self.batch = batch
+        self.judge(batch, owed)
+
+    def judge(self, batch: Batch, owed: bool) -> None:
+        items, model = batch.items, batch.model.name
+        limit = self.limits[model]
+        assert {(item.model, item.key) for item in items} == {(model, batch.key)}
+        assert model in self.resident and model in WHOLE
+        assert all(item.weighed for item in items)
+        assert len(items) <= limit.max_size
+        if len(items) > 1:
+            assert limit.max_cost is None or sum(item.cost for item in items) <= limit.max_cost
+            assert not any(item.suspect for item in items)
+        assert (batch.reason == "suspect") == items[0].suspect
+        timely = [item for item in items if item.lane is Lane.INTERACTIVE and not item.late]
+        # Background that has not had its share goes first; else nobody who can be in time stands behind one who cannot.
+        if not timely and not (owed and self.policy == "adaptive"):
+            assert not self.urgent()
+        assert items[: len(timely)] == timely, "in time, then the late, then background"
+        if timely and (model, batch.key) not in self.disordered:
+            left = [item.rank for item in self.urgent() if (item.model, item.key) == (model, batch.key)]
+            assert max(item.rank for item in timely) <= min(left, default=(1, 0.0))
+
+    def judge_hold(self, now: float) -> None:
+        """Work-conserving: the device idles only for a pinned wait that is not over."""
+        lines: dict[tuple[str, bool, str], list[Item]] = {}
+        for item in self.waiting.values():
+            if item.model in self.resident and item.model in WHOLE:
+                assert item.model == "pinned", "nothing else may be held back"
+                lines.setdefault((item.lane, item.late, item.key), []).append(item)
+        for line in lines.values():
+            assert any(item.arrived_at + WAIT_S > now for item in line)
+
+    def judge_demotion(self, item: Item, now: float) -> None:
+        """Late is only who could not have been in time with the others of its line."""
+        mates = [one.cost for one in self.waiting.values() if (one.model, one.key) == (item.model, item.key)]
+        assert self.policy == "adaptive" and item.lane is Lane.INTERACTIVE
+        bound_s = self.batcher.latency.line(item.model, item.key).bound(sum(mates))
+        assert item.due_at < now + bound_s + self.batcher.after_s + GUARD_S + 1e-9
+
+    @precondition(lambda self: self.batch is not None)
+    @rule(
+        seconds=st.sampled_from([0.001, 0.01, 0.05, 0.3, 2.0]),
+        clean=st.booleans(),
+        suspects=st.sets(st.integers(0, 4), max_size=2),
+    )
+    def the_batch_ends(self, seconds: float, clean: bool, suspects: set[int]) -> None:
+        """Its members have run, but for those that SQL gives away alone only."""
+        batch, self.batch = self.batch, None
+        assert batch is not None
+        self.clock.advance(seconds)
+        back = [item for n, item in enumerate(batch.items) if n in suspects and len(batch.items) > 1]
+        for item in back:
+            item.suspect = True
+            self.disordered.add((item.model, item.key))
+        self.batcher.put_back(back)
+        if self.closed:
+            # Their messages stay unacknowledged: the broker gives them out again.
+            self.done |= {item.id for item in back}
+        else:
+            self.waiting |= {item.id: item for item in back}
+        ran = [item for item in batch.items if item not in back]
+        self.done |= {item.id for item in ran}
+        cost = sum(item.cost for item in ran)
+        leftover = sum(i.cost for i in ran if i.late or i.lane is not Lane.INTERACTIVE) / (cost or 1.0)
+        self.batcher.learn(batch, cost=cost, leftover=leftover, busy_s=seconds, clean=clean and not back)
+        self.share.spent(seconds, leftover, self.clock())
+        self.batcher.settled_after(0.001)
+
+    @precondition(lambda self: not self.closed)
+    @rule(lane=st.sampled_from(LANES), count=st.integers(1, 4))
+    def newcomers_of_the_step_model_begin(self, lane: Lane, count: int) -> None:
+        before = self.of("steps", lane)
+        items = self.batcher.admit("steps", lane, count, "begin").items
+        assert len(items) <= count and bool(items) == bool(before)
+        assert len(items) == 1 or not any(item.suspect for item in items)
+        for item in items:
+            assert self.waiting.pop(item.id).model == "steps"
+            self.done.add(item.id)
+
+    @rule(seconds=st.sampled_from([0.001, 0.02, 0.06, 0.5, 8.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    # Cancellation, limits, residency, the end
+
+    @rule(modulus=st.integers(1, 4), later=st.booleans())
+    def some_are_cancelled(self, modulus: int, later: bool) -> None:
+        """Now, or by the hub's thread while the device's reads inputs."""
+        if later:
+            self.meanwhile = modulus
+        else:
+            self.cancel(modulus)
+
+    def cancel(self, modulus: int) -> None:
+        matching = {id for id in self.waiting if int(id[1:]) % modulus == 0}
+        self.leave(self.batcher.pull(lambda item: int(item.id[1:]) % modulus == 0), matching)
+
+    def leave(self, items: Iterable[Item], expected: set[str]) -> None:
+        ids = [item.id for item in items]
+        assert sorted(ids) == sorted(expected), "each exactly once"
+        for id in ids:
+            del self.waiting[id]
+            self.done.add(id)
+
+    @rule(size=st.integers(1, 4))
+    def a_ceiling_is_learned(self, size: int) -> None:
+        limits = Batching(max_size=size, max_cost=6.0, cost=float, key=str)
+        self.limits["keyed"] = limits
+        self.batcher.limit("keyed", limits)
+
+    @rule(names=st.sets(st.sampled_from(WHOLE)))
+    def models_are_loaded(self, names: set[str]) -> None:
+        # What waits or runs stays, and step-wise models do always.
+        self.resident = names | {"steps"} | {name for name in WHOLE if name in self.resident and self.in_use(name)}
+        self.batcher.set_resident(self.resident)
+
+    @rule(name=st.sampled_from(WHOLE))
+    def a_model_is_evicted(self, name: str) -> None:
+        left = self.batcher.release_model(name)
+        assert left != self.in_use(name)
+        if left:
+            self.resident.discard(name)
+
+    def in_use(self, name: str) -> bool:
+        return self.running == name or any(item.model == name for item in self.waiting.values())
+
+    @precondition(lambda self: self.made > 20)
+    @rule()
+    def the_worker_stops(self) -> None:
+        self.leave(self.batcher.close(), set(self.waiting))
+        self.closed = True
+
+    def teardown(self) -> None:
+        self.leave(self.batcher.close(), set(self.waiting))
+        assert self.batcher.empty and self.batcher.take() is None
+        on_device = {item.id for item in self.batch.items} if self.batch else set()
+        assert self.done | on_device == {f"j{n}" for n in range(1, self.made + 1)}, "nothing is lost"
+
+    # What holds after every step
+
+    @invariant()
+    def everything_is_in_one_place(self) -> None:
+        on_device = {item.id for item in self.batch.items} if self.batch else set()
+        assert not self.waiting.keys() & on_device and not self.done & (self.waiting.keys() | on_device)
+        assert len(self.batcher) == len(self.waiting)
+        for _, model, lane in QUEUES:
+            items = self.of(model, lane)
+            assert self.batcher.count(model, lane) == len(items)
+            # What is claimed ahead goes by it.
+            assert self.batcher._cost[model, lane] == pytest.approx(sum(item.cost for item in items), abs=1e-6)
+
+    @invariant()
+    def quotas_keep_their_bound(self) -> None:
+        quota = self.batcher.quota()
+        assert list(quota) == [queue for queue, _, _ in QUEUES], "a queue that is not named is claimed without end"
+        for queue, model, lane in QUEUES:
+            assert quota[queue] >= 0
+            if quota[queue]:
+                assert not self.closed and model in self.resident
+                assert len(self.of(model, lane)) + quota[queue] <= MOST[model]
+
+
+class GreedyDevice(Device):
+    policy = "greedy"
+
+
+class LongDevice(Device):
+    pass
+
+
+class LongGreedyDevice(GreedyDevice):
+    pass
+
+
+# Without the phase that explains a failure: it traces every line, and takes minutes.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+LONG = settings(
+    max_examples=2000,
+    stateful_step_count=120,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=PHASES,
+)
+QUICK = settings(LONG, max_examples=150, stateful_step_count=50)
+Device.TestCase.settings = GreedyDevice.TestCase.settings = QUICK
+LongDevice.TestCase.settings = LongGreedyDevice.TestCase.settings = LONG
+TestAdaptive = Device.TestCase
+TestGreedy = GreedyDevice.TestCase
+TestAdaptiveLong = pytest.mark.soak(LongDevice.TestCase)
+TestGreedyLong = pytest.mark.soak(LongGreedyDevice.TestCase)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    interactive_s=st.lists(st.floats(0.001, 0.5), min_size=1, max_size=6),
+    background_s=st.lists(st.floats(0.001, 0.5), min_size=1, max_size=6),
+    due_in=st.sampled_from([0.0, 0.05, 1.0, 100.0]),
+)
+def test_background_has_its_least_share_beside_a_flood(
+    interactive_s: list[float], background_s: list[float], due_in: float
+) -> None:
+    """However long the batches are: with both lanes always waiting, background never has less than its share."""
+    clock = FakeClock(1000.0)
+    batcher = Batcher({"plain": Plain}, POLICIES["adaptive"](), namespace=NS, target_s=TARGET_S, clock=clock)
+    had = {True: 0.0, False: 0.0}
+    longest = max(interactive_s)
+    for turn in range(300):
+        now = clock()
+        new = []
+        for lane in LANES:
+            for n in range(8 - batcher.count("plain", lane)):
+                item = Item(
+                    f"{turn}-{lane}-{n}", "plain", lane, input="1", tag=1, source="", arrived_at=now, claimed_at=0
+                )
+                if lane is Lane.INTERACTIVE:
+                    item.due_at = now + due_in
+                    item.rank = (0, item.due_at)
+                new.append(item)
+        batcher.put(new)
+        batch = batcher.take(wait=False)
+        assert batch is not None, "work waits"
+        others = sum(item.lane is Lane.BACKGROUND or item.late for item in batch.items) / len(batch.items)
+        times = interactive_s if others < 1 else background_s
+        seconds = times[turn % len(times)]
+        clock.advance(seconds)
+        batcher.learn(batch, cost=float(len(batch.items)), leftover=others, busy_s=seconds, clean=True)
+        had[True] += seconds * others
+        had[False] += seconds
+        assert had[True] >= MinimumShare.SHARE * (had[False] - longest) * 0.9 - 1e-9
