@@ -70,7 +70,7 @@ def shown(settings: Settings, *argv: str) -> Any:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout) if "--json" in argv else done.stdout
+    return [json.loads(line) for line in done.stdout.splitlines()] if "--json" in argv else done.stdout
 
 
 def test_the_command_line_says_where_a_model_is(settings: Settings) -> None:

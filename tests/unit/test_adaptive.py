@@ -138,9 +138,10 @@ def test_background_does_not_make_an_interactive_item_late():
     assert release.take == {FAST: 1, BULK: 2}
 
 
-def test_the_blocking_and_the_filling_make_up_the_published_bound():
+def test_the_blocking_and_the_filling_leave_a_part_of_the_published_bound_for_what_is_beside_the_device():
     for target in (0.025, 0.1, 0.4):
-        assert blocking_s(target, 0.0) + filling_s(target) == pytest.approx(isolation_bound_s(target))
+        spent = blocking_s(target, 0.0) + filling_s(target)
+        assert 0.8 * isolation_bound_s(target) <= spent <= 0.9 * isolation_bound_s(target)
         assert blocking_s(target, QUIET_S) == blocking_s(target, 0.0)
         assert blocking_s(target, QUIET_S + 3) == pytest.approx(8 * blocking_s(target, 0.0))
     assert blocking_s(0.1, None) == NEVER

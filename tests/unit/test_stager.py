@@ -1,0 +1,255 @@
+"""The batch behind the running one is claimed ahead, and what becomes of it when something else happens first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from penstock import Batching, Model
+from penstock.lane import Lane
+from penstock.policy.batching import Adaptive
+from penstock_worker.batcher import Batcher
+from penstock_worker.item import Batch, Item, Run
+from penstock_worker.stager import Stager
+
+LEAD_S = 0.02
+FAST, BULK = "t.slow.interactive", "t.slow.background"
+
+
+class Slow(Model):
+    """0.1 s, and 0.1 s per item."""
+
+    name = "slow"
+    batching = Batching(max_size=4)
+
+    def predict(self, batch: list[int]) -> list[int]:
+        return batch
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Room:
+    """A batcher whose device runs "first" until 100.2, and the thread that asks for the batch behind it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.called = threading.Event()
+        self.batcher = Batcher(
+            {"slow": Slow},
+            Adaptive(),
+            namespace="t",
+            lead_s=LEAD_S,
+            target_s=2.0,
+            clock=self.clock,
+            hungry=self.called.set,
+        )
+        for size in (1, 2, 3, 4) * 10:
+            self.batcher.latency.observe("slow", size, 0.1 + 0.1 * size)
+        self.batcher.staging = True
+        self.chosen: list[Batch | None] = []
+        self._thread: threading.Thread | None = None
+
+    def begin(self, item: Item | None = None) -> None:
+        """The device begins with an item that takes 0.2 s."""
+        self.batcher.put([item or make("first")])
+        batch = self.batcher.take()
+        assert batch is not None and batch.claimed is None
+
+    def near_the_end(self) -> None:
+        """It is time to claim."""
+        self.clock.now = 100.2 - LEAD_S / 2
+
+    def ask(self) -> Batch | None:
+        """What ``ahead`` gives for what waits now."""
+        self._thread = threading.Thread(target=lambda: self.chosen.append(self.batcher.ahead()), daemon=True)
+        self._thread.start()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        return self.chosen[-1]
+
+    def stage(self, *items: Item) -> Batch:
+        """Put items at the right time, and claim what is chosen."""
+        self.near_the_end()
+        self.batcher.put(items)
+        batch = self.ask()
+        assert batch is not None
+        batch.claimed = Run(batch, live=list(batch.items))
+        self.batcher.staged(batch)
+        return batch
+
+    def end(self) -> None:
+        """The running batch is over."""
+        self.clock.now = 100.2
+
+
+def make(id: str, lane: Lane = Lane.INTERACTIVE, *, suspect: bool = False) -> Item:
+    item = Item(id, "slow", lane, input="1", tag=id, source="", arrived_at=100.0, claimed_at=0.0)
+    item.suspect = suspect
+    if lane is Lane.INTERACTIVE:
+        item.due_at, item.rank = 110.0, (0, 110.0)
+    return item
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    room = Room()
+    yield room
+    room.batcher.close()
+
+
+def ids(batch: Batch | None) -> list[str]:
+    assert batch is not None
+    return [item.id for item in batch.items]
+
+
+def test_what_comes_shortly_before_the_end_is_claimed_ahead_and_runs_next(room: Room) -> None:
+    room.begin()
+    staged = room.stage(make("second"))
+    assert room.called.is_set(), "the hub was told to claim first"
+    assert ids(staged) == ["second"]
+    assert not room.batcher.empty and room.batcher.uses("slow")
+    assert room.batcher.count("slow", Lane.INTERACTIVE) == 0
+    room.end()
+    assert room.batcher.take() is staged
+    assert room.batcher.busy_s() == pytest.approx(0.2)
+
+
+def test_an_interactive_job_overtakes_background_work_that_was_claimed_ahead(room: Room) -> None:
+    room.begin()
+    staged = room.stage(make("bulk", Lane.BACKGROUND))
+    assert room.batcher.quota()[FAST] == 4, "it is still asked for"
+    assert room.batcher.quota()[BULK] == 0
+    room.batcher.put([make("urgent")])
+    room.end()
+    assert ids(room.batcher.take()) == ["urgent"]
+    assert room.batcher.take() is staged
+
+
+def test_nothing_overtakes_an_interactive_batch_that_was_claimed_ahead(room: Room) -> None:
+    room.begin()
+    staged = room.stage(make("second"))
+    assert set(room.batcher.quota().values()) == {0}, "one claim per batch"
+    room.batcher.put([make("third")])
+    room.end()
+    assert room.batcher.take() is staged
+    assert ids(room.batcher.take()) == ["third"]
+
+
+def test_a_suspect_is_not_claimed_while_another_batch_runs(room: Room) -> None:
+    """If the worker died, both would look guilty."""
+    room.begin()
+    room.near_the_end()
+    room.batcher.put([make("suspect", suspect=True)])
+    asked = threading.Thread(target=room.ask, daemon=True)
+    asked.start()
+    room.end()
+    batch = room.batcher.take()
+    assert ids(batch) == ["suspect"] and batch is not None and batch.claimed is None
+    room.batcher.close()
+    asked.join(10)
+    assert room.chosen == [None]
+
+
+def test_nothing_is_claimed_behind_a_suspect(room: Room) -> None:
+    room.begin(make("suspect", suspect=True))
+    room.near_the_end()
+    room.batcher.put([make("second")])
+    asked = threading.Thread(target=room.ask, daemon=True)
+    asked.start()
+    room.end()
+    batch = room.batcher.take()
+    assert ids(batch) == ["second"] and batch is not None and batch.claimed is None
+    room.batcher.close()
+    asked.join(10)
+    assert room.chosen == [None]
+
+
+def test_the_device_waits_for_a_claim_that_is_under_way(room: Room) -> None:
+    room.begin()
+    room.near_the_end()
+    room.batcher.put([make("second")])
+    batch = room.ask()
+    room.end()
+    taken: list[Batch | None] = []
+    device = threading.Thread(target=lambda: taken.append(room.batcher.take()), daemon=True)
+    device.start()
+    device.join(0.05)
+    assert taken == [], "it has the items, and nobody else may run them"
+    room.batcher.staged(batch)
+    device.join(10)
+    assert taken == [batch]
+
+
+def test_a_claim_that_was_given_up_leaves_the_device_free(room: Room) -> None:
+    room.begin()
+    room.near_the_end()
+    room.batcher.put([make("second")])
+    assert room.ask() is not None
+    room.batcher.staged(None)
+    room.end()
+    room.batcher.put([make("third")])
+    assert ids(room.batcher.take()) == ["third"]
+
+
+def test_what_was_claimed_ahead_still_runs_when_the_worker_stops(room: Room) -> None:
+    room.begin()
+    staged = room.stage(make("second"))
+    room.batcher.put([make("third")])
+    assert [item.id for item in room.batcher.close()] == ["third"], "what is not claimed goes back"
+    assert room.batcher.take() is staged
+    assert room.batcher.take() is None
+
+
+def test_a_device_that_does_not_return_loses_what_was_claimed_ahead(room: Room) -> None:
+    room.begin()
+    room.stage(make("second"))
+    assert [item.id for item in room.batcher.seize()] == ["second"]
+    assert room.batcher.seize() == []
+    assert room.batcher.empty
+
+
+def test_the_lead_follows_what_claims_take(room: Room) -> None:
+    room.begin()
+    room.near_the_end()
+    room.batcher.put([make("second")])
+    batch = room.ask()
+    room.clock.now += 0.05
+    room.batcher.staged(batch)
+    room.batcher.take()
+    room.batcher.put([make("third")])
+    wait_s = room.batcher.claim_in_s()
+    assert wait_s is not None and wait_s < 0.2 - LEAD_S, "claims took longer than the lead that is set"
+
+
+def test_the_stager_answers_whatever_its_claim_raises(room: Room) -> None:
+    class GivenUp(Exception):
+        pass
+
+    defects: list[str] = []
+    faults: Iterator[Exception] = iter([GivenUp(), RuntimeError("a defect")])
+
+    def stage(batch: Batch) -> Run:
+        raise next(faults)
+
+    stager = Stager(room.batcher, stage, given_up=GivenUp, on_defect=lambda: defects.append("defect"))
+    stager.start()
+    for expected in ([], ["defect"]):
+        room.clock.now = 100.0
+        room.begin()
+        room.called.clear()
+        room.near_the_end()
+        room.batcher.put([make("second")])
+        assert room.called.wait(10)
+        room.end()
+        room.batcher.put([make("third")])
+        assert ids(room.batcher.take()) == ["third"], "the device goes on"
+        assert defects == expected
+    assert stager.alive
+    room.batcher.close()
