@@ -212,10 +212,10 @@ def _median(rows: Iterable[dict[str, Any]], variant: str, name: str) -> float | 
 
 
 def _over(ours: float | None, theirs: float | None) -> float | None:
-    """A ratio; 1 where the other side got nothing done, since ours is at least as good then."""
-    if ours is None or theirs is None:
+    """A ratio, 1,000 at most (the other side may have got nothing done); none where neither did anything."""
+    if ours is None or theirs is None or not (ours or theirs):
         return None
-    return ours / theirs if theirs else 1.0
+    return ours / max(theirs, ours / 1000)
 
 
 def draw(findings: Sequence[Findings], path: Path) -> None:

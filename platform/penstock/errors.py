@@ -32,6 +32,7 @@ followed by the fix.
     │   ├── WrongResultCount
     │   ├── InvalidOutput
     │   ├── AttemptTimeout
+    │   ├── NotStarted
     │   ├── OutOfMemory
     │   ├── WorkerLost
     │   └── Quarantined
@@ -255,6 +256,12 @@ class AttemptTimeout(ExecutionError):
     """The attempt ran longer than its timeout. It is not tried again: a model that hangs costs a device."""
 
     code = "attempt_timeout"
+
+
+class NotStarted(ExecutionError):
+    """Its deadline passed, or it was cancelled, between the claim and the start."""
+
+    code = "not_started"
 
 
 class OutOfMemory(ExecutionError):

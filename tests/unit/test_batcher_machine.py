@@ -20,7 +20,7 @@ from penstock.policy.batching import GUARD_S, POLICIES
 from penstock.policy.isolation import MinimumShare
 from penstock.testing import FakeClock
 from penstock_worker.batcher import Batcher
-from penstock_worker.item import Batch, Item
+from penstock_worker.item import Batch, Item, Run
 
 NS, TARGET_S, PREFETCH = "ns", 0.1, 1.5
 WAIT_S = 0.05
@@ -85,6 +85,7 @@ class Device(RuleBasedStateMachine):
             hungry=lambda: None,
             weigh=self.weigh,
         )
+        self.batcher.staging = True
         self.made = 0
         #: By id: what waits, and what is on the device.
         self.waiting: dict[str, Item] = {}
@@ -98,7 +99,11 @@ class Device(RuleBasedStateMachine):
         self.meanwhile = 0
         self.limits = {name: cls.batching for name, cls in MODELS.items()}
         self.resident = set(MODELS)
-        self.share = MinimumShare()
+        #: Of background and of late work.
+        self.shares = MinimumShare(), MinimumShare()
+        #: What was claimed ahead, and whether something has gone before it.
+        self.staged: Batch | None = None
+        self.overtaken = False
         #: Lines to whose head something was put back: they are not in order of rank any more.
         self.disordered: set[tuple[str, str]] = set()
         self.closed = False
@@ -197,10 +202,13 @@ class Device(RuleBasedStateMachine):
     @precondition(lambda self: self.batch is None)
     @rule()
     def take(self) -> None:
-        now, owed = self.clock(), self.share.owed()
+        now, owed = self.clock(), any(share.owed() for share in self.shares)
         in_time = {item.id for item in self.waiting.values() if not item.late}
         batch = self.batcher.take(wait=False)
         self.running = "" if batch is None else batch.model.name
+        if self.staged is not None and batch is self.staged:
+            self.begin(batch)
+            return
         if self.closed:
             assert batch is None
             return
@@ -208,12 +216,60 @@ class Device(RuleBasedStateMachine):
             if (item := self.waiting.get(id)) is not None and item.late:
                 self.judge_demotion(item, now)
         if batch is None:
+            assert self.staged is None, "it is ready"
             self.judge_hold(now)
             return
+        if self.staged is not None:
+            assert any(item.lane is Lane.INTERACTIVE and not item.late for item in batch.items)
+            assert not batch.items[0].suspect and not self.overtaken and not self.shares[0].owed()
+            assert all(item.lane is not Lane.INTERACTIVE or item.late for item in self.staged.items)
+            self.overtaken = True
         for item in batch.items:
             assert self.waiting.pop(item.id) is item
-        self.batch = batch
         self.judge(batch, owed)
+        self.begin(batch)
+
+    def begin(self, batch: Batch) -> None:
+        """It is claimed, and goes onto the device."""
+        self.batch = batch
+        if batch is self.staged:
+            self.staged = None
+        self.batcher.began(suspect=batch.items[0].suspect)
+
+    @precondition(lambda self: self.batch is not None and self.staged is None and not self.closed)
+    @rule(comes=st.lists(st.tuples(st.sampled_from(QUEUES), items), max_size=3), given_up=st.integers(0, 5))
+    def the_next_batch_is_claimed_ahead(self, comes: list, given_up: int) -> None:
+        """Shortly before the end of the one that runs, if that is long enough."""
+        assert self.batch is not None
+        self.clock.advance(max(0.0, self.batcher.busy_s() - 0.001))
+        self.the_transport_brings(comes)
+        in_time = {item.id for item in self.waiting.values() if not item.late}
+        batch = self.batcher.ahead(wait=False)
+        for id in in_time - {item.id for item in (batch.items if batch else ())}:
+            if self.waiting[id].late:
+                self.judge_demotion(self.waiting[id], self.clock() + 0.001)
+        if batch is None:
+            return
+        assert batch.ahead and not any(item.suspect for item in (*batch.items, *self.batch.items))
+        for item in batch.items:
+            assert self.waiting.pop(item.id) is item
+        self.judge(batch, owed=True)
+        if not given_up:
+            self.batcher.staged(None)
+            self.done |= {item.id for item in batch.items}
+            return
+        batch.claimed = Run(batch, live=list(batch.items))
+        self.batcher.staged(batch)
+        self.staged, self.overtaken = batch, False
+
+    @precondition(lambda self: self.staged is not None)
+    @rule()
+    def what_was_claimed_ahead_is_taken_away(self) -> None:
+        """The model does not return, or the worker ends."""
+        run, staged = self.batcher.seize(), self.staged
+        assert run is not None and staged is not None and run is staged.claimed
+        self.done |= {item.id for item in run.live}
+        self.staged = None
 
     def judge(self, batch: Batch, owed: bool) -> None:
         items, model = batch.items, batch.model.name
@@ -276,9 +332,15 @@ class Device(RuleBasedStateMachine):
         ran = [item for item in batch.items if item not in back]
         self.done |= {item.id for item in ran}
         cost = sum(item.cost for item in ran)
-        leftover = sum(i.cost for i in ran if i.late or i.lane is not Lane.INTERACTIVE) / (cost or 1.0)
-        self.batcher.learn(batch, cost=cost, leftover=leftover, busy_s=seconds, clean=clean and not back)
-        self.share.spent(seconds, leftover, self.clock())
+        shares = [
+            sum(i.cost for i in ran if i.lane is not Lane.INTERACTIVE) / (cost or 1.0),
+            sum(i.cost for i in ran if i.late) / (cost or 1.0),
+        ]
+        self.batcher.learn(
+            batch, cost=cost, background=shares[0], late=shares[1], busy_s=seconds, clean=clean and not back
+        )
+        for share, own in zip(self.shares, shares, strict=True):
+            share.spent(seconds, own, self.clock())
         self.batcher.settled_after(0.001)
 
     @precondition(lambda self: not self.closed)
@@ -337,7 +399,8 @@ class Device(RuleBasedStateMachine):
             self.resident.discard(name)
 
     def in_use(self, name: str) -> bool:
-        return self.running == name or any(item.model == name for item in self.waiting.values())
+        ahead = self.staged is not None and self.staged.model.name == name
+        return ahead or self.running == name or any(item.model == name for item in self.waiting.values())
 
     @precondition(lambda self: self.made > 20)
     @rule()
@@ -347,6 +410,11 @@ class Device(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.leave(self.batcher.close(), set(self.waiting))
+        if self.staged is not None:
+            last = self.batcher.take()
+            assert last in (None, self.staged), "a short one still runs"
+            assert last is not None or self.batcher.seize() is self.staged.claimed
+            self.done |= {item.id for item in self.staged.items}
         assert self.batcher.empty and self.batcher.take() is None
         on_device = {item.id for item in self.batch.items} if self.batch else set()
         assert self.done | on_device == {f"j{n}" for n in range(1, self.made + 1)}, "nothing is lost"
@@ -355,7 +423,7 @@ class Device(RuleBasedStateMachine):
 
     @invariant()
     def everything_is_in_one_place(self) -> None:
-        on_device = {item.id for item in self.batch.items} if self.batch else set()
+        on_device = {item.id for batch in (self.batch, self.staged) if batch for item in batch.items}
         assert not self.waiting.keys() & on_device and not self.done & (self.waiting.keys() | on_device)
         assert len(self.batcher) == len(self.waiting)
         for _, model, lane in QUEUES:
@@ -434,11 +502,14 @@ def test_background_has_its_least_share_beside_a_flood(
         batcher.put(new)
         batch = batcher.take(wait=False)
         assert batch is not None, "work waits"
-        others = sum(item.lane is Lane.BACKGROUND or item.late for item in batch.items) / len(batch.items)
+        others, late = (
+            sum(item.lane is Lane.BACKGROUND for item in batch.items) / len(batch.items),
+            sum(item.late for item in batch.items) / len(batch.items),
+        )
         times = interactive_s if others < 1 else background_s
         seconds = times[turn % len(times)]
         clock.advance(seconds)
-        batcher.learn(batch, cost=float(len(batch.items)), leftover=others, busy_s=seconds, clean=True)
+        batcher.learn(batch, cost=float(len(batch.items)), background=others, late=late, busy_s=seconds, clean=True)
         had[True] += seconds * others
         had[False] += seconds
         assert had[True] >= MinimumShare.SHARE * (had[False] - longest) * 0.9 - 1e-9

@@ -10,6 +10,7 @@ import pytest
 from penstock import Batching, Model
 from penstock.lane import Lane
 from penstock.policy.batching import Adaptive
+from penstock.policy.prefetch import Lead
 from penstock_worker.batcher import Batcher
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.stager import Stager
@@ -61,6 +62,7 @@ class Room:
         self.batcher.put([item or make("first")])
         batch = self.batcher.take()
         assert batch is not None and batch.claimed is None
+        self.batcher.began(suspect=batch.items[0].suspect)
 
     def near_the_end(self) -> None:
         """It is time to claim."""
@@ -207,25 +209,119 @@ def test_what_was_claimed_ahead_still_runs_when_the_worker_stops(room: Room) -> 
     assert room.batcher.take() is None
 
 
+def test_a_long_batch_that_was_claimed_ahead_does_not_delay_the_end(room: Room) -> None:
+    room.begin()
+    room.stage(*(make(str(number)) for number in range(4)))
+    for size in (1, 2, 3, 4) * 200:
+        room.batcher.latency.observe("slow", size, 0.35 * size)
+    room.batcher.close()
+    assert room.batcher.take() is None
+    left = room.batcher.seize()
+    assert left is not None and [item.id for item in left.live] == ["0", "1", "2", "3"]
+
+
 def test_a_device_that_does_not_return_loses_what_was_claimed_ahead(room: Room) -> None:
     room.begin()
     room.stage(make("second"))
-    assert [item.id for item in room.batcher.seize()] == ["second"]
-    assert room.batcher.seize() == []
+    left = room.batcher.seize()
+    assert left is not None and [item.id for item in left.live] == ["second"]
+    assert room.batcher.seize() is None
     assert room.batcher.empty
 
 
-def test_the_lead_follows_what_claims_take(room: Room) -> None:
+def test_whoever_takes_it_away_waits_for_a_claim_that_is_under_way(room: Room) -> None:
     room.begin()
     room.near_the_end()
     room.batcher.put([make("second")])
     batch = room.ask()
-    room.clock.now += 0.05
+    assert batch is not None
+    batch.claimed = Run(batch, live=list(batch.items))
+    seized: list[Run | None] = []
+    thread = threading.Thread(target=lambda: seized.append(room.batcher.seize(10.0)), daemon=True)
+    thread.start()
     room.batcher.staged(batch)
+    thread.join(10)
+    assert seized == [batch.claimed]
+
+
+def test_background_work_that_was_claimed_ahead_is_overtaken_once(room: Room) -> None:
+    room.begin()
+    staged = room.stage(make("bulk", Lane.BACKGROUND))
+    room.batcher.put([make("urgent")])
+    room.end()
+    assert ids(room.batcher.take()) == ["urgent"]
+    room.batcher.began(suspect=False)
+    room.batcher.put([make("another")])
+    assert room.batcher.take() is staged
+
+
+def test_background_work_that_is_owed_its_share_is_not_overtaken(room: Room) -> None:
+    room.begin()
+    staged = room.stage(make("bulk", Lane.BACKGROUND))
+    room.batcher.learn(staged, cost=1.0, background=0.0, late=0.0, busy_s=60.0, clean=False)
+    room.batcher.put([make("urgent")])
+    room.end()
+    assert room.batcher.take() is staged
+
+
+def test_the_hub_is_told_to_claim_also_behind_a_batch_that_has_overtaken(room: Room) -> None:
+    room.begin()
+    room.stage(make("bulk", Lane.BACKGROUND))
+    room.batcher.put([make("urgent")])
+    room.end()
     room.batcher.take()
-    room.batcher.put([make("third")])
-    wait_s = room.batcher.claim_in_s()
-    assert wait_s is not None and wait_s < 0.2 - LEAD_S, "claims took longer than the lead that is set"
+    room.batcher.began(suspect=False)
+    room.called.clear()
+    asked = threading.Thread(target=room.ask, daemon=True)
+    room.clock.now += 0.2 - LEAD_S / 2
+    asked.start()
+    assert room.called.wait(10)
+    room.batcher.close()
+    asked.join(10)
+
+
+def test_a_suspect_does_not_overtake_what_was_claimed_ahead(room: Room) -> None:
+    """It has to be alone in its worker."""
+    room.begin()
+    staged = room.stage(make("bulk", Lane.BACKGROUND))
+    room.batcher.put([make("suspect", suspect=True)])
+    room.end()
+    assert room.batcher.take() is staged
+    assert ids(room.batcher.take()) == ["suspect"]
+
+
+def test_a_suspect_of_which_only_sql_knew_has_nothing_claimed_behind_it(room: Room) -> None:
+    room.batcher.put([make("first")])
+    room.batcher.take()
+    room.batcher.began(suspect=True)
+    room.near_the_end()
+    room.batcher.put([make("second")])
+    asked = threading.Thread(target=room.ask, daemon=True)
+    asked.start()
+    room.end()
+    batch = room.batcher.take()
+    assert ids(batch) == ["second"] and batch is not None and not batch.ahead
+    room.batcher.close()
+    asked.join(10)
+    assert room.chosen == [None]
+
+
+@pytest.mark.parametrize(
+    ("claims_s", "batch_s", "expected_s"),
+    [
+        ((), 0.02, 0.003),
+        ((0.001,) * 50, 0.02, 0.003),
+        ((0.004,) * 50, 0.02, 0.0058),
+        ((0.004,) * 50, 0.008, 0.004),
+        ((1.0,) * 50, 1.0, 0.012),
+        ((1.0,) * 50 + (0.0,) * 200, 1.0, 0.003),
+    ],
+)
+def test_the_lead_follows_what_claims_take(claims_s: tuple[float, ...], batch_s: float, expected_s: float) -> None:
+    lead = Lead(0.003)
+    for seconds in claims_s:
+        lead.claimed(seconds)
+    assert lead.before(batch_s) == pytest.approx(expected_s, rel=0.05)
 
 
 def test_the_stager_answers_whatever_its_claim_raises(room: Room) -> None:

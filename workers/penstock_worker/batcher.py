@@ -17,13 +17,13 @@ from penstock.model import Batching, Model
 from penstock.policy.batching import LATE, BatchingPolicy, Demote, Hold, Line, Release, Snapshot
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
-from penstock.policy.prefetch import wanted
+from penstock.policy.prefetch import Lead, wanted
 from penstock.policy.suspicion import first_group
 from penstock.stepwise import StepModel
-from penstock_worker.item import Batch, Item
+from penstock_worker.item import Batch, Item, Run
 
-#: The lead of the claim ahead follows what claims take, with so much to spare; at most so many times what is set.
-LEAD_NEWEST, LEAD_SPARE, LEAD_MOST = 0.1, 1.2, 4.0
+#: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
+LAST_S = 1.0
 
 #: Order within an interactive line.
 _rank = attrgetter("rank")
@@ -51,8 +51,7 @@ class Batcher:
         self._models = models
         self._policy = policy
         self._clock = clock
-        #: So long before a batch ends the next one is claimed: at least as set, and as long as claims have taken.
-        self._lead_s = self._least_lead_s = lead_s
+        self._lead = Lead(lead_s)
         self._target_s = target_s
         #: Called when the device has nothing to do and quotas may have grown.
         self._hungry = hungry
@@ -95,16 +94,19 @@ class Batcher:
         #: The batch that is being claimed ahead, then that one with its claim.
         self._claiming: Batch | None = None
         self._staged: Batch | None = None
-        #: Whether, and when, the hub was told that it is time to claim behind the running batch.
+        #: Whether an interactive batch went before the one that was claimed ahead.
+        self._overtaken = False
+        #: Whether the hub was told that it is time to claim behind the running batch, and how long that one takes.
         self._called = False
-        self._called_at = 0.0
+        self._running_s = 0.0
+        self._chosen_at = 0.0
         #: The models that are loaded; ``None``: all, for good.
         self._resident: frozenset[str] | None = None
         self._served = dict.fromkeys(models, 0)
         #: Whether quotas were cut because the device is busy.
         self._withheld = False
         self._interactive_at: float | None = None
-        self._share = MinimumShare()
+        self._background_share, self._late_share = MinimumShare(), MinimumShare()
 
     # For the transport ----------------------------------------------------------------------------------------
 
@@ -117,7 +119,7 @@ class Batcher:
         if self._closed:
             return {queue: 0 for lane in LANES for queue, _, _ in self._quotas[lane]}
         # One claim per batch, as late as can be: one per message would cost more than the messages.
-        busy_s, fed = self.busy_s() + self._staged_s(), self._running and self._fed
+        busy_s, fed, lead_s = self.busy_s() + self._staged_s(), self._running and self._fed, self._lead_s
         before_s = 0.0
         quotas, withheld = {}, False
         for lane in LANES:
@@ -133,9 +135,7 @@ class Batcher:
                 elif lane is Lane.INTERACTIVE and self._staged_leftover():
                     # It would go first, whatever was claimed ahead.
                     starts_in_s -= self._staged_s()
-                more = wanted(
-                    most=most, waiting=self._waiting[name, lane], starts_in_s=starts_in_s, lead_s=self._lead_s
-                )
+                more = wanted(most=most, waiting=self._waiting[name, lane], starts_in_s=starts_in_s, lead_s=lead_s)
                 if name in self._steps:
                     # Newcomers join between two steps. One may always wait: it is what the device thread decides by.
                     more = max(0, max(1, most - self.begun.get(queue, 0)) - self._waiting[name, lane])
@@ -155,13 +155,17 @@ class Batcher:
         less. Batches that are over before the next claim is made need some ahead.
         """
         size = self._limits[model].max_size
-        long = model not in self._steps and self.latency.line(model).predict(size) > self._lead_s
+        long = model not in self._steps and self.latency.line(model).predict(size) > self._lead.least_s
         return size if long else batches
 
     def busy_s(self) -> float:
         """For how long the running batch will keep the device, seconds, as far as is known."""
         until = self._busy_until
         return max(0.0, until - self._clock()) if until else 0.0
+
+    @property
+    def _lead_s(self) -> float:
+        return self._lead.before(self._running_s)
 
     def claim_in_s(self) -> float | None:
         """After how long it is time to claim, seconds; ``None`` when it is already."""
@@ -174,7 +178,7 @@ class Batcher:
 
     def _staged_leftover(self) -> bool:
         batch = self._staged or self._claiming
-        return batch is not None and not _urgent(batch)
+        return batch is not None and not self._overtaken and not _urgent(batch)
 
     def _duration(self, batch: Batch) -> float:
         return self.latency.line(batch.model.name, batch.key).predict(sum(item.cost for item in batch.items))
@@ -269,7 +273,7 @@ class Batcher:
     def take(self, *, wait: bool = True) -> Batch | None:
         """The next batch; blocks until there is one. ``None`` when closed, or without ``wait`` when there is none.
 
-        One that was claimed ahead still comes when closed: its jobs are running, as far as anybody knows.
+        A short one that was claimed ahead still comes when closed: its jobs are running, as far as anybody knows.
         """
         with self._changed:
             self._busy_until = 0.0
@@ -279,10 +283,10 @@ class Batcher:
                     self._changed.wait()
                     continue
                 staged = self._staged
-                if staged is not None and (self._closed or _urgent(staged)):
-                    return self._start(staged)
                 if self._closed:
-                    return None
+                    return self._start(staged) if staged is not None and self._duration(staged) <= LAST_S else None
+                if staged is not None and not self._may_overtake(staged):
+                    return self._start(staged)
                 if self._unweighed and staged is None:
                     self._weigh_new()
                     continue
@@ -291,8 +295,13 @@ class Batcher:
                 if isinstance(decision, Demote):
                     self._demote(decision)
                     continue
-                interactive = isinstance(decision, Release) and Lane.INTERACTIVE in decision.take
-                if staged is not None and not interactive:
+                if staged is not None:
+                    batch = self._cut(decision) if isinstance(decision, Release) else None
+                    if batch is not None and _urgent(batch) and not batch.items[0].suspect:
+                        self._overtaken = True
+                        return self._start(batch)
+                    if batch is not None:
+                        self._uncut(batch)
                     return self._start(staged)
                 if isinstance(decision, Release):
                     return self._start(self._cut(decision))
@@ -304,23 +313,33 @@ class Batcher:
                     self._hungry()
                 self._changed.wait(self._timeout(decision, now))
 
+    def _may_overtake(self, staged: Batch) -> bool:
+        """Whether an interactive batch may go before it: once, and not when background work has waited too long."""
+        return not (_urgent(staged) or self._overtaken or self._background_share.owed())
+
     def _start(self, batch: Batch) -> Batch:
-        """The device begins with it."""
+        """The device thread has it; unless it was claimed ahead, it is claimed now."""
         now = self._clock()
-        ahead = batch is self._staged
-        if ahead:
+        if batch is self._staged:
             self._staged = None
         self._running, self._running_model = True, batch.model.name
         self._called = False
-        predicted_s = self._duration(batch)
-        self._busy_until = now + predicted_s + (0.0 if ahead else self.claim_s)
-        # Nothing may be claimed beside a suspect: if its worker dies, it was alone. Behind a batch that is over by the
-        # time of the claim there is nothing to gain.
-        self._may_stage = self.staging and predicted_s > self._lead_s and not batch.items[0].suspect
-        if self._may_stage and self._staged is None:
-            self._stage_changed.notify()
+        self._running_s = self._duration(batch)
+        self._busy_until = now + self._running_s + (0.0 if batch.ahead else self.claim_s)
         batch.taken_mono = now
         return batch
+
+    def began(self, *, suspect: bool) -> None:
+        """The jobs of the batch that was taken are claimed, and it goes onto the device: the next may be claimed now.
+
+        Not behind a suspect: if its worker dies, it must have been alone. And behind a batch that is over before a
+        claim could be made there is nothing to gain.
+        """
+        with self._stage_changed:
+            self._busy_until = self._clock() + self._running_s
+            self._may_stage = self.staging and self._running_s > self._lead.least_s and not suspect
+            if self._may_stage:
+                self._stage_changed.notify()
 
     def finished(self) -> None:
         """The batch that was taken has ended, for who does not take the next one at once."""
@@ -330,37 +349,44 @@ class Batcher:
 
     # For the claim ahead (see ``stager``) ---------------------------------------------------------------------
 
-    def ahead(self) -> Batch | None:
-        """Blocks until it is time to claim the batch behind the one that runs; that batch. ``None`` when closed.
+    def ahead(self, *, wait: bool = True) -> Batch | None:
+        """Blocks until it is time to claim the batch behind the one that runs; that batch. ``None`` when closed, or
+        without ``wait`` when it is not time.
 
         Whoever calls it must answer with ``staged``: until then the device thread waits for it.
         """
         with self._stage_changed:
             while not self._closed:
-                self._stage_changed.wait(self._ahead_in_s())
-                if self._closed or not self._may_stage or self._staged is not None:
-                    continue
-                left_s = self._busy_until - self._clock()
-                if left_s <= self._lead_s and not self._called:
+                left_s, lead_s = self._busy_until - self._clock(), self._lead_s
+                if self._may_stage and left_s <= lead_s and not self._called:
                     # First what is at the broker: it comes through ``put``.
                     self._called = True
-                    self._called_at = self._clock()
                     self._hungry()
-                if left_s <= self._lead_s and (self._fed or left_s <= self._lead_s / 2):
+                    continue
+                if (
+                    self._may_stage
+                    and self._staged is None
+                    and left_s <= lead_s
+                    and (self._fed or left_s <= lead_s / 2)
+                ):
+                    self._chosen_at = self._clock()
                     self._claiming = self._choose_ahead()
                     if self._claiming is not None:
                         return self._claiming
+                if not wait:
+                    return None
+                self._stage_changed.wait(self._ahead_in_s())
         return None
 
     def _ahead_in_s(self) -> float | None:
         """Until when the stager has nothing to do, unless it is told; seconds."""
-        if not self._may_stage or self._staged is not None:
+        if not self._may_stage:
             return None
-        left_s = self._busy_until - self._clock()
+        left_s, lead_s = self._busy_until - self._clock(), self._lead_s
         if not self._called:
-            return max(0.0, left_s - self._lead_s)
-        if left_s > self._lead_s / 2 and not self._fed:
-            return left_s - self._lead_s / 2
+            return max(0.0, left_s - lead_s)
+        if self._staged is None and left_s > lead_s / 2 and not self._fed:
+            return left_s - lead_s / 2
         # It has looked and found nothing; what comes now tells it.
         return None
 
@@ -378,21 +404,22 @@ class Batcher:
                 self._may_stage = False
                 self._uncut(batch)
                 return None
+            batch.ahead = True
             return batch
 
     def staged(self, batch: Batch | None) -> None:
         """The claim that ``ahead`` asked for was made; ``None``: it was given up, and its items are lost here."""
         with self._changed:
-            self._claiming, self._staged = None, batch
-            took_s = min(self._clock() - self._called_at, LEAD_MOST * self._least_lead_s)
-            self._lead_s = max(self._least_lead_s, self._lead_s + LEAD_NEWEST * (LEAD_SPARE * took_s - self._lead_s))
+            self._claiming, self._staged, self._overtaken = None, batch, False
+            self._lead.claimed(self._clock() - self._chosen_at)
             self._changed.notify_all()
 
-    def seize(self) -> list[Item]:
-        """Take the items that were claimed ahead away from the device thread: it does not return."""
+    def seize(self, wait_s: float = 0.0) -> Run | None:
+        """Take what was claimed ahead away from the device thread; waits so long for a claim that is under way."""
         with self._changed:
+            self._changed.wait_for(lambda: self._claiming is None, wait_s)
             staged, self._staged = self._staged, None
-            return [] if staged is None or staged.claimed is None else list(staged.claimed.live)
+            return None if staged is None else staged.claimed
 
     # For step-wise models (see ``iteration``) -----------------------------------------------------------------
 
@@ -466,7 +493,8 @@ class Batcher:
             target_s=self._target_s,
             quiet_s=None if seen_at is None else now - seen_at,
             after_s=claim_s + self.after_s,
-            background_owed=self._share.owed(),
+            background_owed=self._background_share.owed(),
+            late_owed=self._late_share.owed(),
         )
 
     def _timeout(self, decision: Hold, now: float) -> float | None:
@@ -541,14 +569,16 @@ class Batcher:
 
     # What came of it ------------------------------------------------------------------------------------------
 
-    def learn(self, batch: Batch, *, cost: float, leftover: float, busy_s: float, clean: bool) -> None:
-        """A batch kept the device for ``busy_s``, ``leftover`` (0..1) of it for late and background items.
+    def learn(self, batch: Batch, *, cost: float, background: float, late: float, busy_s: float, clean: bool) -> None:
+        """A batch kept the device for ``busy_s``, ``background`` and ``late`` (0..1) of it for such items.
 
         Only a ``clean`` one, run as it was released, tells how long such batches take.
         """
         if clean:
             self.latency.observe(batch.model.name, cost, busy_s, batch.key)
-        self._share.spent(busy_s, leftover, self._clock())
+        now = self._clock()
+        self._background_share.spent(busy_s, background, now)
+        self._late_share.spent(busy_s, late, now)
 
     def settled_after(self, seconds: float) -> None:
         """So long after its end a batch was settled and announced."""

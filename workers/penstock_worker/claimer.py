@@ -16,12 +16,15 @@ import structlog
 from celery.worker import state as worker_state
 
 from penstock import clock
-from penstock.errors import InvalidInput, JobNotFound
+from penstock.errors import InvalidInput, JobNotFound, NotStarted
 from penstock.job import Job, JobState, Outcome
 from penstock.store import Store
 from penstock_worker.item import Batch, Item, Run
 
 log = structlog.get_logger(__name__)
+
+#: A claim that was made ahead is looked at again when it is older than this, seconds.
+CLAIM_KEEPS_S = 0.1
 
 
 class Claimer:
@@ -70,6 +73,23 @@ class Claimer:
             self._dismiss(dropped, [])
         return run
 
+    def recheck(self, run: Run, *, since_s: float) -> None:
+        """Before the start of a batch that was claimed ahead, ``since_s`` ago: nothing runs that nobody wants any more.
+
+        A deadline is looked at always; whether somebody has cancelled only when there was time for it.
+        """
+        now = clock.now()
+        held = None
+        if since_s > CLAIM_KEEPS_S:
+            held = self._insist(partial(self._store.held, [item.id for item in run.live], worker=self._worker))
+        for item in run.live:
+            if item.error is not None:
+                continue
+            if item.deadline_at is not None and item.deadline_at <= now:
+                item.error = NotStarted("its deadline passed before it could start")
+            elif (held is not None and item.id not in held) or item.id in worker_state.revoked:
+                item.error = NotStarted("it was cancelled before it could start")
+
     def _claim(self, run: Run, items: dict[str, Item], dropped: list[Item], cancelled: list[Job], now: float) -> None:
         need_input = [item.id for item in items.values() if item.input is None]
         ids = list(items)
@@ -86,6 +106,7 @@ class Claimer:
                 need_input=need_input,
                 # The first try may have arrived although its answer did not.
                 repeated=next(tries) > 0,
+                alone=not run.batch.ahead,
             )
         )
         claimed = result.claimed
@@ -97,6 +118,7 @@ class Claimer:
         for item in run.live:
             row = claimed[item.id]
             item.attempt, item.failures, item.ooms = row.attempt, row.failures, row.ooms
+            item.suspect = bool(row.suspect)
             item.deadline_at = row.deadline_at
             if row.timeout_s is not None:
                 item.timeout_s = row.timeout_s

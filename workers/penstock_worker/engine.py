@@ -54,6 +54,10 @@ from penstock_worker.wire import Wire
 log = structlog.get_logger(__name__)
 
 
+#: How long the end of a worker waits for a claim that is under way, seconds.
+CLAIM_WAIT_S = 1.0
+
+
 class Engine:
     """Runs batches of loaded models. ``wake`` makes the hub leave its poll; it may be called from any thread."""
 
@@ -82,6 +86,8 @@ class Engine:
         self._stopping = threading.Event()
         self._defect = False
         self._closing = False
+        #: Whether a model returned after the watchdog had settled its batch.
+        self._superseded = False
         #: The run that does not return, as the watchdog found it: its late items, and their mates.
         self._wedged: tuple[Run | None, list[Item], list[Item]] | None = None
         self._posted: deque[Callable[[], None]] = deque()
@@ -135,7 +141,8 @@ class Engine:
         )
         self.runner = Runner(
             models,
-            claim=Claimer(store, worker=worker, insist=self._insist, dismiss=self._dismiss),
+            claim=(claimer := Claimer(store, worker=worker, insist=self._insist, dismiss=self._dismiss)),
+            recheck=claimer.recheck,
             concluder=self._concluder,
             on_started=self._started,
         )
@@ -203,6 +210,7 @@ class Engine:
         while self._thread.is_alive() and clock.monotonic_s() < until:
             self._thread.join(0.05)
             self.pump()
+        self._hand_back()
         self._recall.stop()
         settled = self.settler.stop(max(0.1, until - clock.monotonic_s()))
         self._wire.send(self.load.farewell())
@@ -211,16 +219,28 @@ class Engine:
 
     def settle_pending(self, timeout_s: float) -> None:
         """Before the process is ended by force: what earlier batches found must not be lost. On the hub thread."""
+        self._hand_back()
         if not self.settler.stop(timeout_s):
             log.warning("outcomes are lost with this process", action="settle.lost")
         self.pump()
         self._wire.flush()
 
+    def _hand_back(self) -> None:
+        """What was claimed ahead and will not run goes back to its queue, as it was."""
+        run = self.batcher.seize(CLAIM_WAIT_S)
+        if run is None:
+            return
+        now = clock.now()
+        run.outcomes = [
+            Outcome(id=item.id, attempt=item.attempt, state=JobState.ACCEPTED, available_at=now) for item in run.live
+        ]
+        if run.live or run.unfinished:
+            self.settler.hand_over(run)
+
     def _loop(self) -> None:
         if not self._stepwise:
-            while (batch := self.batcher.take()) is not None:
-                if self._run_batch(batch) is None and self._wedged is not None:
-                    return
+            while not self._superseded and (batch := self.batcher.take()) is not None:
+                self._run_batch(batch)
             return
         while True:
             try:
@@ -244,6 +264,8 @@ class Engine:
         try:
             return self._run(batch)
         except Superseded:
+            # The watchdog ends this process: nothing more may start.
+            self._superseded = True
             log.warning("model returned too late", action="batch.late", model=batch.model.name)
         except _Stopped:
             log.info("batch given up while the database is away", action="claim.stopped", size=len(batch.items))
@@ -274,12 +296,13 @@ class Engine:
         if not good:
             return
         cost = sum(item.cost for item in good)
-        leftover = sum(item.cost for item in good if item.late or item.lane is not Lane.INTERACTIVE) / (cost or 1.0)
+        background = sum(item.cost for item in good if item.lane is not Lane.INTERACTIVE) / (cost or 1.0)
+        late = sum(item.cost for item in good if item.late) / (cost or 1.0)
         if run.batch.claimed is None:
             self.batcher.claimed_after(run.started_mono - run.batch.taken_mono)
         # A batch that was split, or lost members to cancellation, does not tell how long such a batch takes.
         clean = len(good) == len(run.batch.items)
-        self.batcher.learn(run.batch, cost=cost, leftover=leftover, busy_s=run.compute_s, clean=clean)
+        self.batcher.learn(run.batch, cost=cost, background=background, late=late, busy_s=run.compute_s, clean=clean)
 
     def _run(self, batch: Batch) -> Run:
         alone = batch.items[0].suspect
@@ -295,7 +318,7 @@ class Engine:
         if run.live or run.unfinished:
             self.settler.settle(run)
         self.load.ended(run, clock.monotonic_s() - batch.taken_mono)
-        if alone:
+        if alone or any(item.suspect for item in run.live):
             self.settler.quiesce()
         return run
 
@@ -317,6 +340,11 @@ class Engine:
     # Steps' helpers -------------------------------------------------------------------------------------------
 
     def _started(self, run: Run) -> None:
+        suspect = any(item.suspect for item in run.live)
+        if suspect and not run.batch.items[0].suspect:
+            self.settler.quiesce()  # only SQL knew of it
+        if not self._stepwise:
+            self.batcher.began(suspect=suspect)
         self.announcer.started(run, self.load.started(run, run.started_at))
         first = sum(item.lane is Lane.INTERACTIVE and item.failures == 0 for item in run.live)
         self._retries.accepted(first, run.started_at)
@@ -380,7 +408,8 @@ class Engine:
                 return False
             # Parked sequences, and what was claimed ahead, are lost with the process, whoever is to blame.
             mates += [m.item for m in list(self._sequences.held.values()) if m.item not in late]
-            mates += self.batcher.seize()
+            ahead = self.batcher.seize(CLAIM_WAIT_S)
+            mates += ahead.live if ahead is not None else []
             self._wedged = run, late, mates
         run, late, mates = self._wedged
         now = clock.now()
@@ -414,8 +443,8 @@ class Engine:
         pairs = list(zip(late + mates, outcomes, strict=True))
         ended = [self._ended(name, pairs) for name in {item.model for item, _ in pairs}]
         if run is not None:
-            for each in ended:
-                self.charges.spread(each, clock.monotonic_s() - run.started_mono)
+            # Whatever else this worker held has had nothing of the device.
+            self.charges.spread(run, clock.monotonic_s() - run.started_mono)
         news = self.announcer.settled(settled, {}, ended)
         self.announcer.send(news, self.announcer.acks(item for item, _ in pairs if item.request is None))
         members = [(item, outcome) for item, outcome in pairs if item.request is not None]

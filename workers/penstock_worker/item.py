@@ -136,8 +136,10 @@ class Batch:
     key: str = ""
     #: When the device thread took it, monotonic seconds.
     taken_mono: float = 0.0
-    #: The run that it became when it was claimed ahead, while the batch before it ran.
+    #: Whether it is claimed ahead, while the batch before it runs; the run that it became, and when (monotonic).
+    ahead: bool = False
     claimed: Run | None = None
+    claimed_mono: float = 0.0
 
 
 @dataclass(slots=True)

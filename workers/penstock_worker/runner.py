@@ -38,9 +38,12 @@ class Runner:
         claim: Callable[[Batch], Run],
         concluder: Concluder,
         on_started: Callable[[Run], None],
+        recheck: Callable[..., None] | None = None,
     ) -> None:
         self._models = models
         self.claim = claim
+        #: See ``Claimer.recheck``.
+        self._recheck = recheck
         self._concluder = concluder
         self.announce = on_started
         #: The run that is on the device now; the watchdog reads it from the hub thread.
@@ -49,6 +52,8 @@ class Runner:
     def run(self, batch: Batch) -> Run:
         """All steps; never raises for what a model or an input does. ``Superseded`` when the watchdog was first."""
         run = batch.claimed or self.stage(batch)
+        if batch.claimed is not None and self._recheck is not None:
+            self._recheck(run, since_s=clock.monotonic_s() - batch.claimed_mono)
         if run.live:
             run.started_at, run.started_mono = clock.now(), clock.monotonic_s()
             self.current = run

@@ -95,6 +95,12 @@ class Settler:
                 return
         self._commit([run])
 
+    def hand_over(self, run: Run) -> None:
+        """Have one run settled by the settling thread, without waiting for anything."""
+        with self._changed:
+            self._pending.append(run)
+            self._changed.notify_all()
+
     def quiesce(self) -> None:
         """Wait until all that was handed over is committed.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
+from penstock.clock import monotonic_s
 from penstock_worker.batcher import Batcher
 from penstock_worker.item import Batch, Run
 
@@ -50,6 +51,7 @@ class Stager:
             staged: Batch | None = None
             try:
                 batch.claimed = self._stage(batch)
+                batch.claimed_mono = monotonic_s()
                 staged = batch
             except self._given_up:
                 log.info("batch given up while the database is away", action="claim.stopped", size=len(batch.items))

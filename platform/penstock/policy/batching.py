@@ -61,7 +61,7 @@ class Snapshot:
     """Everything a decision may depend on. ``draining`` means that nothing more will arrive.
 
     ``quiet_s`` is how long ago the last interactive job arrived, ``after_s`` how long results take from the end of
-    their batch to their client, ``background_owed`` whether background work has not had its least share.
+    their batch to their client, ``background_owed`` and ``late_owed`` whether such work has not had its least share.
     """
 
     now: float
@@ -73,6 +73,7 @@ class Snapshot:
     quiet_s: float | None = None
     after_s: float = 0.0
     background_owed: bool = False
+    late_owed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +147,15 @@ class Adaptive:
        there, as large as the model allows. An item that such a batch would make late is demoted rather than the batch
        shrunk: under overload, shrinking makes everybody late (Symphony, Shepherd).
     2. Late and background items fill it, as far as everybody stays in time and the isolation budget lasts.
-    3. With nothing in time, late items run; then background, in batches within the isolation budget. Background work
-       that has not had its least share goes before all.
+    3. With nothing in time, late items run; then background, in batches within the isolation budget. Late work and
+       background work that have not had their least share go before all.
     """
 
     def decide(self, snapshot: Snapshot) -> Decision:
         """See the class's docstring."""
         lines = waiting(snapshot.lines)
-        if snapshot.background_owed and (owed := [line for line in lines if line.lane != Lane.INTERACTIVE]):
+        lanes = {Lane.BACKGROUND: snapshot.background_owed, LATE: snapshot.late_owed}
+        if owed := [line for line in lines if lanes.get(line.lane)]:
             # First all that are late are found out: the one found first would be owed a batch of its own.
             for head in lines:
                 if head.lane == Lane.INTERACTIVE and isinstance(late := self._interactive(head, snapshot), Demote):

@@ -39,7 +39,7 @@ def filling_s(target_s: float) -> float:
 
 
 class MinimumShare:
-    """Whether background and late work has had its least share of the device lately, so that it never starves.
+    """Whether work of one kind (background, late) has had its least share of the device lately: so it never starves.
 
     Times are seconds of one monotonic clock, passed in. Older use counts less: half after ``HALF_S``.
     """
@@ -50,15 +50,15 @@ class MinimumShare:
     def __init__(self) -> None:
         self._at = 0.0
         self._all = 0.0
-        self._background = 0.0
+        self._own = 0.0
 
-    def spent(self, seconds: float, background: float, now: float) -> None:
-        """A batch kept the device for ``seconds``, ``background`` (0..1) of it for such items."""
+    def spent(self, seconds: float, share: float, now: float) -> None:
+        """A batch kept the device for ``seconds``, ``share`` (0..1) of it for work of this kind."""
         keep = 0.5 ** (max(0.0, now - self._at) / self.HALF_S)
         self._at = now
         self._all = self._all * keep + seconds
-        self._background = self._background * keep + seconds * background
+        self._own = self._own * keep + seconds * share
 
     def owed(self) -> bool:
-        """Whether background work is to go first now, if there is any."""
-        return self._background < self.SHARE * self._all
+        """Whether such work is to go first now, if there is any."""
+        return self._own < self.SHARE * self._all

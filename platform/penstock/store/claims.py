@@ -32,14 +32,14 @@ _CLAIM = f"""
     UPDATE penstock_job SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = :claimed_at,
         queued_at = coalesce(queued_at, available_at)
     WHERE penstock_job.id {{in ids}} AND {_CLAIMABLE}
-    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms"""  # noqa: S608 - constants only
+    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"""  # noqa: S608 - constants only
 # The same with a time for each job.
 _CLAIM_TIMED = f"""
     UPDATE penstock_job
     SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = {{1 float}},
         queued_at = coalesce(queued_at, available_at)
     FROM {{each rows}} WHERE penstock_job.id = {{0 text}} AND {_CLAIMABLE}
-    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms"""  # noqa: S608 - constants only
+    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"""  # noqa: S608 - constants only
 
 # What an earlier call has claimed whose answer never came. It counts as a new attempt, which shuts out the one that
 # nobody knows of. The claim times tell it from what another call has claimed; on their way through JSON they may have
@@ -48,7 +48,7 @@ _RECLAIM = """
     UPDATE penstock_job SET attempt = attempt + 1
     WHERE penstock_job.id {in ids} AND {hidden state = 'running'} AND worker = :worker
         AND claimed_at BETWEEN :first - 0.000001 AND :last + 0.000001
-    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms"""
+    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"""
 
 _INPUTS = "SELECT id, input FROM penstock_job WHERE id {in ids}"
 _LEFT_OVER = f"""
@@ -114,6 +114,7 @@ def claim(
     claimed_at: Mapping[str, float] | float | None,
     need_input: Sequence[str],
     repeated: bool,
+    alone: bool,
 ) -> ClaimResult:
     """See ``Store.claim``."""
     if not ids:
@@ -122,7 +123,7 @@ def claim(
     ids = sorted(ids)
     at = now if claimed_at is None else claimed_at
     times = [at.get(id, now) for id in ids] if isinstance(at, Mapping) else [at]
-    common = {"worker": worker, "now": now, "alone": len(ids) == 1}
+    common = {"worker": worker, "now": now, "alone": alone and len(ids) == 1}
 
     def call() -> ClaimResult:
         with db.step(Survives.CRASH) as session:

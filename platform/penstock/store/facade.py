@@ -134,8 +134,11 @@ class Store:
         claimed_at: Mapping[str, float] | float | None = None,
         need_input: Sequence[str] = (),
         repeated: bool = False,
+        alone: bool = True,
     ) -> ClaimResult:
         """``accepted | queued -> running`` under a new attempt number, for those that may run.
+
+        A suspect is claimed by itself or not at all, and only by a worker that says it will be ``alone`` there.
 
         Of the others the answer says what they are; waiting ones whose deadline has passed are ended as ``expired`` on
         this occasion. An accepted job whose time has not come (a retry's back-off, a delay) is among ``others``.
@@ -151,6 +154,7 @@ class Store:
             claimed_at=claimed_at,
             need_input=need_input,
             repeated=repeated,
+            alone=alone,
         )
 
     def adopt(self, jobs: Sequence[NewJob]) -> builtins.list[str]:

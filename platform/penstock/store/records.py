@@ -31,6 +31,8 @@ class Claimed(NamedTuple):
     deadline_at: float | None
     failures: int
     ooms: int
+    #: It may have taken a worker down before, and was claimed alone.
+    suspect: bool = False
     input: str | None = None
 
 

@@ -21,6 +21,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,8 @@ except ImportError:  # pragma: no cover - not on this system: SQLite's busy hand
 OLDEST = (3, 35, 0)
 #: How long a writer waits for its turn, seconds.
 WAIT_S = 5.0
+#: How long a writer waits for the place at the head of the queue, seconds.
+TURN_S = 0.5
 #: How long SQLite itself waits at a time: for programs that do not take our lock, such as the sqlite3 shell.
 _BUSY_STEP_S = 0.1
 #: First and longest pause between two looks at a lock that another process holds, seconds.
@@ -146,11 +149,14 @@ class WriteLock:
             if not self._threads.acquire(timeout=max(0.0, deadline - monotonic_s())):
                 raise sqlite3.OperationalError("database is locked by another thread")
             try:
-                self._turn.acquire(deadline)
+                # The place is a courtesy: who holds it may have been stopped (not killed) while it waited.
+                in_turn = self._turn.acquire(min(deadline, monotonic_s() + TURN_S))
                 try:
-                    self._lock.acquire(deadline)
+                    if not self._lock.acquire(deadline):
+                        raise sqlite3.OperationalError("database is locked by another process")
                 finally:
-                    self._turn.release()
+                    if in_turn:
+                        self._turn.release()
             except BaseException:
                 self._threads.release()
                 raise
@@ -165,15 +171,20 @@ class WriteLock:
 
 
 class _Lock:
-    """``flock`` of one file, with a limit on the wait. One thread at a time."""
+    """``flock`` of one file, with a limit on the wait. One thread at a time.
+
+    The lock belongs to the open file, which a fork shares: a child must let go of it at once, or it would keep what a
+    killed parent had locked.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
         self._usable = fcntl is not None
+        _LOCKS.add(self)
 
-    def acquire(self, deadline: float) -> None:
-        """Raises ``sqlite3.OperationalError`` when another process holds it until then."""
+    def acquire(self, deadline: float) -> bool:
+        """Whether it was to be had until then. A system without such locks: always."""
         pause_s = _FIRST_PAUSE_S
         while self._usable:
             try:
@@ -181,15 +192,16 @@ class _Lock:
                     self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 # Not a blocking call, since that has no time limit: a process that was stopped may hold the lock.
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
+                return True
             except BlockingIOError:
                 if monotonic_s() >= deadline:
-                    raise sqlite3.OperationalError("database is locked by another process") from None
+                    return False
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except OSError:
                 # A file system without locks, or a folder that is not ours to write: SQLite itself still serialises.
                 self._usable = False
+        return True
 
     def release(self) -> None:
         if self._usable and self._file is not None:
@@ -199,6 +211,19 @@ class _Lock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+_LOCKS: weakref.WeakSet[_Lock] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    for lock in _LOCKS:
+        with contextlib.suppress(OSError):
+            lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def tidy(cursor: sqlite3.Cursor, lock: WriteLock) -> bool:

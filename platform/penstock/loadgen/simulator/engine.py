@@ -17,7 +17,7 @@ from penstock.loadgen.simulator.gate import Gate
 from penstock.loadgen.simulator.worker import Worker
 from penstock.loadgen.simulator.world import Item, World
 from penstock.loadgen.tally import Fate, Sample
-from penstock.policy.batching import Demote, Release
+from penstock.policy.batching import LATE, Demote, Release
 from penstock.policy.latency import LatencyBook
 
 
@@ -154,9 +154,10 @@ class _Simulation:
             return False
         items = [item for _, item in ranked]
         cost = sum(item.cost for item in items)
-        leftover = sum(item.cost for rank, item in ranked if rank != Lane.INTERACTIVE)
         took_s = self._world.kinds[model].device.seconds(cost, self._rng)
-        worker.share.spent(took_s, min(1.0, leftover / cost), now + took_s)
+        for share, kind in ((worker.background_share, Lane.BACKGROUND), (worker.late_share, LATE)):
+            own = sum(item.cost for rank, item in ranked if rank == kind)
+            share.spent(took_s, min(1.0, own / cost), now + took_s)
         worker.busy, worker.wakes_at = True, None
         worker.busy_until = now + worker.book.line(model).predict(cost)
         claim_at = worker.busy_until - self._world.lead_s

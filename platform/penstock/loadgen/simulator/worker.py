@@ -31,7 +31,7 @@ class Worker:
             target_s=world.targets_s[Lane.INTERACTIVE],
             prefetch_batches=world.prefetch_batches,
         )
-        self.share = MinimumShare()
+        self.background_share, self.late_share = MinimumShare(), MinimumShare()
         self.busy = False
         self.busy_until = 0.0
         self.wakes_at: float | None = None
@@ -109,7 +109,8 @@ class Worker:
             latency=self.book,
             target_s=self._world.targets_s[Lane.INTERACTIVE],
             quiet_s=None if self._interactive_at is None else now - self._interactive_at,
-            background_owed=self.share.owed(),
+            background_owed=self.background_share.owed(),
+            late_owed=self.late_share.owed(),
         )
 
     def demote(self, decision: Demote) -> None:
