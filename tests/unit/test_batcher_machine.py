@@ -313,9 +313,14 @@ class Device(RuleBasedStateMachine):
         seconds=st.sampled_from([0.001, 0.01, 0.05, 0.3, 2.0]),
         clean=st.booleans(),
         suspects=st.sets(st.integers(0, 4), max_size=2),
+        ahead=st.booleans(),
+        comes=st.lists(st.tuples(st.sampled_from(QUEUES), items), max_size=4),
     )
-    def the_batch_ends(self, seconds: float, clean: bool, suspects: set[int]) -> None:
+    def the_batch_ends(self, seconds: float, clean: bool, suspects: set[int], ahead: bool, comes: list) -> None:
         """Its members have run, but for those that SQL gives away alone only."""
+        if ahead and self.staged is None and not self.closed:
+            self.the_next_batch_is_claimed_ahead([], 1)
+            self.the_transport_brings(comes)
         batch, self.batch = self.batch, None
         assert batch is not None
         self.clock.advance(seconds)
@@ -342,6 +347,19 @@ class Device(RuleBasedStateMachine):
         for share, own in zip(self.shares, shares, strict=True):
             share.spent(seconds, own, self.clock())
         self.batcher.settled_after(0.001)
+
+    @precondition(lambda self: self.batch is None and not self.closed)
+    @rule(
+        wanted=st.lists(st.tuples(st.sampled_from(QUEUES), items), min_size=2, max_size=8),
+        seconds=st.sampled_from([0.001, 0.01, 0.05, 0.3]),
+        comes=st.lists(st.tuples(st.sampled_from(QUEUES), items), min_size=1, max_size=4),
+    )
+    def a_whole_turn(self, wanted: list, seconds: float, comes: list) -> None:
+        """The usual course, which single steps seldom make up."""
+        self.the_transport_brings(wanted)
+        self.take()
+        if self.batch is not None:
+            self.the_batch_ends(seconds, True, set(), True, comes)
 
     @precondition(lambda self: not self.closed)
     @rule(lane=st.sampled_from(LANES), count=st.integers(1, 4))
@@ -385,7 +403,7 @@ class Device(RuleBasedStateMachine):
         self.limits["keyed"] = limits
         self.batcher.limit("keyed", limits)
 
-    @rule(names=st.sets(st.sampled_from(WHOLE)))
+    @rule(names=st.one_of(st.just(set(WHOLE)), st.sets(st.sampled_from(WHOLE))))
     def models_are_loaded(self, names: set[str]) -> None:
         # What waits or runs stays, and step-wise models do always.
         self.resident = names | {"steps"} | {name for name in WHOLE if name in self.resident and self.in_use(name)}
