@@ -19,7 +19,7 @@ from penstock.model import Batching, Model
 from penstock.policy.batching import GUARD_S, POLICIES
 from penstock.policy.isolation import MinimumShare
 from penstock.testing import FakeClock
-from penstock_worker.batcher import Batcher
+from penstock_worker.batcher import OVERTAKEN, Batcher
 from penstock_worker.item import Batch, Item, Run
 
 NS, TARGET_S, PREFETCH = "ns", 0.1, 1.5
@@ -101,9 +101,9 @@ class Device(RuleBasedStateMachine):
         self.resident = set(MODELS)
         #: Of background and of late work.
         self.shares = MinimumShare(), MinimumShare()
-        #: What was claimed ahead, and whether something has gone before it.
+        #: What was claimed ahead, and when.
         self.staged: Batch | None = None
-        self.overtaken = False
+        self.staged_at = 0.0
         #: Lines to whose head something was put back: they are not in order of rank any more.
         self.disordered: set[tuple[str, str]] = set()
         self.closed = False
@@ -221,9 +221,9 @@ class Device(RuleBasedStateMachine):
             return
         if self.staged is not None:
             assert any(item.lane is Lane.INTERACTIVE and not item.late for item in batch.items)
-            assert not batch.items[0].suspect and not self.overtaken and not self.shares[0].owed()
+            assert not batch.items[0].suspect and not self.shares[0].owed()
+            assert now - self.staged_at < OVERTAKEN * TARGET_S
             assert all(item.lane is not Lane.INTERACTIVE or item.late for item in self.staged.items)
-            self.overtaken = True
         for item in batch.items:
             assert self.waiting.pop(item.id) is item
         self.judge(batch, owed)
@@ -260,7 +260,7 @@ class Device(RuleBasedStateMachine):
             return
         batch.claimed = Run(batch, live=list(batch.items))
         self.batcher.staged(batch)
-        self.staged, self.overtaken = batch, False
+        self.staged, self.staged_at = batch, self.clock()
 
     @precondition(lambda self: self.staged is not None)
     @rule()

@@ -24,6 +24,8 @@ from penstock_worker.item import Batch, Item, Run
 
 #: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
 LAST_S = 1.0
+#: Interactive batches go before background work that was claimed ahead for so long, in targets.
+OVERTAKEN = 0.5
 
 #: Order within an interactive line.
 _rank = attrgetter("rank")
@@ -94,8 +96,8 @@ class Batcher:
         #: The batch that is being claimed ahead, then that one with its claim.
         self._claiming: Batch | None = None
         self._staged: Batch | None = None
-        #: Whether an interactive batch went before the one that was claimed ahead.
-        self._overtaken = False
+        #: Since when it is claimed.
+        self._staged_at = 0.0
         #: Whether the hub was told that it is time to claim behind the running batch, and how long that one takes.
         self._called = False
         self._running_s = 0.0
@@ -177,8 +179,9 @@ class Batcher:
         return 0.0 if batch is None else self._duration(batch)
 
     def _staged_leftover(self) -> bool:
-        batch = self._staged or self._claiming
-        return batch is not None and not self._overtaken and not _urgent(batch)
+        if self._claiming is not None:
+            return not _urgent(self._claiming)
+        return self._staged is not None and self._may_overtake(self._staged)
 
     def _duration(self, batch: Batch) -> float:
         return self.latency.line(batch.model.name, batch.key).predict(sum(item.cost for item in batch.items))
@@ -298,7 +301,6 @@ class Batcher:
                 if staged is not None:
                     batch = self._cut(decision) if isinstance(decision, Release) else None
                     if batch is not None and _urgent(batch) and not batch.items[0].suspect:
-                        self._overtaken = True
                         return self._start(batch)
                     if batch is not None:
                         self._uncut(batch)
@@ -314,8 +316,9 @@ class Batcher:
                 self._changed.wait(self._timeout(decision, now))
 
     def _may_overtake(self, staged: Batch) -> bool:
-        """Whether an interactive batch may go before it: once, and not when background work has waited too long."""
-        return not (_urgent(staged) or self._overtaken or self._background_share.owed())
+        """Whether interactive batches may go before it: for a while, and unless background work is owed its share."""
+        waits_s = self._clock() - self._staged_at
+        return waits_s < OVERTAKEN * self._target_s and not (_urgent(staged) or self._background_share.owed())
 
     def _start(self, batch: Batch) -> Batch:
         """The device thread has it; unless it was claimed ahead, it is claimed now."""
@@ -410,7 +413,7 @@ class Batcher:
     def staged(self, batch: Batch | None) -> None:
         """The claim that ``ahead`` asked for was made; ``None``: it was given up, and its items are lost here."""
         with self._changed:
-            self._claiming, self._staged, self._overtaken = None, batch, False
+            self._claiming, self._staged, self._staged_at = None, batch, self._clock()
             self._lead.claimed(self._clock() - self._chosen_at)
             self._changed.notify_all()
 

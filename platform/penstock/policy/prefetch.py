@@ -9,7 +9,7 @@ from __future__ import annotations
 
 #: What the way from the broker takes, seconds; how much longer than usual a claim may take; and the most that a claim
 #: is made ahead, in times of what is set.
-FETCH_S, SPARE, MOST = 0.001, 1.2, 4.0
+FETCH_S, SPARE, MOST = 0.002, 1.2, 4.0
 #: Weight of the newest claim in what claims usually take.
 NEWEST = 0.1
 
