@@ -74,7 +74,7 @@ class PenstockSide:
                     )
                 else:
                     time.sleep(plan.duration_s)
-                    report = {**_NOTHING}
+                    report = {**NOTHING}
                 ends = time.time()
             finally:
                 if feeder is not None:
@@ -96,7 +96,8 @@ class PenstockSide:
         return int(count), count / batches if batches else None
 
 
-_NOTHING: dict[str, Any] = {
+#: The report of a run in which nothing interactive is offered.
+NOTHING: dict[str, Any] = {
     "goodput": None,
     "p50_ms": None,
     "p99_ms": None,

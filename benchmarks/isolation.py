@@ -1,10 +1,14 @@
-"""Interactive requests beside a flood of background jobs, live, with stock Celery's tuned priorities in the same run.
+"""Interactive requests beside background work, live, in two parts.
 
-``python benchmarks/isolation.py [--json] [--quick] [--repeats N]``
+``python benchmarks/isolation.py [--json] [--quick] [--repeats N] [--part flood] [--part generations]``
 
-20 interactive requests per second, alone and then beside 10,000 queued background jobs of the same model, on the first
-setting's device. penstock's backlog is kept at 10,000 for the whole run, since it works it off within seconds. See
-``docs/benchmarks.md``.
+20 interactive requests per second on the first setting's device, alone and then
+
+* ``flood``: beside 10,000 queued background jobs of the same model, with stock Celery's tuned priorities in the same
+  run. penstock's backlog is kept at 10,000 for the whole run, since it works it off within seconds.
+* ``generations``: beside generations of 5 s that run in steps.
+
+See ``docs/benchmarks.md``.
 """
 
 # ruff: noqa: E402 (the search path is put right before anything of ours is imported)
@@ -15,8 +19,8 @@ import argparse
 import random
 import statistics
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +29,10 @@ if __name__ == "__main__":
     # The folder's own modules must not shadow the standard library's (`queue`).
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "benchmarks")]
 
-from benchmarks import live
+from benchmarks import generations, live
 from benchmarks.facts import facts
 from benchmarks.flood import CELERY, PENSTOCK, CelerySide, FloodPlan, PenstockSide, published_bound_s
+from benchmarks.generations import StepPlan
 from benchmarks.live import SETTINGS, bar
 from benchmarks.processes import BenchmarkError
 
@@ -42,6 +47,7 @@ ALONE, BESIDE, FLOOD = "alone", "beside the flood", "the flood alone"
 class Part:
     """What one part of the benchmark gives to the report."""
 
+    plan: FloodPlan | StepPlan
     rows: list[dict[str, Any]] = field(default_factory=list)
     bars: list[dict[str, Any]] = field(default_factory=list)
     panels: list[plot.Panel] = field(default_factory=list)
@@ -53,7 +59,7 @@ class Part:
 def beside_flood(plan: FloodPlan) -> Part:
     """Both sides, alone and beside the flood, in shuffled turns; judged on the latencies of all repeats together."""
     setting = SETTINGS["gpu"]
-    part = Part()
+    part = Part(plan)
     order = random.Random("isolation")
     with live.folder() as folder:
         sides = {PENSTOCK: PenstockSide(folder / "p", setting), CELERY: CelerySide(folder / "c", setting)}
@@ -136,68 +142,101 @@ def _over(ours: float | None, theirs: float | None) -> float | None:
     return ours / theirs if ours is not None and theirs else None
 
 
-#: The parts of the benchmark by name, each measured on its own. The second one, interactive requests beside generations
-#: of 5 s that run in steps, is to be added here as a function of its own: it shares the report and nothing else.
-PARTS: dict[str, Callable[[FloodPlan], Part]] = {"flood": beside_flood}
+# Second part: beside generations ----------------------------------------------------------------------------------
+
+
+def beside_generations(plan: StepPlan) -> Part:
+    """penstock, alone, beside generations, and these alone; judged on the latencies of all repeats together."""
+    rows = generations.compare(plan)
+    return Part(plan, rows, generations.bars_of(rows, plan), [generations.panel(rows)])
 
 
 # All of it --------------------------------------------------------------------------------------------------------
+
+
+def _flood(options: argparse.Namespace) -> Part:
+    if options.quick:
+        return beside_flood(FloodPlan(repeats=options.repeats or 1, duration_s=4.0, backlog=2000))
+    return beside_flood(FloodPlan(repeats=options.repeats or 3))
+
+
+def _generations(options: argparse.Namespace) -> Part:
+    if options.quick:
+        return beside_generations(StepPlan(repeats=options.repeats or 1, duration_s=6.0, steps=50))
+    return beside_generations(StepPlan(repeats=options.repeats or 3))
+
+
+#: The parts of the benchmark by name, each measured on its own: they share the report and nothing else.
+PARTS: dict[str, Callable[[argparse.Namespace], Part]] = {"flood": _flood, "generations": _generations}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit status: 1 when a bar does not hold, 2 when nothing could be measured."""
     options = _arguments(argv)
     live.stop_on_sigterm()
-    plan = FloodPlan(repeats=1, duration_s=4.0, backlog=2000) if options.quick else FloodPlan()
-    if options.repeats:
-        plan = FloodPlan(repeats=options.repeats, duration_s=plan.duration_s, backlog=plan.backlog)
     try:
         about = facts(seed=1)
         if not about["quiet"]:
             print("warning: other programs keep this machine busy; these figures say little", file=sys.stderr)
-        parts = [PARTS[name](plan) for name in options.part or list(PARTS)]
+        parts = {name: PARTS[name](options) for name in dict.fromkeys(options.part or PARTS)}
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    bars = [verdict for part in parts for verdict in part.bars]
-    report = {
-        "benchmark": "isolation",
-        "facts": about,
-        "plan": {name: getattr(plan, name) for name in FloodPlan.__slots__},
-        "rows": [row for part in parts for row in part.rows],
-        "bars": bars,
-    }
+    report = report_of(parts, about)
     return live.conclude(
         report,
         options,
         table=table(report["rows"]),
-        draw=lambda path: plot.panels([panel for part in parts for panel in part.panels], path),
+        draw=lambda path: plot.panels([panel for part in parts.values() for panel in part.panels], path),
     )
+
+
+def report_of(parts: Mapping[str, Part], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The one report of all parts that were measured; each bar names its own, and how many runs of it are void."""
+    bars = []
+    for name, part in parts.items():
+        void = sum(bool(row["void"]) for row in part.rows)
+        bars += [{**verdict, "part": name, "void": void, "runs": len(part.rows)} for verdict in part.bars]
+    return {
+        "benchmark": "isolation",
+        "facts": dict(about),
+        "plan": {name: asdict(part.plan) for name, part in parts.items()},
+        "rows": [row for part in parts.values() for row in part.rows],
+        "bars": bars,
+    }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """For a person: one line a run."""
-    lines = [["side", "condition", "goodput", "p50 ms", "p99 ms", "max ms", "background/s", "batch", "void"]]
+    lines = [["part", "side", "condition", "seed", "goodput", "p50 ms", "p99 ms", "max ms", "background", "void"]]
     for row in rows:
         lines.append(
             [
+                row["part"],
                 row["side"],
                 row["condition"],
+                str(row["seed"]),
                 "-" if row["goodput"] is None else f"{row['goodput']:.4f}",
                 *("-" if row[name] is None else f"{row[name]:.1f}" for name in ("p50_ms", "p99_ms", "max_ms")),
-                f"{row['background_per_s']:.0f}",
-                f"{row['background_batch'] or 0:.1f}",
+                _background(row),
                 "void" if row["void"] else "",
             ]
         )
     return live.columns(lines)
 
 
+def _background(row: Mapping[str, Any]) -> str:
+    """What background work had in a run: jobs, or device seconds of so many."""
+    if row["part"] == "generations":
+        return f"{row['generations_device_s']:.1f} of {row['window_s']:.1f} s"
+    return f"{row['background_per_s']:.0f}/s by {row['background_batch'] or 0:.1f}"
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = live.arguments(
         "isolation.py",
         "interactive requests beside background work",
-        quick="a smoke test: one short repeat, a small flood",
+        quick="a smoke test: one short repeat, a small flood, short generations",
     )
     parser.add_argument("--part", action="append", choices=list(PARTS), help="default: all")
     parser.add_argument("--repeats", type=int, metavar="N", help="default 3")

@@ -497,7 +497,8 @@ def show_bars(bars: Sequence[Mapping[str, Any]]) -> str:
         sign = "<=" if verdict["at_most"] else ">="
         value = "-" if verdict["value"] is None else f"{verdict['value']:.3g}"
         mark = "holds" if verdict["holds"] else "DOES NOT HOLD" if verdict["judged"] else "does not hold (reported)"
-        lines.append(f"  {verdict['name']}: {value} {sign} {verdict['bar']:g}: {mark}")
+        void = f" ({verdict['void']} of {verdict['runs']} runs void)" if verdict.get("void") else ""
+        lines.append(f"  {verdict['name']}: {value} {sign} {verdict['bar']:g}: {mark}{void}")
     return "\n".join(lines)
 
 

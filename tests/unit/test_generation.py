@@ -72,6 +72,14 @@ def snapshot(*, groups: tuple[Group, ...] = (), lines: tuple[Line, ...] = (), **
         ("an aged group goes first, for one step", (group(1, ran_at=NOW - 16),), (short(),), Step(1, 1)),
         ("an interactive one ages sooner", (group(1, A, ran_at=NOW - 0.03),), (short(),), Step(1, 1)),
         ("an aged line goes first", (group(2, A),), (line(since=NOW - 16),), Begin("gen", B, 1, None)),
+        (
+            "of all that has aged, the longest first",
+            (group(2, A, ran_at=NOW - 0.03),),
+            (line(since=NOW - 16),),
+            Begin("gen", B, 1, None),
+        ),
+        ("interactive lines age, too", (group(2, A, ran_at=NOW - 0.03),), (short(since=NOW - 0.04),), Batch(A)),
+        ("aged newcomers join", (group(2, room=1),), (line(since=NOW - 16, slots=0),), Begin("gen", B, 1, 2)),
         ("unless nothing of it can begin", (group(2, A),), (line(since=NOW - 16, slots=0),), Step(2, 4)),
     ],
 )
@@ -106,6 +114,8 @@ def test_the_quantum_leaves_a_batch_in_time(target_s: float, batch_s: float, ste
         (B, (), 0, 1),
         (B, (group(1, A),), 0, 0),
         (B, (group(1, model="other"),), 0, 1),
+        (A, (group(1, slot=1), group(2, slot=1), group(3, slot=1)), 1, 1),  # one was split: its slot is the same
+        (B, (group(1, slot=1), group(2, slot=1)), 2, 1),
     ],
 )
 def test_states_are_bounded(lane: Lane, running: tuple[Group, ...], parked: int, slots: int) -> None:
@@ -213,6 +223,24 @@ def test_the_figures_on_a_simulated_device(seed: int) -> None:
     # What short work leaves over, less the overhead of switching.
     assert beside.long_s >= 0.95 * (beside.now - beside.short_s)
     assert len(beside.latencies) == pytest.approx(len(alone.latencies), abs=3)
+
+
+@pytest.mark.parametrize("lane", [A, B])
+def test_groups_with_long_steps_do_not_starve_short_work(lane: Lane) -> None:
+    """Two interactive groups that keep each other waiting: who else waits has a turn, once it has waited for long."""
+    ran_at, now, since, waits = {1: 0.0, 2: 0.0}, 0.0, 0.0, []
+    while now < 60.0:
+        groups = tuple(group(n, A, ran_at=at, step_s=0.2) for n, at in ran_at.items())
+        chosen = decide(Snapshot(now, groups, (short(lane, since=since),), 0.1, 2.0))
+        if isinstance(chosen, Step):
+            now += 0.2
+            ran_at[chosen.group] = now
+        else:
+            waits.append(now - since)
+            now += 0.01
+            since = now
+    assert max(waits) <= 0.5 + 2 * 0.2 + 0.01 + 1e-9
+    assert len(waits) > 60
 
 
 def test_a_flood_of_short_work_does_not_starve_a_group() -> None:

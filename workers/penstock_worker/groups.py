@@ -49,8 +49,10 @@ class Member:
 class Group:
     """One state of the model and who is in it."""
 
-    def __init__(self, id: int, model: StepModel, lane: Lane) -> None:
+    def __init__(self, id: int, model: StepModel, lane: Lane, slot: int | None = None) -> None:
         self.id = id
+        #: Groups that were one, before a fault, share a slot and what it holds: ``max_size`` sequences in all.
+        self.slot = id if slot is None else slot
         self.model = model
         self.lane = lane
         self.members: dict[int, Member] = {}
@@ -58,11 +60,6 @@ class Group:
         self.ran_at = 0.0
         self._state: Any = None
         self._next = 0
-
-    @property
-    def room(self) -> int:
-        """How many sequences may still join."""
-        return max(0, self.model.batching.max_size - len(self.members)) if self.model.joins() else 0
 
     def begin(self, members: Sequence[Member]) -> None:
         """Make the state."""

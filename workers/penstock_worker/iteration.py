@@ -58,7 +58,7 @@ class Iteration:
         self._latency = latency
         self._shares = policy.Shares()
         self._served_at: dict[tuple[str, Lane], float] = {}
-        self._batch_s = 0.0
+        self._batch_s = self._batch_at = 0.0
         self._drain_at: float | None = None
 
     def drain_until(self, mono: float) -> None:
@@ -67,20 +67,25 @@ class Iteration:
 
     def run(self) -> None:
         """Until closed and drained."""
-        while True:
-            for group in list(self._sequences.groups.values()):
-                self._sequences.dismiss(group)
-            self._count()
-            if self._batcher.closed:
-                if not self._sequences.groups:
-                    return
-                if self._drain_at is not None and clock.monotonic_s() >= self._drain_at:
-                    count = self._sequences.give_back()
-                    log.info("sequences given back", action="steps.given_back", count=count)
-                    return
-            self._turn()
+        while self.turn():
+            pass
 
-    def _turn(self) -> None:
+    def turn(self) -> bool:
+        """One turn: who is over leaves, then one decision is made and obeyed. ``False``: closed, and nothing runs."""
+        for group in list(self._sequences.groups.values()):
+            self._sequences.dismiss(group)
+        self._count()
+        if self._batcher.closed:
+            if not self._sequences.groups:
+                return False
+            if self._drain_at is not None and clock.monotonic_s() >= self._drain_at:
+                count = self._sequences.give_back()
+                log.info("sequences given back", action="steps.given_back", count=count)
+                return False
+        self._decide()
+        return True
+
+    def _decide(self) -> None:
         # Both before the snapshot, so that whoever comes after it is noticed.
         seen, urgent = len(self._batcher), self._batcher.waiting_in(Lane.INTERACTIVE)
         snapshot = self._snapshot()
@@ -120,6 +125,7 @@ class Iteration:
         started = clock.monotonic_s()
         run = self._run_batch(batch)
         took_s = clock.monotonic_s() - started
+        self._batch_at = started + took_s
         for lane in {item.lane for item in batch.items}:
             self._served_at[batch.model.name, lane] = started + took_s
             self._shares.charge((batch.model.name, lane), took_s)
@@ -168,7 +174,7 @@ class Iteration:
                     name,
                     lane,
                     size,
-                    since=max(head.arrived_at, self._served_at.get(key, 0.0)),
+                    since=max(head.arrived_at, self._served_at.get(key, 0.0) if slots is not None else self._batch_at),
                     due_at=self._due_at(head, head.arrived_at, ahead),
                     served_s=self._shares.of(key),
                     slots=slots,
@@ -197,8 +203,16 @@ class Iteration:
             ran_at=group.ran_at,
             served_s=self._shares.of(group.id),
             step_s=self._latency.line(group.model.name).bound(len(members)),
-            room=group.room,
+            room=self._room(group),
+            slot=group.slot,
         )
+
+    def _room(self, group: Group) -> int:
+        """How many may still join: what its slot has left."""
+        if not group.model.joins():
+            return 0
+        held = sum(len(other.members) for other in self._sequences.groups.values() if other.slot == group.slot)
+        return max(0, group.model.batching.max_size - held)
 
     def _due_at(self, item: Item, since: float, ahead: float) -> float:
         """When it should be done, on the monotonic clock: its lane's target, or its own deadline if that is earlier."""

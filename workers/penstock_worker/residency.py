@@ -2,7 +2,8 @@
 
 Only with the setting ``worker.memory``; without it everything is loaded at the start and stays. A thread of its own
 looks a few times per second at what waits at the broker, asks ``policy.residency`` and obeys: loading takes seconds,
-and the device goes on with the other models meanwhile. Workers tell each other through Redis what they hold.
+and the device goes on with the other models meanwhile. Workers tell each other through Redis what they hold, and what
+they load for as long as that takes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -31,6 +33,10 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between looks, and how long a worker's word counts.
 LOOK_S, FRESH_S = 0.25, 5.0
+#: While a model is loaded nobody looks: so often the word is given again then, seconds.
+REPEAT_S = 1.0
+#: After so long others do not count on a load any more, seconds: it may hang, and the jobs wait.
+LOADING_MOST_S = 600.0
 #: Before a model that did not load is tried again, seconds.
 RETRY_S = 30.0
 #: Half-life of the request rates, seconds.
@@ -71,7 +77,6 @@ class Residency:
         self._rates = dict.fromkeys(classes, 0.0)
         self._counted: dict[str, int] = {}
         self._looked_at = clock.monotonic_s()
-        self._server_now = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="penstock-residency", daemon=True)
         pinned = sum(self._sizes[name] for name in self._pinned)
@@ -87,7 +92,11 @@ class Residency:
         """Load what fits, in the order in which the models were named. Raises ``ModelLoadFailed``."""
         order = sorted(self._sizes.items(), key=lambda pair: pair[0] not in self._pinned)
         for name in first(order, self.budget):
-            self._load(name)
+            try:
+                self._load(name)
+            except BaseException:
+                self._unsay()  # others would count on it for a while
+                raise
 
     def start(self, batcher: Batcher) -> None:
         """Begin to look; ``batcher`` claims only for what is loaded."""
@@ -100,10 +109,7 @@ class Residency:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(30.0)
-        try:
-            residents.unsay(self._client, self._namespace, self._worker)
-        except (redis.RedisError, OSError) as error:
-            log.debug("could not say goodbye", action="residency.leave", error=str(error))
+        self._unsay()
         self._client.close()
 
     def _loop(self) -> None:
@@ -126,7 +132,6 @@ class Residency:
                 return
             self._evict(name)
         try:
-            self._tell(wanted.load)
             self._load(wanted.load)
         except ModelLoadFailed as error:
             self._failed_at[wanted.load] = clock.monotonic_s()
@@ -180,30 +185,69 @@ class Residency:
 
     def _others(self) -> set[str]:
         """What other workers hold, by what they said lately."""
-        client: Any = self._client
-        seconds, micros = client.time()
-        self._server_now = seconds + micros / 1e6
+        now = self._server_s()
         held: set[str] = set()
-        for worker, word in residents.words(client, self._namespace).items():
-            if worker != self._worker and self._server_now - word.at < FRESH_S:
+        for worker, word in residents.words(self._client, self._namespace).items():
+            if worker != self._worker and now - word.at < FRESH_S:
                 held.update(word.models)
                 if word.loading is not None:
                     held.add(word.loading)
         return held
 
+    def _server_s(self) -> float:
+        """The server's time, Unix seconds: the one clock that all workers share."""
+        client: Any = self._client
+        seconds, micros = client.time()
+        return float(seconds + micros / 1e6)
+
     def _tell(self, coming: str | None = None) -> None:
         names = list(self.models)
         used = sum(self._sizes[name] for name in names) + (self._sizes[coming] if coming is not None else 0)
-        word = residents.Word(self._server_now, names, used, self.budget, coming)
+        word = residents.Word(self._server_s(), names, used, self.budget, coming)
         residents.say(self._client, self._namespace, self._worker, word)
+
+    def _unsay(self) -> None:
+        try:
+            residents.unsay(self._client, self._namespace, self._worker)
+        except (redis.RedisError, OSError) as error:
+            log.debug("could not say goodbye", action="residency.leave", error=str(error))
+
+    @contextmanager
+    def _telling(self, coming: str) -> Iterator[None]:
+        """Say that it is coming, again and again for as long as the block takes: a word counts for ``FRESH_S`` only.
+
+        The thread has ended when the block has, so that no word of it comes behind later ones.
+        """
+        over = threading.Event()
+        until = clock.monotonic_s() + LOADING_MOST_S
+
+        def say() -> None:
+            try:
+                self._tell(coming if clock.monotonic_s() < until else None)
+            except (redis.RedisError, OSError) as error:
+                log.debug("could not say what is loaded", action="residency.tell", error=str(error))
+
+        def repeat() -> None:
+            while not over.wait(REPEAT_S) and not self._stopping.is_set():
+                say()
+
+        say()
+        thread = threading.Thread(target=repeat, name="penstock-residency-word", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     # In and out -----------------------------------------------------------------------------------------------
 
     def _load(self, name: str) -> None:
         started = clock.monotonic_s()
-        model = load_model(self._classes[name], self._device)
-        if not self._latency.line(name).seen:
-            probe(model, self._latency)
+        with self._telling(name):
+            model = load_model(self._classes[name], self._device)
+            if not self._latency.line(name).seen:
+                probe(model, self._latency)
         now = clock.monotonic_s()
         self._load_s[name], self._since[name] = now - started, now
         self.models[name] = model

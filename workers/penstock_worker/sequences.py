@@ -102,11 +102,14 @@ class Sequences:
             self._worker.settle(Run(batch, unfinished=run.unfinished))
         members = [Member(item, batch.reason, run.started_at, run.started_mono) for item in run.live]
         for member in members:
+            if (before := self.held.get(member.item.id)) is not None:
+                # The job was taken from us and came back: that attempt is void, and nobody would find it from here on.
+                before.recalled = True
             self.held[member.item.id] = member
         self._conclude([(m, m.item.error) for m in members if m.item.error is not None])
         good = [member for member in members if member.item.error is None]
         if good and not (group is not None and self._joined(group, good)):
-            self._begin(self._models[batch.model.name], good)
+            self._begin(self._models[batch.model.name], good, None if group is None else group.slot)
 
     def _joined(self, group: Group, members: Sequence[Member]) -> bool:
         try:
@@ -117,12 +120,12 @@ class Sequences:
             return False
         return True
 
-    def _begin(self, model: StepModel, members: Sequence[Member]) -> None:
-        group = Group(next(self._ids), model, Lane(members[0].item.lane))
+    def _begin(self, model: StepModel, members: Sequence[Member], slot: int | None) -> None:
+        group = Group(next(self._ids), model, Lane(members[0].item.lane), slot)
         try:
             self._calling(lambda: group.begin(members))
         except BaseException as error:
-            self._split(model, members, error, self._begin)
+            self._split(group, members, error, self._begin)
         else:
             group.ran_at = clock.monotonic_s()
             self.groups[group.id] = group
@@ -179,29 +182,30 @@ class Sequences:
         if isinstance(error, BadAnswer):
             self._conclude([(member, error) for member in members])
         else:
-            self._split(group.model, members, error, self._restart)
+            self._split(group, members, error, self._restart)
 
     def _split(
         self,
-        model: StepModel,
+        group: Group,
         members: Sequence[Member],
         error: BaseException,
-        again: Callable[[StepModel, Sequence[Member]], None],
+        again: Callable[[StepModel, Sequence[Member], int], None],
     ) -> None:
         """Fail one that stands alone; try several again in halves. Out of memory ends the same way."""
+        model = group.model
         oom = is_out_of_memory(error)
         if oom:
             release_memory()
         if len(members) > 1:
             middle = len(members) // 2
-            again(model, members[:middle])
-            again(model, members[middle:])
+            again(model, members[:middle], group.slot)
+            again(model, members[middle:], group.slot)
             return
         log.warning("model raised", action="model.raise", model=model.name, exc_info=error)
         alone = OutOfMemory(f"the device has no memory for this item alone: {safe_text(error)}") if oom else error
         self._conclude([(member, alone) for member in members])
 
-    def _restart(self, model: StepModel, members: Sequence[Member]) -> None:
+    def _restart(self, model: StepModel, members: Sequence[Member], slot: int) -> None:
         run = Run(Batch(type(model), [member.item for member in members], "split"))
         run.live = list(run.batch.items)
         run.started_at, run.started_mono = clock.now(), clock.monotonic_s()
@@ -215,7 +219,7 @@ class Sequences:
         for member in fresh:
             self.held[member.item.id] = member
         if fresh:
-            self._begin(model, fresh)
+            self._begin(model, fresh, slot)
 
     # Leave ----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 Iteration-level scheduling as in Orca and vLLM, with preemption between steps as in REEF. In this order:
 
-1. whoever has waited for a turn longer than its patience: a group, or a line of short work (nobody starves);
+1. whoever has waited for a turn longer than its patience, the longest first: a group, or a line (nobody starves);
 2. interactive work, most urgent first: a waiting batch, newcomers of a step-wise model, then running groups;
 3. background work, least served first: a line, newcomers, or a group that is parked or running.
 
@@ -19,8 +19,8 @@ from penstock.lane import Lane
 
 #: A quantum never has more steps than this: fairness, deadlines and cancellation are then looked at again anyway.
 MOST_STEPS = 64
-#: A background group that was passed over for this share of its lane's target goes first for one turn ("age one level
-#: per long target / 4"); an interactive one, that got nothing because of more urgent ones, likewise.
+#: A background group or line that was passed over for this share of its lane's target goes first for one turn ("age one
+#: level per long target / 4"); an interactive one, that got nothing because of more urgent ones, likewise.
 PATIENCE = 0.25
 
 
@@ -41,11 +41,14 @@ class Group:
     step_s: float
     #: Sequences that may still join it; 0 where the model cannot join.
     room: int = 0
+    #: Groups that a fault has made of one share its slot; ``None``: it has one of its own.
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Jobs that wait for a (model, lane), since ``since``: when the first came, or when it was last served.
+    """Jobs that wait for a (model, lane), since ``since``: when the first came, or when it was last served; of whole
+    batches, when the last one of any model ran, since the batching policy decides between those.
 
     ``slots`` says how many groups of a step-wise model may still begin; ``None`` marks a model of whole batches.
     """
@@ -113,19 +116,19 @@ Decision = Begin | Batch | Step | Idle
 
 def decide(snapshot: Snapshot) -> Decision:
     """See the module's docstring."""
-    overdue = [
-        (group.ran_at, group.id, group) for group in snapshot.groups if _neglected(group.ran_at, group.lane, snapshot)
+    # In one order: groups whose steps are long neglect each other all the time, and lines would never be served.
+    aged: list[tuple[float, int, Group | Line]] = [
+        *((group.ran_at, group.id, group) for group in snapshot.groups),
+        *((line.since, index, line) for index, line in enumerate(snapshot.lines) if line.size),
     ]
-    if overdue:
-        # One step, not a quantum: it was passed over for good reasons.
-        return Step(min(overdue)[2].id, 1)
-    starved = [
-        (line.since, index, line)
-        for index, line in enumerate(snapshot.lines)
-        if line.size and line.lane is Lane.BACKGROUND and _neglected(line.since, line.lane, snapshot)
-    ]
-    for _, _, line in sorted(starved):
-        if (chosen := _start(line, snapshot)) is not None:
+    for since, _, one in sorted(aged, key=lambda entry: entry[:2]):
+        if not _neglected(since, one.lane, snapshot):
+            continue
+        if isinstance(one, Group):
+            # One step, not a quantum: it was passed over for good reasons.
+            return Step(one.id, 1)
+        groups = [group for group in snapshot.groups if group.lane is one.lane]
+        if (chosen := _joining([one], groups) or _start(one, snapshot)) is not None:
             return chosen
     for lane in (Lane.INTERACTIVE, Lane.BACKGROUND):
         lines = [line for line in snapshot.lines if line.lane is lane and line.size]
@@ -150,13 +153,13 @@ def quantum(snapshot: Snapshot, step_s: float) -> int:
 def free_slots(lane: Lane, groups: Iterable[Group], model: str, parked: int) -> int:
     """How many more groups of ``model`` may begin. The last slot is kept for interactive ones: background that fills
     all of them could not be preempted."""
-    running = [group for group in groups if group.model == model]
+    taken = {group.id if group.slot is None else group.slot: group.lane for group in groups if group.model == model}
     most = parked + 1
     if lane is Lane.INTERACTIVE:
-        return max(0, most - len(running))
+        return max(0, most - len(taken))
     # With one slot there is nothing to keep free.
-    mine = sum(group.lane is Lane.BACKGROUND for group in running)
-    return max(0, min(max(1, most - 1) - mine, most - len(running)))
+    mine = sum(of is Lane.BACKGROUND for of in taken.values())
+    return max(0, min(max(1, most - 1) - mine, most - len(taken)))
 
 
 class Shares:

@@ -23,7 +23,7 @@ class Word(msgspec.Struct, frozen=True):
     models: Sequence[str]
     used: int
     memory: int
-    #: The model that it is about to load; its memory is counted as used.
+    #: The model that it loads now; its memory is counted as used.
     loading: str | None = None
 
 
@@ -40,7 +40,7 @@ def unsay(client: redis.Redis, namespace: str, worker: str) -> None:
 def words(client: redis.Redis, namespace: str) -> dict[str, Word]:
     """What each worker said last, by its instance; a word of another version is passed over.
 
-    How old they are is the caller's affair: one that loads a model says nothing meanwhile.
+    How old they are is the caller's affair. Who loads a model says so again every second; silence means trouble.
     """
     found: Any = client.hgetall(keys.residents(namespace))
     said = {}

@@ -1,6 +1,4 @@
-"""Interactive requests beside 5 s generations that run in steps, live.
-
-``python benchmarks/isolation_steps.py [--json] [--quick] [--repeats N]``
+"""The second part of ``benchmarks/isolation.py``: interactive requests beside 5 s generations that run in steps.
 
 20 interactive requests per second on the first setting's device, alone and then beside generations of 250 steps of
 20 ms, as many as keep the device busy; and these generations alone, which says what a step and a switch cost.
@@ -9,8 +7,6 @@
 * What they keep: their device seconds >= 95 % of what the interactive batches leave over.
 """
 
-# ruff: noqa: E402 (the search path is put right before anything of ours is imported)
-
 from __future__ import annotations
 
 import random
@@ -18,16 +14,10 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-if __name__ == "__main__":
-    # The folder's own modules must not shadow the standard library's (`queue`).
-    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "benchmarks")]
-
 from benchmarks import live
-from benchmarks.facts import facts
+from benchmarks.flood import NOTHING, PENSTOCK
 from benchmarks.live import SETTINGS, Stack, bar
 from benchmarks.processes import BenchmarkError, eventually
 
@@ -55,7 +45,7 @@ class StepPlan:
     @property
     def generations(self) -> int:
         """So many that the device has never nothing left of them."""
-        return int(self.duration_s / (self.step_ms * self.steps / 1e3)) + 4
+        return int(self.duration_s / (self.step_ms * self.steps / 1e3)) + 10
 
     @property
     def bound_ms(self) -> float:
@@ -77,16 +67,19 @@ def measure(stack: Stack, plan: StepPlan, condition: str, seed: int) -> dict[str
         began = time.time()
         if condition == LONG:
             time.sleep(plan.duration_s)
-            report: dict[str, Any] = {}
+            report = {**NOTHING}
         else:
             streams = [{"rate": plan.rate, "lane": "interactive"}]
             report = stack.offer(streams, duration_s=plan.duration_s, seed=seed, samples=True)
         ended = time.time()
+        if jobs and all(job.refresh().state.is_terminal for job in jobs):
+            raise BenchmarkError("the generations were over before the measurement was")
         steps = sum(steps_of(stack, job.id, began, ended) for job in jobs)
         for job in jobs:
             job.cancel()
         stack.settle()
-    return report | {"steps": steps, "generations_device_s": steps * plan.step_ms / 1e3, "window_s": ended - began}
+    spent = {"steps": steps, "generations_device_s": steps * plan.step_ms / 1e3, "window_s": ended - began}
+    return {**live.brief(report), "samples": report["samples"], **spent}
 
 
 def steps_of(stack: Stack, job: str, began: float, ended: float) -> int:
@@ -99,8 +92,8 @@ def steps_of(stack: Stack, job: str, began: float, ended: float) -> int:
         log.close()
 
 
-def compare(plan: StepPlan) -> dict[str, Any]:
-    """All conditions in shuffled turns, every seed."""
+def compare(plan: StepPlan) -> list[dict[str, Any]]:
+    """All conditions in shuffled turns, every seed: the rows."""
     setting = SETTINGS["gpu"]
     env = {"BENCH_STEP_MS": str(plan.step_ms), "BENCH_STEPS": str(plan.steps)}
     rows: list[dict[str, Any]] = []
@@ -113,11 +106,13 @@ def compare(plan: StepPlan) -> dict[str, Any]:
                 turns = [ALONE, BESIDE, LONG]
                 order.shuffle(turns)
                 for condition in turns:
-                    print(f"steps: {condition}, repeat {seed} …", file=sys.stderr, flush=True)
-                    rows.append({"condition": condition, "seed": seed, **measure(stack, plan, condition, seed)})
+                    print(f"generations: {condition}, repeat {seed} …", file=sys.stderr, flush=True)
+                    report = measure(stack, plan, condition, seed)
+                    named = {"part": "generations", "side": PENSTOCK, "condition": condition, "seed": seed}
+                    rows.append({**named, **report})
         finally:
             stack.stop()
-    return {"rows": rows, "bars": bars_of(rows, plan)}
+    return rows
 
 
 def bars_of(rows: Sequence[dict[str, Any]], plan: StepPlan) -> list[dict[str, Any]]:
@@ -148,7 +143,7 @@ def kept(rows: Sequence[dict[str, Any]]) -> float | None:
 def interactive_device_s(row: dict[str, Any]) -> float:
     """Device seconds of the interactive batches, by their number and mean size."""
     setting = SETTINGS["gpu"]
-    size = (row["batches"].get("all") or {}).get("mean_size") or 1.0
+    size = row["batches"].get("mean_size") or 1.0
     answered = sum(sample[3] == "ok" for sample in row["samples"])
     return answered / size * (setting.alpha_ms + setting.beta_ms * size) / 1e3
 
@@ -164,42 +159,3 @@ def panel(rows: Sequence[dict[str, Any]]) -> plot.Panel:
     percents = (5, 25, 50, 75, 90, 95, 98, 99, 99.9)
     lines = {c: [(p, percentile(latencies_ms(rows, c), p)) for p in percents] for c in (ALONE, BESIDE)}
     return plot.Panel(title="interactive beside 5 s generations", x="percentile", y="latency, ms", lines=lines)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; the exit status: 1 when a bar does not hold, 2 when nothing could be measured."""
-    parser = live.arguments(
-        "isolation_steps.py",
-        "interactive requests beside generations",
-        quick="a smoke test: one short repeat, short generations",
-    )
-    parser.add_argument("--repeats", type=int, metavar="N", help="default 3")
-    options = parser.parse_args(argv)
-    plan = StepPlan(repeats=1, duration_s=6.0, steps=50) if options.quick else StepPlan(repeats=options.repeats or 3)
-    try:
-        about = facts(seed=1)
-        if not about["quiet"]:
-            print("warning: other programs keep this machine busy; these figures say little", file=sys.stderr)
-        found = compare(plan)
-    except BenchmarkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    planned = {name: getattr(plan, name) for name in StepPlan.__slots__}
-    report = {"benchmark": "isolation_steps", "facts": about, "plan": planned, **found}
-    return live.conclude(
-        report, options, table=table(found["rows"]), draw=lambda path: plot.panels([panel(found["rows"])], path)
-    )
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """For a person: one line a run."""
-    lines = [["condition", "seed", "p50 ms", "p99 ms", "max ms", "generations, device s", "of s", "void"]]
-    for row in rows:
-        figures = ("-" if row.get(n) is None else f"{row[n]:.1f}" for n in ("p50_ms", "p99_ms", "max_ms"))
-        spent = (f"{row['generations_device_s']:.1f}", f"{row['window_s']:.1f}")
-        lines.append([row["condition"], str(row["seed"]), *figures, *spent, "void" if row.get("void") else ""])
-    return live.columns(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
