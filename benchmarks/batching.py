@@ -1,6 +1,6 @@
 """Adaptive batching against batch size 1 and the best static configuration, live.
 
-``python benchmarks/batching.py [--json] [--quick] [--setting NAME …] [--seeds N]``
+``python benchmarks/batching.py [--json] [--quick] [--setting NAME …] [--seeds N] [--tries N]``
 
 The three variants are the same system: penstock with its defaults, with ``Batching(max_size=1)``, and with the pinned
 ``Batching(max_size=…, max_wait_s=…)`` that a sweep on this machine finds best. Each setting is a device and a target
@@ -268,6 +268,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     effort = QUICK if options.quick else Effort()
     if options.seeds:
         effort = replace(effort, seeds=tuple(range(1, options.seeds + 1)))
+    if options.tries:
+        effort = replace(effort, tries=options.tries)
     findings: list[Findings] = []
     try:
         about = facts(seed=effort.seeds[0])
@@ -298,6 +300,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--setting", action="append", choices=list(SETTINGS), help="default: all")
     parser.add_argument("--seeds", type=int, metavar="N", help="default 3")
+    parser.add_argument("--tries", type=int, metavar="N", help="of a probe whose generator lagged; default 3")
     return parser.parse_args(argv)
 
 

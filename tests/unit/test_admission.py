@@ -294,10 +294,10 @@ def test_a_long_list_of_its_own_corrects_a_tenants_picture() -> None:
 # What workers learn ---------------------------------------------------------------------------------------------
 
 
-def run_level(waits_s: list[float], every_s: float = 0.1, batch_s: float = 0.02) -> float:
+def run_level(waits_s: list[float], every_s: float = 0.1, batch_s: float = 0.02, fill: float = 1.0) -> float:
     level = Level()
     for n, wait_s in enumerate(waits_s):
-        level.saw(wait_s, target_s=0.1, batch_s=batch_s, now=NOW + n * every_s)
+        level.saw(wait_s, target_s=0.1, batch_s=batch_s, now=NOW + n * every_s, fill=fill)
     return level.value
 
 
@@ -316,6 +316,14 @@ def run_level(waits_s: list[float], every_s: float = 0.1, batch_s: float = 0.02)
 def test_level(waits: list[float], low: float, high: float) -> None:
     assert STANDING_S == 0.5
     assert low <= run_level(waits) <= high
+
+
+@pytest.mark.parametrize(
+    ("fill", "low", "high"), [(1.0, 0.70, 0.72), (0.75, 0.70, 0.72), (0.5, 0.95, 1.0), (0.1, 1.0, 1.0)]
+)
+def test_batches_that_are_not_full_end_an_overload(fill: float, low: float, high: float) -> None:
+    """Two seconds after it."""
+    assert low <= run_level([0.5] * 7 + [0.001] * 20, fill=fill) <= high
 
 
 def test_a_slow_model_is_measured_by_its_own_batches() -> None:

@@ -12,8 +12,11 @@ import math
 #: so long (seconds, or batches of the model) had waited too long, the queue stands.
 WAIT_SHARE, WAIT_BATCHES = 0.35, 5.0
 STANDING_S, STANDING_BATCHES = 0.5, 10.0
-#: Per second: the factor of a lowering, the step of a raise; and the lowest level.
+#: Per second: the factor of a lowering, the step of a raise, and the lowest level.
 LOWER, RAISE, LOWEST = 0.95, 0.01, 0.3
+#: Batches that are not full say that the overload is over, whatever the level is: with empty ones it would be raised so
+#: much more a second, with batches of this fill no more. Else jobs would be refused for minutes after a spike.
+RECOVER, BUSY_FILL = 0.5, 0.75
 #: The first lowering: until then every burst was admitted, so a queue stands that has to go.
 FIRST = 0.7
 
@@ -32,8 +35,8 @@ class Level:
         self._above_since: float | None = None
         self._last: float | None = None
 
-    def saw(self, wait_s: float, *, target_s: float, batch_s: float, now: float) -> None:
-        """A batch began whose interactive items had waited ``wait_s`` (their median).
+    def saw(self, wait_s: float, *, target_s: float, batch_s: float, now: float, fill: float = 1.0) -> None:
+        """A batch began whose interactive items had waited ``wait_s`` (their median); ``fill`` of a full one (0..1).
 
         A model that is slower than its target is measured by its own batches.
         """
@@ -41,7 +44,8 @@ class Level:
         self._last = now
         if wait_s <= WAIT_SHARE * max(target_s, WAIT_BATCHES * batch_s):
             self._above_since = None
-            self.value = min(1.0, self.value + RAISE * since_s)
+            raised = RAISE + RECOVER * max(0.0, 1.0 - fill / BUSY_FILL)
+            self.value = min(1.0, self.value + raised * since_s)
             return
         if self._above_since is None:
             self._above_since = now

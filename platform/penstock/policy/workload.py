@@ -78,7 +78,8 @@ class Workload:
         if waits_s:
             full_s = learned.turn.predict(learned.size) if learned.turn.seen else 0.0
             # Another host's clock may be ahead of ours.
-            learned.level.saw(max(0.0, median(waits_s)), target_s=self._target_s, batch_s=full_s, now=now)
+            wait_s, fill = max(0.0, median(waits_s)), count / max(1.0, learned.size)
+            learned.level.saw(wait_s, target_s=self._target_s, batch_s=full_s, now=now, fill=fill)
 
     def news(self, model: str, now: float, *, waiting: int, filled: bool) -> WorkerLoad | None:
         """What to tell of a model whose batch has begun; ``None`` when that was said just now."""
