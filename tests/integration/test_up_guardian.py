@@ -15,14 +15,16 @@ from penstock_cli.up.state import AlreadyRunning, ChildState, Lease, State, born
 from penstock_cli.up.watch import Guardian
 
 # Says when it is asked to stop, and stops.
+# One write each: `print` writes the end of the line by itself, and two children share a pipe.
 OBEDIENT = """
-import signal, sys, time
+import os, signal, sys, time
 def stop(number, frame):
-    print(sys.argv[1], flush=True)
+    os.write(1, f"{sys.argv[1]}\\n".encode())
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
-print("up", flush=True)
-signal.pause()
+os.write(1, b"up\\n")
+while True:
+    signal.pause()
 """
 STUBBORN = """
 import signal

@@ -238,6 +238,7 @@ class Ledger:
         claimed_at: Mapping[str, float] | float,
         need_input: Sequence[str] = (),
         repeated: bool = False,
+        alone: bool = True,
     ) -> ClaimResult:
         result = ClaimResult({})
         for id in ids:
