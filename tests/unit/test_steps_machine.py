@@ -407,9 +407,10 @@ class Steps(RuleBasedStateMachine):
         run = self.runner.run(batch)
         self.batcher.put_back(run.suspects)
         cost = float(len(run.live))
-        leftover = sum(item.late or item.lane is Lane.BACKGROUND for item in run.live) / (cost or 1.0)
-        clean = len(run.live) == len(batch.items)
-        self.batcher.learn(batch, cost=cost, leftover=leftover, busy_s=run.compute_s, clean=clean and bool(cost))
+        background = sum(item.lane is Lane.BACKGROUND for item in run.live) / (cost or 1.0)
+        late = sum(item.late for item in run.live) / (cost or 1.0)
+        clean = len(run.live) == len(batch.items) and bool(cost)
+        self.batcher.learn(batch, cost=cost, background=background, late=late, busy_s=run.compute_s, clean=clean)
         if run.live:
             self.settle(run)
         self.batcher.finished()
