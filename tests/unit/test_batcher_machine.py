@@ -153,7 +153,11 @@ class Device(RuleBasedStateMachine):
         return [
             item
             for item in self.waiting.values()
-            if item.lane is Lane.INTERACTIVE and not item.late and item.model in self.resident & {"plain", "keyed"}
+            if item.lane is Lane.INTERACTIVE
+            and not item.late
+            and item.model in self.resident & {"plain", "keyed"}
+            # What the stager chooses from is known already; the device thread weighs the rest first.
+            and item.weighed
         ]
 
     # In
@@ -530,4 +534,5 @@ def test_background_has_its_least_share_beside_a_flood(
         batcher.learn(batch, cost=float(len(batch.items)), background=others, late=late, busy_s=seconds, clean=True)
         had[True] += seconds * others
         had[False] += seconds
-        assert had[True] >= MinimumShare.SHARE * (had[False] - longest) * 0.9 - 1e-9
+        # One batch in time and one of late work, which is owed its share as well, may go before it.
+        assert had[True] >= MinimumShare.SHARE * (had[False] - 2 * longest) * 0.9 - 1e-9
