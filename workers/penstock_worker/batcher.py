@@ -124,11 +124,18 @@ class Batcher:
         busy_s, fed, lead_s = self.busy_s() + self._staged_s(), self._running and self._fed, self._lead_s
         before_s = 0.0
         quotas, withheld = {}, False
+        late: dict[str, int] = {}
+        for (name, rank, _), line in list(self._lines.items()):
+            if rank == LATE:
+                late[name] = late.get(name, 0) + len(line)
         for lane in LANES:
             ahead = {name: self._ahead(name, lane) for name in self._models}
             all_s = sum(whole_s for whole_s, _ in ahead.values())
             for queue, name, batches in self._quotas[lane]:
                 most = self._most(name, batches)
+                if lane is Lane.INTERACTIVE:
+                    # Late ones must not stand in the way of those that can be in time.
+                    most = min(batches, most + late.get(name, 0))
                 whole_s, full_s = ahead[name]
                 # What is claimed now joins the next batch of its model, unless that is full already.
                 starts_in_s = busy_s + before_s + all_s - whole_s + full_s

@@ -45,7 +45,10 @@ class LoadReport:
         model = run.batch.model.name
         interactive = [item for item in run.live if item.lane is Lane.INTERACTIVE]
         waits_s = [now - at for item in interactive if (at := created_at(item)) is not None]
-        self._workload.started(model, now, count=len(run.live), interactive=len(interactive), waits_s=waits_s)
+        left = self._waiting(model, Lane.INTERACTIVE)
+        self._workload.started(
+            model, now, count=len(run.live), interactive=len(interactive), waits_s=waits_s, left=left
+        )
         said = self._workload.news(model, now, waiting=self._count(model), filled=self._filled(model))
         if said is None:
             return []

@@ -67,8 +67,12 @@ class Workload:
         """Their names."""
         return self._learned
 
-    def started(self, model: str, now: float, *, count: int, interactive: int, waits_s: Sequence[float]) -> None:
+    def started(
+        self, model: str, now: float, *, count: int, interactive: int, waits_s: Sequence[float], left: int = 0
+    ) -> None:
         """A batch of ``count`` begins, ``interactive`` of them in that lane; ``waits_s`` is how long those waited.
+
+        ``left`` is how many more of that lane wait in the worker, late ones among them.
 
         Only waits that were for the device belong there, not the back-off of a retry.
         """
@@ -78,7 +82,7 @@ class Workload:
         if waits_s:
             full_s = learned.turn.predict(learned.size) if learned.turn.seen else 0.0
             # Another host's clock may be ahead of ours.
-            wait_s, fill = max(0.0, median(waits_s)), count / max(1.0, learned.size)
+            wait_s, fill = max(0.0, median(waits_s)), (count + left) / max(1.0, learned.size)
             learned.level.saw(wait_s, target_s=self._target_s, batch_s=full_s, now=now, fill=fill)
 
     def news(self, model: str, now: float, *, waiting: int, filled: bool) -> WorkerLoad | None:
