@@ -15,8 +15,9 @@ STANDING_S, STANDING_BATCHES = 0.5, 10.0
 #: Per second: the factor of a lowering, the step of a raise, and the lowest level.
 LOWER, RAISE, LOWEST = 0.95, 0.01, 0.3
 #: Batches that are not full say that the overload is over, whatever the level is: with empty ones it would be raised so
-#: much more a second, with batches of this fill no more. Else jobs would be refused for minutes after a spike.
-RECOVER, BUSY_FILL = 0.5, 0.75
+#: much more a second, with batches of this fill no more, up to a level below 1, from which on bursts are admitted. Else
+#: jobs would be refused for minutes after a spike.
+RECOVER, BUSY_FILL, RECOVERED = 0.5, 0.75, 0.95
 #: The first lowering: until then every burst was admitted, so a queue stands that has to go.
 FIRST = 0.7
 
@@ -44,8 +45,9 @@ class Level:
         self._last = now
         if wait_s <= WAIT_SHARE * max(target_s, WAIT_BATCHES * batch_s):
             self._above_since = None
-            raised = RAISE + RECOVER * max(0.0, 1.0 - fill / BUSY_FILL)
-            self.value = min(1.0, self.value + raised * since_s)
+            slowly = min(1.0, self.value + RAISE * since_s)
+            quickly = slowly + RECOVER * max(0.0, 1.0 - fill / BUSY_FILL) * since_s
+            self.value = max(slowly, min(quickly, RECOVERED))
             return
         if self._above_since is None:
             self._above_since = now
