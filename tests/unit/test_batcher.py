@@ -254,7 +254,7 @@ def test_a_lowered_limit_bounds_the_next_batches() -> None:
     batcher.put(make_item(str(n)) for n in range(5))
     batcher.limit("echo", Batching(max_size=2))
     assert [len(ids) for ids, _ in taken(batcher)] == [2, 2, 1]
-    assert batcher.quota()[BULK] == 8, "what is claimed ahead is the model's own affair"
+    assert batcher.quota()[BULK] == 4, "two batches ahead, as large as they are now"
 
 
 # Step-wise models ---------------------------------------------------------------------------------------------------

@@ -5,54 +5,67 @@ from __future__ import annotations
 import pytest
 
 from penstock.model import Batching
-from penstock.policy.workload import EVERY_S, Workload
+from penstock.policy.workload import EVERY_S, Stock, Workload
 
 
 def workload(*names: str, size: int = 8) -> Workload:
     limits = [(name, Batching(max_size=size)) for name in names]
-    return Workload(limits, target_s=0.1, prefetch_batches=2.0)
+    return Workload(limits, target_s=0.1)
+
+
+def stock(waiting: int) -> Stock:
+    return Stock(waiting=waiting, filled=False, room=16, lead_s=0.004)
 
 
 def batches(of: Workload, model: str, count: int, *, size: int = 4, turn_s: float = 0.01) -> None:
     for number in range(count):
         of.started(model, number * turn_s, count=size, interactive=size, waits_s=[0.0] * size)
-        of.ended(model, turn_s, count=size, full=False, interactive=True)
+        of.ended(model, turn_s, count=size, size=size, full=False, interactive=True)
 
 
 def test_alone_a_model_has_the_whole_device_and_may_have_claimed_two_batches() -> None:
     it = workload("a")
     batches(it, "a", 20)
-    said = it.say("a", 1.0, waiting=3, filled=False)
+    said = it.say("a", 1.0, stock(3))
     assert (said.free, said.room, said.waiting, said.done, said.seen) == (1.0, 16, 3, 80, 20)
     assert said.alpha + said.beta * 4 == pytest.approx(0.01)
+
+
+def test_more_is_claimed_shortly_before_the_running_batch_ends() -> None:
+    it = workload("a")
+    batches(it, "a", 20)
+    it.started("a", 1.0, count=4, interactive=4, waits_s=[0.0] * 4)
+    said = it.say("a", 1.0, stock(3))
+    assert said.claims_at == pytest.approx(1.006, abs=1e-4)
+    assert [said.held(now) for now in (1.0, 1.005, 1.007, 2.0)] == [3, 3, 16, 16]
 
 
 def test_beside_a_busy_model_little_of_the_device_is_free_and_little_is_claimed() -> None:
     it = workload("a", "b")
     batches(it, "a", 40)
-    said = it.say("b", 1.0, waiting=0, filled=False)
+    said = it.say("b", 1.0, stock(0))
     assert said.free == pytest.approx(0.0, abs=0.02)
     assert said.room == 2
-    assert it.say("a", 1.0, waiting=0, filled=False).room == 16
+    assert it.say("a", 1.0, stock(0)).room == 16
 
 
 def test_it_is_said_again_only_after_a_while_or_when_nothing_waits_any_more() -> None:
     it = workload("a")
-    assert it.news("a", 1.0, waiting=5, filled=False) is not None
-    assert it.news("a", 1.0 + EVERY_S / 2, waiting=6, filled=False) is None
-    assert it.news("a", 1.0 + EVERY_S / 2, waiting=0, filled=False) is not None
-    assert it.news("a", 1.0 + EVERY_S, waiting=0, filled=False) is None
+    assert it.news("a", 1.0, stock(5)) is not None
+    assert it.news("a", 1.0 + EVERY_S / 2, stock(6)) is None
+    assert it.news("a", 1.0 + EVERY_S / 2, stock(0)) is not None
+    assert it.news("a", 1.0 + EVERY_S, stock(0)) is None
 
 
 def test_waits_that_stand_lower_the_level() -> None:
     it = workload("a")
     for step in range(20):
         it.started("a", step * 0.1, count=4, interactive=4, waits_s=[0.5] * 4)
-    assert it.say("a", 2.0, waiting=0, filled=False).level < 1.0
+    assert it.say("a", 2.0, stock(0)).level < 1.0
 
 
-def test_a_full_batch_tells_how_large_full_is() -> None:
+def test_a_full_batch_tells_how_large_full_is_whatever_expired_in_it() -> None:
     it = workload("a", size=64)
-    for _ in range(60):
-        it.ended("a", 0.01, count=16, full=True, interactive=True)
-    assert it.say("a", 1.0, waiting=0, filled=False).size == pytest.approx(16, abs=1)
+    for number in range(60):
+        it.ended("a", 0.01, count=16 - number % 3, size=16, full=True, interactive=True)
+    assert it.say("a", 1.0, stock(0)).size == pytest.approx(16, abs=0.1)

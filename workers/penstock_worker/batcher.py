@@ -17,7 +17,7 @@ from penstock.model import Batching, Model
 from penstock.policy.batching import LATE, BatchingPolicy, Demote, Hold, Line, Release, Snapshot
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
-from penstock.policy.prefetch import Lead, wanted
+from penstock.policy.prefetch import Lead, room, wanted
 from penstock.policy.suspicion import first_group
 from penstock.stepwise import StepModel
 from penstock_worker.item import Batch, Item, Run
@@ -79,7 +79,8 @@ class Batcher:
         #: What waits per queue: items, and their cost per model.
         self._waiting: dict[tuple[str, Lane], int] = {(name, lane): 0 for lane in LANES for name in models}
         self._cost: dict[tuple[str, Lane], float] = dict.fromkeys(self._waiting, 0.0)
-        #: By lane, in the order of service: (queue, model, most items that may wait of it).
+        self._batches = prefetch_batches
+        #: By lane, in the order of service: (queue, model, most items that may ever wait of it).
         self._quotas = {
             lane: [
                 (queue_name(namespace, name, lane), name, max(1, int(cls.batching.max_size * prefetch_batches)))
@@ -121,7 +122,7 @@ class Batcher:
         if self._closed:
             return {queue: 0 for lane in LANES for queue, _, _ in self._quotas[lane]}
         # One claim per batch, as late as can be: one per message would cost more than the messages.
-        busy_s, fed, lead_s = self.busy_s() + self._staged_s(), self._running and self._fed, self._lead_s
+        busy_s, fed, lead_s = self.busy_s() + self._staged_s(), self._running and self._fed, self.lead_s
         before_s = 0.0
         quotas, withheld = {}, False
         late: dict[str, int] = {}
@@ -132,7 +133,7 @@ class Batcher:
             ahead = {name: self._ahead(name, lane) for name in self._models}
             all_s = sum(whole_s for whole_s, _ in ahead.values())
             for queue, name, batches in self._quotas[lane]:
-                most = self._most(name, batches)
+                most = self.room(name)
                 if lane is Lane.INTERACTIVE:
                     # Late ones must not stand in the way of those that can be in time.
                     most = min(batches, most + late.get(name, 0))
@@ -157,15 +158,11 @@ class Batcher:
         self._withheld = withheld
         return quotas
 
-    def _most(self, model: str, batches: int) -> int:
-        """How many items of a queue may wait here: one batch, where the next claim can be made while that one runs.
-
-        More would only stand in the way of those that come first by then: of an urgent one, or of a tenant who has had
-        less. Batches that are over before the next claim is made need some ahead.
-        """
+    def room(self, model: str) -> int:
+        """How many items of a queue of this model may wait here."""
         size = self._limits[model].max_size
-        long = model not in self._steps and self.latency.line(model).predict(size) > self._lead.least_s
-        return size if long else batches
+        batch_s = 0.0 if model in self._steps else self.latency.line(model).predict(size)
+        return room(size, self._batches, batch_s=batch_s, least_s=self._lead.least_s)
 
     def busy_s(self) -> float:
         """For how long the running batch will keep the device, seconds, as far as is known."""
@@ -173,12 +170,13 @@ class Batcher:
         return max(0.0, until - self._clock()) if until else 0.0
 
     @property
-    def _lead_s(self) -> float:
+    def lead_s(self) -> float:
+        """How long before the running batch ends the next one is claimed, seconds."""
         return self._lead.before(self._running_s)
 
     def claim_in_s(self) -> float | None:
         """After how long it is time to claim, seconds; ``None`` when it is already."""
-        wait_s = self.busy_s() - self._lead_s
+        wait_s = self.busy_s() - self.lead_s
         return wait_s if wait_s > 0 else None
 
     def _staged_s(self) -> float:
@@ -220,7 +218,7 @@ class Batcher:
                 if item.lane is Lane.INTERACTIVE:
                     self._interactive_at = item.arrived_at
             # What an earlier wait brings while the batch has just begun is not yet the claim for the next one.
-            if self._running and self.busy_s() <= self._lead_s:
+            if self._running and self.busy_s() <= self.lead_s:
                 self._fed = True
                 self._fed_urgent = self._fed_urgent or any(item.lane is Lane.INTERACTIVE for item in items)
                 if self._may_stage:
@@ -367,7 +365,7 @@ class Batcher:
         """
         with self._stage_changed:
             while not self._closed:
-                left_s, lead_s = self._busy_until - self._clock(), self._lead_s
+                left_s, lead_s = self._busy_until - self._clock(), self.lead_s
                 if self._may_stage and left_s <= lead_s and not self._called:
                     # First what is at the broker: it comes through ``put``.
                     self._called = True
@@ -392,7 +390,7 @@ class Batcher:
         """Until when the stager has nothing to do, unless it is told; seconds."""
         if not self._may_stage:
             return None
-        left_s, lead_s = self._busy_until - self._clock(), self._lead_s
+        left_s, lead_s = self._busy_until - self._clock(), self.lead_s
         if not self._called:
             return max(0.0, left_s - lead_s)
         if self._staged is None and left_s > lead_s / 2 and not self._fed:

@@ -127,8 +127,9 @@ class Engine:
             namespace=settings.namespace,
             worker=worker,
             target_s=settings.lanes.interactive.target,
-            prefetch_batches=settings.worker.prefetch_batches,
             waiting=self.batcher.count,
+            room=self.batcher.room,
+            lead_s=lambda: self.batcher.lead_s,
         )
         self.settler = Settler(
             store,

@@ -14,7 +14,7 @@ import msgspec
 from penstock.lane import Lane
 from penstock.model import Batching
 from penstock.policy.admission import WorkerLoad
-from penstock.policy.workload import Workload
+from penstock.policy.workload import Stock, Workload
 from penstock.transport import keys
 from penstock_worker.item import Item, Run
 from penstock_worker.wire import Command
@@ -23,7 +23,11 @@ _encode = msgspec.json.encode
 
 
 class LoadReport:
-    """``started`` and ``ended`` around every batch, on the device thread. ``waiting(model, lane)`` counts items."""
+    """``started`` and ``ended`` around every batch, on the device thread.
+
+    ``waiting(model, lane)`` counts items, ``room(model)`` says how many may wait, ``lead_s()`` how long before the end
+    of the running batch more are claimed.
+    """
 
     def __init__(
         self,
@@ -32,13 +36,14 @@ class LoadReport:
         namespace: str,
         worker: str,
         target_s: float,
-        prefetch_batches: float,
         waiting: Callable[[str, Lane], int],
+        room: Callable[[str], int],
+        lead_s: Callable[[], float],
     ) -> None:
-        self._workload = Workload(limits, target_s=target_s, prefetch_batches=prefetch_batches)
+        self._workload = Workload(limits, target_s=target_s)
         self._namespace = namespace
         self._worker = worker
-        self._waiting = waiting
+        self._waiting, self._room, self._lead_s = waiting, room, lead_s
 
     def started(self, run: Run, now: float) -> list[Command]:
         """A batch begins at ``now`` (Unix seconds): note how long its jobs have waited; commands to write, if any."""
@@ -49,7 +54,7 @@ class LoadReport:
         self._workload.started(
             model, now, count=len(run.live), interactive=len(interactive), waits_s=waits_s, left=left
         )
-        said = self._workload.news(model, now, waiting=self._count(model), filled=self._filled(model))
+        said = self._workload.news(model, now, self._stock(model))
         if said is None:
             return []
         key = keys.load(self._namespace, model)
@@ -61,24 +66,28 @@ class LoadReport:
             self._workload.ended(
                 run.batch.model.name,
                 turn_s,
+                # Members that were cancelled or expired took their places, too.
                 count=len(run.live),
+                size=len(run.batch.items),
                 full=run.batch.reason == "full",
                 interactive=any(item.lane is Lane.INTERACTIVE for item in run.live),
             )
 
     def say(self, model: str, now: float) -> WorkerLoad:
         """Everything about one model."""
-        return self._workload.say(model, now, waiting=self._count(model), filled=self._filled(model))
+        return self._workload.say(model, now, self._stock(model))
 
     def farewell(self) -> list[Command]:
         """Commands that take back what this worker has said."""
         return [("HDEL", keys.load(self._namespace, name), self._worker) for name in self._workload.models]
 
-    def _count(self, model: str) -> int:
-        return self._waiting(model, Lane.INTERACTIVE)
-
-    def _filled(self, model: str) -> bool:
-        return self._waiting(model, Lane.BACKGROUND) > 0
+    def _stock(self, model: str) -> Stock:
+        return Stock(
+            waiting=self._waiting(model, Lane.INTERACTIVE),
+            filled=self._waiting(model, Lane.BACKGROUND) > 0,
+            room=self._room(model),
+            lead_s=self._lead_s(),
+        )
 
 
 def created_at(item: Item) -> float | None:

@@ -54,7 +54,7 @@ class WorkerLoad:
     """What one worker says of one model. Times are Unix seconds, durations seconds.
 
     ``busy_until`` is when its running batch should end; ``waiting`` counts its claimed interactive items, ``room`` how
-    many it may claim ahead; ``filled`` says that background is there to fill any batch. A batch of ``n`` takes
+    many it may claim ahead, which it does at ``claims_at``; ``filled`` says that background is there to fill any batch. A batch of ``n`` takes
     ``alpha + beta * n``; ``factor`` corrects one job's own batch: the margin of a predictable model, far below 1 where
     durations vary with the input. ``size`` is a full batch, ``free`` the share of the device that other models'
     interactive work leaves, ``level`` the admission level, ``done`` counts the interactive items started since the
@@ -74,11 +74,16 @@ class WorkerLoad:
     level: float
     done: int
     seen: int
+    claims_at: float = 0.0
 
     @property
     def full_s(self) -> float:
         """How long a full batch takes."""
         return self.alpha + self.beta * self.size
+
+    def held(self, now: float) -> int:
+        """The most that it may have claimed and not begun by now, if there was anything to claim."""
+        return max(self.waiting, self.room) if now >= self.claims_at else self.waiting
 
     def alive(self, now: float) -> bool:
         """Whether it can still be believed."""
@@ -210,8 +215,8 @@ def combine(
         busy_until=min(load.busy_until for load in live),
         running=sum(load.size * min(max(0.0, load.busy_until - now) / max(load.full_s, 1e-9), 1.0) for load in live),
         # While messages are left at the broker, every worker has claimed what it may; else it may have since it spoke.
-        waiting=sum(max(load.waiting, load.room) if left else load.waiting for load in live),
-        room=sum(max(load.waiting, load.room) for load in live),
+        waiting=sum(load.held(now) if left else load.waiting for load in live),
+        room=sum(load.held(now) for load in live),
         ready=(sum(ready), sum(ready[1:]), sum(ready[2:]), ready[3]),
         filled=all(load.filled for load in live),
         alpha=sum(load.alpha / share for load, share in zip(live, free, strict=True)) / count,

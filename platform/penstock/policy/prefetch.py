@@ -14,6 +14,16 @@ FETCH_S, SPARE, MOST = 0.002, 1.2, 4.0
 NEWEST = 0.1
 
 
+def room(size: int, batches: float, *, batch_s: float, least_s: float) -> int:
+    """How many items of a queue may wait in a worker, where ``size`` make a full batch that takes ``batch_s``.
+
+    One batch, where the next claim can be made while that one runs (it is made ``least_s`` ahead at least). More would
+    only stand in the way of those that come first by then: of an urgent one, or of a tenant who has had less. Of
+    batches that are over before the next claim is made, ``batches``.
+    """
+    return size if batch_s > least_s else max(1, int(size * batches))
+
+
 def wanted(*, most: int, waiting: int, starts_in_s: float, lead_s: float) -> int:
     """How many more items of a queue to claim now.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from penstock.model import Batching
@@ -28,11 +29,24 @@ LEAST_FREE = 0.1
 NEWEST = 0.1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """What a worker holds of one model besides the running batch.
+
+    ``waiting`` interactive items are claimed and not begun, ``room`` is how many may be; ``filled``: background items
+    are there. More is claimed ``lead_s`` before the running batch ends.
+    """
+
+    waiting: int
+    filled: bool
+    room: int
+    lead_s: float
+
+
 class _Learned:
     """One model."""
 
-    def __init__(self, limits: Batching, prefetch_batches: float) -> None:
-        self.room = max(1, int(limits.max_size * prefetch_batches))
+    def __init__(self, limits: Batching) -> None:
         # The whole turn of the device thread, claim and hand-over included: this is what the next job waits for.
         self.turn = LatencyModel()
         self.ratios: deque[float] = deque(maxlen=JUDGED)
@@ -58,8 +72,8 @@ class _Learned:
 class Workload:
     """All models of one worker. ``limits`` are theirs by name, ``target_s`` is the interactive target."""
 
-    def __init__(self, limits: Iterable[tuple[str, Batching]], *, target_s: float, prefetch_batches: float) -> None:
-        self._learned = {name: _Learned(batching, prefetch_batches) for name, batching in limits}
+    def __init__(self, limits: Iterable[tuple[str, Batching]], *, target_s: float) -> None:
+        self._learned = {name: _Learned(batching) for name, batching in limits}
         self._target_s = target_s
 
     @property
@@ -85,37 +99,41 @@ class Workload:
             wait_s, fill = max(0.0, median(waits_s)), (count + left) / max(1.0, learned.size)
             learned.level.saw(wait_s, target_s=self._target_s, batch_s=full_s, now=now, fill=fill)
 
-    def news(self, model: str, now: float, *, waiting: int, filled: bool) -> WorkerLoad | None:
+    def news(self, model: str, now: float, stock: Stock) -> WorkerLoad | None:
         """What to tell of a model whose batch has begun; ``None`` when that was said just now."""
         learned = self._learned[model]
         # The last word before a quiet time must not be that many wait.
-        if now - learned.written_at < EVERY_S and (waiting or not learned.said_waiting):
+        if now - learned.written_at < EVERY_S and (stock.waiting or not learned.said_waiting):
             return None
-        learned.written_at, learned.said_waiting = now, waiting
-        return self.say(model, now, waiting=waiting, filled=filled)
+        learned.written_at, learned.said_waiting = now, stock.waiting
+        return self.say(model, now, stock)
 
-    def ended(self, model: str, turn_s: float, *, count: int, full: bool, interactive: bool) -> None:
-        """The batch and all that goes with it took so long. ``full``: its model allows no larger one."""
+    def ended(self, model: str, turn_s: float, *, count: int, size: int, full: bool, interactive: bool) -> None:
+        """The batch and all that goes with it took so long: ``count`` items, of ``size`` that were chosen for it.
+
+        ``full``: its model allows no larger one.
+        """
         learned = self._learned[model]
         if learned.turn.seen:
             learned.ratios.append(turn_s / max(learned.turn.predict(count), 1e-9))
         learned.turn.observe(count, turn_s)
         if full:
-            learned.size += NEWEST * (count - learned.size)
+            learned.size += NEWEST * (size - learned.size)
         for name, other in self._learned.items():
             other.share += NEWEST * ((name == model and interactive) - other.share)
 
-    def say(self, model: str, now: float, *, waiting: int, filled: bool) -> WorkerLoad:
-        """Everything about one model, of which ``waiting`` interactive items are claimed and not begun."""
+    def say(self, model: str, now: float, stock: Stock) -> WorkerLoad:
+        """Everything about one model."""
         learned = self._learned[model]
         free = max(0.0, 1.0 - sum(other.share for name, other in self._learned.items() if name != model))
         return WorkerLoad(
             at=now,
             busy_until=learned.busy_until,
-            waiting=waiting,
+            claims_at=max(now, learned.busy_until - stock.lead_s),
+            waiting=stock.waiting,
             # Of rival models it claims one at a time, so what it may have claimed of this one it mostly has not.
-            room=math.ceil(learned.room * max(LEAST_FREE, free)),
-            filled=filled,
+            room=math.ceil(stock.room * max(LEAST_FREE, free)),
+            filled=stock.filled,
             alpha=learned.turn.alpha,
             beta=learned.turn.beta,
             factor=learned.factor,

@@ -173,8 +173,7 @@ class _Simulation:
         """The worker learns how long its items have waited, and says so."""
         waits_s = [now - item.sample.at_s for item in items if item.lane is Lane.INTERACTIVE]
         worker.load.started(model, now, count=len(items), interactive=len(waits_s), waits_s=waits_s)
-        waiting, filled = worker.waiting(model, Lane.INTERACTIVE), worker.waiting(model, Lane.BACKGROUND) > 0
-        said = worker.load.news(model, now, waiting=waiting, filled=filled)
+        said = worker.load.news(model, now, worker.stock(model))
         if said is not None:
             self._gates[model].said[str(number)] = said
 
@@ -195,6 +194,7 @@ class _Simulation:
             batch.model,
             batch.took_s,
             count=len(batch.items),
+            size=len(batch.items),
             full=batch.reason == "full",
             interactive=Lane.INTERACTIVE in lanes,
         )

@@ -10,8 +10,8 @@ from penstock.loadgen.simulator.world import Item, World, make_policy
 from penstock.policy.batching import LATE, RANKS, Demote, Line, Release, Snapshot
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
-from penstock.policy.prefetch import wanted
-from penstock.policy.workload import Workload
+from penstock.policy.prefetch import room, wanted
+from penstock.policy.workload import Stock, Workload
 
 #: A job's expected device time before the first batch of its model, seconds, and the weight of the newest one after it
 #: (``penstock_worker.charges``).
@@ -29,7 +29,6 @@ class Worker:
         self.load = Workload(
             self.limits.items(),
             target_s=world.targets_s[Lane.INTERACTIVE],
-            prefetch_batches=world.prefetch_batches,
         )
         self.background_share, self.late_share = MinimumShare(), MinimumShare()
         self.busy = False
@@ -38,7 +37,6 @@ class Worker:
         self._world = world
         self._lines: dict[tuple[str, str], list[Item]] = {(name, rank): [] for name in self.names for rank in RANKS}
         self._shown = [Line(name, rank, line) for (name, rank), line in self._lines.items()]
-        self._most = {name: max(1, int(self.limits[name].max_size * world.prefetch_batches)) for name in self.names}
         self._expected: dict[tuple[str, Lane], float] = {}
         self._interactive_at: float | None = None
 
@@ -57,7 +55,7 @@ class Worker:
                 # What is claimed now joins the next batch of its model, unless that is full already.
                 starts_in_s = before_s + all_s - whole_s + full_s
                 more = wanted(
-                    most=self._most[name],
+                    most=self.room(name),
                     waiting=self.waiting(name, lane),
                     starts_in_s=starts_in_s,
                     lead_s=self._world.lead_s,
@@ -66,6 +64,20 @@ class Worker:
                     found[name, lane] = more
             before_s += all_s
         return found
+
+    def room(self, name: str) -> int:
+        """How many claimed items of a model's lane may wait."""
+        size, world = self.limits[name].max_size, self._world
+        return room(size, world.prefetch_batches, batch_s=self.book.line(name).predict(size), least_s=world.lead_s)
+
+    def stock(self, name: str) -> Stock:
+        """What is claimed of a model and not begun."""
+        return Stock(
+            waiting=self.waiting(name, Lane.INTERACTIVE),
+            filled=self.waiting(name, Lane.BACKGROUND) > 0,
+            room=self.room(name),
+            lead_s=self._world.lead_s,
+        )
 
     def waiting(self, name: str, lane: Lane) -> int:
         """How many claimed items of a model's lane have not begun."""
