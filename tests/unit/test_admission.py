@@ -305,12 +305,14 @@ def run_level(waits_s: list[float], every_s: float = 0.1, batch_s: float = 0.02,
     ("waits", "low", "high"),
     [
         ([0.001] * 100, 1.0, 1.0),
-        ([0.5] * 5, 1.0, 1.0),  # shorter than STANDING_S
-        ([0.5, 0.5, 0.5, 0.001] * 25, 1.0, 1.0),  # the queue empties each time
-        ([0.5] * 7, 0.69, 0.71),
-        ([0.5] * 16, 0.65, 0.68),  # a second later
+        ([0.05] * 4, 1.0, 1.0),  # shorter than STANDING_S
+        ([0.05] * 6, 0.69, 0.71),
+        ([0.5] * 2, 1.0, 1.0),  # grave, but still a burst
+        ([0.5] * 3, 0.69, 0.71),
+        ([0.05, 0.05, 0.05, 0.001] * 25, 1.0, 1.0),  # the queue empties each time
+        ([0.5] * 13, 0.65, 0.68),  # a second later
         ([0.5] * 1000, LOWEST, LOWEST),
-        ([0.5] * 16 + [0.001] * 100, 0.75, 0.78),  # up again by 1 % a second
+        ([0.5] * 13 + [0.001] * 100, 0.75, 0.78),  # up again by 1 % a second
     ],
 )
 def test_level(waits: list[float], low: float, high: float) -> None:
@@ -323,7 +325,7 @@ def test_level(waits: list[float], low: float, high: float) -> None:
 )
 def test_batches_that_are_not_full_end_an_overload(fill: float, low: float, high: float) -> None:
     """Two seconds after it."""
-    assert low <= run_level([0.5] * 7 + [0.001] * 20, fill=fill) <= high
+    assert low <= run_level([0.5] * 4 + [0.001] * 20, fill=fill) <= high
 
 
 def test_a_slow_model_is_measured_by_its_own_batches() -> None:

@@ -6,10 +6,11 @@ nature.
 
 How much of the limit may be spent on waiting is the *level* (Breakwater's and DAGOR's idea): workers measure how long
 interactive jobs waited before their batch began. Like CoDel, they look at the wait that does not go away: even the
-quietest batch of the last ``STANDING_S`` had to wait longer than ``WAIT_SHARE`` of the target. That lowers the level by
-5 % a second, anything else raises it by 1 %. Jobs without a deadline are only refused below level 1, when a queue has
-been standing, or when the burst is ``BURST`` times their limit: a short burst on a calm system is what a queue is for.
-A higher priority counts only the work that is served before it, and feels less of the level (DAGOR).
+quietest batch of the last ``STANDING_S`` had to wait longer than ``WAIT_SHARE`` of the target (long waits count for
+more time). That lowers the level by 5 % a second, anything else raises it by 1 %. Jobs without a deadline are only
+refused below level 1, when a queue has been standing, or when the burst is ``BURST`` times their limit: a short burst
+on a calm system is what a queue is for. A higher priority counts only the work that is served before it, and feels
+less of the level (DAGOR).
 
 Where tenants share a queue, what is ahead of a job is what the fair order puts before it (``policy.sharing``): its own
 tenant's jobs, and of the others' as much as their weights allow meanwhile. The level is learned from everybody's waits,
@@ -53,12 +54,12 @@ _FOREVER_S = 1e6
 class WorkerLoad:
     """What one worker says of one model. Times are Unix seconds, durations seconds.
 
-    ``busy_until`` is when its running batch should end; ``waiting`` counts its claimed interactive items, ``room`` how
-    many it may claim ahead, which it does at ``claims_at``; ``filled`` says that background is there to fill any batch. A batch of ``n`` takes
-    ``alpha + beta * n``; ``factor`` corrects one job's own batch: the margin of a predictable model, far below 1 where
-    durations vary with the input. ``size`` is a full batch, ``free`` the share of the device that other models'
-    interactive work leaves, ``level`` the admission level, ``done`` counts the interactive items started since the
-    worker began, ``seen`` its batches.
+    ``busy_until`` is when its running batch should end; ``waiting`` counts its claimed interactive items, ``room``
+    how many it may claim ahead, which it does at ``claims_at``; ``filled`` says that background is there to fill any
+    batch. A batch of ``n`` takes ``alpha + beta * n``; ``factor`` corrects one job's own batch: the margin of a
+    predictable model, far below 1 where durations vary with the input. ``size`` is a full batch, ``free`` the share
+    of the device that other models' interactive work leaves, ``level`` the admission level, ``done`` counts the
+    interactive items started since the worker began, ``seen`` its batches.
     """
 
     at: float

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 
 #: A wait beyond this share of the target (or of so many batches, if those are longer) is too long. When every batch for
-#: so long (seconds, or batches of the model) had waited too long, the queue stands.
+#: so long (seconds, or batches of the model) had waited too long, the queue stands. Waits of so many times what is too
+#: long count for as much more time: of a queue that grows this fast, every moment costs others their targets.
 WAIT_SHARE, WAIT_BATCHES = 0.35, 5.0
 STANDING_S, STANDING_BATCHES = 0.5, 10.0
+GRAVEST = 4.0
 #: Per second: the factor of a lowering, the step of a raise, and the lowest level.
 LOWER, RAISE, LOWEST = 0.95, 0.01, 0.3
 #: Batches that are not full say that the overload is over, whatever the level is: with empty ones it would be raised so
@@ -33,7 +35,8 @@ class Level:
 
     def __init__(self) -> None:
         self.value = 1.0
-        self._above_since: float | None = None
+        #: For how long the queue has stood, seconds, graver waits counting more; ``None``: it does not.
+        self._standing_s: float | None = None
         self._last: float | None = None
 
     def saw(self, wait_s: float, *, target_s: float, batch_s: float, now: float, fill: float = 1.0) -> None:
@@ -43,15 +46,18 @@ class Level:
         """
         since_s = 0.0 if self._last is None else max(0.0, now - self._last)
         self._last = now
-        if wait_s <= WAIT_SHARE * max(target_s, WAIT_BATCHES * batch_s):
-            self._above_since = None
+        too_long_s = WAIT_SHARE * max(target_s, WAIT_BATCHES * batch_s)
+        if wait_s <= too_long_s:
+            self._standing_s = None
             slowly = min(1.0, self.value + RAISE * since_s)
             quickly = slowly + RECOVER * max(0.0, 1.0 - fill / BUSY_FILL) * since_s
             self.value = max(slowly, min(quickly, RECOVERED))
             return
-        if self._above_since is None:
-            self._above_since = now
-        if now - self._above_since < max(STANDING_S, STANDING_BATCHES * batch_s):
+        if self._standing_s is None:
+            self._standing_s = 0.0
+        else:
+            self._standing_s += since_s * min(wait_s / too_long_s, GRAVEST)
+        if self._standing_s < max(STANDING_S, STANDING_BATCHES * batch_s):
             return
         self.value = max(LOWEST, FIRST if self.value >= 1.0 else self.value * LOWER**since_s)
 
