@@ -193,11 +193,12 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The bars of the issue's table. The light ones' latencies of all seeds count together."""
     alone, beside = (percentile(pooled(rows, condition), 99) for condition in (ALONE, BESIDE))
     ratio = beside / alone if alone and beside is not None else None
-    gaps = [row["gap_charges"] for row in rows if row["part"] == "busy"]
+    light, busy = ([row for row in rows if row["part"] == part] for part in ("light", "busy"))
+    gaps = [row["gap_charges"] for row in busy]
     worst = None if not gaps or None in gaps else max(gaps)
     return [
-        bar("light tenants' p99 beside the flood, x alone", ratio, 2.0, at_most=True),
-        bar("service gap between busy tenants, charges", worst, 2.0, at_most=True),
+        bar("light tenants' p99 beside the flood, x alone", ratio, 2.0, at_most=True, rows=light),
+        bar("service gap between busy tenants, charges", worst, 2.0, at_most=True, rows=busy),
     ]
 
 

@@ -447,12 +447,27 @@ def brief(report: Mapping[str, Any]) -> dict[str, Any]:
 # Reports ------------------------------------------------------------------------------------------------------
 
 
-def bar(name: str, value: float | None, limit: float, *, at_most: bool = False, judged: bool = True) -> dict[str, Any]:
-    """One bar of a benchmark. What was not measured, or has no end, does not hold."""
+def bar(
+    name: str,
+    value: float | None,
+    limit: float,
+    *,
+    at_most: bool = False,
+    judged: bool = True,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """One bar of a benchmark. What was not measured, or has no end, does not hold.
+
+    ``rows`` are the runs that the value stands on: the bar says how many of them are void.
+    """
     if value is not None and not math.isfinite(value):
         value = None
     holds = value is not None and (value <= limit if at_most else value >= limit)
-    return {"name": name, "value": value, "bar": limit, "at_most": at_most, "judged": judged, "holds": holds}
+    verdict = {"name": name, "value": value, "bar": limit, "at_most": at_most, "judged": judged, "holds": holds}
+    if rows is not None:
+        runs = [bool(row["void"]) for row in rows]
+        verdict |= {"void": sum(runs), "runs": len(runs)}
+    return verdict
 
 
 def failed(bars: Sequence[Mapping[str, Any]]) -> list[str]:

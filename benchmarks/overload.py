@@ -150,37 +150,33 @@ def _per_s(row: Mapping[str, Any], what: str, since_s: float, until_s: float) ->
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The bars, on the worst of the repeats."""
-    peak = max(row["settled_per_s"] for row in rows if row["part"] == "peak")
+    peaks = [row for row in rows if row["part"] == "peak"]
+    peak = max(row["settled_per_s"] for row in peaks)
 
-    def over(side: str, times: float, deadline: bool) -> float | None:
+    def over(name: str, side: str, times: float, deadline: bool, *, judged: bool) -> dict[str, Any]:
         wanted = ("over", side, times, deadline)
-        found = [
-            row["settled_per_s"]
-            for row in rows
-            if (row["part"], row["side"], row.get("times"), row.get("deadline")) == wanted
-        ]
-        return min(found) / peak if found else None
+        found = [row for row in rows if (row["part"], row["side"], row.get("times"), row.get("deadline")) == wanted]
+        value = min(row["settled_per_s"] for row in found) / peak if found else None
+        return bar(name, value, 0.90, judged=judged, rows=[*peaks, *found])
 
     bars = []
     for deadline, words in ((False, "no deadlines"), (True, "deadlines")):
         for times in (2.0, 3.0):
             name = f"goodput at {times:g}x, {words}, x the peak"
-            bars.append(bar(name, over(ON, times, deadline), 0.90, judged=times == 2.0))
-            bars.append(bar(f"{OFF}: {name}", over(OFF, times, deadline), 0.90, judged=False))
+            bars.append(over(name, ON, times, deadline, judged=times == 2.0))
+            bars.append(over(f"{OFF}: {name}", OFF, times, deadline, judged=False))
         for side in (ON, OFF):
-            spikes = [
-                r["recovered_s"]
-                for r in rows
-                if r["part"] == "spike" and r["side"] == side and r["deadline"] == deadline
-            ]
-            worst = None if not spikes or None in spikes else max(spikes)
+            spikes = [r for r in rows if r["part"] == "spike" and r["side"] == side and r["deadline"] == deadline]
+            took_s = [row["recovered_s"] for row in spikes]
+            worst = None if not took_s or None in took_s else max(took_s)
             prefix = "" if side == ON else f"{OFF}: "
             name = f"{prefix}back to 95 % after a spike, {words}, s"
-            bars.append(bar(name, worst, 2.0, at_most=True, judged=side == ON))
-    refusals = [row["refusal_p99_ms"] for row in rows if row["side"] == ON and row["refusal_p99_ms"] is not None]
-    bars.append(bar("refusal p99, ms", max(refusals, default=None), 5.0, at_most=True))
-    low = [row["refused"] / max(1, row["offered"]) for row in rows if row["part"] == "peak"]
-    bars.append(bar("refused at the lowest rate, share", low[0] if low else None, 0.0, at_most=True))
+            bars.append(bar(name, worst, 2.0, at_most=True, judged=side == ON, rows=spikes))
+    refusing = [row for row in rows if row["side"] == ON and row["refusal_p99_ms"] is not None]
+    p99 = max((row["refusal_p99_ms"] for row in refusing), default=None)
+    bars.append(bar("refusal p99, ms", p99, 5.0, at_most=True, rows=refusing))
+    low = peaks[0]["refused"] / max(1, peaks[0]["offered"])
+    bars.append(bar("refused at the lowest rate, share", low, 0.0, at_most=True, rows=peaks[:1]))
     return bars
 
 

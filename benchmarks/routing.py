@@ -159,9 +159,19 @@ class Bench:
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The bar, on the median over the seeds; the partition that knows the popularity is reported."""
     ours = limit(rows, SHARED)
+
+    def probes(*cases: str) -> list[Mapping[str, Any]]:
+        return [probe for row in rows if row["case"] in cases for probe in row["probes"]]
+
     return [
-        bar(BAR, over(ours, limit(rows, BY_NUMBER)), 1.5),
-        bar("rate, x best partition of known popularity", over(ours, limit(rows, BALANCED)), 1.5, judged=False),
+        bar(BAR, over(ours, limit(rows, BY_NUMBER)), 1.5, rows=probes(SHARED, BY_NUMBER)),
+        bar(
+            "rate, x best partition of known popularity",
+            over(ours, limit(rows, BALANCED)),
+            1.5,
+            judged=False,
+            rows=probes(SHARED, BALANCED),
+        ),
         *(
             [bar("rate where half fits, x where all fits", over(limit(rows, MEMORY), ours), 0.9, judged=False)]
             if limit(rows, MEMORY) is not None
