@@ -17,7 +17,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -465,7 +465,7 @@ def bar(
     holds = value is not None and (value <= limit if at_most else value >= limit)
     verdict = {"name": name, "value": value, "bar": limit, "at_most": at_most, "judged": judged, "holds": holds}
     if rows is not None:
-        runs = [bool(row["void"]) for row in rows]
+        runs = [bool(row.get("void")) for row in rows]
         verdict |= {"void": sum(runs), "runs": len(runs)}
     return verdict
 

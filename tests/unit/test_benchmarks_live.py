@@ -63,6 +63,13 @@ def test_a_bar_holds_when_it_is_reached(value: float | None, limit: float, at_mo
     assert live.failed([{**found, "judged": False}]) == []
 
 
+def test_a_bar_says_how_many_of_its_runs_are_void() -> None:
+    found = live.bar("b", 2.0, 1.0, rows=[{"void": True}, {"void": False}, {"void": True}])
+    assert (found["void"], found["runs"]) == (2, 3)
+    assert "(2 of 3 runs void)" in live.show_bars([found])
+    assert "void" not in live.show_bars([live.bar("b", 2.0, 1.0, rows=[{"void": False}])])
+
+
 def findings(**changes: Any) -> Findings:
     found = Findings(SETTINGS["gpu"])
     found.limits = {ADAPTIVE: [2000.0, 2100.0, 900.0], STATIC: [2000.0, 2000.0, 2000.0], ONE: [100.0, 110.0, 90.0]}
