@@ -198,7 +198,8 @@ def report_of(parts: Mapping[str, Part], about: Mapping[str, Any]) -> dict[str, 
         void = sum(bool(row["void"]) for row in part.rows)
         bars += [{**verdict, "part": name, "void": void, "runs": len(part.rows)} for verdict in part.bars]
     return {
-        "benchmark": "isolation",
+        # One file a part where only that one was measured.
+        "benchmark": "isolation" if len(parts) == len(PARTS) else "-".join(["isolation", *parts]),
         "facts": dict(about),
         "plan": {name: asdict(part.plan) for name, part in parts.items()},
         "rows": [row for part in parts.values() for row in part.rows],
