@@ -60,6 +60,8 @@ class Batcher:
         #: Finds cost and key of items whose inputs are in SQL; called by the device thread.
         self._weigh = weigh
         self._unweighed: list[Item] = []
+        #: Whether one of the threads reads them now.
+        self._weighing = False
         self.latency = latency or LatencyBook()
         #: From the end of a batch to the news of it, seconds, smoothed.
         self.after_s = 0.0
@@ -295,7 +297,7 @@ class Batcher:
                     return self._start(staged) if staged is not None and self._duration(staged) <= LAST_S else None
                 if staged is not None and not self._may_overtake(staged):
                     return self._start(staged)
-                if self._unweighed and staged is None:
+                if self._unweighed and staged is None and not self._weighing:
                     self._weigh_new()
                     continue
                 now = self._clock()
@@ -370,6 +372,10 @@ class Batcher:
                     # First what is at the broker: it comes through ``put``.
                     self._called = True
                     self._hungry()
+                    continue
+                if self._may_stage and self._unweighed and not self._weighing and left_s <= lead_s:
+                    # The device thread would not get round to it: there is always a batch that was claimed ahead.
+                    self._weigh_new()
                     continue
                 if (
                     self._may_stage
@@ -479,11 +485,15 @@ class Batcher:
     def _weigh_new(self) -> None:
         """Give the lock up for as long as SQL takes; what is being weighed stays in reach of ``close``."""
         new = list(self._unweighed)
+        self._weighing = True
         self._changed.release()
         try:
             self._weigh(new)
         finally:
             self._changed.acquire()
+            self._weighing = False
+            self._changed.notify_all()
+            self._stage_changed.notify_all()
         for item in new:
             item.weighed = True
             if item in self._unweighed:  # else it was given back meanwhile

@@ -318,7 +318,7 @@ class Engine:
         self.charges.spread(run, run.compute_s)
         if run.live or run.unfinished:
             self.settler.settle(run)
-        self.load.ended(run, clock.monotonic_s() - batch.taken_mono)
+        self.load.ended(run, clock.now(), clock.monotonic_s() - batch.taken_mono)
         if alone or any(item.suspect for item in run.live):
             self.settler.quiesce()
         return run

@@ -16,7 +16,7 @@ from penstock.model import Batching
 from penstock.policy.admission import WorkerLoad
 from penstock.policy.workload import Stock, Workload
 from penstock.transport import keys
-from penstock_worker.item import Item, Run
+from penstock_worker.item import Run
 from penstock_worker.wire import Command
 
 _encode = msgspec.json.encode
@@ -49,7 +49,7 @@ class LoadReport:
         """A batch begins at ``now`` (Unix seconds): note how long its jobs have waited; commands to write, if any."""
         model = run.batch.model.name
         interactive = [item for item in run.live if item.lane is Lane.INTERACTIVE]
-        waits_s = [now - at for item in interactive if (at := created_at(item)) is not None]
+        waits_s = [now - item.available_at for item in interactive if item.available_at is not None]
         left = self._waiting(model, Lane.INTERACTIVE)
         self._workload.started(
             model, now, count=len(run.live), interactive=len(interactive), waits_s=waits_s, left=left
@@ -60,11 +60,12 @@ class LoadReport:
         key = keys.load(self._namespace, model)
         return [("HSET", key, self._worker, _encode(said)), ("EXPIRE", key, keys.LOAD_TTL_S)]
 
-    def ended(self, run: Run, turn_s: float) -> None:
-        """The batch and all that goes with it took so long."""
+    def ended(self, run: Run, now: float, turn_s: float) -> None:
+        """The batch and all that goes with it took so long, up to ``now`` (Unix seconds)."""
         if run.live:
             self._workload.ended(
                 run.batch.model.name,
+                now,
                 turn_s,
                 # Members that were cancelled or expired took their places, too.
                 count=len(run.live),
@@ -88,16 +89,3 @@ class LoadReport:
             room=self._room(model),
             lead_s=self._lead_s(),
         )
-
-
-def created_at(item: Item) -> float | None:
-    """When a job was accepted (Unix seconds), by its id; ``None`` if it has waited for something else than its turn.
-
-    The ids of our jobs are UUIDv7. A retry has waited for its back-off.
-    """
-    if item.attempt > 1 or item.request is not None or len(item.id) != 36 or item.id[14] != "7":
-        return None
-    try:
-        return int(item.id[:8] + item.id[9:13], 16) / 1000
-    except ValueError:
-        return None

@@ -25,8 +25,10 @@ JUDGED = 64
 PREDICTABLE = 0.7
 #: The least share of a device that a model is thought to get beside others, here as in ``policy.admission``.
 LEAST_FREE = 0.1
-#: Weight of the newest batch in the size of a full one and in the shares of the device.
+#: Weight of the newest batch in the size of a full one.
 NEWEST = 0.1
+#: The device time of this long ago counts half in a model's share: seconds, or turns of the slowest model.
+HALF_S, HALF_TURNS = 2.0, 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +55,8 @@ class _Learned:
         self.size = float(limits.max_size)
         self.level = Level()
         self.done = 0
-        #: Share of the device's time that went into batches of this model with an interactive item.
-        self.share = 0.0
+        #: Share of the time, up to ``share_at``, in which a batch of this model with an interactive item ran.
+        self.share, self.share_at = 0.0, 0.0
         self.written_at = 0.0
         self.said_waiting = 0
         self.busy_until = 0.0
@@ -108,7 +110,9 @@ class Workload:
         learned.written_at, learned.said_waiting = now, stock.waiting
         return self.say(model, now, stock)
 
-    def ended(self, model: str, turn_s: float, *, count: int, size: int, full: bool, interactive: bool) -> None:
+    def ended(
+        self, model: str, now: float, turn_s: float, *, count: int, size: int, full: bool, interactive: bool
+    ) -> None:
         """The batch and all that goes with it took so long: ``count`` items, of ``size`` that were chosen for it.
 
         ``full``: its model allows no larger one.
@@ -119,13 +123,15 @@ class Workload:
         learned.turn.observe(count, turn_s)
         if full:
             learned.size += NEWEST * (size - learned.size)
-        for name, other in self._learned.items():
-            other.share += NEWEST * ((name == model and interactive) - other.share)
+        if interactive:
+            begun = self._share(learned, now - turn_s)
+            learned.share, learned.share_at = 1.0 - (1.0 - begun) * self._fade(turn_s), now
 
     def say(self, model: str, now: float, stock: Stock) -> WorkerLoad:
         """Everything about one model."""
         learned = self._learned[model]
-        free = max(0.0, 1.0 - sum(other.share for name, other in self._learned.items() if name != model))
+        others = (other for name, other in self._learned.items() if name != model)
+        free = max(0.0, 1.0 - sum(self._share(other, now) for other in others))
         return WorkerLoad(
             at=now,
             busy_until=learned.busy_until,
@@ -143,3 +149,11 @@ class Workload:
             done=learned.done,
             seen=learned.turn.seen,
         )
+
+    def _share(self, learned: _Learned, now: float) -> float:
+        """A model's share of the device at a later time; nothing of it has run since."""
+        return learned.share * self._fade(max(0.0, now - learned.share_at))
+
+    def _fade(self, seconds: float) -> float:
+        slowest_s = max(it.turn.predict(it.size) if it.turn.seen else 0.0 for it in self._learned.values())
+        return float(0.5 ** (seconds / max(HALF_S, HALF_TURNS * slowest_s)))
