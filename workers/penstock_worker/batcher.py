@@ -29,6 +29,7 @@ OVERTAKEN = 0.5
 
 #: Order within an interactive line.
 _rank = attrgetter("rank")
+_arrived = attrgetter("arrived_at")
 
 _LineId = tuple[str, str, str]
 
@@ -451,6 +452,12 @@ class Batcher:
                         first = head
                     found[head.model, head.lane] = size + len(line), first
             return [(model, lane, size, first) for (model, lane), (size, first) in found.items()]
+
+    def suspects(self) -> dict[tuple[str, Lane], float]:
+        """The queues in which a suspect is first of its line, and when it came."""
+        with self._changed:
+            heads = [line[0] for line in self._lines.values() if line and line[0].suspect]
+            return {(head.model, head.lane): head.arrived_at for head in sorted(heads, key=_arrived, reverse=True)}
 
     def waiting_in(self, lane: Lane) -> int:
         """How many wait in a lane. Takes no lock: asked after each step."""

@@ -143,6 +143,8 @@ class Batch:
     ahead: bool = False
     claimed: Run | None = None
     claimed_mono: float = 0.0
+    #: Whether the worker holds others beside it: sequences of step-wise models that have begun.
+    beside: bool = False
 
 
 @dataclass(slots=True)
