@@ -108,6 +108,8 @@ class Batcher:
         self._chosen_at = 0.0
         #: The models that are loaded; ``None``: all, for good.
         self._resident: frozenset[str] | None = None
+        #: Nothing is claimed of these: they are to leave the device.
+        self._draining: frozenset[str] = frozenset()
         self._served = dict.fromkeys(models, 0)
         #: Whether quotas were cut because the device is busy.
         self._withheld = False
@@ -152,7 +154,7 @@ class Batcher:
                 if name in self._steps:
                     # Newcomers join between two steps. One may always wait: it is what the device thread decides by.
                     more = max(0, max(1, most - self.begun.get(queue, 0)) - self._waiting[name, lane])
-                if self._resident is not None and name not in self._resident:
+                if name in self._draining or (self._resident is not None and name not in self._resident):
                     quotas[queue] = 0
                     continue
                 quotas[queue] = more
@@ -247,6 +249,14 @@ class Batcher:
             self._show_lines()
             self._changed.notify()
         self._hungry()
+
+    def drain(self, names: Iterable[str]) -> None:
+        """Claim nothing of these models until told otherwise, and run what is here: another one needs their room."""
+        names = frozenset(names)
+        with self._changed:
+            ended, self._draining = self._draining - names, names
+        if ended:
+            self._hungry()
 
     def release_model(self, name: str) -> bool:
         """Have nothing more to do with a model, unless it is in use; whether that is so now."""
