@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from penstock.model import Batching
+from penstock.policy.admission import Admit, Ask, Refuse, WorkerLoad, combine, decide
 from penstock.policy.workload import EVERY_S, HALF_S, Stock, Workload
 
 
@@ -86,3 +89,30 @@ def test_a_full_batch_tells_how_large_full_is_whatever_expired_in_it() -> None:
     for number in range(60):
         it.ended("a", number * 0.01, 0.01, count=16 - number % 3, size=16, full=True, interactive=True)
     assert it.say("a", 1.0, stock(0)).size == pytest.approx(16, abs=0.1)
+
+
+def test_sequences_free_their_places_one_after_another() -> None:
+    """Eight side by side, each of which takes 4 s: every half second somebody may begin, and takes 4 s."""
+    it = Workload([("steps", Batching(max_size=8))], target_s=0.1, stepwise=["steps"])
+    for _ in range(20):
+        it.sequence_ended("steps", 4.0)
+    free = it.say("steps", 100.0, Stock(waiting=0, filled=True, room=8, lead_s=0.0, held=7))
+    full = it.say("steps", 100.0, Stock(waiting=3, filled=True, room=8, lead_s=0.0, held=8))
+    assert free.busy_until == 100.0
+    assert full.busy_until == pytest.approx(100.5, abs=0.05)
+    for said in (free, full):
+        assert (said.size, said.beta, said.filled) == (1.0, 0.0, False)
+        assert said.alpha == pytest.approx(0.5, abs=0.05)
+        assert said.factor * said.full_s == pytest.approx(4.0, abs=0.4), "its own time"
+
+    def verdict(load: WorkerLoad, ready: int, deadline_s: float | None = None) -> Admit | Refuse:
+        at = None if deadline_s is None else 100.0 + deadline_s
+        picture = combine([load], (ready, 0, 0, 0), now=100.0)
+        return decide(picture, Ask(now=100.0, target_s=0.1, deadline_at=at), Random(1))
+
+    assert isinstance(verdict(free, 0), Admit)
+    assert isinstance(verdict(free, 0, 5.0), Admit)
+    assert isinstance(verdict(full, 20, 5.0), Refuse), "four of them and it begins too late"
+    assert isinstance(verdict(full, 4, 20.0), Admit)
+    assert isinstance(verdict(full, 0, 1.0), Refuse), "shorter than a sequence takes"
+    assert isinstance(verdict(full, 100_000), Refuse)

@@ -91,6 +91,7 @@ class Batcher:
             ]
             for lane in LANES
         }
+        self._interactive = {name: queue for queue, name, _ in self._quotas[Lane.INTERACTIVE]}
         self._busy_until = 0.0
         #: Whether a batch runs, whether something was claimed for the one behind it, and interactive items among that.
         self._running = self._fed = self._fed_urgent = False
@@ -636,6 +637,10 @@ class Batcher:
                 # Of one that is being weighed the cost may have been found, and is not in the sum yet.
                 self._cost[item.model, item.lane] -= item.cost if item.weighed else 1.0
             return out
+
+    def begun_of(self, model: str) -> int:
+        """How many interactive sequences of a step-wise model have begun."""
+        return self.begun.get(self._interactive.get(model, ""), 0)
 
     def count(self, model: str, lane: Lane) -> int:
         """How many items of a queue wait."""

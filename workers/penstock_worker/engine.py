@@ -130,6 +130,8 @@ class Engine:
             waiting=self.batcher.count,
             room=self.batcher.room,
             lead_s=lambda: self.batcher.lead_s,
+            stepwise=[name for name, cls in classes.items() if issubclass(cls, StepModel)],
+            held=self.batcher.begun_of,
         )
         self.settler = Settler(
             store,
@@ -163,7 +165,7 @@ class Engine:
                 wake=wake,
                 put_back=self.batcher.put_back,
                 kept=settings.progress,
-                took=self.charges.took,
+                took=self._took,
             ),
             max_progress_bytes=settings.progress.max_bytes,
         )
@@ -322,6 +324,13 @@ class Engine:
         if alone or any(item.suspect for item in run.live):
             self.settler.quiesce()
         return run
+
+    def _took(self, run: Run) -> None:
+        """Sequences have left the device."""
+        self.charges.took(run.live)
+        for item, outcome in zip(run.live, run.outcomes, strict=False):
+            if outcome.state is JobState.SUCCEEDED:
+                self.load.sequence_ended(item, run.compute_s)
 
     def _on_defect(self) -> None:
         self._defect = True
