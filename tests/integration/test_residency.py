@@ -73,6 +73,18 @@ def shown(settings: Settings, *argv: str) -> Any:
     return [json.loads(line) for line in done.stdout.splitlines()] if "--json" in argv else done.stdout
 
 
+def test_a_flood_does_not_keep_another_model_out(small: Settings, worker_factory: WorkerFactory) -> None:
+    """The flood's model always has work here; it is drained for the other one, and goes on after it."""
+    one = small.worker.model_copy(update={"memory": "1GiB"})
+    worker_factory(settings=small.model_copy(update={"worker": one}))
+    with Client(small) as client:
+        assert client.run("a", 1, result_timeout=60)[0] == "a"
+        flood = client.enqueue_many("a", [0.2] * 6000)
+        assert client.run("b", 1, result_timeout=60)[0] == "b"
+        assert flood[-1].status != "succeeded", "the flood was over before"
+        assert client.run("a", 2, result_timeout=60)[0] == "a"
+
+
 def test_the_command_line_says_where_a_model_is(settings: Settings) -> None:
     """Loaded, on its way in, or not; and that nobody knows while the broker is away."""
     store, now = Store.open(settings.database), clock.now()

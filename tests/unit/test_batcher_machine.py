@@ -153,11 +153,7 @@ class Device(RuleBasedStateMachine):
         return [
             item
             for item in self.waiting.values()
-            if item.lane is Lane.INTERACTIVE
-            and not item.late
-            and item.model in self.resident & {"plain", "keyed"}
-            # What the stager chooses from is known already; the device thread weighs the rest first.
-            and item.weighed
+            if item.lane is Lane.INTERACTIVE and not item.late and item.model in self.resident & {"plain", "keyed"}
         ]
 
     # In
@@ -250,7 +246,8 @@ class Device(RuleBasedStateMachine):
         in_time = {item.id for item in self.waiting.values() if not item.late}
         batch = self.batcher.ahead(wait=False)
         for id in in_time - {item.id for item in (batch.items if batch else ())}:
-            if self.waiting[id].late:
+            # One may be cancelled while the inputs are read.
+            if id in self.waiting and self.waiting[id].late:
                 self.judge_demotion(self.waiting[id], self.clock() + 0.001)
         if batch is None:
             return

@@ -86,3 +86,17 @@ def test_charged_messages_are_settled_the_others_removed() -> None:
     assert used is None  # nothing uncharged has run
     Charges(["echo"], "ns").spread(plain, 0.5)
     assert ("HINCRBYFLOAT", "ns:tenants:used", "default", "0.500000000") in announcer.settled([], {}, [plain])
+
+
+def test_sequences_teach_what_the_next_ones_are_expected_to_take() -> None:
+    """Else each generation would be claimed at the price of a job that nobody knows."""
+    charges = Charges(["m"], "ns")
+    queue = "ns.m.interactive"
+    assert charges.expected()[queue] == UNKNOWN_S
+    items = [
+        Item(str(n), "m", Lane.INTERACTIVE, input="1", tag=n, source="", arrived_at=0, claimed_at=0) for n in (1, 2)
+    ]
+    items[0].device_s, items[1].device_s = 5.0, 0.0
+    charges.took(items)
+    assert charges.expected()[queue] == 5.0, "one that did not run says nothing"
+    assert charges.spent == {queue: 5.0}

@@ -143,3 +143,14 @@ def test_a_new_kind_of_batch_borrows_its_models_line() -> None:
     other = LatencyBook()
     other.restore("m", [(key, line.state()) for (_, key), line in book.items()])
     assert other.line("m", "short").predict(8) == pytest.approx(0.002)
+
+
+def test_kinds_that_were_not_seen_for_longest_are_forgotten() -> None:
+    """Keys are what users send; whole models are few, and stay."""
+    book = LatencyBook(most=3)
+    for key in ("a", "b", "c", "a", "d"):
+        book.observe("m", 1.0, 0.01, key)
+    assert {name for name, _ in book.items()} == {("m", ""), ("m", "c"), ("m", "a"), ("m", "d")}
+    book.restore("n", [("x", book.line("m", "a").state())])
+    assert {name for name, _ in book.items()} == {("m", ""), ("m", "a"), ("m", "d"), ("n", "x")}
+    assert book.line("m", "a").seen == 2, "the one that came back was known"

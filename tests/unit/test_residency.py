@@ -50,14 +50,51 @@ def cold(name: str, size: int = 1, **more) -> Holding:
             1,
             Change("b", ("a",)),
         ),
-        ("never what is in use", [held("a", used=True), cold("b", waiting=1, waited_s=99.0)], 1, None),
+        ("never what is in use", [held("a", used=True), cold("b", waiting=1, waited_s=PATIENCE_S / 2)], 1, None),
+        (
+            "what is always in use is drained in the end",
+            [held("a", used=True, rate=99.0), cold("b", waiting=1, waited_s=PATIENCE_S)],
+            1,
+            Change("b", drain=("a",)),
+        ),
+        (
+            "later for what takes long to load",
+            [held("a", used=True), cold("b", waiting=1, waited_s=PATIENCE_S, load_s=PATIENCE_S)],
+            1,
+            None,
+        ),
+        ("never what is pinned", [held("a", used=True, pinned=True), cold("b", waiting=1, waited_s=99.0)], 1, None),
+        (
+            "the idle one first, then it is enough to drain one",
+            [held("a", used=True, rate=9.0), held("b"), held("c", used=True), cold("d", 2, waiting=1, waited_s=99.0)],
+            3,
+            Change("d", drain=("c",)),
+        ),
+        (
+            "no more is drained for what another worker has",
+            [held("a", used=True), cold("b", waiting=1, elsewhere=True, waited_s=99.0)],
+            1,
+            None,
+        ),
         (
             "a new one stays for a while",
             [Holding(name="a", size=1, resident=True, resident_s=KEEP_S / 2), cold("b", waiting=1, rate=5.0)],
             1,
             None,
         ),
-        ("another worker has it", [held("a"), cold("b", waiting=1, elsewhere=True, waited_s=99.0)], 1, None),
+        ("another worker has it", [held("a"), cold("b", waiting=1, elsewhere=True, waited_s=HELP_AFTER_S)], 1, None),
+        (
+            "another worker has it, and does not keep up",
+            [held("a", rate=0.1), cold("b", waiting=1, elsewhere=True, waited_s=PATIENCE_S, rate=9.0)],
+            1,
+            Change("b", ("a",)),
+        ),
+        (
+            "another worker has it, and what is here is worth more",
+            [held("a", rate=9.0), cold("b", waiting=1, elsewhere=True, waited_s=99.0, rate=1.0)],
+            1,
+            None,
+        ),
         (
             "another worker has it, but there is room and it does not keep up",
             [held("a"), cold("b", waiting=1, elsewhere=True, waited_s=HELP_AFTER_S)],
@@ -98,6 +135,7 @@ holdings = st.lists(
         resident=st.booleans(),
         resident_s=st.floats(0, 10),
         used=st.booleans(),
+        pinned=st.booleans(),
         waiting=st.integers(0, 3),
         waited_s=st.floats(0, 10),
         elsewhere=st.booleans(),
@@ -115,7 +153,9 @@ def test_a_change_fits_and_takes_nothing_in_use(holdings, budget):
     by_name = {h.name: h for h in holdings}
     assert not by_name[found.load].resident
     assert all(by_name[name].resident and not by_name[name].used for name in found.evict)
-    after = sum(h.size for h in holdings if h.resident and h.name not in found.evict) + by_name[found.load].size
+    assert all(by_name[name].used and not by_name[name].pinned for name in found.drain)
+    gone = {*found.evict, *found.drain, *(h.name for h in holdings if found.drain and not h.used)}
+    after = sum(h.size for h in holdings if h.resident and h.name not in gone) + by_name[found.load].size
     before = sum(h.size for h in holdings if h.resident)
     assert after <= max(budget, before), "within the budget, if it was within it before"
 

@@ -340,3 +340,32 @@ def test_the_stager_answers_whatever_its_claim_raises(room: Room) -> None:
         assert defects == expected
     assert stager.alive
     room.batcher.close()
+
+
+def test_long_inputs_are_weighed_beside_a_device_that_is_never_free() -> None:
+    """The device thread always finds a batch that was claimed ahead: it would never get round to it."""
+    weighed: list[str] = []
+    room = Room()
+    room.batcher._weigh = lambda items: weighed.extend(item.id for item in items)
+    room.begin()
+    long = make("long")
+    long.weighed = False
+    staged = room.stage(long)
+    assert weighed == ["long"]
+    assert ids(staged) == ["long"]
+    room.batcher.close()
+
+
+def test_of_a_model_that_has_to_leave_nothing_is_claimed_until_another_has_come() -> None:
+    room = Room()
+    room.batcher.put([make("here")])
+    room.batcher.drain(["slow"])
+    assert set(room.batcher.quota().values()) == {0}
+    assert ids(room.batcher.take()) == ["here"], "what is here runs"
+    room.end()
+    room.batcher.finished()
+    room.called.clear()
+    room.batcher.drain(())
+    assert room.called.is_set()
+    assert room.batcher.quota()[FAST] > 0
+    room.batcher.close()

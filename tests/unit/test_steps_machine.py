@@ -254,13 +254,15 @@ class Ledger:
                 row.state = JobState.EXPIRED
                 result.expired.append(mock.Mock(id=id))
                 continue
-            elif row.suspect and len(ids) > 1:
+            elif row.suspect and (len(ids) > 1 or not alone):
                 result.others[id] = mock.Mock(suspect=True)
                 continue
             row.state, row.claimed_at = JobState.RUNNING, at
             row.attempt += 1
             self.open.add((id, row.attempt))
-            result.claimed[id] = Claimed(row.attempt, row.timeout_s, row.deadline_at, row.failures, row.ooms, None)
+            result.claimed[id] = Claimed(
+                row.attempt, row.timeout_s, row.deadline_at, row.failures, row.ooms, suspect=row.suspect
+            )
         return result
 
     def held(self, ids: Sequence[str], *, worker: str) -> set[str]:
@@ -552,6 +554,8 @@ class Steps(RuleBasedStateMachine):
 
     def is_promised(self, model: str, lane: Lane) -> bool:
         """Whether something of this line may run now, whatever else has begun."""
+        if self.batcher.suspects() or any(member.item.suspect for member in self.sequences.held.values()):
+            return False  # others may have to wait, so that it is alone, and it waits until it can be
         if model not in STEPPING:
             return model == "whole"  # the other one may be held back
         groups = [g for g in self.sequences.groups.values() if g.model.name == model]
@@ -791,6 +795,11 @@ class Steps(RuleBasedStateMachine):
             background = sum(len(group.members) for group in groups if group.lane is Lane.BACKGROUND)
             assert background <= max(1, cls.parked) * cls.batching.max_size, "a place is kept for interactive ones"
             assert all(member.item.lane is group.lane for group in groups for member in group.members.values())
+
+    @invariant()
+    def a_suspect_is_held_by_itself(self) -> None:
+        rows = [self.ledger.rows[id] for id, _ in self.ledger.open]
+        assert len(rows) <= 1 or not any(row.suspect for row in rows)
 
     def of(self, model: str) -> list[Group]:
         return [group for group in self.sequences.groups.values() if group.model.name == model]

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.policy.suspicion import Evidence, Sentence, after_loss, first_group, runs_alone
+from penstock.policy.suspicion import (
+    DRAIN_S,
+    PATIENCE_S,
+    ROUND_S,
+    Evidence,
+    Sentence,
+    after_loss,
+    first_group,
+    open_lines,
+    runs_alone,
+)
 
 AGAIN, ALONE, QUARANTINE = Sentence.AGAIN, Sentence.ALONE, Sentence.QUARANTINE
 
@@ -87,3 +97,21 @@ def test_random_kills_quarantine_few_innocents() -> None:
     print("quarantined of 20 times 5,000 jobs:", hasty, patient)
     assert hasty > 20, "the simulation kills suspects, too"
     assert patient <= hasty / 20
+
+
+@pytest.mark.parametrize(
+    ("what", "suspects", "held", "holds_suspect", "now", "expected"),
+    [
+        ("nobody is suspect", {}, 3, False, 0.0, "abc"),
+        ("a suspect runs", {}, 1, True, 0.0, ""),
+        ("others wait for nobody", {"b": 0.0}, 3, False, 1.0, "ac"),
+        ("nothing runs: it is its turn", {"b": 0.0}, 0, False, 1.0, "b"),
+        ("it has waited: nothing begins", {"b": 0.0}, 3, False, PATIENCE_S, ""),
+        ("it did not end: others go on", {"b": 0.0}, 3, False, PATIENCE_S + DRAIN_S, "ac"),
+        ("and again", {"b": 0.0}, 3, False, ROUND_S + PATIENCE_S, ""),
+        ("the one that came first counts", {"b": 100.0, "c": 0.0}, 3, False, PATIENCE_S, ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_a_suspect_is_held_by_itself(what, suspects, held, holds_suspect, now, expected) -> None:
+    assert open_lines("abc", suspects, held=held, holds_suspect=holds_suspect, now=now) == set(expected)

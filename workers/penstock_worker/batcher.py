@@ -29,6 +29,7 @@ OVERTAKEN = 0.5
 
 #: Order within an interactive line.
 _rank = attrgetter("rank")
+_arrived = attrgetter("arrived_at")
 
 _LineId = tuple[str, str, str]
 
@@ -60,6 +61,8 @@ class Batcher:
         #: Finds cost and key of items whose inputs are in SQL; called by the device thread.
         self._weigh = weigh
         self._unweighed: list[Item] = []
+        #: Whether one of the threads reads them now.
+        self._weighing = False
         self.latency = latency or LatencyBook()
         #: From the end of a batch to the news of it, seconds, smoothed.
         self.after_s = 0.0
@@ -88,6 +91,7 @@ class Batcher:
             ]
             for lane in LANES
         }
+        self._interactive = {name: queue for queue, name, _ in self._quotas[Lane.INTERACTIVE]}
         self._busy_until = 0.0
         #: Whether a batch runs, whether something was claimed for the one behind it, and interactive items among that.
         self._running = self._fed = self._fed_urgent = False
@@ -105,6 +109,8 @@ class Batcher:
         self._chosen_at = 0.0
         #: The models that are loaded; ``None``: all, for good.
         self._resident: frozenset[str] | None = None
+        #: Nothing is claimed of these: they are to leave the device.
+        self._draining: frozenset[str] = frozenset()
         self._served = dict.fromkeys(models, 0)
         #: Whether quotas were cut because the device is busy.
         self._withheld = False
@@ -149,7 +155,7 @@ class Batcher:
                 if name in self._steps:
                     # Newcomers join between two steps. One may always wait: it is what the device thread decides by.
                     more = max(0, max(1, most - self.begun.get(queue, 0)) - self._waiting[name, lane])
-                if self._resident is not None and name not in self._resident:
+                if name in self._draining or (self._resident is not None and name not in self._resident):
                     quotas[queue] = 0
                     continue
                 quotas[queue] = more
@@ -245,6 +251,14 @@ class Batcher:
             self._changed.notify()
         self._hungry()
 
+    def drain(self, names: Iterable[str]) -> None:
+        """Claim nothing of these models until told otherwise, and run what is here: another one needs their room."""
+        names = frozenset(names)
+        with self._changed:
+            ended, self._draining = self._draining - names, names
+        if ended:
+            self._hungry()
+
     def release_model(self, name: str) -> bool:
         """Have nothing more to do with a model, unless it is in use; whether that is so now."""
         with self._changed:
@@ -295,7 +309,7 @@ class Batcher:
                     return self._start(staged) if staged is not None and self._duration(staged) <= LAST_S else None
                 if staged is not None and not self._may_overtake(staged):
                     return self._start(staged)
-                if self._unweighed and staged is None:
+                if self._unweighed and staged is None and not self._weighing:
                     self._weigh_new()
                     continue
                 now = self._clock()
@@ -370,6 +384,10 @@ class Batcher:
                     # First what is at the broker: it comes through ``put``.
                     self._called = True
                     self._hungry()
+                    continue
+                if self._may_stage and self._unweighed and not self._weighing and left_s <= lead_s:
+                    # The device thread would not get round to it: there is always a batch that was claimed ahead.
+                    self._weigh_new()
                     continue
                 if (
                     self._may_stage
@@ -446,6 +464,12 @@ class Batcher:
                     found[head.model, head.lane] = size + len(line), first
             return [(model, lane, size, first) for (model, lane), (size, first) in found.items()]
 
+    def suspects(self) -> dict[tuple[str, Lane], float]:
+        """The queues in which a suspect is first of its line, and when it came."""
+        with self._changed:
+            heads = [line[0] for line in self._lines.values() if line and line[0].suspect]
+            return {(head.model, head.lane): head.arrived_at for head in sorted(heads, key=_arrived, reverse=True)}
+
     def waiting_in(self, lane: Lane) -> int:
         """How many wait in a lane. Takes no lock: asked after each step."""
         return sum(count for (_, of), count in self._waiting.items() if of is lane)
@@ -479,11 +503,15 @@ class Batcher:
     def _weigh_new(self) -> None:
         """Give the lock up for as long as SQL takes; what is being weighed stays in reach of ``close``."""
         new = list(self._unweighed)
+        self._weighing = True
         self._changed.release()
         try:
             self._weigh(new)
         finally:
             self._changed.acquire()
+            self._weighing = False
+            self._changed.notify_all()
+            self._stage_changed.notify_all()
         for item in new:
             item.weighed = True
             if item in self._unweighed:  # else it was given back meanwhile
@@ -609,6 +637,10 @@ class Batcher:
                 # Of one that is being weighed the cost may have been found, and is not in the sum yet.
                 self._cost[item.model, item.lane] -= item.cost if item.weighed else 1.0
             return out
+
+    def begun_of(self, model: str) -> int:
+        """How many interactive sequences of a step-wise model have begun."""
+        return self.begun.get(self._interactive.get(model, ""), 0)
 
     def count(self, model: str, lane: Lane) -> int:
         """How many items of a queue wait."""

@@ -44,15 +44,20 @@ class Charges:
         for lane, took in shares.items():
             queue = self._queues[run.batch.model.name, lane]
             self._add(queue, sum(took))
-            mean = sum(took) / len(took)
-            old = self._expected[queue]
-            self._expected[queue] = old + NEWEST * (mean - old) if queue in self._known else mean
-            self._known.add(queue)
+            self._learn(queue, sum(took) / len(took))
 
     def took(self, items: Iterable[Item]) -> None:
         """Items that know already what they have cost: sequences of a step-wise model."""
         for item in items:
-            self._add(self._queues[item.model, item.lane], item.device_s)
+            queue = self._queues[item.model, item.lane]
+            self._add(queue, item.device_s)
+            if item.device_s > 0:
+                self._learn(queue, item.device_s)
+
+    def _learn(self, queue: str, mean_s: float) -> None:
+        old = self._expected[queue]
+        self._expected[queue] = old + NEWEST * (mean_s - old) if queue in self._known else mean_s
+        self._known.add(queue)
 
     def _add(self, queue: str, seconds: float) -> None:
         self.spent[queue] = self.spent.get(queue, 0.0) + seconds

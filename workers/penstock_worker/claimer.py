@@ -106,7 +106,7 @@ class Claimer:
                 need_input=need_input,
                 # The first try may have arrived although its answer did not.
                 repeated=next(tries) > 0,
-                alone=not run.batch.ahead,
+                alone=not (run.batch.ahead or run.batch.beside),
             )
         )
         claimed = result.claimed

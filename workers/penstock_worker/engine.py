@@ -130,6 +130,8 @@ class Engine:
             waiting=self.batcher.count,
             room=self.batcher.room,
             lead_s=lambda: self.batcher.lead_s,
+            stepwise=[name for name, cls in classes.items() if issubclass(cls, StepModel)],
+            held=self.batcher.begun_of,
         )
         self.settler = Settler(
             store,
@@ -163,7 +165,7 @@ class Engine:
                 wake=wake,
                 put_back=self.batcher.put_back,
                 kept=settings.progress,
-                took=self.charges.took,
+                took=self._took,
             ),
             max_progress_bytes=settings.progress.max_bytes,
         )
@@ -318,10 +320,17 @@ class Engine:
         self.charges.spread(run, run.compute_s)
         if run.live or run.unfinished:
             self.settler.settle(run)
-        self.load.ended(run, clock.monotonic_s() - batch.taken_mono)
+        self.load.ended(run, clock.now(), clock.monotonic_s() - batch.taken_mono)
         if alone or any(item.suspect for item in run.live):
             self.settler.quiesce()
         return run
+
+    def _took(self, run: Run) -> None:
+        """Sequences have left the device."""
+        self.charges.took(run.live)
+        for item, outcome in zip(run.live, run.outcomes, strict=False):
+            if outcome.state is JobState.SUCCEEDED:
+                self.load.sequence_ended(item, run.compute_s)
 
     def _on_defect(self) -> None:
         self._defect = True

@@ -83,7 +83,11 @@ class Heartbeat:
             _pulse()
             self._beat()
             for call in self._also:
-                call()
+                try:
+                    call()
+                except Exception:
+                    # A chore that fails must not end the heartbeat: without it, running jobs are taken for dead.
+                    log.exception("a chore of the heartbeat failed", action="heartbeat.chore")
             if self._stopping.wait(self._lease.every_s):
                 return
 

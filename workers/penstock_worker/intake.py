@@ -90,6 +90,7 @@ class Intake:
                 reply_to=e.reply_to,
             )
             item.charged = e.charged
+            item.available_at = e.at
             item.tenant = e.tenant or DEFAULT_TENANT
             item.deadline_at = e.deadline_at
             item.timeout_s = e.timeout_s if e.timeout_s is not None else self._timeout_s[e.model]

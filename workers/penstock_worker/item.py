@@ -30,6 +30,7 @@ class Item:
     __slots__ = (
         "arrived_at",
         "attempt",
+        "available_at",
         "charged",
         "claimed_at",
         "cost",
@@ -99,6 +100,8 @@ class Item:
         self.revoked = revoked
         #: Celery's ETA, Unix seconds, where it lies ahead: the item goes to SQL and is sent when it is due.
         self.not_before: float | None = None
+        #: Since when it could run, Unix seconds, where its message says so: not while it was delayed, or backed off.
+        self.available_at: float | None = None
         self.deadline_at: float | None = None
         self.cost = 1.0
         #: Items whose keys differ never share a batch.
@@ -140,6 +143,8 @@ class Batch:
     ahead: bool = False
     claimed: Run | None = None
     claimed_mono: float = 0.0
+    #: Whether the worker holds others beside it: sequences of step-wise models that have begun.
+    beside: bool = False
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from penstock import clock
 from penstock.lane import Lane, queue_name
 from penstock.policy import generation as policy
 from penstock.policy.latency import LatencyBook
+from penstock.policy.suspicion import open_lines
 from penstock.settings import Lanes
 from penstock.stepwise import StepModel
 from penstock_worker.batcher import Batcher
@@ -111,6 +112,7 @@ class Iteration:
         reason = "begin" if group is None else "join"
         batch = self._batcher.admit(decision.model, decision.lane, decision.count, reason)
         if batch.items:
+            batch.beside = self._sequences.active
             self._served_at[decision.model, decision.lane] = clock.monotonic_s()
             known = set(self._sequences.groups)
             self._sequences.admit(batch, group)
@@ -121,6 +123,11 @@ class Iteration:
     def _batch(self) -> bool:
         batch = self._batcher.take(wait=False)
         if batch is None:
+            return False
+        batch.beside = self._sequences.active
+        if batch.beside and batch.items[0].suspect:
+            # The batching policy does not know what is held; this one waits until nothing is.
+            self._batcher.put_back(batch.items)
             return False
         started = clock.monotonic_s()
         run = self._run_batch(batch)
@@ -161,7 +168,15 @@ class Iteration:
         ahead = clock.now() - mono
         groups = [self._group(group, ahead) for group in self._sequences.groups.values()]
         lines = []
-        waiting = self._batcher.waiting()
+        waiting, suspects = self._batcher.waiting(), self._batcher.suspects()
+        held = list(self._sequences.held.values())
+        may_begin = open_lines(
+            [(name, lane) for name, lane, _, _ in waiting],
+            suspects,
+            held=len(held),
+            holds_suspect=any(member.item.suspect for member in held),
+            now=mono,
+        )
         for name, lane, size, head in waiting:
             key = (name, lane)
             slots = None
@@ -169,6 +184,8 @@ class Iteration:
                 slots = policy.free_slots(lane, groups, name, model.parked)
             elif lane is Lane.BACKGROUND:
                 self._shares.enter(key)
+            if key not in may_begin:
+                continue
             lines.append(
                 policy.Line(
                     name,

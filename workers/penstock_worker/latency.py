@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 #: Most kinds of batches that are stored of one model: keys may be many, and the often seen ones matter.
 MOST_KEYS = 32
+#: Characters of a key beyond which it is not stored.
+LONGEST_KEY = 256
 
 
 class LatencyMemory:
@@ -40,6 +42,8 @@ class LatencyMemory:
         seen: dict[tuple[str, str], int] = {}
         count = dict.fromkeys(self._versions, 0)
         for (model, key), line in sorted(self._book.items(), key=lambda pair: -pair[1].seen):
+            if len(key) > LONGEST_KEY or "\0" in key:
+                continue  # no database takes every text as a key; such a kind is learned anew by each worker
             count[model] += 1
             if count[model] > MOST_KEYS or not line.seen or self._kept.get((model, key)) == line.seen:
                 continue

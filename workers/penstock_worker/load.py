@@ -7,7 +7,7 @@ batch's start, at most fifty times a second and model. Lost news are no harm: th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 import msgspec
 
@@ -26,7 +26,7 @@ class LoadReport:
     """``started`` and ``ended`` around every batch, on the device thread.
 
     ``waiting(model, lane)`` counts items, ``room(model)`` says how many may wait, ``lead_s()`` how long before the end
-    of the running batch more are claimed.
+    of the running batch more are claimed, ``held(model)`` how many sequences of a step-wise model have begun.
     """
 
     def __init__(
@@ -39,8 +39,11 @@ class LoadReport:
         waiting: Callable[[str, Lane], int],
         room: Callable[[str], int],
         lead_s: Callable[[], float],
+        stepwise: Container[str] = (),
+        held: Callable[[str], int] = lambda _: 0,
     ) -> None:
-        self._workload = Workload(limits, target_s=target_s)
+        self._workload = Workload(limits, target_s=target_s, stepwise=stepwise)
+        self._held = held
         self._namespace = namespace
         self._worker = worker
         self._waiting, self._room, self._lead_s = waiting, room, lead_s
@@ -49,22 +52,24 @@ class LoadReport:
         """A batch begins at ``now`` (Unix seconds): note how long its jobs have waited; commands to write, if any."""
         model = run.batch.model.name
         interactive = [item for item in run.live if item.lane is Lane.INTERACTIVE]
-        waits_s = [now - at for item in interactive if (at := created_at(item)) is not None]
+        waits_s = [now - item.available_at for item in interactive if item.available_at is not None]
         left = self._waiting(model, Lane.INTERACTIVE)
+        held = self._held(model)
         self._workload.started(
-            model, now, count=len(run.live), interactive=len(interactive), waits_s=waits_s, left=left
+            model, now, count=len(run.live), interactive=len(interactive), waits_s=waits_s, left=left, held=held
         )
-        said = self._workload.news(model, now, self._stock(model))
+        said = self._workload.news(model, now, self._stock(model, held + len(run.live)))
         if said is None:
             return []
         key = keys.load(self._namespace, model)
         return [("HSET", key, self._worker, _encode(said)), ("EXPIRE", key, keys.LOAD_TTL_S)]
 
-    def ended(self, run: Run, turn_s: float) -> None:
-        """The batch and all that goes with it took so long."""
+    def ended(self, run: Run, now: float, turn_s: float) -> None:
+        """The batch and all that goes with it took so long, up to ``now`` (Unix seconds)."""
         if run.live:
             self._workload.ended(
                 run.batch.model.name,
+                now,
                 turn_s,
                 # Members that were cancelled or expired took their places, too.
                 count=len(run.live),
@@ -73,31 +78,24 @@ class LoadReport:
                 interactive=any(item.lane is Lane.INTERACTIVE for item in run.live),
             )
 
+    def sequence_ended(self, item: Item, device_s: float) -> None:
+        """A sequence is complete; see ``Workload``."""
+        if item.lane is Lane.INTERACTIVE:
+            self._workload.sequence_ended(item.model, device_s)
+
     def say(self, model: str, now: float) -> WorkerLoad:
         """Everything about one model."""
-        return self._workload.say(model, now, self._stock(model))
+        return self._workload.say(model, now, self._stock(model, self._held(model)))
 
     def farewell(self) -> list[Command]:
         """Commands that take back what this worker has said."""
         return [("HDEL", keys.load(self._namespace, name), self._worker) for name in self._workload.models]
 
-    def _stock(self, model: str) -> Stock:
+    def _stock(self, model: str, held: int) -> Stock:
         return Stock(
             waiting=self._waiting(model, Lane.INTERACTIVE),
             filled=self._waiting(model, Lane.BACKGROUND) > 0,
             room=self._room(model),
             lead_s=self._lead_s(),
+            held=held,
         )
-
-
-def created_at(item: Item) -> float | None:
-    """When a job was accepted (Unix seconds), by its id; ``None`` if it has waited for something else than its turn.
-
-    The ids of our jobs are UUIDv7. A retry has waited for its back-off.
-    """
-    if item.attempt > 1 or item.request is not None or len(item.id) != 36 or item.id[14] != "7":
-        return None
-    try:
-        return int(item.id[:8] + item.id[9:13], 16) / 1000
-    except ValueError:
-        return None

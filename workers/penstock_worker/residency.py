@@ -124,7 +124,8 @@ class Residency:
         assert self._batcher is not None
         holdings = self._holdings(self._batcher)
         wanted = change(holdings, self.budget)
-        if wanted is None:
+        if wanted is None or wanted.drain:
+            self._batcher.drain(() if wanted is None else wanted.drain)
             return
         for name in wanted.evict:
             # Something may have been claimed for it since we looked.
@@ -137,6 +138,8 @@ class Residency:
             self._failed_at[wanted.load] = clock.monotonic_s()
             log.error("model not loaded", action="model.load.error", model=wanted.load, error=error.message)
         self._batcher.set_resident(self.models)
+        # Not before: more would have been claimed for what had to leave.
+        self._batcher.drain(())
         self._tell()
 
     def _holdings(self, batcher: Batcher) -> list[Holding]:
@@ -152,7 +155,8 @@ class Residency:
         self._tell()
         holdings = []
         for name in self._classes:
-            resident, used = name in self.models, name in self._pinned or batcher.uses(name)
+            pinned = name in self._pinned
+            resident, used = name in self.models, pinned or batcher.uses(name)
             if resident or not (waiting[name] or used):
                 self._waiting_since.pop(name, None)
             since = self._waiting_since.setdefault(name, now) if waiting[name] and not resident else now
@@ -168,6 +172,7 @@ class Residency:
                     resident=resident,
                     resident_s=now - self._since.get(name, now),
                     used=used,
+                    pinned=pinned,
                     waiting=waiting[name],
                     waited_s=now - since,
                     elsewhere=name in others,

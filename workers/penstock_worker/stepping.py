@@ -26,7 +26,7 @@ class StepWorker:
         wake: Callable[[], None],
         put_back: Callable[[Sequence[Item]], None],
         kept: ProgressSettings,
-        took: Callable[[Sequence[Item]], None],
+        took: Callable[[Run], object],
     ) -> None:
         self._store = store
         self._announcer = announcer
@@ -34,7 +34,7 @@ class StepWorker:
         self._insist = insist
         self._kept = kept
         self._settle = settle
-        #: Told the items that have had their last of the device.
+        #: Told of sequences that have had their last of the device.
         self._took = took
         self.put_back = put_back
         self.wake = wake
@@ -43,7 +43,7 @@ class StepWorker:
         """See ``Settler.settle``. A sequence has had the device together with its mates: its share is charged."""
         for item, outcome in zip(run.live, run.outcomes, strict=False):
             item.device_s = run.compute_s / max(1, outcome.batch_size or 1)
-        self._took(run.live)
+        self._took(run)
         self._settle(run)
 
     def restarted(self, run: Run) -> None:

@@ -97,8 +97,9 @@ class Load:
 
     ``ready[k]`` are the tenant's messages that are served before or beside a job of priority step ``3 * k``.
     ``running`` is what is left of the batches on the devices, in items of full batches; ``waiting`` the least that
-    workers have claimed and not begun, ``room`` the most. ``inflow`` is what other producers of the tenant are expected
-    to add, items per second, ``come`` what they add for other tenants. ``share`` is the tenant's place among others in
+    workers have claimed and not begun, ``room`` the most. ``slowed`` is how much longer a row of batches takes
+    since other models' batches run between them. ``inflow`` is what other producers of the tenant are expected to
+    add, items per second, ``come`` what they add for other tenants. ``share`` is the tenant's place among others in
     the queue, ``shared`` whether there were any lately.
     """
 
@@ -115,6 +116,7 @@ class Load:
     factor: float
     size: float
     level: float
+    slowed: float = 1.0
     inflow: float = 0.0
     come: float = 0.0
     share: Share | None = None
@@ -127,7 +129,12 @@ class Load:
     @property
     def rate(self) -> float:
         """Items per second of all workers with full batches."""
-        return self.workers * self.size / max(self.batch_s(self.size), 1e-9)
+        return self.workers * self.size / max(self.round_s, 1e-9)
+
+    @property
+    def round_s(self) -> float:
+        """From one full batch to the next on a worker, with what other models have of it in between."""
+        return self.batch_s(self.size) * self.slowed
 
     @property
     def capacity(self) -> float:
@@ -170,7 +177,7 @@ class Load:
         if cap is None:
             return 0.0
         # From the claim to the acknowledgement: what was claimed before, and its own batch.
-        return self.own(ask) / cap * (self.waiting / self.capacity * self.batch_s(self.size) + self.batch_s(cap))
+        return self.own(ask) / cap * (self.waiting / self.capacity * self.round_s + self.batch_s(cap) * self.slowed)
 
     def _own(self, ask: Ask) -> float:
         """Own messages, before anything is done."""
@@ -220,8 +227,9 @@ def combine(
         room=sum(load.held(now) for load in live),
         ready=(sum(ready), sum(ready[1:]), sum(ready[2:]), ready[3]),
         filled=all(load.filled for load in live),
-        alpha=sum(load.alpha / share for load, share in zip(live, free, strict=True)) / count,
-        beta=sum(load.beta / share for load, share in zip(live, free, strict=True)) / count,
+        alpha=sum(load.alpha for load in live) / count,
+        beta=sum(load.beta for load in live) / count,
+        slowed=sum(1.0 / one for one in free) / count,
         factor=sum(load.factor for load in live) / count,
         size=sum(load.size for load in live) / count,
         level=sum(load.level for load in live) / count,
@@ -276,7 +284,7 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
     if ask.deadline_at is not None and ask.deadline_at <= ask.now:
         return Admit()  # it has passed already: it is stored and ends as expired, as without admission
     ahead = load.ahead(ask)
-    full = load.batch_s(load.size)
+    full = load.round_s
     mates = load.size if load.filled else ahead % load.capacity / load.workers + 1.0
     own = load.factor * load.batch_s(mates)
     # What is left of the running batches is among the items ahead.
@@ -302,7 +310,7 @@ def allowed_wait(load: Load, room_s: float, ask: Ask) -> float:
         return room_s * BURST
     level += (1.0 - level) * min(max(ask.priority, 0), MAX_PRIORITY) / MAX_PRIORITY
     # Never less than the batch that is on the device: with no queue behind it, the system is not overloaded.
-    least = load.batch_s(load.size) * max(1.0, load.factor) / (1.0 - EDGE)
+    least = load.round_s * max(1.0, load.factor) / (1.0 - EDGE)
     return min(room_s, max(level * room_s, least))
 
 

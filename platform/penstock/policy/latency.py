@@ -28,6 +28,8 @@ ERRORS_KEPT = 512
 ERRORS_STORED = 200
 #: Weight of the slope that is known already against the spread of the sizes seen: at one size only, there is none.
 _RIDGE = 1e-3
+#: Kinds of batches that a worker remembers besides its models.
+MOST_LINES = 1024
 
 
 class LatencyModel:
@@ -158,10 +160,16 @@ class LatencyModel:
 
 
 class LatencyBook:
-    """The lines of one worker by (model, key). A key that was not seen yet borrows its model's line."""
+    """The lines of one worker by (model, key). A key that was not seen yet borrows its model's line.
 
-    def __init__(self) -> None:
+    Keys may be anything that users send: those that were not observed for longest are forgotten.
+    """
+
+    def __init__(self, most: int = MOST_LINES) -> None:
+        # In the order of their last observation; the lines of whole models are never forgotten.
         self._lines: dict[tuple[str, str], LatencyModel] = {}
+        self._most = most
+        self._keyed = 0
 
     def line(self, model: str, key: str = "") -> LatencyModel:
         """The line of this kind of batch; of the whole model where this kind is new."""
@@ -172,14 +180,26 @@ class LatencyBook:
 
     def observe(self, model: str, cost: float, seconds: float, key: str = "") -> None:
         """A batch was measured."""
-        for name in {key, ""}:
-            self._lines.setdefault((model, name), LatencyModel()).observe(cost, seconds)
+        self._lines.setdefault((model, ""), LatencyModel()).observe(cost, seconds)
+        if key:
+            line = self._lines.pop((model, key), None)
+            self._keyed += line is None
+            line = self._lines[model, key] = line or LatencyModel()
+            line.observe(cost, seconds)
+            self._forget()
 
     def restore(self, model: str, states: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Start informed: ``(key, state)`` as an earlier worker left them."""
         for key, state in states:
+            self._keyed += bool(key) and (model, key) not in self._lines
             self._lines[model, key] = LatencyModel.restore(state)
+        self._forget()
 
     def items(self) -> Iterable[tuple[tuple[str, str], LatencyModel]]:
         """Everything learned, by (model, key)."""
         return list(self._lines.items())
+
+    def _forget(self) -> None:
+        while self._keyed > self._most:
+            del self._lines[next(name for name in self._lines if name[1])]
+            self._keyed -= 1

@@ -46,6 +46,10 @@ class Level:
         """
         since_s = 0.0 if self._last is None else max(0.0, now - self._last)
         self._last = now
+        standing_s = max(STANDING_S, STANDING_BATCHES * batch_s)
+        if since_s > max(standing_s, wait_s):
+            # Nothing began for longer than a queue takes to stand, and nobody waited all that time.
+            self._standing_s = None
         too_long_s = WAIT_SHARE * max(target_s, WAIT_BATCHES * batch_s)
         if wait_s <= too_long_s:
             self._standing_s = None
@@ -57,7 +61,7 @@ class Level:
             self._standing_s = 0.0
         else:
             self._standing_s += since_s * min(wait_s / too_long_s, GRAVEST)
-        if self._standing_s < max(STANDING_S, STANDING_BATCHES * batch_s):
+        if self._standing_s < standing_s:
             return
         self.value = max(LOWEST, FIRST if self.value >= 1.0 else self.value * LOWER**since_s)
 

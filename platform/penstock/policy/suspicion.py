@@ -12,10 +12,12 @@ The store does the same in bulk in SQL (``store.relay``, ``store.claims``); test
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+Line = TypeVar("Line", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,30 @@ class Suspicious(Protocol):
 
     @property
     def suspect(self) -> bool: ...
+
+
+#: So long after a suspect came, and for so long, nothing begins in order that nothing is held any more; again in each
+#: round, seconds. Not for good: a generation may take minutes, and others must not stand still for one suspect.
+PATIENCE_S, DRAIN_S, ROUND_S = 5.0, 20.0, 60.0
+
+
+def open_lines(
+    lines: Iterable[Line], suspects: Mapping[Line, float], *, held: int, holds_suspect: bool, now: float
+) -> set[Line]:
+    """Of which lines something may begin, where several jobs are held at a time (``held``): a suspect only by itself.
+
+    ``suspects`` are the lines whose first is a suspect, with when it came. What runs beside a suspect would be blamed
+    with it, and it would never be found guilty. Where something always runs, its turn comes by draining.
+    """
+    if holds_suspect:
+        return set()
+    if not suspects:
+        return set(lines)
+    if not held:
+        return set(suspects)
+    if PATIENCE_S <= max(0.0, now - min(suspects.values())) % ROUND_S < PATIENCE_S + DRAIN_S:
+        return set()
+    return set(lines) - set(suspects)
 
 
 def first_group(items: Sequence[Suspicious]) -> int:

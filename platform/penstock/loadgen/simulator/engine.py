@@ -192,6 +192,7 @@ class _Simulation:
         lanes = {item.lane for item in batch.items}
         worker.load.ended(
             batch.model,
+            now,
             batch.took_s,
             count=len(batch.items),
             size=len(batch.items),
