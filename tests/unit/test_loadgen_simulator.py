@@ -284,6 +284,20 @@ def test_background_is_never_refused() -> None:
     assert {s.fate for s in outcome.samples} == {Fate.OK}
 
 
+def test_a_light_tenant_is_not_refused_for_anothers_flood() -> None:
+    """Admission knows a tenant's share, as in production: the flood is turned away, not who stands beside it."""
+    capacity = STEADY.capacity(64)
+    streams = [Stream(rate=2 * capacity, tenant="flood"), Stream(rate=0.04 * capacity, tenant="light")]
+    outcome = run(world(admission=True), schedule(streams, 4.0, rng=seeded(1)))
+    refused = {
+        tenant: sum(s.fate is Fate.REFUSED for s in outcome.samples if s.tenant == tenant and s.at_s > 1.0)
+        / sum(s.tenant == tenant and s.at_s > 1.0 for s in outcome.samples)
+        for tenant in ("flood", "light")
+    }
+    assert refused["light"] < 0.05
+    assert refused["flood"] > 0.4
+
+
 def test_tenants_get_the_device_by_their_weights() -> None:
     streams = [Stream(rate=3000, tenant=tenant) for tenant in ("a", "b")]
     it = world(terms={"a": Terms(weight=1.0), "b": Terms(weight=3.0)})

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from penstock.loadgen.simulator.world import Item
 from penstock.policy import fairness
 from penstock.policy.fairness import DEFAULT, PLAIN, Books, Terms
+from penstock.policy.sharing import Standing
 
 
 class Queue:
@@ -28,6 +29,18 @@ class Queue:
         self._lines.setdefault(tenant, deque()).append(item)
         if tenant != DEFAULT:
             self._books = fairness.arrive(self._books, tenant)
+
+    def standings(self) -> dict[str, Standing]:
+        """Every tenant that was ever here: how much of it waits, and its terms."""
+        found = {}
+        for tenant, line in self._lines.items():
+            terms = self._terms.get(tenant, PLAIN)
+            found[tenant] = Standing((len(line), 0, 0, 0), terms.weight, terms.cap)
+        return found
+
+    def waiting(self, tenant: str) -> int:
+        """How many jobs of a tenant wait."""
+        return len(self._lines.get(tenant, ()))
 
     def since(self) -> float | None:
         """Since when the job has waited that goes next; ``None`` when none may."""

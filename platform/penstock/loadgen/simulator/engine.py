@@ -172,7 +172,8 @@ class _Simulation:
     def _tell(self, number: int, worker: Worker, model: str, items: Sequence[Item], now: float) -> None:
         """The worker learns how long its items have waited, and says so."""
         waits_s = [now - item.sample.at_s for item in items if item.lane is Lane.INTERACTIVE]
-        worker.load.started(model, now, count=len(items), interactive=len(waits_s), waits_s=waits_s)
+        left = worker.waiting(model, Lane.INTERACTIVE)
+        worker.load.started(model, now, count=len(items), interactive=len(waits_s), waits_s=waits_s, left=left)
         said = worker.load.news(model, now, worker.stock(model))
         if said is not None:
             self._gates[model].said[str(number)] = said

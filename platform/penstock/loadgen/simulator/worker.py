@@ -37,6 +37,7 @@ class Worker:
         self._world = world
         self._lines: dict[tuple[str, str], list[Item]] = {(name, rank): [] for name in self.names for rank in RANKS}
         self._shown = [Line(name, rank, line) for (name, rank), line in self._lines.items()]
+        self._most = {name: max(1, int(self.limits[name].max_size * world.prefetch_batches)) for name in self.names}
         self._expected: dict[tuple[str, Lane], float] = {}
         self._interactive_at: float | None = None
 
@@ -54,8 +55,12 @@ class Worker:
             for name, (whole_s, full_s) in ahead.items():
                 # What is claimed now joins the next batch of its model, unless that is full already.
                 starts_in_s = before_s + all_s - whole_s + full_s
+                most = self.room(name)
+                if lane is Lane.INTERACTIVE:
+                    # Late ones must not stand in the way of those that can be in time.
+                    most = min(self._most[name], most + len(self._lines[name, LATE]))
                 more = wanted(
-                    most=self.room(name),
+                    most=most,
                     waiting=self.waiting(name, lane),
                     starts_in_s=starts_in_s,
                     lead_s=self._world.lead_s,

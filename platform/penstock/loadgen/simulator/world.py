@@ -62,7 +62,7 @@ class World:
     terms: Mapping[str, Terms] = field(default_factory=dict)
     admission: bool = False
     prefetch_batches: float = 2.0
-    lead_s: float = 0.005
+    lead_s: float = 0.003
     overhead_s: float = 0.0
 
     def __post_init__(self) -> None:
