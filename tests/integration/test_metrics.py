@@ -119,6 +119,7 @@ def test_a_worker_tells_of_its_steps(settings: Settings, desk: Desk, worker_fact
     # One per letter, and the last one, which tells that there is no more.
     assert page.sum("penstock_step_duration_seconds_count", model="speller") == 5
     assert page.sum("penstock_step_size_sum", model="speller") == 5
+    assert page.sum("penstock_batches_total", model="speller", reason="begin") == 1
     assert page.sum("penstock_step_duration_seconds_sum", model="speller") == pytest.approx(device_s([job]), rel=0.05)
     assert page.sum("penstock_device_seconds_total", model="speller", tenant="a") == pytest.approx(device_s([job]))
     assert page.sum("penstock_latency_batches", model="speller") == 5

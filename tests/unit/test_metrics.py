@@ -203,10 +203,14 @@ def test_what_was_learned_is_told_of_the_model_not_of_its_keys() -> None:
 
 def test_steps_of_a_step_wise_model() -> None:
     meter = Meter({"speller": Speller}, LatencyBook())
+    meter.begun("speller", "begin")
+    meter.begun("speller", "join")
+    meter.begun("speller", "join")
     meter.stepped("speller", 3, 0.02)
     found = read(text_of(meter.samples()))
     assert (found["penstock_step_size_sum"]["speller",], found["penstock_step_size_count"]["speller",]) == (3, 1)
     assert found["penstock_step_duration_seconds_sum"]["speller",] == 0.02
+    assert found["penstock_batches_total"] == {("speller", "begin"): 1, ("speller", "join"): 2}
     assert "penstock_batch_size_count" not in found
 
 

@@ -116,6 +116,8 @@ class Iteration:
             self._served_at[decision.model, decision.lane] = clock.monotonic_s()
             known = set(self._sequences.groups)
             self._sequences.admit(batch, group)
+            if self._meter is not None and any(item.id in self._sequences.held for item in batch.items):
+                self._meter.begun(decision.model, reason)
             for id in self._sequences.groups.keys() - known:
                 self._shares.enter(id)
             self._count()
@@ -154,6 +156,8 @@ class Iteration:
             for id in self._sequences.groups.keys() - known:
                 # It was split.
                 self._shares.enter(id)
+                if self._meter is not None:
+                    self._meter.begun(group.model.name, "split")
             self._sequences.dismiss(group)
             if group.id not in self._sequences.groups:
                 return

@@ -47,10 +47,13 @@ class _Steps:
     """One step-wise model's steps."""
 
     def __init__(self) -> None:
+        self.reasons: dict[str, int] = {}
         self.size = Histogram(m.STEP_SIZE.bounds)
         self.duration_s = Histogram(m.STEP_DURATION.bounds)
 
     def samples(self, model: str) -> Iterator[Sample]:
+        for reason, count in self.reasons.copy().items():
+            yield m.BATCHES, (model, reason), count
         yield m.STEP_SIZE, (model,), self.size
         yield m.STEP_DURATION, (model,), self.duration_s
 
@@ -80,6 +83,11 @@ class Meter:
         mine.fill.observe(size / mine.max_size)
         mine.wait_s.observe(batch.taken_mono - min(map(_arrived, run.live)))
         mine.duration_s.observe(run.ended_mono - batch.taken_mono)
+
+    def begun(self, model: str, reason: str) -> None:
+        """Sequences of a step-wise model began together, joined a group, or go on as one after a split."""
+        mine = self._steps[model]
+        mine.reasons[reason] = mine.reasons.get(reason, 0) + 1
 
     def stepped(self, model: str, size: int, took_s: float) -> None:
         """A step of so many sequences took so long, seconds."""

@@ -49,7 +49,7 @@ def _histogram(name: str, meaning: str, bounds: tuple[float, ...]) -> Metric:
 # Batches, by the worker that ran them --------------------------------------------------------------------------
 
 BATCHES = _counter(
-    "penstock_batches_total", "Batches that ran, by the reason for which they were released.", "model", "reason"
+    "penstock_batches_total", "Batches that ran (stepwise: groups begun, joined, split), by reason.", "model", "reason"
 )
 BATCH_SIZE = _histogram("penstock_batch_size", "Jobs in a batch.", SIZE)
 BATCH_FILL = _histogram("penstock_batch_fill_ratio", "Jobs in a batch over the model's max_size.", SHARE)
