@@ -32,7 +32,7 @@ from benchmarks.processes import BenchmarkError
 from penstock.loadgen import plot
 
 #: Shares of the device's limit at which the peak is looked for.
-PEAK_AT = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+PEAK_AT = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 #: The spike: so many times the base, which is this share of the rate at the peak.
 SPIKE, BASE = 3.0, 0.6
 ON, OFF = "admission on", "admission off"
