@@ -17,7 +17,7 @@ from tests.chaos.load import Load
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import Worker, wait_for
 
-JOBS, STOPS = 1500, 4
+JOBS, STOPS = 1000, 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -29,8 +29,8 @@ def test_none_runs_twice_after_a_clean_stop(
     load: Load,
     all_ended: Callable[..., None],
 ) -> None:
-    """Four workers in turn are stopped while they work. Each leaves with status 0, holding nothing."""
-    load.pause_s = 0.05  # five seconds of work: some is left for each of them, however late we look
+    """Three workers in turn are stopped while they work. Each leaves with status 0, holding nothing."""
+    load.pause_s = 0.05  # three seconds of work: some is left for each of them, however late we look
     start_dispatcher()
     load.submit(JOBS, mixed=False)
     for stop in range(STOPS):
