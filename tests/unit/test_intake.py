@@ -9,6 +9,8 @@ from penstock.policy.batching import Greedy
 from penstock.transport.message import Envelope
 from penstock_worker.batcher import Batcher
 from penstock_worker.intake import Intake
+from penstock_worker.item import Run
+from penstock_worker.load import LoadReport
 
 
 @penstock.model(name="echo")
@@ -37,3 +39,30 @@ def test_watchers_hear_of_a_job_before_it_can_start():
     intake.take("t.echo.interactive", [one])
     assert announcer.waiting == [0]
     assert len(batcher) == 1
+
+
+def test_waits_are_counted_from_when_a_job_could_run_not_from_when_it_was_made() -> None:
+    """A job that was sent with a delay, or comes back after a back-off, has not waited for the device meanwhile."""
+    batcher = Batcher({"echo": echo}, Greedy(), namespace="t")
+    intake = Intake(batcher, Announcer(batcher), {"echo": echo}, default_timeout_s=1.0)  # type: ignore[arg-type]
+    made_long_ago = "01800000-0000-7000-8000-000000000000"
+    one = Envelope(made_long_ago, "echo", "1", "interactive", "default", 0, 0, "1", None, None, None, None, False)
+    one.at = 1000.0
+    intake.take("t.echo.interactive", [one])
+    batch = batcher.take(wait=False)
+    assert batch is not None
+    load = LoadReport(
+        [("echo", echo.batching)],
+        namespace="t",
+        worker="w",
+        target_s=0.1,
+        waiting=batcher.count,
+        room=batcher.room,
+        lead_s=lambda: 0.003,
+    )
+    for step in range(40):
+        load.started(Run(batch, live=batch.items), 1000.01 + step * 1e-6)
+    assert load.say("echo", 1000.02).level == 1.0
+    for step in range(40):
+        load.started(Run(batch, live=batch.items), 1001.0 + step * 0.1)
+    assert load.say("echo", 1006.0).level < 1.0, "and it is seen when it has"

@@ -31,6 +31,7 @@ from penstock.lane import LANES, Lane, queue_name
 from penstock.model import Batching, Model
 from penstock.policy.batching import POLICIES
 from penstock.policy.generation import PATIENCE
+from penstock.policy.suspicion import open_lines
 from penstock.settings import Lanes, LaneSettings, ProgressSettings, RetrySettings
 from penstock.store.records import Claimed, ClaimResult
 from penstock.testing import FakeClock
@@ -530,7 +531,12 @@ class Steps(RuleBasedStateMachine):
         groups = {g.id: g for g in self.sequences.groups.values()}
         neglected = {g.id for g in groups.values() if self.is_neglected(g.ran_at, g.lane)}
         lines = {(model, lane): head for model, lane, _, head in self.batcher.waiting()}
-        promised = {key for key in lines if self.is_promised(*key)}
+        # Others may have to wait so that a suspect is alone, and it waits until it can be: see ``test_suspicion``.
+        held = [member.item.suspect for member in self.sequences.held.values()]
+        may_begin = open_lines(
+            lines, self.batcher.suspects(), held=len(held), holds_suspect=any(held), now=self.clock()
+        )
+        promised = {key for key in may_begin if self.is_promised(*key)}
         neglected |= {
             key for key in promised if self.is_neglected(max(lines[key].arrived_at, self.turn_at(key)), key[1])
         }
@@ -554,8 +560,6 @@ class Steps(RuleBasedStateMachine):
 
     def is_promised(self, model: str, lane: Lane) -> bool:
         """Whether something of this line may run now, whatever else has begun."""
-        if self.batcher.suspects() or any(member.item.suspect for member in self.sequences.held.values()):
-            return False  # others may have to wait, so that it is alone, and it waits until it can be
         if model not in STEPPING:
             return model == "whole"  # the other one may be held back
         groups = [g for g in self.sequences.groups.values() if g.model.name == model]
@@ -795,6 +799,11 @@ class Steps(RuleBasedStateMachine):
             background = sum(len(group.members) for group in groups if group.lane is Lane.BACKGROUND)
             assert background <= max(1, cls.parked) * cls.batching.max_size, "a place is kept for interactive ones"
             assert all(member.item.lane is group.lane for group in groups for member in group.members.values())
+
+    @invariant()
+    def between_two_turns_no_batch_runs(self) -> None:
+        """Else claims would wait for its end."""
+        assert self.batcher.busy_s() == 0.0
 
     @invariant()
     def a_suspect_is_held_by_itself(self) -> None:

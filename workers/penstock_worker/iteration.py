@@ -130,6 +130,7 @@ class Iteration:
         if batch.beside and batch.items[0].suspect:
             # The batching policy does not know what is held; this one waits until nothing is.
             self._batcher.put_back(batch.items)
+            self._batcher.finished()
             return False
         started = clock.monotonic_s()
         run = self._run_batch(batch)
