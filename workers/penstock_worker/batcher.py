@@ -292,8 +292,10 @@ class Batcher:
 
     # Out ------------------------------------------------------------------------------------------------------
 
-    def take(self, *, wait: bool = True) -> Batch | None:
+    def take(self, *, wait: bool = True, beside: bool = False) -> Batch | None:
         """The next batch; blocks until there is one. ``None`` when closed, or without ``wait`` when there is none.
+
+        ``beside``: others are held, so that no suspect may begin; what stands behind one waits with it.
 
         A short one that was claimed ahead still comes when closed: its jobs are running, as far as anybody knows.
         """
@@ -313,7 +315,7 @@ class Batcher:
                     self._weigh_new()
                     continue
                 now = self._clock()
-                decision = self._policy.decide(self._snapshot(now, self.claim_s))
+                decision = self._policy.decide(self._snapshot(now, self.claim_s, beside=beside))
                 if isinstance(decision, Demote):
                     self._demote(decision)
                     continue
@@ -325,7 +327,9 @@ class Batcher:
                         self._uncut(batch)
                     return self._start(staged)
                 if isinstance(decision, Release):
-                    return self._start(self._cut(decision))
+                    batch = self._cut(decision)
+                    batch.beside = beside
+                    return self._start(batch)
                 if not wait:
                     return None
                 if self._withheld:
@@ -519,11 +523,14 @@ class Batcher:
                 self._add(item, item.lane)
         self._unweighed = [item for item in self._unweighed if not item.weighed]
 
-    def _snapshot(self, now: float, claim_s: float) -> Snapshot:
-        seen_at = self._interactive_at
+    def _snapshot(self, now: float, claim_s: float, *, beside: bool = False) -> Snapshot:
+        seen_at, lines = self._interactive_at, self._snapshot_lines
+        if beside:
+            suspects = {name for name, line in self._lines.items() if line and line[0].suspect}
+            lines = [line for line in lines if (line.model, line.lane, line.key) not in suspects]
         return Snapshot(
             now,
-            self._snapshot_lines,
+            lines,
             self._limits,
             latency=self.latency,
             target_s=self._target_s,

@@ -123,14 +123,8 @@ class Iteration:
             self._count()
 
     def _batch(self) -> bool:
-        batch = self._batcher.take(wait=False)
+        batch = self._batcher.take(wait=False, beside=self._sequences.active)
         if batch is None:
-            return False
-        batch.beside = self._sequences.active
-        if batch.beside and batch.items[0].suspect:
-            # The batching policy does not know what is held; this one waits until nothing is.
-            self._batcher.put_back(batch.items)
-            self._batcher.finished()
             return False
         started = clock.monotonic_s()
         run = self._run_batch(batch)
