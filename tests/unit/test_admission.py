@@ -319,11 +319,14 @@ def run_level(waits_s: list[float | None], every_s: float = 0.1, batch_s: float 
         ([0.5] * 2, 1.0, 1.0),  # grave, but still a burst
         ([0.5] * 3, 0.69, 0.71),
         ([0.05, 0.05, 0.05, 0.001] * 25, 1.0, 1.0),  # the queue empties each time
-        ([0.5] * 13, 0.65, 0.68),  # a second later
+        ([0.5] * 9, 0.69, 0.71),  # these were admitted before the lowering was heard of
+        ([0.5] * 10, 0.48, 0.50),  # those after it: as much lower as allowed at once
+        ([0.5] * 16, 0.48, 0.50),
+        ([0.5] * 3 + [0.04] * 6, 0.59, 0.64),  # a little too long: a little lower, after 0.2 s and again
         ([0.5] * 2 + [None] * 1000 + [0.06], 1.0, 1.0),  # nothing was heard of for a while
         ([0.06, *[None] * 20] * 100, 1.0, 1.0),
         ([0.5] * 1000, LOWEST, LOWEST),
-        ([0.5] * 13 + [0.001] * 100, 0.75, 0.78),  # up again by 1 % a second
+        ([0.5] * 9 + [0.001] * 100, 0.79, 0.81),  # up again by 1 % a second
     ],
 )
 def test_level(waits: list[float | None], low: float, high: float) -> None:

@@ -7,7 +7,8 @@ nature.
 How much of the limit may be spent on waiting is the *level* (Breakwater's and DAGOR's idea): workers measure how long
 interactive jobs waited before their batch began. Like CoDel, they look at the wait that does not go away: even the
 quietest batch of the last ``STANDING_S`` had to wait longer than ``WAIT_SHARE`` of the target (long waits count for
-more time). That lowers the level by 5 % a second, anything else raises it by 1 %. Jobs without a deadline are only
+more time). That lowers the level, by as much as the wait was too long, once in the time that it takes to see what that
+did; anything else raises it by 1 % a second. Jobs without a deadline are only
 refused below level 1, when a queue has been standing, or when the burst is ``BURST`` times their limit: a short burst
 on a calm system is what a queue is for. A higher priority counts only the work that is served before it, and feels
 less of the level (DAGOR).

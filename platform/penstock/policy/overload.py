@@ -14,8 +14,11 @@ import math
 WAIT_SHARE, WAIT_BATCHES = 0.35, 5.0
 STANDING_S, STANDING_BATCHES = 0.5, 10.0
 GRAVEST = 4.0
-#: Per second: the factor of a lowering, the step of a raise, and the lowest level.
-LOWER, RAISE, LOWEST = 0.95, 0.01, 0.3
+#: One lowering is by as much as the wait was too long, within these factors. Its effect is seen with the jobs that were
+#: admitted after it: those that were so long after it, when every producer has heard of it, seconds.
+STEEPEST, SLIGHTEST, HEARD_S = 0.7, 0.98, 0.15
+#: The step of a raise per second, and the lowest level.
+RAISE, LOWEST = 0.01, 0.3
 #: Batches that are not full say that the overload is over, whatever the level is: with empty ones it would be raised so
 #: much more a second, with batches of this fill no more, up to a level below 1, from which on bursts are admitted. Else
 #: jobs would be refused for minutes after a spike.
@@ -38,6 +41,7 @@ class Level:
         #: For how long the queue has stood, seconds, graver waits counting more; ``None``: it does not.
         self._standing_s: float | None = None
         self._last: float | None = None
+        self._lowered_at = float("-inf")
 
     def saw(self, wait_s: float, *, target_s: float, batch_s: float, now: float, fill: float = 1.0) -> None:
         """A batch began whose interactive items had waited ``wait_s`` (their median); ``fill`` of a full one (0..1).
@@ -61,9 +65,10 @@ class Level:
             self._standing_s = 0.0
         else:
             self._standing_s += since_s * min(wait_s / too_long_s, GRAVEST)
-        if self._standing_s < standing_s:
+        if self._standing_s < standing_s or now - wait_s < self._lowered_at + HEARD_S:
             return
-        self.value = max(LOWEST, FIRST if self.value >= 1.0 else self.value * LOWER**since_s)
+        step = FIRST if self.value >= 1.0 else min(max(too_long_s / wait_s, STEEPEST), SLIGHTEST)
+        self.value, self._lowered_at = max(LOWEST, self.value * step), now
 
 
 class RetryBudget:
