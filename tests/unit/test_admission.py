@@ -322,7 +322,7 @@ def run_level(waits_s: list[float | None], every_s: float = 0.1, batch_s: float 
         ([0.5] * 9, 0.69, 0.71),  # these were admitted before the lowering was heard of
         ([0.5] * 10, 0.48, 0.50),  # those after it: as much lower as allowed at once
         ([0.5] * 16, 0.48, 0.50),
-        ([0.5] * 3 + [0.04] * 6, 0.59, 0.64),  # a little too long: a little lower, after 0.2 s and again
+        ([0.5] * 3 + [0.04] * 6, 0.46, 0.48),  # a little too long: a little lower, three times
         ([0.5] * 2 + [None] * 1000 + [0.06], 1.0, 1.0),  # nothing was heard of for a while
         ([0.06, *[None] * 20] * 100, 1.0, 1.0),
         ([0.5] * 1000, LOWEST, LOWEST),
