@@ -153,7 +153,7 @@ class Bench:
                 self.found.low.append(self._once(variant, rate, seed))
 
     def _absolute(self) -> None:
-        """The issue's figures, end to end; they are for the first setting only."""
+        """Two absolute figures, end to end; they are for the first setting only."""
         if self.found.setting.name != "gpu":
             return
         for rate in (1000.0, 2000.0):
@@ -187,7 +187,7 @@ class Bench:
 
 
 def judge(findings: Sequence[Findings]) -> list[dict[str, Any]]:
-    """The bars of the issue's table, from what was measured."""
+    """The bars, from what was measured."""
     bars = []
     for found in findings:
         name = found.setting.name

@@ -190,7 +190,7 @@ def finished(stack: Stack, *, after: str) -> list[Share]:
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The bars of the issue's table. The light ones' latencies of all seeds count together."""
+    """The bars. The light ones' latencies of all seeds count together."""
     alone, beside = (percentile(pooled(rows, condition), 99) for condition in (ALONE, BESIDE))
     ratio = beside / alone if alone and beside is not None else None
     light, busy = ([row for row in rows if row["part"] == part] for part in ("light", "busy"))

@@ -68,7 +68,7 @@ class Setting:
         }
 
 
-#: The settings of issue 3's table, the one with a heavy-tailed cost, and the small real model. For the latter alpha and
+#: Three devices, the first of them with a heavy-tailed cost too, and a small real model. For the latter alpha and
 #: beta are only where the search begins.
 SETTINGS = {
     setting.name: setting

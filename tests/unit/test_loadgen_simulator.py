@@ -135,7 +135,7 @@ def test_saturated_it_does_what_the_device_can(size: int) -> None:
 
 
 def test_batches_grow_with_the_load_and_stay_within_the_target() -> None:
-    """Greedy batching on (8 ms, 0.25 ms): the issue's figures for an ideal device, 23 and 36 ms at the p99."""
+    """Greedy batching on (8 ms, 0.25 ms): the figures of an ideal device, 23 and 36 ms at the p99."""
     found = [summary(world(), run(world(), poisson(rate, 20.0)), duration_s=20.0) for rate in (100, 1000, 2000)]
     sizes = [row["batches"]["mean_size"] for row in found]
     assert sizes == sorted(sizes)
