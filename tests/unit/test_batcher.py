@@ -156,7 +156,7 @@ def test_keys_never_share_a_batch_and_their_lines_do_not_pile_up() -> None:
         assert {item.key for item in batch.items} == {batch.key}
         seen += [item.id for item in batch.items]
     assert sorted(seen) == [str(n) for n in range(9)]
-    assert not batcher._lines
+    assert not batcher.lines.keys()
 
 
 def test_the_late_are_served_and_marked() -> None:

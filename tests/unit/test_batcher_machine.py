@@ -449,7 +449,7 @@ class Device(RuleBasedStateMachine):
             items = self.of(model, lane)
             assert self.batcher.count(model, lane) == len(items)
             # What is claimed ahead goes by it.
-            assert self.batcher._cost[model, lane] == pytest.approx(sum(item.cost for item in items), abs=1e-6)
+            assert self.batcher.lines.cost[model, lane] == pytest.approx(sum(item.cost for item in items), abs=1e-6)
 
     @invariant()
     def quotas_keep_their_bound(self) -> None:

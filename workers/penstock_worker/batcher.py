@@ -7,35 +7,27 @@ gathers what the policy may know and obeys.
 from __future__ import annotations
 
 import threading
-from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
 
 from penstock.clock import monotonic_s
 from penstock.lane import LANES, Lane, queue_name
 from penstock.model import Batching, Model
-from penstock.policy.batching import LATE, BatchingPolicy, Demote, Hold, Line, Release, Snapshot
+from penstock.policy.batching import BatchingPolicy, Demote, Hold, Release, Snapshot
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
-from penstock.policy.prefetch import Lead, room, wanted
-from penstock.policy.suspicion import first_group
+from penstock.policy.prefetch import Lead, Queue, quotas, room
 from penstock.stepwise import StepModel
 from penstock_worker.item import Batch, Item, Run
+from penstock_worker.lines import Lines
 
 #: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
 LAST_S = 1.0
 #: Interactive batches go before background work that was claimed ahead for so long, in targets.
 OVERTAKEN = 0.5
 
-#: Order within an interactive line.
-_rank = attrgetter("rank")
-_arrived = attrgetter("arrived_at")
-
-_LineId = tuple[str, str, str]
-
 
 class Batcher:
-    """Waiting lines per (model, lane, key), bounded by the quotas that it gives to the transport."""
+    """Waiting lines (``lines``) that two threads share, bounded by the quotas that it gives to the transport."""
 
     def __init__(
         self,
@@ -60,7 +52,6 @@ class Batcher:
         self._hungry = hungry
         #: Finds cost and key of items whose inputs are in SQL; called by the device thread.
         self._weigh = weigh
-        self._unweighed: list[Item] = []
         #: Whether one of the threads reads them now.
         self._weighing = False
         self.latency = latency or LatencyBook()
@@ -77,11 +68,7 @@ class Batcher:
         #: Sequences of step-wise models that have begun, by queue: claims ahead shrink by them.
         self.begun: dict[str, int] = {}
         self._limits: dict[str, Batching] = {name: cls.batching for name, cls in models.items()}
-        self._lines: dict[_LineId, list[Item]] = {}
-        self._snapshot_lines: list[Line] = []
-        #: What waits per queue: items, and their cost per model.
-        self._waiting: dict[tuple[str, Lane], int] = {(name, lane): 0 for lane in LANES for name in models}
-        self._cost: dict[tuple[str, Lane], float] = dict.fromkeys(self._waiting, 0.0)
+        self.lines = Lines(models, self._steps)
         self._batches = prefetch_batches
         #: By lane, in the order of service: (queue, model, most items that may ever wait of it).
         self._quotas = {
@@ -107,8 +94,6 @@ class Batcher:
         self._called = False
         self._running_s = 0.0
         self._chosen_at = 0.0
-        #: The models that are loaded; ``None``: all, for good.
-        self._resident: frozenset[str] | None = None
         #: Nothing is claimed of these: they are to leave the device.
         self._draining: frozenset[str] = frozenset()
         self._served = dict.fromkeys(models, 0)
@@ -127,42 +112,42 @@ class Batcher:
         """
         if self._closed:
             return {queue: 0 for lane in LANES for queue, _, _ in self._quotas[lane]}
-        # One claim per batch, as late as can be: one per message would cost more than the messages.
-        busy_s, fed, lead_s = self.busy_s() + self._staged_s(), self._running and self._fed, self.lead_s
-        before_s = 0.0
-        quotas, withheld = {}, False
-        late: dict[str, int] = {}
-        for (name, rank, _), line in list(self._lines.items()):
-            if rank == LATE:
-                late[name] = late.get(name, 0) + len(line)
+        queues = self._queues()
+        found = quotas(
+            queues,
+            busy_s=self.busy_s() + self._staged_s(),
+            lead_s=self.lead_s,
+            fed=self._running and self._fed,
+            fed_urgent=self._fed_urgent,
+            overtaken_s=self._staged_s() if self._staged_leftover() else 0.0,
+        )
+        self._withheld = any(not found[queue.name] for queue in queues if not queue.closed)
+        return found
+
+    def _queues(self) -> list[Queue]:
+        """Every queue as it is now, in order of service."""
+        late, resident = self.lines.late(), self.lines.resident
+        found = []
         for lane in LANES:
-            ahead = {name: self._ahead(name, lane) for name in self._models}
-            all_s = sum(whole_s for whole_s, _ in ahead.values())
             for queue, name, batches in self._quotas[lane]:
                 most = self.room(name)
                 if lane is Lane.INTERACTIVE:
                     # Late ones must not stand in the way of those that can be in time.
                     most = min(batches, most + late.get(name, 0))
-                whole_s, full_s = ahead[name]
-                # What is claimed now joins the next batch of its model, unless that is full already.
-                starts_in_s = busy_s + before_s + all_s - whole_s + full_s
-                if fed and (lane is Lane.BACKGROUND or self._fed_urgent):
-                    starts_in_s = float("inf")
-                elif lane is Lane.INTERACTIVE and self._staged_leftover():
-                    # It would go first, whatever was claimed ahead.
-                    starts_in_s -= self._staged_s()
-                more = wanted(most=most, waiting=self._waiting[name, lane], starts_in_s=starts_in_s, lead_s=lead_s)
-                if name in self._steps:
-                    # Newcomers join between two steps. One may always wait: it is what the device thread decides by.
-                    more = max(0, max(1, most - self.begun.get(queue, 0)) - self._waiting[name, lane])
-                if name in self._draining or (self._resident is not None and name not in self._resident):
-                    quotas[queue] = 0
-                    continue
-                quotas[queue] = more
-                withheld = withheld or not more
-            before_s += all_s
-        self._withheld = withheld
-        return quotas
+                ahead_s, full_s = self._ahead(name, lane)
+                found.append(
+                    Queue(
+                        name=queue,
+                        lane=lane,
+                        waiting=self.lines.waiting[name, lane],
+                        room=most,
+                        ahead_s=ahead_s,
+                        full_s=full_s,
+                        begun=self.begun.get(queue, 0) if name in self._steps else None,
+                        closed=name in self._draining or (resident is not None and name not in resident),
+                    )
+                )
+        return found
 
     def room(self, model: str) -> int:
         """How many items of a queue of this model may wait here."""
@@ -199,10 +184,10 @@ class Batcher:
 
     def _ahead(self, model: str, lane: Lane) -> tuple[float, float]:
         """For how long what waits here will keep the device: all of it, and the full batches in it; seconds."""
-        waiting = self._waiting[model, lane]
+        waiting = self.lines.waiting[model, lane]
         if not waiting or model in self._steps:
             return 0.0, 0.0
-        line, cost, size = self.latency.line(model), self._cost[model, lane], self._limits[model].max_size
+        line, cost, size = self.latency.line(model), self.lines.cost[model, lane], self._limits[model].max_size
         full = waiting // size
         return line.predict(cost), line.predict(cost * full * size / waiting) if full else 0.0
 
@@ -213,14 +198,7 @@ class Batcher:
         items = list(items)
         with self._changed:
             for item in items:
-                if item.model in self._steps:
-                    item.key = ""  # what joins a group is the model's own affair
-                if item.weighed:
-                    self._add(item, item.lane)
-                else:
-                    self._unweighed.append(item)
-                self._waiting[item.model, item.lane] += 1
-                self._cost[item.model, item.lane] += item.cost
+                self.lines.put(item)
                 if item.lane is Lane.INTERACTIVE:
                     self._interactive_at = item.arrived_at
             # What an earlier wait brings while the batch has just begun is not yet the claim for the next one.
@@ -231,23 +209,12 @@ class Batcher:
                     self._stage_changed.notify()
             self._changed.notify()
 
-    def _add(self, item: Item, lane: str) -> None:
-        line = self._lines.get((item.model, lane, item.key))
-        if line is None:
-            line = self._lines[item.model, lane, item.key] = []
-            self._show_lines()
-        if lane != Lane.INTERACTIVE or not line or line[-1].rank <= item.rank:
-            line.append(item)
-        else:
-            insort(line, item, key=_rank)
-
     # Residency ------------------------------------------------------------------------------------------------
 
     def set_resident(self, names: Iterable[str]) -> None:
         """Claim and run only these models from now on."""
         with self._changed:
-            self._resident = frozenset(names)
-            self._show_lines()
+            self.lines.resident = frozenset(names)
             self._changed.notify()
         self._hungry()
 
@@ -264,15 +231,14 @@ class Batcher:
         with self._changed:
             if self.uses(name):
                 return False
-            self._resident = (self._resident or frozenset(self._models)) - {name}
-            self._show_lines()
+            self.lines.resident = (self.lines.resident or frozenset(self._models)) - {name}
             return True
 
     def uses(self, name: str) -> bool:
         """Whether items of this model wait here or run."""
         ahead = self._staged or self._claiming
         return (
-            any(self._waiting[name, lane] for lane in LANES)
+            any(self.lines.waiting[name, lane] for lane in LANES)
             or (self._running and self._running_model == name)
             or (ahead is not None and ahead.model.name == name)
         )
@@ -280,15 +246,6 @@ class Batcher:
     def served(self) -> Mapping[str, int]:
         """How many items of each model were released, ever."""
         return dict(self._served)
-
-    def _show_lines(self) -> None:
-        """What the policy sees: the lines of models that are loaded."""
-        resident = self._resident
-        self._snapshot_lines = [
-            Line(model, lane, line, key)
-            for (model, lane, key), line in self._lines.items()
-            if (resident is None or model in resident) and model not in self._steps
-        ]
 
     # Out ------------------------------------------------------------------------------------------------------
 
@@ -311,13 +268,13 @@ class Batcher:
                     return self._start(staged) if staged is not None and self._duration(staged) <= LAST_S else None
                 if staged is not None and not self._may_overtake(staged):
                     return self._start(staged)
-                if self._unweighed and staged is None and not self._weighing:
+                if self.lines.unweighed and staged is None and not self._weighing:
                     self._weigh_new()
                     continue
                 now = self._clock()
                 decision = self._policy.decide(self._snapshot(now, self.claim_s, beside=beside))
                 if isinstance(decision, Demote):
-                    self._demote(decision)
+                    self.lines.demote(decision)
                     continue
                 if staged is not None:
                     batch = self._cut(decision) if isinstance(decision, Release) else None
@@ -389,7 +346,7 @@ class Batcher:
                     self._called = True
                     self._hungry()
                     continue
-                if self._may_stage and self._unweighed and not self._weighing and left_s <= lead_s:
+                if self._may_stage and self.lines.unweighed and not self._weighing and left_s <= lead_s:
                     # The device thread would not get round to it: there is always a batch that was claimed ahead.
                     self._weigh_new()
                     continue
@@ -425,7 +382,7 @@ class Batcher:
         while True:
             decision = self._policy.decide(self._snapshot(max(self._clock(), self._busy_until), 0.0))
             if isinstance(decision, Demote):
-                self._demote(decision)
+                self.lines.demote(decision)
                 continue
             if not isinstance(decision, Release):
                 return None
@@ -456,27 +413,18 @@ class Batcher:
     def waiting(self) -> list[tuple[str, Lane, int, Item]]:
         """``(model, lane, how many, the first)`` of each queue of which items wait."""
         with self._changed:
-            if self._unweighed:
+            if self.lines.unweighed:
                 self._weigh_new()
-            found: dict[tuple[str, Lane], tuple[int, Item]] = {}
-            for line in self._lines.values():
-                if line:
-                    head = line[0]
-                    size, first = found.get((head.model, head.lane), (0, head))
-                    if head.arrived_at < first.arrived_at:
-                        first = head
-                    found[head.model, head.lane] = size + len(line), first
-            return [(model, lane, size, first) for (model, lane), (size, first) in found.items()]
+            return self.lines.queues()
 
     def suspects(self) -> dict[tuple[str, Lane], float]:
         """The queues in which a suspect is first of its line, and when it came."""
         with self._changed:
-            heads = [line[0] for line in self._lines.values() if line and line[0].suspect]
-            return {(head.model, head.lane): head.arrived_at for head in sorted(heads, key=_arrived, reverse=True)}
+            return self.lines.suspects()
 
     def waiting_in(self, lane: Lane) -> int:
         """How many wait in a lane. Takes no lock: asked after each step."""
-        return sum(count for (_, of), count in self._waiting.items() if of is lane)
+        return sum(count for (_, of), count in self.lines.waiting.items() if of is lane)
 
     def admit(self, model: str, lane: Lane, count: int, reason: str) -> Batch:
         """The first items of a queue of a step-wise model, at most ``count``; fewer when they were pulled meanwhile.
@@ -484,19 +432,14 @@ class Batcher:
         A suspect is admitted alone.
         """
         with self._changed:
-            line = self._lines.get((model, lane, ""), [])
-            items = line[: first_group(line[:count])]
-            del line[: len(items)]
-            for item in items:
-                self._waiting[model, lane] -= 1
-                self._cost[model, lane] -= item.cost
+            items = self.lines.cut_queue(model, lane, count)
             self._served[model] += len(items)
         return Batch(self._models[model], items, reason, taken_mono=self._clock())
 
     def wait(self, timeout_s: float, *, seen: int) -> None:
         """Until the number of waiting items is not ``seen`` any more, the batcher is closed, or the time is over."""
         with self._changed:
-            if not self._closed and len(self) == seen:
+            if not self._closed and len(self.lines) == seen:
                 self._changed.wait(timeout_s)
 
     @property
@@ -506,7 +449,7 @@ class Batcher:
 
     def _weigh_new(self) -> None:
         """Give the lock up for as long as SQL takes; what is being weighed stays in reach of ``close``."""
-        new = list(self._unweighed)
+        new = list(self.lines.unweighed)
         self._weighing = True
         self._changed.release()
         try:
@@ -516,18 +459,11 @@ class Batcher:
             self._weighing = False
             self._changed.notify_all()
             self._stage_changed.notify_all()
-        for item in new:
-            item.weighed = True
-            if item in self._unweighed:  # else it was given back meanwhile
-                self._cost[item.model, item.lane] += item.cost - 1.0
-                self._add(item, item.lane)
-        self._unweighed = [item for item in self._unweighed if not item.weighed]
+        self.lines.weighed(new)
 
     def _snapshot(self, now: float, claim_s: float, *, beside: bool = False) -> Snapshot:
-        seen_at, lines = self._interactive_at, self._snapshot_lines
-        if beside:
-            suspects = {name for name, line in self._lines.items() if line and line[0].suspect}
-            lines = [line for line in lines if (line.model, line.lane, line.key) not in suspects]
+        seen_at = self._interactive_at
+        lines = self.lines.without_suspects() if beside else self.lines.visible
         return Snapshot(
             now,
             lines,
@@ -544,37 +480,16 @@ class Batcher:
         # One microsecond more, so that the wake-up does not come just before the instant it waits for.
         return None if decision.until is None else max(0.0, decision.until - now) + 1e-6
 
-    def _demote(self, decision: Demote) -> None:
-        item = self._lines[decision.model, Lane.INTERACTIVE, decision.key].pop(decision.place)
-        item.late = True
-        self._add(item, LATE)
-
     def _cut(self, release: Release) -> Batch:
         """The released items, out of their lines."""
-        items: list[Item] = []
-        for lane, count in release.take.items():
-            line = self._lines[release.model, lane, release.key]
-            items += line[:count]
-            del line[:count]
-        # Whatever the policy: a suspect runs alone, and the store would not give it away otherwise.
-        count = first_group(items)
-        self._return(items[count:])
-        del items[count:]
-        if release.key:
-            self._forget_empty(release.model, release.key)
-        for item in items:
-            self._waiting[item.model, item.lane] -= 1
-            self._cost[item.model, item.lane] -= item.cost
+        items = self.lines.cut(release)
         self._served[release.model] += len(items)
         reason = "suspect" if items[0].suspect else release.reason
         return Batch(self._models[release.model], items, reason, key=release.key)
 
     def _uncut(self, batch: Batch) -> None:
         self._served[batch.model.name] -= len(batch.items)
-        for item in batch.items:
-            self._waiting[item.model, item.lane] += 1
-            self._cost[item.model, item.lane] += item.cost
-        self._return(batch.items)
+        self.lines.put_back(batch.items)
 
     def put_back(self, items: Sequence[Item]) -> None:
         """Put items that could not be claimed back to the head of their lines; nothing once closed.
@@ -583,32 +498,13 @@ class Batcher:
         """
         with self._changed:
             if not self._closed and items:
-                for item in items:
-                    self._waiting[item.model, item.lane] += 1
-                    self._cost[item.model, item.lane] += item.cost
-                self._return(items)
+                self.lines.put_back(items)
                 self._changed.notify()
-
-    def _return(self, items: Sequence[Item]) -> None:
-        for item in reversed(items):
-            lane = LATE if item.late else item.lane
-            line = self._lines.get((item.model, lane, item.key))
-            if line is None:
-                self._add(item, lane)
-            else:
-                line.insert(0, item)
 
     def limit(self, model: str, batching: Batching) -> None:
         """From now on, batches of ``model`` keep within these limits."""
         with self._changed:
             self._limits[model] = batching
-
-    def _forget_empty(self, model: str, key: str) -> None:
-        """Keys come and go without bound; their lines must not stay."""
-        for lane in (Lane.INTERACTIVE, LATE, Lane.BACKGROUND):
-            if self._lines.get((model, lane, key)) == []:
-                del self._lines[model, lane, key]
-        self._show_lines()
 
     # What came of it ------------------------------------------------------------------------------------------
 
@@ -634,16 +530,7 @@ class Batcher:
     def pull(self, matching: Callable[[Item], bool]) -> list[Item]:
         """Take the matching items out of their lines (a revoked or cancelled job must not run)."""
         with self._changed:
-            out = []
-            for line in (*self._lines.values(), self._unweighed):
-                if any(matching(item) for item in line):
-                    out += [item for item in line if matching(item)]
-                    line[:] = [item for item in line if not matching(item)]
-            for item in out:
-                self._waiting[item.model, item.lane] -= 1
-                # Of one that is being weighed the cost may have been found, and is not in the sum yet.
-                self._cost[item.model, item.lane] -= item.cost if item.weighed else 1.0
-            return out
+            return self.lines.pull(matching)
 
     def begun_of(self, model: str) -> int:
         """How many interactive sequences of a step-wise model have begun."""
@@ -651,26 +538,21 @@ class Batcher:
 
     def count(self, model: str, lane: Lane) -> int:
         """How many items of a queue wait."""
-        return self._waiting[model, lane]
+        return self.lines.waiting[model, lane]
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits, nor was claimed ahead."""
-        return self._staged is None and self._claiming is None and not any(self._waiting.values())
+        return self._staged is None and self._claiming is None and not len(self.lines)
 
     def __len__(self) -> int:
-        return sum(self._waiting.values())
+        return len(self.lines)
 
     def close(self) -> list[Item]:
         """Stop giving batches; returns what was still waiting, to be given back to the broker."""
         with self._changed:
             self._closed = True
-            left = [item for line in (*self._lines.values(), self._unweighed) for item in line]
-            self._unweighed = []
-            self._lines.clear()
-            self._snapshot_lines = []
-            for which in self._waiting:
-                self._waiting[which], self._cost[which] = 0, 0.0
+            left = self.lines.clear()
             self._changed.notify_all()
             self._stage_changed.notify_all()
         return left

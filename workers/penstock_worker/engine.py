@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from penstock import clock
-from penstock.errors import AttemptTimeout, PenstockError
+from penstock.errors import PenstockError
 from penstock.job import JobState, Outcome
 from penstock.lane import Lane
 from penstock.model import Model
@@ -42,13 +42,14 @@ from penstock_worker.intake import Intake, rivals
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.iteration import Iteration
 from penstock_worker.load import LoadReport
-from penstock_worker.outcome import Concluder, error_record
+from penstock_worker.outcome import Concluder
 from penstock_worker.recall import Recall
-from penstock_worker.runner import Runner, Superseded, overdue
+from penstock_worker.runner import Runner, Superseded
 from penstock_worker.sequences import Sequences
 from penstock_worker.settler import Settler, insist
 from penstock_worker.stager import Stager
 from penstock_worker.stepping import StepWorker
+from penstock_worker.watchdog import Watchdog
 from penstock_worker.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -88,8 +89,6 @@ class Engine:
         self._closing = False
         #: Whether a model returned after the watchdog had settled its batch.
         self._superseded = False
-        #: The run that does not return, as the watchdog found it: its late items, and their mates.
-        self._wedged: tuple[Run | None, list[Item], list[Item]] | None = None
         self._posted: deque[Callable[[], None]] = deque()
         self.announcer = announcer
         self.batcher = Batcher(
@@ -168,6 +167,17 @@ class Engine:
                 took=self._took,
             ),
             max_progress_bytes=settings.progress.max_bytes,
+        )
+        self._watchdog = Watchdog(
+            store,
+            announcer,
+            self._canvas,
+            worker=worker,
+            classes=classes,
+            current=lambda: self.runner.current,
+            sequences=self._sequences,
+            seize=lambda: self.batcher.seize(CLAIM_WAIT_S),
+            charge=self.charges.spread,
         )
         self._recall = Recall(store, worker=worker, members=lambda: self._sequences.held)
         self._iteration = Iteration(
@@ -343,7 +353,7 @@ class Engine:
         """
         return self._defect or not (
             self._closing
-            or self._wedged is not None
+            or self._watchdog.wedged
             or (self._thread.is_alive() and self.settler.alive and (self._stepwise or self._stager.alive))
         )
 
@@ -399,76 +409,12 @@ class Engine:
     # A model that does not return -----------------------------------------------------------------------------
 
     def check_timeouts(self) -> bool:
-        """Settle what has outlived its timeout; whether the device is wedged and the process must end.
-
-        A late item that is alone on the device fails. Of several nobody knows which one hangs: they become suspects,
-        and each runs alone the next time. Items whose own timeout has not passed go back to the queue untouched.
-        """
-        if self._wedged is None:
-            mono = clock.monotonic_s()
-            run = self.runner.current
-            late, mates = overdue(run, now_mono=mono)
-            # From here on the run is the watchdog's, also when it has to try again to settle it.
-            if late and (run is None or not run.take()):
-                return False
-            if not late:
-                run = None
-                late = [member.item for member in self._sequences.overdue(now_mono=mono)]
-            if not late:
-                return False
-            # Parked sequences, and what was claimed ahead, are lost with the process, whoever is to blame.
-            mates += [m.item for m in list(self._sequences.held.values()) if m.item not in late]
-            ahead = self.batcher.seize(CLAIM_WAIT_S)
-            mates += ahead.live if ahead is not None else []
-            self._wedged = run, late, mates
-        run, late, mates = self._wedged
-        now = clock.now()
-        # Of sequences in steps each has its own timeout, and all that are late are known.
-        alone = run is None or len(run.on_device[1]) == 1
-        outcomes = []
-        for item in late:
-            error = AttemptTimeout(
-                f"model {item.model!r} did not return within {item.timeout_s:g} s",
-                fix="raise the job's timeout, or mend the model",
-            )
-            item.error = error
-            outcomes.append(
-                Outcome(id=item.id, attempt=item.attempt, state=JobState.FAILED, error=error_record(error))
-                if run is None
-                else Outcome(
-                    id=item.id,
-                    attempt=item.attempt,
-                    state=JobState.FAILED if alone else JobState.ACCEPTED,
-                    error=error_record(error),
-                    available_at=None if alone else now,
-                    suspicions=0 if alone else 1,
-                    started_at=run.started_at,
-                    batch_size=len(run.live),
-                    batch_reason=run.batch.reason,
-                )
-            )
-        outcomes += [Outcome(id=i.id, attempt=i.attempt, state=JobState.ACCEPTED, available_at=now) for i in mates]
-        log.error("model does not return", action="batch.timeout", model=late[0].model, late=len(late))
-        settled = self._store.settle(outcomes, worker=self._worker, now=now)
-        pairs = list(zip(late + mates, outcomes, strict=True))
-        ended = [self._ended(name, pairs) for name in {item.model for item, _ in pairs}]
-        if run is not None:
-            # Whatever else this worker held has had nothing of the device.
-            self.charges.spread(run, clock.monotonic_s() - run.started_mono)
-        news = self.announcer.settled(settled, {}, ended)
-        self.announcer.send(news, self.announcer.acks(item for item, _ in pairs if item.request is None))
-        members = [(item, outcome) for item, outcome in pairs if item.request is not None]
-        if members:
-            final = {row.id: row for row in settled}
-            self._canvas.finish([(item, outcome, final.get(item.id)) for item, outcome in members])
-            self.pump()
+        """Settle what has outlived its timeout; whether the device is wedged and the process must end."""
+        if not self._watchdog.check():
+            return False
+        self.pump()
         self._wire.flush()
         return True
-
-    def _ended(self, model: str, pairs: Sequence[tuple[Item, Outcome]]) -> Run:
-        """What was settled of one model, as the announcer tells it."""
-        live = [item for item, _ in pairs if item.model == model]
-        return Run(Batch(self._classes[model], live, "timeout"), live=live)
 
 
 class _Stopped(Exception):

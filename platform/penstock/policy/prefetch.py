@@ -7,6 +7,11 @@ the broker, and idle workers take it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.lane import Lane
+
 #: What the way from the broker takes, seconds; how much longer than usual a claim may take; and the most that a claim
 #: is made ahead, in times of what is set.
 FETCH_S, SPARE, MOST = 0.002, 1.2, 4.0
@@ -31,6 +36,63 @@ def wanted(*, most: int, waiting: int, starts_in_s: float, lead_s: float) -> int
     earliest, and ``lead_s`` is how long ahead of that a claim is worth it.
     """
     return max(0, most - waiting) if starts_in_s <= lead_s else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """One queue as the worker that claims from it sees it.
+
+    ``waiting`` of at most ``room`` items are here. They will keep the device for ``ahead_s``, the full batches among
+    them for ``full_s``. ``begun`` counts the running sequences of a step-wise model; ``None`` for one of whole batches.
+    ``closed``: nothing may be claimed of it now.
+    """
+
+    name: str
+    lane: Lane
+    waiting: int
+    room: int
+    ahead_s: float = 0.0
+    full_s: float = 0.0
+    begun: int | None = None
+    closed: bool = False
+
+
+def quotas(
+    queues: Sequence[Queue],
+    *,
+    busy_s: float,
+    lead_s: float,
+    fed: bool = False,
+    fed_urgent: bool = False,
+    overtaken_s: float = 0.0,
+) -> dict[str, int]:
+    """How many more items of each queue to claim now; ``queues`` are in the order of service, lane by lane.
+
+    The device is busy for ``busy_s``, a batch claimed ahead included; interactive work would go before ``overtaken_s``
+    of that. ``fed``: something was claimed for the next batch already, ``fed_urgent``: interactive items among it. One
+    claim per batch, as late as can be: one per message would cost more than the messages.
+    """
+    found: dict[str, int] = {}
+    before_s = {lane: sum(queue.ahead_s for queue in queues if queue.lane is lane) for lane in Lane}
+    for queue in queues:
+        if queue.closed:
+            found[queue.name] = 0
+            continue
+        if queue.begun is not None:
+            # Newcomers join between two steps. One may always wait: it is what the device thread decides by.
+            found[queue.name] = max(0, max(1, queue.room - queue.begun) - queue.waiting)
+            continue
+        # What is claimed now joins the next batch of its model, unless that is full already.
+        starts_in_s = busy_s + before_s[queue.lane] - queue.ahead_s + queue.full_s
+        if queue.lane is Lane.BACKGROUND:
+            starts_in_s += before_s[Lane.INTERACTIVE]
+        else:
+            starts_in_s -= overtaken_s
+        if fed and (queue.lane is Lane.BACKGROUND or fed_urgent):
+            starts_in_s = float("inf")
+        more = wanted(most=queue.room, waiting=queue.waiting, starts_in_s=starts_in_s, lead_s=lead_s)
+        found[queue.name] = more
+    return found
 
 
 class Lead:

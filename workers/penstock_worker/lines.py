@@ -1,0 +1,210 @@
+"""The waiting lines of a worker: claimed items by model, lane and key, and how many there are of each queue.
+
+Interactive items stand in the order of their priority and of when they are due, the others in the order of their
+arrival. Not thread-safe: whoever calls holds the batcher's lock, except where a method says otherwise.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from operator import attrgetter
+
+from penstock.lane import LANES, Lane
+from penstock.policy.batching import LATE, Demote, Line, Release
+from penstock.policy.suspicion import first_group
+from penstock_worker.item import Item
+
+#: Order within an interactive line.
+_rank = attrgetter("rank")
+_arrived = attrgetter("arrived_at")
+
+_LineId = tuple[str, str, str]
+
+
+class Lines:
+    """``models`` are the worker's; of the ``stepwise`` ones, the batching policy sees nothing."""
+
+    def __init__(self, models: Iterable[str], stepwise: Container[str]) -> None:
+        self._stepwise = stepwise
+        self._lines: dict[_LineId, list[Item]] = {}
+        #: The models that are loaded; ``None``: all.
+        self._resident: frozenset[str] | None = None
+        #: What the batching policy sees: the lines of models that are loaded.
+        self.visible: list[Line] = []
+        #: Items whose cost and key are not known yet.
+        self.unweighed: list[Item] = []
+        #: What waits per queue, the unweighed included: items, and their cost.
+        self.waiting: dict[tuple[str, Lane], int] = {(name, lane): 0 for lane in LANES for name in models}
+        self.cost: dict[tuple[str, Lane], float] = dict.fromkeys(self.waiting, 0.0)
+
+    # In -------------------------------------------------------------------------------------------------------
+
+    def put(self, item: Item) -> None:
+        """A new one, behind those that are there."""
+        if item.model in self._stepwise:
+            item.key = ""  # what joins a group is the model's own affair
+        if item.weighed:
+            self._add(item, item.lane)
+        else:
+            self.unweighed.append(item)
+        self._count(item, 1)
+
+    def weighed(self, items: Iterable[Item]) -> None:
+        """Cost and key of these were found: those that are still here join their lines."""
+        for item in items:
+            item.weighed = True
+            if item in self.unweighed:  # else it was given back meanwhile
+                self.cost[item.model, item.lane] += item.cost - 1.0
+                self._add(item, item.lane)
+        self.unweighed = [item for item in self.unweighed if not item.weighed]
+
+    def put_back(self, items: Sequence[Item]) -> None:
+        """These were cut off and did not begin: to the head of their lines."""
+        for item in items:
+            self._count(item, 1)
+        for item in reversed(items):
+            self._return(item)
+
+    def _add(self, item: Item, lane: str) -> None:
+        line = self._lines.get((item.model, lane, item.key))
+        if line is None:
+            line = self._lines[item.model, lane, item.key] = []
+            self._show()
+        if lane != Lane.INTERACTIVE or not line or line[-1].rank <= item.rank:
+            line.append(item)
+        else:
+            insort(line, item, key=_rank)
+
+    def _return(self, item: Item) -> None:
+        lane = LATE if item.late else item.lane
+        line = self._lines.get((item.model, lane, item.key))
+        if line is None:
+            self._add(item, lane)
+        else:
+            line.insert(0, item)
+
+    def _count(self, item: Item, sign: int) -> None:
+        self.waiting[item.model, item.lane] += sign
+        self.cost[item.model, item.lane] += sign * item.cost
+
+    # Out ------------------------------------------------------------------------------------------------------
+
+    def cut(self, release: Release) -> list[Item]:
+        """The released items. Whatever the policy says, a suspect is alone: the store would not give it otherwise."""
+        items: list[Item] = []
+        for lane, count in release.take.items():
+            line = self._lines[release.model, lane, release.key]
+            items += line[:count]
+            del line[:count]
+        count = first_group(items)
+        for item in reversed(items[count:]):
+            self._return(item)
+        del items[count:]
+        if release.key:
+            self._forget_empty(release.model, release.key)
+        for item in items:
+            self._count(item, -1)
+        return items
+
+    def cut_queue(self, model: str, lane: Lane, count: int) -> list[Item]:
+        """The first items of a queue of a step-wise model, at most ``count``; a suspect alone."""
+        line = self._lines.get((model, lane, ""), [])
+        items = line[: first_group(line[:count])]
+        del line[: len(items)]
+        for item in items:
+            self._count(item, -1)
+        return items
+
+    def demote(self, decision: Demote) -> None:
+        """An interactive item cannot be in time any more."""
+        item = self._lines[decision.model, Lane.INTERACTIVE, decision.key].pop(decision.place)
+        item.late = True
+        self._add(item, LATE)
+
+    def pull(self, matching: Callable[[Item], bool]) -> list[Item]:
+        """The matching items, wherever they stand."""
+        out = []
+        for line in (*self._lines.values(), self.unweighed):
+            if any(matching(item) for item in line):
+                out += [item for item in line if matching(item)]
+                line[:] = [item for item in line if not matching(item)]
+        for item in out:
+            self.waiting[item.model, item.lane] -= 1
+            # Of one that is being weighed the cost may have been found, and is not in the sum yet.
+            self.cost[item.model, item.lane] -= item.cost if item.weighed else 1.0
+        return out
+
+    def clear(self) -> list[Item]:
+        """Everything."""
+        left = [item for line in (*self._lines.values(), self.unweighed) for item in line]
+        self.unweighed = []
+        self._lines.clear()
+        self.visible = []
+        for which in self.waiting:
+            self.waiting[which], self.cost[which] = 0, 0.0
+        return left
+
+    # Views ----------------------------------------------------------------------------------------------------
+
+    @property
+    def resident(self) -> frozenset[str] | None:
+        """The models that are loaded; ``None``: all, for good."""
+        return self._resident
+
+    @resident.setter
+    def resident(self, names: frozenset[str]) -> None:
+        self._resident = names
+        self._show()
+
+    def late(self) -> Mapping[str, int]:
+        """How many late ones wait of each model. Takes no lock."""
+        found: dict[str, int] = {}
+        for (name, rank, _), line in list(self._lines.items()):
+            if rank == LATE:
+                found[name] = found.get(name, 0) + len(line)
+        return found
+
+    def without_suspects(self) -> list[Line]:
+        """What the policy may see while no suspect may begin: what stands behind one waits with it."""
+        suspects = {name for name, line in self._lines.items() if line and line[0].suspect}
+        return [line for line in self.visible if (line.model, line.lane, line.key) not in suspects]
+
+    def suspects(self) -> dict[tuple[str, Lane], float]:
+        """The queues in which a suspect is first of its line, and when it came."""
+        heads = [line[0] for line in self._lines.values() if line and line[0].suspect]
+        return {(head.model, head.lane): head.arrived_at for head in sorted(heads, key=_arrived, reverse=True)}
+
+    def queues(self) -> list[tuple[str, Lane, int, Item]]:
+        """``(model, lane, how many, the first)`` of each queue of which items wait."""
+        found: dict[tuple[str, Lane], tuple[int, Item]] = {}
+        for line in self._lines.values():
+            if line:
+                head = line[0]
+                size, first = found.get((head.model, head.lane), (0, head))
+                if head.arrived_at < first.arrived_at:
+                    first = head
+                found[head.model, head.lane] = size + len(line), first
+        return [(model, lane, size, first) for (model, lane), (size, first) in found.items()]
+
+    def keys(self) -> list[_LineId]:
+        """(model, lane, key) of every line, the empty ones included."""
+        return list(self._lines)
+
+    def __len__(self) -> int:
+        return sum(self.waiting.values())
+
+    def _show(self) -> None:
+        resident = self._resident
+        self.visible = [
+            Line(model, lane, line, key)
+            for (model, lane, key), line in self._lines.items()
+            if (resident is None or model in resident) and model not in self._stepwise
+        ]
+
+    def _forget_empty(self, model: str, key: str) -> None:
+        """Keys come and go without bound; their lines must not stay."""
+        for lane in (Lane.INTERACTIVE, LATE, Lane.BACKGROUND):
+            if self._lines.get((model, lane, key)) == []:
+                del self._lines[model, lane, key]
+        self._show()
