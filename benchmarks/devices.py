@@ -25,7 +25,7 @@ NOISE = _number("BENCH_NOISE", 0.0)
 MAX_SIZE = int(_number("BENCH_MAX_SIZE", 64))
 MAX_WAIT_S = float(os.environ["BENCH_MAX_WAIT_S"]) if os.environ.get("BENCH_MAX_WAIT_S") else None
 #: Width and depth of the real model; one thread, so that the worker's share of the machine is one core.
-WIDTH, DEPTH = int(_number("BENCH_MLP_WIDTH", 1024)), int(_number("BENCH_MLP_DEPTH", 4))
+WIDTH, DEPTH = int(_number("BENCH_MLP_WIDTH", 2048)), int(_number("BENCH_MLP_DEPTH", 8))
 
 _noise = random.Random(0)
 

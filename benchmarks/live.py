@@ -47,6 +47,8 @@ class Setting:
     model: str = "device"
     cost: str = "one"
     max_size: int = 64
+    #: Width and depth of the real model.
+    layers: tuple[int, int] = (2048, 8)
 
     @property
     def target_s(self) -> float:
@@ -64,11 +66,14 @@ class Setting:
             "BENCH_ALPHA_MS": str(self.alpha_ms),
             "BENCH_BETA_MS": str(self.beta_ms),
             "BENCH_MAX_SIZE": str(self.max_size),
+            "BENCH_MLP_WIDTH": str(self.layers[0]),
+            "BENCH_MLP_DEPTH": str(self.layers[1]),
             "PENSTOCK_LANES": json.dumps({"interactive": {"target": self.target_s}}),
         }
 
 
-#: Three devices, the first of them with a heavy-tailed cost too, and a small real model. For the latter alpha and
+#: Three devices, the first of them with a heavy-tailed cost too, and a small real model of two sizes: of the larger one
+#: its own time is the limit, of the lighter one the machine, which all parts share with it. For these alpha and
 #: beta are only where the search begins.
 SETTINGS = {
     setting.name: setting
@@ -77,7 +82,8 @@ SETTINGS = {
         Setting(name="quick", alpha_ms=2, beta_ms=0.1, target_ms=25),
         Setting(name="slow", alpha_ms=40, beta_ms=4, target_ms=400),
         Setting(name="tail", alpha_ms=8, beta_ms=0.25, target_ms=100, model="costly", cost="pareto"),
-        Setting(name="mlp", alpha_ms=1.5, beta_ms=0.25, target_ms=100, model="mlp"),
+        Setting(name="mlp", alpha_ms=8, beta_ms=0.75, target_ms=100, model="mlp"),
+        Setting(name="mlp-light", alpha_ms=1.5, beta_ms=0.25, target_ms=100, model="mlp", layers=(1024, 4)),
     )
 }
 
