@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import zlib
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Shells start what runs in the background with SIGINT ignored, and so would everything that tests start be.
@@ -25,3 +27,21 @@ pytest_plugins = [
     "tests.fixtures.cli",
     "tests.fixtures.store",
 ]
+
+#: A test that starts one of these takes seconds.
+PROCESSES = frozenset({"worker_factory", "start_dispatcher", "plain_worker"})
+DATABASES = ("sqlite", "postgresql")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts processes runs on one kind of database, by its name, unless it is marked ``both_databases``.
+
+    ``make soak`` runs it on the other. The store's promises are tested on both, by ``tests/contract``.
+    """
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        kind = params.get("database_url")
+        if kind is None or item.get_closest_marker("both_databases") or not PROCESSES & set(item.fixturenames):  # type: ignore[attr-defined]
+            continue
+        if kind != DATABASES[zlib.crc32(item.nodeid.replace(kind, "").encode()) % 2]:
+            item.add_marker(pytest.mark.soak)

@@ -58,6 +58,7 @@ def test_broker_lost_while_jobs_run(
     audit.verify(load.accepted, expected=load.expected)
 
 
+@pytest.mark.both_databases
 def test_worker_and_broker_lost_together(
     worker_factory: Callable[..., Worker],
     start_dispatcher: Callable[[], Any],

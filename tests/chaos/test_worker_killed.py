@@ -48,6 +48,7 @@ class Fleet:
         self.workers[self.workers.index(victim)] = self._new()
 
 
+@pytest.mark.both_databases
 @pytest.mark.timeout(300)
 def test_killed_at_random_moments(
     worker_factory: Callable[..., Worker],

@@ -283,6 +283,7 @@ def test_sigterm_finishes_the_batch_and_gives_back_the_rest(desk: Desk, worker_f
     assert sorted(map(int, ran.read_text().split())) == list(range(200)), "each ran exactly once"
 
 
+@pytest.mark.both_databases
 def test_a_killed_workers_jobs_are_rescued(desk: Desk, worker_factory: WorkerFactory, dispatcher, tmp_path: Path):
     ran = tmp_path / "ran"
     ids = desk.submit("ledgered", *([str(ran), n, 0.2] for n in range(100)), lane="background")
