@@ -76,8 +76,12 @@ def decide(lines: list[Line], **more):
         ("one alone goes at once", [line("m", FAST, 1, due=10.1)], Release("m", {FAST: 1}, "idle")),
         ("all that is there", [line("m", FAST, 40, due=10.1)], Release("m", {FAST: 40}, "idle")),
         ("full", [line("m", FAST, 70, due=10.1)], Release("m", {FAST: 64}, "full")),
-        ("a head that would be late gives way", [line("m", FAST, 64, due=10.01)], Demote("m", "", 0)),
-        ("one that cannot be in time alone, too", [line("m", FAST, 1, due=10.005)], Demote("m", "", 0)),
+        (
+            "a head that would be late gives way, to a batch of 24 ms",
+            [line("m", FAST, 64, due=10.01)],
+            Demote("m", "", 0, pytest.approx(10.024, abs=1e-3)),
+        ),
+        ("one that cannot be in time alone, too", [line("m", FAST, 1, due=10.005)], Demote("m", "", 0, None)),
         ("the late run when nobody is in time", [line("m", LATE, 70, due=9.0)], Release("m", {LATE: 64}, "full")),
         (
             "those in time go before the late",

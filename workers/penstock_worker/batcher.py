@@ -238,7 +238,7 @@ class Batcher:
         """Whether items of this model wait here or run."""
         ahead = self._staged or self._claiming
         return (
-            any(self.lines.waiting[name, lane] for lane in LANES)
+            self.lines.uses(name)
             or (self._running and self._running_model == name)
             or (ahead is not None and ahead.model.name == name)
         )
@@ -287,6 +287,9 @@ class Batcher:
                     batch = self._cut(decision)
                     batch.beside = beside
                     return self._start(batch)
+                if expired := self._expired(now):
+                    expired.beside = beside
+                    return self._start(expired)
                 if not wait:
                     return None
                 if self._withheld:
@@ -478,18 +481,29 @@ class Batcher:
 
     def _timeout(self, decision: Hold, now: float) -> float | None:
         # One microsecond more, so that the wake-up does not come just before the instant it waits for.
-        return None if decision.until is None else max(0.0, decision.until - now) + 1e-6
+        times = [item.ends_at for item in self.lines.hopeless]
+        times += [] if decision.until is None else [decision.until]
+        return max(0.0, min(times) - now) + 1e-6 if times else None
 
     def _cut(self, release: Release) -> Batch:
         """The released items, out of their lines."""
         items = self.lines.cut(release)
         self._served[release.model] += len(items)
         reason = "suspect" if items[0].suspect else release.reason
-        return Batch(self._models[release.model], items, reason, key=release.key)
+        expired = self.lines.cut_expired(release.model, self._clock())
+        return Batch(self._models[release.model], items, reason, key=release.key, expired=expired)
+
+    def _expired(self, now: float) -> Batch | None:
+        """With nothing else to do: those of a model whose deadlines have passed. The claim drops them all."""
+        for model in {item.model for item in self.lines.hopeless}:
+            if items := self.lines.cut_expired(model, now):
+                return Batch(self._models[model], items, "expired")
+        return None
 
     def _uncut(self, batch: Batch) -> None:
         self._served[batch.model.name] -= len(batch.items)
         self.lines.put_back(batch.items)
+        self.lines.hopeless += batch.expired
 
     def put_back(self, items: Sequence[Item]) -> None:
         """Put items that could not be claimed back to the head of their lines; nothing once closed.
@@ -543,7 +557,7 @@ class Batcher:
     @property
     def empty(self) -> bool:
         """Whether nothing waits, nor was claimed ahead."""
-        return self._staged is None and self._claiming is None and not len(self.lines)
+        return self._staged is None and self._claiming is None and self.lines.empty
 
     def __len__(self) -> int:
         return len(self.lines)

@@ -105,11 +105,16 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Demote:
-    """Move the item at ``place`` of the interactive line of (``model``, ``key``) to the late one, and ask again."""
+    """Move the item at ``place`` of the interactive line of (``model``, ``key``) to the late one, and ask again.
+
+    It gives way to a batch that should end at ``ends_at`` (clock of ``now``). An item whose own deadline has passed by
+    then is of no use to anybody: no device time may be spent on it. ``None``: it gives way to nobody.
+    """
 
     model: str
     key: str
     place: int
+    ends_at: float | None = None
 
 
 Decision = Release | Hold | Demote
@@ -145,7 +150,8 @@ class Adaptive:
 
     1. Interactive items that can be in time go first, the earliest due head across all models. The batch is what is
        there, as large as the model allows. An item that such a batch would make late is demoted rather than the batch
-       shrunk: under overload, shrinking makes everybody late (Symphony, Shepherd).
+       shrunk: under overload, shrinking makes everybody late (Symphony, Shepherd). If its own deadline will have passed
+       when the batch ends, it is given up.
     2. Late and background items fill it, as far as everybody stays in time and the isolation budget lasts.
     3. With nothing in time, late items run; then background, in batches within the isolation budget. Late work and
        background work that have not had their least share go before all.
@@ -183,7 +189,9 @@ class Adaptive:
         place, due_at = min(enumerate(item.due_at for item in items), key=lambda pair: pair[1])
         ends_at = snapshot.now + line.bound(cost) + snapshot.after_s + GUARD_S
         if ends_at > due_at:
-            return Demote(head.model, head.key, place)
+            # As it should be, not as it may be at worst: what is given up must be hopeless.
+            expected_at = snapshot.now + line.predict(cost) if release.size > 1 and line.seen else None
+            return Demote(head.model, head.key, place, expected_at)
         if release.reason == "full":
             return release
         room_s = (

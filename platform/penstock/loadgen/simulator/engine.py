@@ -135,7 +135,9 @@ class _Simulation:
         while worker.left():
             decision = worker.policy.decide(worker.snapshot(now))
             if isinstance(decision, Demote):
-                worker.demote(decision)
+                if (hopeless := worker.demote(decision)) is not None:
+                    assert hopeless.deadline_at is not None
+                    self._expire(decision.model, hopeless, hopeless.deadline_at)
             elif isinstance(decision, Release):
                 if self._release(number, worker, decision, now):
                     return
@@ -182,9 +184,12 @@ class _Simulation:
         """As the claim in SQL has it: a deadline that has passed costs no device time."""
         if item.deadline_at is None or item.deadline_at > now:
             return False
-        item.sample.fate, item.sample.latency_s = Fate.EXPIRED, now - item.sample.at_s
-        self._queues[model, item.lane].settle(item, 0.0)
+        self._expire(model, item, now)
         return True
+
+    def _expire(self, model: str, item: Item, at: float) -> None:
+        item.sample.fate, item.sample.latency_s = Fate.EXPIRED, at - item.sample.at_s
+        self._queues[model, item.lane].settle(item, 0.0)
 
     def _finish(self, number: int, batch: _Batch, now: float) -> None:
         worker = self._workers[number]

@@ -130,10 +130,13 @@ class Worker:
             late_owed=self.late_share.owed(),
         )
 
-    def demote(self, decision: Demote) -> None:
-        """An item that cannot be in time goes to the late line."""
+    def demote(self, decision: Demote) -> Item | None:
+        """An item that cannot be in time goes to the late line; it is returned when it is given up instead."""
         item = self._lines[decision.model, Lane.INTERACTIVE].pop(decision.place)
+        if decision.ends_at is not None and item.deadline_at is not None and item.deadline_at <= decision.ends_at:
+            return item
         self._lines[decision.model, LATE].append(item)
+        return None
 
     def release(self, decision: Release) -> list[tuple[str, Item]]:
         """The items of a batch, each with the line that it stood in."""
