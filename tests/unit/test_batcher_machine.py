@@ -191,17 +191,31 @@ class Device(RuleBasedStateMachine):
             room = [fields for (other, _, _), fields in wanted if other == queue][: quota[queue]]
             new = [self.make(model, lane, **fields) for fields in room]
             if new:
-                self.waiting |= {item.id: item for item in new}
-                self.batcher.put(new)
+                self.bring(new)
 
     @precondition(lambda self: not self.closed)
     @rule(which=st.sampled_from(QUEUES), fields=items)
     def celery_brings(self, which: tuple[str, str, Lane], fields: dict) -> None:
         """A message that came through Celery does not ask for a quota."""
         _, model, lane = which
-        item = self.make(model, lane, **fields)
-        self.waiting[item.id] = item
-        self.batcher.put([item])
+        self.bring([self.make(model, lane, **fields)])
+
+    def bring(self, new: list[Item]) -> None:
+        """Who cannot be in time for a deadline of its own is not planned with, unless nobody else is there."""
+        before, alone = set(self.hopeless), self.batcher.empty and self.batch is None
+        self.batcher.put(new)
+        ids = {item.id for item in new}
+        gone = {item.id: item for item in self.batcher.lines.hopeless if item.id in ids}
+        self.hopeless |= gone
+        self.waiting |= {item.id: item for item in new if item.id not in gone}
+        assert set(self.hopeless) - before == set(gone) and not (alone and len(new) == 1 and gone)
+        whole_s = self.batcher.busy_s() + (0.0 if self.staged is None else 9.0)
+        for item in gone.values():
+            mates = [one.cost for one in (*self.waiting.values(), *new) if one.model == item.model]
+            latest_s = (
+                whole_s + self.batcher.latency.line(item.model).bound(sum(mates)) + self.batcher.after_s + GUARD_S
+            )
+            assert item.ends_at <= self.clock() + latest_s + 1e-9 and not item.suspect and item.weighed
 
     # Out
 

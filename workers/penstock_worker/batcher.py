@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from penstock.clock import monotonic_s
 from penstock.lane import LANES, Lane, queue_name
 from penstock.model import Batching, Model
-from penstock.policy.batching import BatchingPolicy, Demote, Hold, Release, Snapshot
+from penstock.policy.batching import BatchingPolicy, Demote, Hold, Release, Snapshot, full_cost, given_up
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
 from penstock.policy.prefetch import Lead, Queue, quotas, room
 from penstock.stepwise import StepModel
-from penstock_worker.item import Batch, Item, Run
+from penstock_worker.item import INFINITY, Batch, Item, Run
 from penstock_worker.lines import Lines
 
 #: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
@@ -197,17 +197,45 @@ class Batcher:
         """Add items to their lines and wake the device thread."""
         items = list(items)
         with self._changed:
+            hopeless = set(map(id, self._given_up(items)))
             for item in items:
-                self.lines.put(item)
+                if id(item) in hopeless:
+                    self.lines.give_up(item)
+                else:
+                    self.lines.put(item)
                 if item.lane is Lane.INTERACTIVE:
                     self._interactive_at = item.arrived_at
             # What an earlier wait brings while the batch has just begun is not yet the claim for the next one.
-            if self._running and self.busy_s() <= self.lead_s:
+            # Behind messages that were given up there may be others that are not: those are claimed, too.
+            if self._running and self.busy_s() <= self.lead_s and not hopeless:
                 self._fed = True
                 self._fed_urgent = self._fed_urgent or any(item.lane is Lane.INTERACTIVE for item in items)
                 if self._may_stage:
                     self._stage_changed.notify()
             self._changed.notify()
+
+    def _given_up(self, items: Sequence[Item]) -> list[Item]:
+        """Those of a claim that cannot be in time for their own deadlines."""
+        bounded = {item.model for item in items if item.ends_at < INFINITY}
+        found: list[Item] = []
+        for model in bounded - self._steps:
+            group = [
+                item
+                for item in items
+                if item.model == model and item.lane is Lane.INTERACTIVE and item.weighed and not item.suspect
+            ]
+            busy_s = self.busy_s() + self._staged_s()
+            places = given_up(
+                group,
+                self.latency.line(model),
+                starts_at=self._clock() + busy_s,
+                mates=self.lines.cost[model, Lane.INTERACTIVE],
+                most=full_cost(self._limits[model], group),
+                after_s=self.after_s,
+                free=not (self._running or busy_s),
+            )
+            found += [group[place] for place in places]
+        return found
 
     # Residency ------------------------------------------------------------------------------------------------
 

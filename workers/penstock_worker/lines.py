@@ -53,6 +53,11 @@ class Lines:
             self.unweighed.append(item)
         self._count(item, 1)
 
+    def give_up(self, item: Item) -> None:
+        """One that is not in a line, or not any more: see ``hopeless``."""
+        item.late = True
+        self.hopeless.append(item)
+
     def weighed(self, items: Iterable[Item]) -> None:
         """Cost and key of these were found: those that are still here join their lines."""
         for item in items:
@@ -125,7 +130,7 @@ class Lines:
         item.late = True
         if decision.ends_at is not None and item.ends_at <= decision.ends_at:
             self._count(item, -1)
-            self.hopeless.append(item)
+            self.give_up(item)
         else:
             self._add(item, LATE)
 

@@ -46,6 +46,18 @@ class Waiting(Protocol):
         """Its cost in the model's unit; 1 where the model has no cost function."""
 
 
+class Bounded(Protocol):
+    """What is asked of an item that has a deadline of its own."""
+
+    @property
+    def ends_at(self) -> float:
+        """When that is (the clock of ``now``); else infinity."""
+
+    @property
+    def cost(self) -> float:
+        """As in ``Waiting``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """The items that wait in this worker for one (model, key) in one lane, or there as ``LATE``."""
@@ -268,6 +280,45 @@ def _take(
         cost += item.cost
         count += 1
     return count, cost, "full" if count == room or cost >= most else "idle"
+
+
+def given_up(
+    items: Sequence[Bounded],
+    line: LatencyModel,
+    *,
+    starts_at: float,
+    mates: float,
+    most: float,
+    after_s: float,
+    free: bool,
+) -> list[int]:
+    """Which of the items that have just come cannot be in time for their own deadlines: their places.
+
+    They would be in a batch that begins at ``starts_at``, with what waits already (a cost of ``mates``), of a cost of
+    ``most`` at most. Each that is given up, the earliest deadline first, makes it shorter for the others. A ``free``
+    device with nothing else to do tries the last one all the same: the prediction may be wrong.
+
+    Under overload the oldest messages come first, and they are those whose time is over: a worker that took them for
+    work would never get to those behind them. Where they fill a batch, more stand behind them. Then room is for those
+    that will be in time, with the margin and ``after_s``, how long results take to their client; else only who should
+    be late is given up.
+    """
+    if not line.seen:
+        return []
+    cost, found = mates + sum(item.cost for item in items), list[int]()
+    factor, after_s = (line.margin, after_s + GUARD_S) if cost >= most else (1.0, 0.0)
+    for place in sorted(range(len(items)), key=lambda place: items[place].ends_at):
+        if starts_at + factor * line.predict(min(cost, most)) + after_s < items[place].ends_at:
+            break
+        found.append(place)
+        cost -= items[place].cost
+    return found[:-1] if free and len(found) == len(items) and not mates else found
+
+
+def full_cost(limit: Batching, items: Sequence[Bounded]) -> float:
+    """What a full batch of items like these costs."""
+    mean = sum(item.cost for item in items) / len(items) if items else 1.0
+    return min(limit.max_size * mean, float("inf") if limit.max_cost is None else limit.max_cost)
 
 
 def waiting(lines: Iterable[Line]) -> list[Line]:
