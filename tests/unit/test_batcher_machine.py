@@ -202,7 +202,7 @@ class Device(RuleBasedStateMachine):
 
     def bring(self, new: list[Item]) -> None:
         """Who cannot be in time for a deadline of its own is not planned with, unless nobody else is there."""
-        before, alone = set(self.hopeless), self.batcher.empty and self.batch is None
+        before, alone = set(self.hopeless), self.batcher.empty and not self.running
         self.batcher.put(new)
         ids = {item.id for item in new}
         gone = {item.id: item for item in self.batcher.lines.hopeless if item.id in ids}
