@@ -256,6 +256,22 @@ def test_a_deadline_that_passes_while_running_drops_the_result(desk: Desk, worke
     assert (job.state, job.output) == (JobState.EXPIRED, None)
 
 
+def test_no_device_time_is_spent_on_a_job_whose_deadline_passes_before_its_batch_would_end(
+    desk: Desk, worker_factory: WorkerFactory
+):
+    worker_factory()
+    for _ in range(2):
+        desk.wait(desk.submit("nap", 0.8))
+    (first,) = desk.wait(desk.submit("nap", 0.8), JobState.RUNNING)
+    # What comes now runs from 0.8 to 1.6 s.
+    tight = desk.submit("nap", 0.8, deadline_at=first.ledger.claimed_at + 1.2)
+    (mate,) = desk.wait(desk.submit("nap", 0.8))
+    (job,) = desk.wait(tight)
+    assert mate.state is JobState.SUCCEEDED
+    assert (job.state, job.ledger.started_at) == (JobState.EXPIRED, None)
+    wait_for(desk.broker_is_empty, what="the acknowledgement")
+
+
 def test_a_duplicate_message_is_harmless(desk: Desk, worker_factory: WorkerFactory, tmp_path: Path):
     ids = desk.submit("ledgered", [str(tmp_path / "ran"), 1])
     for _ in range(5):

@@ -23,6 +23,7 @@ from penstock.policy.batching import (
     Release,
     Snapshot,
     fill,
+    given_up,
 )
 from penstock.policy.isolation import (
     QUIET_S,
@@ -43,6 +44,7 @@ class Waiter:
     arrived_at: float = 0.0
     cost: float = 1.0
     due_at: float = NEVER
+    ends_at: float = NEVER
 
 
 def book(*models: str, alpha: float = 8e-3, beta: float = 0.25e-3) -> LatencyBook:
@@ -76,8 +78,12 @@ def decide(lines: list[Line], **more):
         ("one alone goes at once", [line("m", FAST, 1, due=10.1)], Release("m", {FAST: 1}, "idle")),
         ("all that is there", [line("m", FAST, 40, due=10.1)], Release("m", {FAST: 40}, "idle")),
         ("full", [line("m", FAST, 70, due=10.1)], Release("m", {FAST: 64}, "full")),
-        ("a head that would be late gives way", [line("m", FAST, 64, due=10.01)], Demote("m", "", 0)),
-        ("one that cannot be in time alone, too", [line("m", FAST, 1, due=10.005)], Demote("m", "", 0)),
+        (
+            "a head that would be late gives way, to a batch of 24 ms",
+            [line("m", FAST, 64, due=10.01)],
+            Demote("m", "", 0, pytest.approx(10.024, abs=1e-3)),
+        ),
+        ("one that cannot be in time alone, too", [line("m", FAST, 1, due=10.005)], Demote("m", "", 0, None)),
         ("the late run when nobody is in time", [line("m", LATE, 70, due=9.0)], Release("m", {LATE: 64}, "full")),
         (
             "those in time go before the late",
@@ -94,6 +100,37 @@ def decide(lines: list[Line], **more):
 )
 def test_one_model(name, lines, expected):
     assert decide(lines) == expected
+
+
+@pytest.mark.parametrize(
+    ("deadlines_s", "situation", "gone"),
+    [
+        pytest.param([NEVER] * 64, {}, [], id="no deadlines"),
+        pytest.param([0.1] * 20, {}, [], id="all in time"),
+        pytest.param([0.1, 0.012, 0.1], {}, [], id="three take 8.75 ms"),
+        pytest.param([0.1, 0.012, 0.1], {"starts_at": 10.01}, [1], id="behind a batch of 10 ms they do not"),
+        pytest.param([0.1, 0.012, 0.1], {"mates": 20.0}, [1], id="nor with 20 that wait"),
+        pytest.param([0.012] * 20, {}, list(range(5)), id="each that gives way makes the batch shorter for the others"),
+        pytest.param([0.1, 0.002, NEVER], {}, [1], id="by itself too late"),
+        pytest.param([0.002], {"free": False, "starts_at": 10.01}, [0], id="alone behind a batch"),
+        pytest.param([0.002], {"free": True}, [], id="a free device tries the last one"),
+        pytest.param([0.002, 0.003], {"free": True}, [0], id="the last one"),
+        pytest.param([0.03] * 64, {}, [], id="a full batch takes 24 ms"),
+        pytest.param(
+            [0.03] * 64, {"after_s": 0.01}, list(range(26)), id="room is for who will be in time at the client"
+        ),
+        pytest.param([0.03] * 63, {"after_s": 0.01}, [], id="nobody else wants it"),
+    ],
+)
+def test_who_is_given_up_on_arrival(deadlines_s, situation, gone):
+    items = [Waiter(ends_at=10.0 + seconds) for seconds in deadlines_s]
+    case = {"starts_at": 10.0, "mates": 0.0, "most": 64.0, "after_s": 0.0, "free": False} | situation
+    assert given_up(items, book().line("m"), **case) == gone
+
+
+def test_nobody_is_given_up_by_a_model_that_was_never_seen():
+    case = {"starts_at": 10.0, "mates": 9.0, "most": 64.0, "after_s": 0.0, "free": False}
+    assert given_up([Waiter(ends_at=0.0)], LatencyBook().line("new"), **case) == []
 
 
 def test_a_background_batch_keeps_within_the_budget_while_interactive_jobs_come():

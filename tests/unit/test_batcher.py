@@ -167,6 +167,61 @@ def test_the_late_are_served_and_marked() -> None:
     assert [(item.id, item.late) for item in first.items + second.items] == [("good", False), ("late", True)]
 
 
+def hopeless_item(id: str, *, ends: float) -> Item:
+    """Its own deadline is before its lane's target."""
+    item = slow_item(id, due=ends)
+    item.ends_at = ends
+    return item
+
+
+def test_no_device_time_is_spent_on_what_would_be_too_late_for_anybody() -> None:
+    """Its deadline passes while the batch before it runs: the next claim finds it expired, in nobody's place."""
+    clock = FakeClock()
+    batcher = make_slow(clock, [])
+    batcher.put([hopeless_item("gone", ends=100.01), *(slow_item(str(n)) for n in range(8))])
+    first = batcher.take()
+    assert first is not None and [item.id for item in first.items] == ["0", "1", "2", "3"]
+    assert first.expired == [], "its deadline has not passed yet: it is still running, as far as anybody knows"
+    assert batcher.count("slow", Lane.INTERACTIVE) == 4, "nothing is planned for it"
+    clock.now += 0.3
+    second = batcher.take()
+    assert second is not None and [item.id for item in second.items] == ["4", "5", "6", "7"]
+    assert [item.id for item in second.expired] == ["gone"]
+    assert batcher.empty
+
+
+def test_what_was_given_up_is_answered_for_when_nothing_else_comes() -> None:
+    clock = FakeClock()
+    batcher = make_slow(clock, [])
+    batcher.put([hopeless_item("gone", ends=100.01), slow_item("a")])
+    first = batcher.take()
+    assert first is not None and [item.id for item in first.items] == ["a"]
+    assert not batcher.empty and batcher.uses("slow")
+    assert batcher.take(wait=False) is None
+    clock.now += 0.02
+    last = batcher.take(wait=False)
+    assert last is not None and [item.id for item in last.items] == ["gone"]
+    assert batcher.empty
+
+
+def test_a_free_device_tries_what_it_expects_to_fail() -> None:
+    """The prediction may be wrong, and nobody else wants the device."""
+    batcher = make_slow(FakeClock(), [])
+    batcher.put([hopeless_item("tight", ends=100.01)])
+    batch = batcher.take()
+    assert batch is not None and [item.id for item in batch.items] == ["tight"] and batch.items[0].late
+
+
+def test_what_was_given_up_can_be_cancelled_and_given_back() -> None:
+    clock = FakeClock()
+    batcher = make_slow(clock, [])
+    batcher.put([hopeless_item("x", ends=100.01), hopeless_item("y", ends=100.02), slow_item("a"), slow_item("b")])
+    assert batcher.take() is not None
+    assert [item.id for item in batcher.pull(lambda item: item.id == "x")] == ["x"]
+    assert [item.id for item in batcher.close()] == ["y"]
+    assert batcher.empty
+
+
 def test_pulled_items_are_not_counted_any_more() -> None:
     clock = FakeClock()
     batcher = make_slow(clock, [])

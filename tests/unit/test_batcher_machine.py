@@ -90,6 +90,8 @@ class Device(RuleBasedStateMachine):
         #: By id: what waits, and what is on the device.
         self.waiting: dict[str, Item] = {}
         self.batch: Batch | None = None
+        #: By id: what was given up, and waits for its deadline to pass.
+        self.hopeless: dict[str, Item] = {}
         #: The model of the last batch, which counts as running until the next one is asked for.
         self.running = ""
         self.done: set[str] = set()
@@ -123,6 +125,7 @@ class Device(RuleBasedStateMachine):
         lane: Lane,
         *,
         due_in: float,
+        own: bool,
         priority: int,
         cost: float,
         key: str,
@@ -136,6 +139,8 @@ class Device(RuleBasedStateMachine):
         item.suspect = suspect
         if lane is Lane.INTERACTIVE:
             item.due_at = now + due_in
+            if own:
+                item.ends_at = item.due_at
         item.rank = (-priority, item.due_at)
         if model == "keyed":
             if hidden:
@@ -168,6 +173,7 @@ class Device(RuleBasedStateMachine):
     items = st.fixed_dictionaries(
         {
             "due_in": st.sampled_from([-0.1, 0.005, 0.05, 0.1, 0.5, 10.0]),
+            "own": st.booleans(),
             "priority": st.sampled_from([0, 0, 3, 9]),
             "cost": st.sampled_from([0.0, 0.5, 1.0, 1.0, 2.5, 7.0]),
             "key": st.sampled_from(["", "a", "b"]),
@@ -185,17 +191,31 @@ class Device(RuleBasedStateMachine):
             room = [fields for (other, _, _), fields in wanted if other == queue][: quota[queue]]
             new = [self.make(model, lane, **fields) for fields in room]
             if new:
-                self.waiting |= {item.id: item for item in new}
-                self.batcher.put(new)
+                self.bring(new)
 
     @precondition(lambda self: not self.closed)
     @rule(which=st.sampled_from(QUEUES), fields=items)
     def celery_brings(self, which: tuple[str, str, Lane], fields: dict) -> None:
         """A message that came through Celery does not ask for a quota."""
         _, model, lane = which
-        item = self.make(model, lane, **fields)
-        self.waiting[item.id] = item
-        self.batcher.put([item])
+        self.bring([self.make(model, lane, **fields)])
+
+    def bring(self, new: list[Item]) -> None:
+        """Who cannot be in time for a deadline of its own is not planned with, unless nobody else is there."""
+        before, alone = set(self.hopeless), self.batcher.empty and not self.running
+        self.batcher.put(new)
+        ids = {item.id for item in new}
+        gone = {item.id: item for item in self.batcher.lines.hopeless if item.id in ids}
+        self.hopeless |= gone
+        self.waiting |= {item.id: item for item in new if item.id not in gone}
+        assert set(self.hopeless) - before == set(gone) and not (alone and len(new) == 1 and gone)
+        whole_s = self.batcher.busy_s() + (0.0 if self.staged is None else 9.0)
+        for item in gone.values():
+            mates = [one.cost for one in (*self.waiting.values(), *new) if one.model == item.model]
+            latest_s = (
+                whole_s + self.batcher.latency.line(item.model).bound(sum(mates)) + self.batcher.after_s + GUARD_S
+            )
+            assert item.ends_at <= self.clock() + latest_s + 1e-9 and not item.suspect and item.weighed
 
     # Out
 
@@ -204,7 +224,9 @@ class Device(RuleBasedStateMachine):
     def take(self) -> None:
         now, owed = self.clock(), any(share.owed() for share in self.shares)
         in_time = {item.id for item in self.waiting.values() if not item.late}
+        held = dict(self.waiting)
         batch = self.batcher.take(wait=False)
+        self.notice_given_up(held, now, batch)
         self.running = "" if batch is None else batch.model.name
         if self.staged is not None and batch is self.staged:
             self.begin(batch)
@@ -214,10 +236,17 @@ class Device(RuleBasedStateMachine):
             return
         for id in in_time:
             if (item := self.waiting.get(id)) is not None and item.late:
-                self.judge_demotion(item, now)
+                self.judge_demotion(item, now, held)
         if batch is None:
             assert self.staged is None, "it is ready"
             self.judge_hold(now)
+            assert not any(item.ends_at <= now for item in self.hopeless.values()), "their claim drops them"
+            return
+        if batch.reason == "expired":
+            # The claim drops them all, and nothing goes onto the device.
+            assert self.staged is None and not batch.expired
+            self.judge_hold(now)
+            self.judge_expired(batch.items, batch.model.name)
             return
         if self.staged is not None:
             assert any(item.lane is Lane.INTERACTIVE and not item.late for item in batch.items)
@@ -227,7 +256,28 @@ class Device(RuleBasedStateMachine):
         for item in batch.items:
             assert self.waiting.pop(item.id) is item
         self.judge(batch, owed)
+        self.judge_expired(batch.expired, batch.model.name)
         self.begin(batch)
+
+    def notice_given_up(self, held: dict[str, Item], now: float, batch: Batch | None) -> None:
+        """Nobody is given up whose deadline does not pass while the batch before it runs, nor for nothing."""
+        found = list(self.batcher.lines.hopeless)
+        if batch is not None:
+            found += batch.items if batch.reason == "expired" else batch.expired
+        for item in found:
+            if item.id in self.waiting:
+                mates = [one.cost for one in held.values() if (one.model, one.key) == (item.model, item.key)]
+                assert len(mates) > 1 and item.late
+                expected_s = self.batcher.latency.line(item.model, item.key).predict(sum(mates))
+                assert item.ends_at <= now + expected_s + 1e-9
+                self.judge_demotion(item, now, held)
+                self.hopeless[item.id] = self.waiting.pop(item.id)
+
+    def judge_expired(self, items: Sequence[Item], model: str) -> None:
+        for item in items:
+            assert self.hopeless.pop(item.id) is item and item.model == model
+            assert item.ends_at <= self.clock()
+            self.done.add(item.id)
 
     def begin(self, batch: Batch) -> None:
         """It is claimed, and goes onto the device."""
@@ -244,17 +294,20 @@ class Device(RuleBasedStateMachine):
         self.clock.advance(max(0.0, self.batcher.busy_s() - 0.001))
         self.the_transport_brings(comes)
         in_time = {item.id for item in self.waiting.values() if not item.late}
+        held = dict(self.waiting)
         batch = self.batcher.ahead(wait=False)
+        self.notice_given_up(held, self.clock() + 0.001, batch)
         for id in in_time - {item.id for item in (batch.items if batch else ())}:
             # One may be cancelled while the inputs are read.
             if id in self.waiting and self.waiting[id].late:
-                self.judge_demotion(self.waiting[id], self.clock() + 0.001)
+                self.judge_demotion(self.waiting[id], self.clock() + 0.001, held)
         if batch is None:
             return
         assert batch.ahead and not any(item.suspect for item in (*batch.items, *self.batch.items))
         for item in batch.items:
             assert self.waiting.pop(item.id) is item
         self.judge(batch, owed=True)
+        self.judge_expired(batch.expired, batch.model.name)
         if not given_up:
             self.batcher.staged(None)
             self.done |= {item.id for item in batch.items}
@@ -302,9 +355,9 @@ class Device(RuleBasedStateMachine):
         for line in lines.values():
             assert any(item.arrived_at + WAIT_S > now for item in line)
 
-    def judge_demotion(self, item: Item, now: float) -> None:
+    def judge_demotion(self, item: Item, now: float, held: dict[str, Item]) -> None:
         """Late is only who could not have been in time with the others of its line."""
-        mates = [one.cost for one in self.waiting.values() if (one.model, one.key) == (item.model, item.key)]
+        mates = [one.cost for one in held.values() if (one.model, one.key) == (item.model, item.key)]
         assert self.policy == "adaptive" and item.lane is Lane.INTERACTIVE
         bound_s = self.batcher.latency.line(item.model, item.key).bound(sum(mates))
         assert item.due_at < now + bound_s + self.batcher.after_s + GUARD_S + 1e-9
@@ -388,14 +441,14 @@ class Device(RuleBasedStateMachine):
             self.cancel(modulus)
 
     def cancel(self, modulus: int) -> None:
-        matching = {id for id in self.waiting if int(id[1:]) % modulus == 0}
+        matching = {id for id in (*self.waiting, *self.hopeless) if int(id[1:]) % modulus == 0}
         self.leave(self.batcher.pull(lambda item: int(item.id[1:]) % modulus == 0), matching)
 
     def leave(self, items: Iterable[Item], expected: set[str]) -> None:
         ids = [item.id for item in items]
         assert sorted(ids) == sorted(expected), "each exactly once"
         for id in ids:
-            del self.waiting[id]
+            del (self.waiting if id in self.waiting else self.hopeless)[id]
             self.done.add(id)
 
     @rule(size=st.integers(1, 4))
@@ -419,16 +472,17 @@ class Device(RuleBasedStateMachine):
 
     def in_use(self, name: str) -> bool:
         ahead = self.staged is not None and self.staged.model.name == name
-        return ahead or self.running == name or any(item.model == name for item in self.waiting.values())
+        here = (*self.waiting.values(), *self.hopeless.values())
+        return ahead or self.running == name or any(item.model == name for item in here)
 
     @precondition(lambda self: self.made > 20)
     @rule()
     def the_worker_stops(self) -> None:
-        self.leave(self.batcher.close(), set(self.waiting))
+        self.leave(self.batcher.close(), {*self.waiting, *self.hopeless})
         self.closed = True
 
     def teardown(self) -> None:
-        self.leave(self.batcher.close(), set(self.waiting))
+        self.leave(self.batcher.close(), {*self.waiting, *self.hopeless})
         if self.staged is not None:
             last = self.batcher.take()
             assert last in (None, self.staged), "a short one still runs"
@@ -443,7 +497,8 @@ class Device(RuleBasedStateMachine):
     @invariant()
     def everything_is_in_one_place(self) -> None:
         on_device = {item.id for batch in (self.batch, self.staged) if batch for item in batch.items}
-        assert not self.waiting.keys() & on_device and not self.done & (self.waiting.keys() | on_device)
+        places = (self.waiting.keys(), on_device, self.hopeless.keys(), self.done)
+        assert sum(map(len, places)) == len(set().union(*places)) == self.made
         assert len(self.batcher) == len(self.waiting)
         for _, model, lane in QUEUES:
             items = self.of(model, lane)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from penstock.clock import monotonic_s
 from penstock.lane import LANES, Lane, queue_name
 from penstock.model import Batching, Model
-from penstock.policy.batching import BatchingPolicy, Demote, Hold, Release, Snapshot
+from penstock.policy.batching import BatchingPolicy, Demote, Hold, Release, Snapshot, full_cost, given_up
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
 from penstock.policy.prefetch import Lead, Queue, quotas, room
 from penstock.stepwise import StepModel
-from penstock_worker.item import Batch, Item, Run
+from penstock_worker.item import INFINITY, Batch, Item, Run
 from penstock_worker.lines import Lines
 
 #: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
@@ -197,17 +197,45 @@ class Batcher:
         """Add items to their lines and wake the device thread."""
         items = list(items)
         with self._changed:
+            hopeless = set(map(id, self._given_up(items)))
             for item in items:
-                self.lines.put(item)
+                if id(item) in hopeless:
+                    self.lines.give_up(item)
+                else:
+                    self.lines.put(item)
                 if item.lane is Lane.INTERACTIVE:
                     self._interactive_at = item.arrived_at
             # What an earlier wait brings while the batch has just begun is not yet the claim for the next one.
-            if self._running and self.busy_s() <= self.lead_s:
+            # Behind messages that were given up there may be others that are not: those are claimed, too.
+            if self._running and self.busy_s() <= self.lead_s and not hopeless:
                 self._fed = True
                 self._fed_urgent = self._fed_urgent or any(item.lane is Lane.INTERACTIVE for item in items)
                 if self._may_stage:
                     self._stage_changed.notify()
             self._changed.notify()
+
+    def _given_up(self, items: Sequence[Item]) -> list[Item]:
+        """Those of a claim that cannot be in time for their own deadlines."""
+        bounded = {item.model for item in items if item.ends_at < INFINITY}
+        found: list[Item] = []
+        for model in bounded - self._steps:
+            group = [
+                item
+                for item in items
+                if item.model == model and item.lane is Lane.INTERACTIVE and item.weighed and not item.suspect
+            ]
+            busy_s = self.busy_s() + self._staged_s()
+            places = given_up(
+                group,
+                self.latency.line(model),
+                starts_at=self._clock() + busy_s,
+                mates=self.lines.cost[model, Lane.INTERACTIVE],
+                most=full_cost(self._limits[model], group),
+                after_s=self.after_s,
+                free=not (self._running or busy_s),
+            )
+            found += [group[place] for place in places]
+        return found
 
     # Residency ------------------------------------------------------------------------------------------------
 
@@ -238,7 +266,7 @@ class Batcher:
         """Whether items of this model wait here or run."""
         ahead = self._staged or self._claiming
         return (
-            any(self.lines.waiting[name, lane] for lane in LANES)
+            self.lines.uses(name)
             or (self._running and self._running_model == name)
             or (ahead is not None and ahead.model.name == name)
         )
@@ -287,6 +315,9 @@ class Batcher:
                     batch = self._cut(decision)
                     batch.beside = beside
                     return self._start(batch)
+                if expired := self._expired(now):
+                    expired.beside = beside
+                    return self._start(expired)
                 if not wait:
                     return None
                 if self._withheld:
@@ -478,18 +509,29 @@ class Batcher:
 
     def _timeout(self, decision: Hold, now: float) -> float | None:
         # One microsecond more, so that the wake-up does not come just before the instant it waits for.
-        return None if decision.until is None else max(0.0, decision.until - now) + 1e-6
+        times = [item.ends_at for item in self.lines.hopeless]
+        times += [] if decision.until is None else [decision.until]
+        return max(0.0, min(times) - now) + 1e-6 if times else None
 
     def _cut(self, release: Release) -> Batch:
         """The released items, out of their lines."""
         items = self.lines.cut(release)
         self._served[release.model] += len(items)
         reason = "suspect" if items[0].suspect else release.reason
-        return Batch(self._models[release.model], items, reason, key=release.key)
+        expired = self.lines.cut_expired(release.model, self._clock())
+        return Batch(self._models[release.model], items, reason, key=release.key, expired=expired)
+
+    def _expired(self, now: float) -> Batch | None:
+        """With nothing else to do: those of a model whose deadlines have passed. The claim drops them all."""
+        for model in {item.model for item in self.lines.hopeless}:
+            if items := self.lines.cut_expired(model, now):
+                return Batch(self._models[model], items, "expired")
+        return None
 
     def _uncut(self, batch: Batch) -> None:
         self._served[batch.model.name] -= len(batch.items)
         self.lines.put_back(batch.items)
+        self.lines.hopeless += batch.expired
 
     def put_back(self, items: Sequence[Item]) -> None:
         """Put items that could not be claimed back to the head of their lines; nothing once closed.
@@ -543,7 +585,7 @@ class Batcher:
     @property
     def empty(self) -> bool:
         """Whether nothing waits, nor was claimed ahead."""
-        return self._staged is None and self._claiming is None and not len(self.lines)
+        return self._staged is None and self._claiming is None and self.lines.empty
 
     def __len__(self) -> int:
         return len(self.lines)

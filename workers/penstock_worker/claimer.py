@@ -51,7 +51,7 @@ class Claimer:
         dropped: list[Item] = []
         deferred: list[Item] = []
         foreign: list[Item] = []
-        for item in batch.items:
+        for item in (*batch.items, *batch.expired):
             if item.id in items:
                 # A redelivered twin in the same batch: one of them is enough.
                 dropped.append(item)

@@ -201,6 +201,7 @@ def _set_due(item: Item, priority: int, target_at: float | None) -> None:
     due_at = INFINITY if target_at is None else target_at
     if item.deadline_at is not None:
         due_at = min(due_at, item.deadline_at)
+        item.ends_at = item.arrived_at + (item.deadline_at - item.claimed_at)
     # Deadlines are Unix times, the policy's clock is monotonic: both were read at the claim.
     item.due_at = item.arrived_at + (due_at - item.claimed_at)
     item.rank = (-step_of(priority), item.due_at)

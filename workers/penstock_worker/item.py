@@ -37,6 +37,7 @@ class Item:
         "deadline_at",
         "device_s",
         "due_at",
+        "ends_at",
         "error",
         "failures",
         "foreign",
@@ -106,8 +107,9 @@ class Item:
         self.cost = 1.0
         #: Items whose keys differ never share a batch.
         self.key = ""
-        #: When its result is due, monotonic seconds, and its place among the interactive items that wait.
-        self.due_at = INFINITY
+        #: When its result is due, and when its own deadline is (monotonic seconds), and its place among the interactive
+        #: items that wait.
+        self.due_at = self.ends_at = INFINITY
         self.rank = (0, INFINITY)
         #: Whether it was too late for its target when its turn came.
         self.late = False
@@ -145,6 +147,8 @@ class Batch:
     claimed_mono: float = 0.0
     #: Whether the worker holds others beside it: sequences of step-wise models that have begun.
     beside: bool = False
+    #: Items that will not run, since their deadlines have passed: the claim finds them out beside the others.
+    expired: list[Item] = field(default_factory=list)
 
 
 @dataclass(slots=True)

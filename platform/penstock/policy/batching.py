@@ -46,6 +46,18 @@ class Waiting(Protocol):
         """Its cost in the model's unit; 1 where the model has no cost function."""
 
 
+class Bounded(Protocol):
+    """What is asked of an item that has a deadline of its own."""
+
+    @property
+    def ends_at(self) -> float:
+        """When that is (the clock of ``now``); else infinity."""
+
+    @property
+    def cost(self) -> float:
+        """As in ``Waiting``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """The items that wait in this worker for one (model, key) in one lane, or there as ``LATE``."""
@@ -105,11 +117,16 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Demote:
-    """Move the item at ``place`` of the interactive line of (``model``, ``key``) to the late one, and ask again."""
+    """Move the item at ``place`` of the interactive line of (``model``, ``key``) to the late one, and ask again.
+
+    It gives way to a batch that should end at ``ends_at`` (clock of ``now``). An item whose own deadline has passed by
+    then is of no use to anybody: no device time may be spent on it. ``None``: it gives way to nobody.
+    """
 
     model: str
     key: str
     place: int
+    ends_at: float | None = None
 
 
 Decision = Release | Hold | Demote
@@ -145,7 +162,8 @@ class Adaptive:
 
     1. Interactive items that can be in time go first, the earliest due head across all models. The batch is what is
        there, as large as the model allows. An item that such a batch would make late is demoted rather than the batch
-       shrunk: under overload, shrinking makes everybody late (Symphony, Shepherd).
+       shrunk: under overload, shrinking makes everybody late (Symphony, Shepherd). If its own deadline will have passed
+       when the batch ends, it is given up.
     2. Late and background items fill it, as far as everybody stays in time and the isolation budget lasts.
     3. With nothing in time, late items run; then background, in batches within the isolation budget. Late work and
        background work that have not had their least share go before all.
@@ -183,7 +201,9 @@ class Adaptive:
         place, due_at = min(enumerate(item.due_at for item in items), key=lambda pair: pair[1])
         ends_at = snapshot.now + line.bound(cost) + snapshot.after_s + GUARD_S
         if ends_at > due_at:
-            return Demote(head.model, head.key, place)
+            # As it should be, not as it may be at worst: what is given up must be hopeless.
+            expected_at = snapshot.now + line.predict(cost) if release.size > 1 and line.seen else None
+            return Demote(head.model, head.key, place, expected_at)
         if release.reason == "full":
             return release
         room_s = (
@@ -260,6 +280,45 @@ def _take(
         cost += item.cost
         count += 1
     return count, cost, "full" if count == room or cost >= most else "idle"
+
+
+def given_up(
+    items: Sequence[Bounded],
+    line: LatencyModel,
+    *,
+    starts_at: float,
+    mates: float,
+    most: float,
+    after_s: float,
+    free: bool,
+) -> list[int]:
+    """Which of the items that have just come cannot be in time for their own deadlines: their places.
+
+    They would be in a batch that begins at ``starts_at``, with what waits already (a cost of ``mates``), of a cost of
+    ``most`` at most. Each that is given up, the earliest deadline first, makes it shorter for the others. A ``free``
+    device with nothing else to do tries the last one all the same: the prediction may be wrong.
+
+    Under overload the oldest messages come first, and they are those whose time is over: a worker that took them for
+    work would never get to those behind them. Where they fill a batch, more stand behind them. Then room is for those
+    that will be in time, with the margin and ``after_s``, how long results take to their client; else only who should
+    be late is given up.
+    """
+    if not line.seen:
+        return []
+    cost, found = mates + sum(item.cost for item in items), list[int]()
+    factor, after_s = (line.margin, after_s + GUARD_S) if cost >= most else (1.0, 0.0)
+    for place in sorted(range(len(items)), key=lambda place: items[place].ends_at):
+        if starts_at + factor * line.predict(min(cost, most)) + after_s < items[place].ends_at:
+            break
+        found.append(place)
+        cost -= items[place].cost
+    return found[:-1] if free and len(found) == len(items) and not mates else found
+
+
+def full_cost(limit: Batching, items: Sequence[Bounded]) -> float:
+    """What a full batch of items like these costs."""
+    mean = sum(item.cost for item in items) / len(items) if items else 1.0
+    return min(limit.max_size * mean, float("inf") if limit.max_cost is None else limit.max_cost)
 
 
 def waiting(lines: Iterable[Line]) -> list[Line]:

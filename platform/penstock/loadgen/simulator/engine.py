@@ -124,18 +124,24 @@ class _Simulation:
         waits = {name: self._queues[name, lane].since() for name, lane in wanted if lane is Lane.INTERACTIVE}
         heads = [(since, name) for name, since in waits.items() if since is not None]
         first = min(heads, default=(0.0, ""), key=lambda head: head[0])[1]
+        again = False
         for (name, lane), more in wanted.items():
             if lane is Lane.INTERACTIVE and name != first:
                 continue
             items = self._queues[name, lane].take(more, worker.expected(name, lane))
-            if items:
-                worker.put(name, items, now)
+            hopeless = worker.put(name, items, now) if items else []
+            for item in hopeless:
+                self._expire(name, item, max(now, item.ends_at))
+            again = again or bool(hopeless)
+        if again:
+            self._claim(worker, now)  # behind those that were given up there may be others
 
     def _decide(self, number: int, worker: Worker, now: float) -> None:
         while worker.left():
             decision = worker.policy.decide(worker.snapshot(now))
             if isinstance(decision, Demote):
-                worker.demote(decision)
+                if (hopeless := worker.demote(decision)) is not None:
+                    self._expire(decision.model, hopeless, hopeless.ends_at)
             elif isinstance(decision, Release):
                 if self._release(number, worker, decision, now):
                     return
@@ -182,9 +188,12 @@ class _Simulation:
         """As the claim in SQL has it: a deadline that has passed costs no device time."""
         if item.deadline_at is None or item.deadline_at > now:
             return False
-        item.sample.fate, item.sample.latency_s = Fate.EXPIRED, now - item.sample.at_s
-        self._queues[model, item.lane].settle(item, 0.0)
+        self._expire(model, item, now)
         return True
+
+    def _expire(self, model: str, item: Item, at: float) -> None:
+        item.sample.fate, item.sample.latency_s = Fate.EXPIRED, at - item.sample.at_s
+        self._queues[model, item.lane].settle(item, 0.0)
 
     def _finish(self, number: int, batch: _Batch, now: float) -> None:
         worker = self._workers[number]

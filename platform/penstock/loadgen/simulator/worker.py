@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from penstock.lane import LANES, Lane
 from penstock.loadgen.simulator.world import Item, World, make_policy
-from penstock.policy.batching import LATE, RANKS, Demote, Line, Release, Snapshot
+from penstock.policy.batching import LATE, RANKS, Demote, Line, Release, Snapshot, full_cost, given_up
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
 from penstock.policy.prefetch import room, wanted
@@ -89,9 +89,24 @@ class Worker:
         late = len(self._lines[name, LATE]) if lane is Lane.INTERACTIVE else 0
         return len(self._lines[name, lane]) + late
 
-    def put(self, name: str, items: Sequence[Item], now: float) -> None:
-        """Claimed items join their line."""
+    def put(self, name: str, items: Sequence[Item], now: float) -> list[Item]:
+        """Claimed items join their line, but for those that are given up: these are returned."""
+        ahead_s = max(0.0, self.busy_until - now) if self.busy else 0.0
+        fast = [item for item in items if item.lane is Lane.INTERACTIVE]
+        places = given_up(
+            fast,
+            self.book.line(name),
+            starts_at=now + ahead_s,
+            mates=sum(item.cost for rank in (Lane.INTERACTIVE, LATE) for item in self._lines[name, rank]),
+            most=full_cost(self.limits[name], fast),
+            after_s=0.0,
+            free=not self.busy,
+        )
+        hopeless = [fast[place] for place in places]
+        gone = set(map(id, hopeless))
         for item in items:
+            if id(item) in gone:
+                continue
             item.arrived_at = now
             line = self._lines[name, item.lane]
             if item.lane is Lane.INTERACTIVE:
@@ -99,6 +114,7 @@ class Worker:
                 insort(line, item, key=_due_at)
             else:
                 line.append(item)
+        return hopeless
 
     def left(self) -> int:
         """How many items wait here."""
@@ -130,10 +146,13 @@ class Worker:
             late_owed=self.late_share.owed(),
         )
 
-    def demote(self, decision: Demote) -> None:
-        """An item that cannot be in time goes to the late line."""
+    def demote(self, decision: Demote) -> Item | None:
+        """An item that cannot be in time goes to the late line; it is returned when it is given up instead."""
         item = self._lines[decision.model, Lane.INTERACTIVE].pop(decision.place)
+        if decision.ends_at is not None and item.ends_at <= decision.ends_at:
+            return item
         self._lines[decision.model, LATE].append(item)
+        return None
 
     def release(self, decision: Release) -> list[tuple[str, Item]]:
         """The items of a batch, each with the line that it stood in."""

@@ -116,3 +116,8 @@ class Item:
     due_at: float
     cost: float
     charge: float = 0.0
+
+    @property
+    def ends_at(self) -> float:
+        """Its own deadline."""
+        return float("inf") if self.deadline_at is None else self.deadline_at
