@@ -11,7 +11,7 @@ import penstock
 from penstock.lane import Lane
 from penstock.model import Batching
 from penstock.policy.batching import Adaptive, Greedy
-from penstock_worker.batcher import Batcher
+from penstock_worker.batcher import HOPELESS_BATCHES, Batcher
 from penstock_worker.item import Item
 
 
@@ -210,6 +210,17 @@ def test_a_free_device_tries_what_it_expects_to_fail() -> None:
     batcher.put([hopeless_item("tight", ends=100.01)])
     batch = batcher.take()
     assert batch is not None and [item.id for item in batch.items] == ["tight"] and batch.items[0].late
+
+
+def test_of_a_long_queue_without_hope_most_stays_within_reach_of_others() -> None:
+    """A worker that has time could still run it."""
+    batcher = make_slow(FakeClock(), [])
+    batcher.put([slow_item("first")])
+    assert batcher.take() is not None
+    batcher.put(hopeless_item(str(n), ends=100.1) for n in range(100))
+    assert len(batcher.lines.hopeless) == HOPELESS_BATCHES * 4
+    assert batcher.count("slow", Lane.INTERACTIVE) == 100 - HOPELESS_BATCHES * 4
+    assert batcher.quota()[S_FAST] == 0
 
 
 def test_what_was_given_up_can_be_cancelled_and_given_back() -> None:

@@ -22,6 +22,9 @@ from penstock_worker.lines import Lines
 
 #: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
 LAST_S = 1.0
+#: So many full batches of a model may wait to expire. Beyond it nobody is given up any more: a worker that has time for
+#: it could not reach it.
+HOPELESS_BATCHES = 8
 #: Interactive batches go before background work that was claimed ahead for so long, in targets.
 OVERTAKEN = 0.5
 
@@ -234,7 +237,8 @@ class Batcher:
                 after_s=self.after_s,
                 free=not (self._running or busy_s),
             )
-            found += [group[place] for place in places]
+            room = HOPELESS_BATCHES * self._limits[model].max_size - self.lines.count_hopeless(model)
+            found += [group[place] for place in places[: max(0, room)]]
         return found
 
     # Residency ------------------------------------------------------------------------------------------------

@@ -214,6 +214,10 @@ class Lines:
         """(model, lane, key) of every line, the empty ones included."""
         return list(self._lines)
 
+    def count_hopeless(self, model: str) -> int:
+        """How many of a model were given up."""
+        return sum(item.model == model for item in self.hopeless)
+
     def uses(self, model: str) -> bool:
         """Whether anything of this model is here."""
         return any(self.waiting[model, lane] for lane in LANES) or any(item.model == model for item in self.hopeless)
