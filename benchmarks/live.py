@@ -504,9 +504,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def write(report: Mapping[str, Any], *, quick: bool, folder: Path = RESULTS) -> Path:
-    """Keep a report as ``results/NAME.json`` (``NAME-quick.json`` of a smoke test); its path."""
+    """Keep a report as ``results/NAME.json`` (``NAME-smoke.json`` of a smoke test); its path."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"{report['benchmark']}{'-quick' if quick else ''}.json"
+    path = folder / f"{report['benchmark']}{'-smoke' if quick else ''}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     return path
 
