@@ -183,7 +183,7 @@ def test_no_device_time_is_spent_on_what_would_be_too_late_for_anybody() -> None
     assert first is not None and [item.id for item in first.items] == ["0", "1", "2", "3"]
     assert first.expired == [], "its deadline has not passed yet: it is still running, as far as anybody knows"
     assert batcher.count("slow", Lane.INTERACTIVE) == 4, "nothing is planned for it"
-    clock.now += 0.3
+    clock.now += 0.2
     second = batcher.take()
     assert second is not None and [item.id for item in second.items] == ["4", "5", "6", "7"]
     assert [item.id for item in second.expired] == ["gone"]
@@ -202,6 +202,29 @@ def test_what_was_given_up_is_answered_for_when_nothing_else_comes() -> None:
     last = batcher.take(wait=False)
     assert last is not None and [item.id for item in last.items] == ["gone"]
     assert batcher.empty
+
+
+def test_what_was_given_up_is_answered_for_while_another_model_keeps_the_device() -> None:
+    clock = FakeClock()
+    batcher = Batcher({"slow": slow, "other": slow}, Adaptive(), namespace="penstock", target_s=2.0, clock=clock)
+    for size in (1, 2, 3, 4) * 10:
+        batcher.latency.observe("slow", size, 0.1 + 0.1 * size)
+    batcher.put([hopeless_item("gone", ends=100.01), slow_item("a")])
+    batches = [batcher.take()]
+    for n in range(4):
+        item = slow_item(str(n))
+        item.model = "other"
+        batcher.put([item])
+        clock.now += 0.1
+        batches.append(batcher.take())
+    assert [item.id for batch in batches if batch is not None for item in batch.items] == [
+        "a",
+        "0",
+        "1",
+        "gone",
+        "2",
+        "3",
+    ]
 
 
 def test_a_free_device_tries_what_it_expects_to_fail() -> None:

@@ -19,7 +19,7 @@ from penstock.model import Batching, Model
 from penstock.policy.batching import GUARD_S, POLICIES
 from penstock.policy.isolation import MinimumShare
 from penstock.testing import FakeClock
-from penstock_worker.batcher import OVERTAKEN, Batcher
+from penstock_worker.batcher import ANSWERED_S, OVERTAKEN, Batcher
 from penstock_worker.item import Batch, Item, Run
 
 NS, TARGET_S, PREFETCH = "ns", 0.1, 1.5
@@ -234,6 +234,15 @@ class Device(RuleBasedStateMachine):
         if self.closed:
             assert batch is None
             return
+        if batch is not None and batch.reason == "expired":
+            # The claim drops them all, and nothing goes onto the device.
+            assert not batch.expired
+            if not all(item.ends_at <= now - ANSWERED_S for item in batch.items):
+                assert self.staged is None
+                self.judge_hold(now)
+            self.judge_expired(batch.items, batch.model.name)
+            return
+        assert not any(item.ends_at <= now - ANSWERED_S for item in self.hopeless.values()), "their claim drops them"
         for id in in_time:
             if (item := self.waiting.get(id)) is not None and item.late:
                 self.judge_demotion(item, now, held)
@@ -241,12 +250,6 @@ class Device(RuleBasedStateMachine):
             assert self.staged is None, "it is ready"
             self.judge_hold(now)
             assert not any(item.ends_at <= now for item in self.hopeless.values()), "their claim drops them"
-            return
-        if batch.reason == "expired":
-            # The claim drops them all, and nothing goes onto the device.
-            assert self.staged is None and not batch.expired
-            self.judge_hold(now)
-            self.judge_expired(batch.items, batch.model.name)
             return
         if self.staged is not None:
             assert any(item.lane is Lane.INTERACTIVE and not item.late for item in batch.items)
@@ -342,7 +345,9 @@ class Device(RuleBasedStateMachine):
             assert not self.urgent()
         assert items[: len(timely)] == timely, "in time, then the late, then background"
         if timely and (model, batch.key) not in self.disordered:
-            left = [item.rank for item in self.urgent() if (item.model, item.key) == (model, batch.key)]
+            # Before a batch that was claimed ahead, inputs that are in SQL are not read: nobody knows what they are.
+            known = [item for item in self.urgent() if item.weighed or self.staged is None]
+            left = [item.rank for item in known if (item.model, item.key) == (model, batch.key)]
             assert max(item.rank for item in timely) <= min(left, default=(1, 0.0))
 
     def judge_hold(self, now: float) -> None:

@@ -25,6 +25,9 @@ LAST_S = 1.0
 #: So many full batches of a model may wait to expire. Beyond it nobody is given up any more: a worker that has time for
 #: it could not reach it.
 HOPELESS_BATCHES = 8
+#: Jobs that were given up are answered for with the next batch of their model, or by themselves so long after their
+#: deadlines (seconds) where that does not come: other models may keep the device busy.
+ANSWERED_S = 0.25
 #: Interactive batches go before background work that was claimed ahead for so long, in targets.
 OVERTAKEN = 0.5
 
@@ -298,6 +301,8 @@ class Batcher:
                 staged = self._staged
                 if self._closed:
                     return self._start(staged) if staged is not None and self._duration(staged) <= LAST_S else None
+                if expired := self._expired(self._clock() - ANSWERED_S, beside=beside):
+                    return self._start(expired)
                 if staged is not None and not self._may_overtake(staged):
                     return self._start(staged)
                 if self.lines.unweighed and staged is None and not self._weighing:
@@ -319,8 +324,7 @@ class Batcher:
                     batch = self._cut(decision)
                     batch.beside = beside
                     return self._start(batch)
-                if expired := self._expired(now):
-                    expired.beside = beside
+                if expired := self._expired(now, beside=beside):
                     return self._start(expired)
                 if not wait:
                     return None
@@ -525,11 +529,11 @@ class Batcher:
         expired = self.lines.cut_expired(release.model, self._clock())
         return Batch(self._models[release.model], items, reason, key=release.key, expired=expired)
 
-    def _expired(self, now: float) -> Batch | None:
-        """With nothing else to do: those of a model whose deadlines have passed. The claim drops them all."""
+    def _expired(self, now: float, *, beside: bool) -> Batch | None:
+        """Those of a model whose deadlines have passed by then. The claim drops them all."""
         for model in {item.model for item in self.lines.hopeless}:
             if items := self.lines.cut_expired(model, now):
-                return Batch(self._models[model], items, "expired")
+                return Batch(self._models[model], items, "expired", beside=beside)
         return None
 
     def _uncut(self, batch: Batch) -> None:
