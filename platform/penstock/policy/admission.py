@@ -1,8 +1,8 @@
 """Whether to accept an interactive job now: a pure decision from what workers and the broker last said.
 
 A job is refused when ``busy + work_ahead / rate + m * t`` lies beyond its limit: its deadline, or without one the
-lane's target where the model can keep it under load (``overload.keeping``), else ``PATIENCE`` full batches, so that no
-model is refused for being slow by nature.
+larger of its lane's target and ``PATIENCE`` full batches of its model, so that no model is refused for being slow by
+nature.
 
 How much of the limit may be spent on waiting is the *level* (Breakwater's and DAGOR's idea): workers measure how long
 interactive jobs waited before their batch began. Like CoDel, they look at the wait that does not go away: even the
@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from random import Random
 
 from penstock.lane import MAX_PRIORITY
-from penstock.policy.overload import keeping
 from penstock.policy.sharing import Share
 
 #: Limit of a job without a deadline, in full batches of its model: one that runs, one that waits, its own.
@@ -137,14 +136,6 @@ class Load:
     def round_s(self) -> float:
         """From one full batch to the next on a worker, with what other models have of it in between."""
         return self.batch_s(self.size) * self.slowed
-
-    def keeps(self, target_s: float) -> bool:
-        """Whether the model can be in time under load: with batches of which two fit into the target.
-
-        They may be smaller than full ones, as long as these get much less done (``ENOUGH``).
-        """
-        slowed = self.slowed * max(1.0, self.factor)
-        return keeping(target_s / slowed, alpha=self.alpha, beta=self.beta, size=self.size) is not None
 
     @property
     def capacity(self) -> float:
@@ -301,8 +292,7 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
     wait = max(load.busy_until - ask.now, ahead / load.capacity * full)
     wait = min(max(wait, load.at_cap_s(ask)), _FOREVER_S)
     if ask.deadline_at is None:
-        limit = ask.target_s if load.keeps(ask.target_s) else PATIENCE * max(1.0, load.factor) * full
-        limit = max(ask.target_s, limit)
+        limit = max(ask.target_s, PATIENCE * max(1.0, load.factor) * full)
     else:
         limit = ask.deadline_at - ask.now
         if (alone := load.factor * load.batch_s(1.0)) > limit:
