@@ -74,6 +74,28 @@ def test_what_cannot_be_claimed_is_explained(store: Store) -> None:
     assert not result.others[done].canvas_done
 
 
+def test_expired_jobs_are_ended_without_a_claim(store: Store) -> None:
+    """As a claim does; who is not expired stays as it is."""
+    done, held, cancelled, fine = add(store, 4)
+    claim(store, [done, held], worker="w2")
+    store.settle([outcome(done)], worker="w2", now=T0 + 1)
+    store.cancel(cancelled, now=T0)
+    overdue, later = (add(store, deadline_at=T0 + seconds, reply_to="c")[0] for seconds in (5, 7))
+    result = store.end_expired([done, held, cancelled, overdue, later, fine, "nobody"], now=T0 + 6)
+    assert (result.claimed, result.missing) == ({}, ["nobody"])
+    assert [(row.id, row.state, row.reply_to) for row in result.expired] == [(overdue, JobState.EXPIRED, "c")]
+    states = {id: row.state for id, row in result.others.items()}
+    assert states == {
+        done: JobState.SUCCEEDED,
+        held: JobState.RUNNING,
+        cancelled: JobState.CANCELLED,
+        later: JobState.ACCEPTED,
+        fine: JobState.ACCEPTED,
+    }
+    assert state(store, overdue) is JobState.EXPIRED and state(store, later) is JobState.ACCEPTED
+    assert store.end_expired([], now=T0).others == {}
+
+
 def test_a_delayed_job_is_not_claimed_before_its_time(store: Store) -> None:
     (id,) = add(store, available_at=T0 + 60)
     assert store.claim([id], worker=W, now=T0 + 59).others[id].state is JobState.ACCEPTED

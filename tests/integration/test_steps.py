@@ -171,6 +171,21 @@ def test_a_running_generation_is_cancelled_at_a_step(sdk: Client, worker_factory
     assert 0 < len(text_of(events)) < 900
 
 
+def test_a_job_that_was_given_up_expires_in_a_worker_of_step_models(sdk: Client, worker_factory: WorkerFactory) -> None:
+    """Although nothing else comes for the device. No dispatcher runs that would do it."""
+    worker_factory()
+    for _ in range(2):
+        sdk.enqueue("nap", 0.8).result(20)
+    first_one = sdk.enqueue("nap", 0.8)
+    next(event for event in first_one.stream() if event.state is JobState.RUNNING)
+    # Both come when it ends. In time for the tight one, they would have to run before that.
+    tight, mate = *sdk.enqueue_many("nap", [0.8], lane="interactive", deadline=1.2), sdk.enqueue("nap", 0.8)
+    with pytest.raises(JobExpired):
+        tight.result(20)
+    assert mate.result(20) == 0.8
+    assert tight.refresh().ledger.started_at is None
+
+
 def test_a_deadline_passes_between_steps(sdk: Client, worker_factory: WorkerFactory) -> None:
     worker_factory()
     job = sdk.enqueue("speller", LONG, deadline=1.0)

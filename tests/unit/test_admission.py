@@ -342,6 +342,16 @@ def test_batches_that_are_not_full_end_an_overload(fill: float, low: float, high
     assert low <= run_level([0.5] * 4 + [0.001] * 20, fill=fill) <= high
 
 
+def test_a_clock_that_was_set_back_does_not_hold_the_level_up() -> None:
+    level = Level()
+    for n in range(8):
+        level.saw(0.5, target_s=0.1, batch_s=0.02, now=NOW + n * 0.1)
+    before = level.value
+    for n in range(8):
+        level.saw(0.5, target_s=0.1, batch_s=0.02, now=NOW - 3600 + n * 0.1)
+    assert LOWEST < level.value < before < 1.0
+
+
 def test_a_slow_model_is_measured_by_its_own_batches() -> None:
     assert run_level([0.25] * 20, every_s=0.3, batch_s=0.3) == 1.0
     assert run_level([0.25] * 20, every_s=0.3, batch_s=0.02) < 0.9

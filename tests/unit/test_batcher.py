@@ -10,9 +10,10 @@ import pytest
 import penstock
 from penstock.lane import Lane
 from penstock.model import Batching
-from penstock.policy.batching import Adaptive, Greedy
-from penstock_worker.batcher import HOPELESS_BATCHES, Batcher
-from penstock_worker.item import Item
+from penstock.policy.batching import HOPELESS_BATCHES, Adaptive, Greedy
+from penstock_worker.batcher import Batcher
+from penstock_worker.hopeless import ANSWERED_S
+from penstock_worker.item import Batch, Item
 
 
 @penstock.model(name="echo", max_size=4)
@@ -83,6 +84,7 @@ def make_slow(clock: FakeClock, hungry: list[str]) -> Batcher:
     )
     for size in (1, 2, 3, 4) * 10:
         batcher.latency.observe("slow", size, 0.1 + 0.1 * size)
+    batcher.hopeless.observed("slow", clock())
     return batcher
 
 
@@ -175,56 +177,31 @@ def hopeless_item(id: str, *, ends: float) -> Item:
 
 
 def test_no_device_time_is_spent_on_what_would_be_too_late_for_anybody() -> None:
-    """Its deadline passes while the batch before it runs: the next claim finds it expired, in nobody's place."""
+    """Its deadline passes while the batch before it runs: it is in nobody's place, and then it is answered for."""
     clock = FakeClock()
     batcher = make_slow(clock, [])
     batcher.put([hopeless_item("gone", ends=100.01), *(slow_item(str(n)) for n in range(8))])
+    assert batcher.count("slow", Lane.INTERACTIVE) == 8, "nothing is planned for it"
     first = batcher.take()
     assert first is not None and [item.id for item in first.items] == ["0", "1", "2", "3"]
-    assert first.expired == [], "its deadline has not passed yet: it is still running, as far as anybody knows"
-    assert batcher.count("slow", Lane.INTERACTIVE) == 4, "nothing is planned for it"
-    clock.now += 0.2
+    assert batcher.expired(wait=False) is None, "its deadline has not passed: it waits, as far as anybody knows"
+    assert not batcher.empty and batcher.uses("slow")
+    clock.now = 100.01 + ANSWERED_S
+    assert [item.id for item in batcher.expired(wait=False) or ()] == ["gone"]
     second = batcher.take()
     assert second is not None and [item.id for item in second.items] == ["4", "5", "6", "7"]
-    assert [item.id for item in second.expired] == ["gone"]
     assert batcher.empty
 
 
-def test_what_was_given_up_is_answered_for_when_nothing_else_comes() -> None:
+def test_a_model_is_kept_while_somebody_who_may_come_back_is_answered_for() -> None:
     clock = FakeClock()
     batcher = make_slow(clock, [])
-    batcher.put([hopeless_item("gone", ends=100.01), slow_item("a")])
-    first = batcher.take()
-    assert first is not None and [item.id for item in first.items] == ["a"]
-    assert not batcher.empty and batcher.uses("slow")
-    assert batcher.take(wait=False) is None
-    clock.now += 0.02
-    last = batcher.take(wait=False)
-    assert last is not None and [item.id for item in last.items] == ["gone"]
-    assert batcher.empty
-
-
-def test_what_was_given_up_is_answered_for_while_another_model_keeps_the_device() -> None:
-    clock = FakeClock()
-    batcher = Batcher({"slow": slow, "other": slow}, Adaptive(), namespace="penstock", target_s=2.0, clock=clock)
-    for size in (1, 2, 3, 4) * 10:
-        batcher.latency.observe("slow", size, 0.1 + 0.1 * size)
-    batcher.put([hopeless_item("gone", ends=100.01), slow_item("a")])
-    batches = [batcher.take()]
-    for n in range(4):
-        item = slow_item(str(n))
-        item.model = "other"
-        batcher.put([item])
-        clock.now += 0.1
-        batches.append(batcher.take())
-    assert [item.id for batch in batches if batch is not None for item in batch.items] == [
-        "a",
-        "0",
-        "1",
-        "gone",
-        "2",
-        "3",
-    ]
+    batcher.put([slow_item("a"), hopeless_item("gone", ends=100.01)])
+    assert batcher.take() is not None
+    clock.now += 0.5
+    batcher.finished()
+    assert batcher.expired(wait=False) and not batcher.release_model("slow")
+    assert batcher.expired(wait=False) is None and batcher.release_model("slow")
 
 
 def test_a_free_device_tries_what_it_expects_to_fail() -> None:
@@ -235,15 +212,126 @@ def test_a_free_device_tries_what_it_expects_to_fail() -> None:
     assert batch is not None and [item.id for item in batch.items] == ["tight"] and batch.items[0].late
 
 
+def test_a_device_that_is_free_earlier_tries_those_that_can_be_in_time_after_all() -> None:
+    """The one that would be too late even now is not worth it."""
+    clock = FakeClock()
+    batcher = make_slow(clock, [])
+    batcher.put([slow_item("first")])
+    assert batcher.take() is not None
+    batcher.put([hopeless_item("never", ends=100.1), hopeless_item("now", ends=100.35)])
+    assert [item.id for item in batcher.hopeless.items] == ["never", "now"]
+    assert batcher.count("slow", Lane.INTERACTIVE) == 0
+    clock.now += 0.05
+    second = batcher.take()
+    assert second is not None and [item.id for item in second.items] == ["now"] and second.items[0].late
+    assert batcher.take(wait=False) is None
+    assert [item.id for item in batcher.hopeless.items] == ["never"]
+
+
+def test_a_line_that_is_wrong_is_put_right_although_another_model_keeps_the_device_busy() -> None:
+    """Nobody would ever find out that its batches are short, if all its jobs were given up."""
+    clock = FakeClock()
+    batcher = Batcher({"slow": slow, "other": slow}, Adaptive(), namespace="penstock", target_s=2.0, clock=clock)
+    for size in (1, 2, 3, 4) * 10:
+        batcher.latency.observe("slow", size, 10.0 * size)
+    other = slow_item("a")
+    other.model = "other"
+    batcher.put([other])
+    assert batcher.take() is not None
+    batcher.put([hopeless_item("one", ends=101.0), hopeless_item("two", ends=102.0)])
+    assert [item.id for item in batcher.hopeless.items] == ["one"]
+    batch = batcher.take()
+    assert batch is not None and [item.id for item in batch.items] == ["two"]
+    batcher.learn(batch, cost=1.0, background=0.0, late=1.0, busy_s=10.0, clean=True)
+    batcher.put([hopeless_item("three", ends=103.0)])
+    assert [item.id for item in batcher.hopeless.items] == ["one", "three"], "it is known now"
+
+
+def test_nobody_is_given_up_for_background_work_that_can_be_overtaken() -> None:
+    batcher = make_slow(FakeClock(), [])
+    batcher.put([slow_item("runs")])
+    assert batcher.take() is not None
+    batcher.began(suspect=False)
+    batcher.staging = True
+    staged = Batch(slow, [slow_item(str(n), lane=Lane.BACKGROUND) for n in range(4)], "idle", ahead=True)
+    batcher.staged(staged)
+    # Behind what runs (0.2 s) and by itself (0.2 s), but not behind the other batch (0.5 s).
+    batcher.put([hopeless_item("quick", ends=100.45)])
+    assert batcher.hopeless.items == []
+
+
+def test_who_is_given_up_depends_on_those_of_the_same_key_that_can_be_in_time() -> None:
+    batcher = make_slow(FakeClock(), [])
+    for size in (1, 2, 3, 4) * 10:
+        batcher.latency.observe("slow", size, 0.1 + 0.1 * size, "a")
+    batcher.put([slow_item("runs")])
+    assert batcher.take() is not None
+    waiting = [slow_item(str(n), key="b") for n in range(3)]
+    late = [slow_item(str(n), key="a") for n in range(3, 5)]
+    batcher.put(waiting)
+    batcher.lines.put_late(late)
+    item = hopeless_item("in time", ends=100.45)
+    item.key = "a"
+    batcher.put([item])
+    assert batcher.hopeless.items == []
+    batcher.put([slow_item("mate", key="a")])
+    item = hopeless_item("not in time", ends=100.45)
+    item.key = "a"
+    batcher.put([item])
+    assert batcher.hopeless.items == [item], "with two more it takes 0.4 s behind the one that runs"
+
+
 def test_of_a_long_queue_without_hope_most_stays_within_reach_of_others() -> None:
     """A worker that has time could still run it."""
     batcher = make_slow(FakeClock(), [])
     batcher.put([slow_item("first")])
     assert batcher.take() is not None
     batcher.put(hopeless_item(str(n), ends=100.1) for n in range(100))
-    assert len(batcher.lines.hopeless) == HOPELESS_BATCHES * 4
+    assert len(batcher.hopeless.items) == HOPELESS_BATCHES * 4
     assert batcher.count("slow", Lane.INTERACTIVE) == 100 - HOPELESS_BATCHES * 4
     assert batcher.quota()[S_FAST] == 0
+
+
+def test_claims_go_on_behind_messages_that_were_given_up() -> None:
+    """And the stager hears of what came with them."""
+    clock = FakeClock()
+    batcher = make_slow(clock, [])
+    batcher.staging = True
+    batcher.put([slow_item("runs")])
+    assert batcher.take() is not None
+    batcher.began(suspect=False)
+    clock.now = 100.195
+    batcher.put([hopeless_item("gone", ends=100.2), slow_item("next")])
+    assert batcher.quota()[S_FAST] > 0
+    batch = batcher.ahead(wait=False)
+    assert batch is not None and [item.id for item in batch.items] == ["next"]
+
+
+def test_who_cannot_be_in_time_behind_a_batch_is_given_up_as_far_as_there_is_room() -> None:
+    batcher = make_slow(FakeClock(), [])
+    batcher.put([slow_item("first")])
+    assert batcher.take() is not None
+    batcher.put(hopeless_item(str(n), ends=100.1) for n in range(HOPELESS_BATCHES * 4))
+    assert batcher.count("slow", Lane.INTERACTIVE) == 0
+    batcher.put([hopeless_item("tight", ends=100.65), *(slow_item(f"mate {n}", due=101.0) for n in range(2))])
+    assert batcher.count("slow", Lane.INTERACTIVE) == 3, "it may be in time"
+    batcher.put([slow_item("one more", due=101.0)])
+    clock = batcher._clock
+    assert isinstance(clock, FakeClock)
+    clock.now += 0.3  # the batch took longer than was thought
+    batch = batcher.take()
+    assert batch is not None and len(batch.items) == 3
+    assert len(batcher.hopeless.items) == HOPELESS_BATCHES * 4 and batcher.lines.late() == {"slow": 1}
+
+
+def test_what_was_given_up_of_a_model_that_has_left_the_device_is_not_tried() -> None:
+    batcher = make_slow(FakeClock(), [])
+    batcher.put([slow_item("first")])
+    assert batcher.take() is not None
+    batcher.put([hopeless_item("now", ends=100.35), hopeless_item("gone", ends=100.1)])
+    batcher.set_resident([])
+    assert batcher.take(wait=False) is None
+    assert [item.id for item in batcher.hopeless.items] == ["now", "gone"]
 
 
 def test_what_was_given_up_can_be_cancelled_and_given_back() -> None:

@@ -16,10 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import penstock
 from penstock.lane import LANES, Lane, queue_name
 from penstock.model import Batching, Model
-from penstock.policy.batching import GUARD_S, POLICIES
+from penstock.policy.batching import GUARD_S, HOPELESS_BATCHES, POLICIES
 from penstock.policy.isolation import MinimumShare
 from penstock.testing import FakeClock
-from penstock_worker.batcher import ANSWERED_S, OVERTAKEN, Batcher
+from penstock_worker.batcher import OVERTAKEN, Batcher
+from penstock_worker.hopeless import ANSWERED_S
 from penstock_worker.item import Batch, Item, Run
 
 NS, TARGET_S, PREFETCH = "ns", 0.1, 1.5
@@ -92,6 +93,8 @@ class Device(RuleBasedStateMachine):
         self.batch: Batch | None = None
         #: By id: what was given up, and waits for its deadline to pass.
         self.hopeless: dict[str, Item] = {}
+        #: How many there were: a limit that is learned later does not bring them back.
+        self.most_hopeless = 0
         #: The model of the last batch, which counts as running until the next one is asked for.
         self.running = ""
         self.done: set[str] = set()
@@ -205,17 +208,33 @@ class Device(RuleBasedStateMachine):
         before, alone = set(self.hopeless), self.batcher.empty and not self.running
         self.batcher.put(new)
         ids = {item.id for item in new}
-        gone = {item.id: item for item in self.batcher.lines.hopeless if item.id in ids}
+        gone = {item.id: item for item in self.batcher.hopeless.items if item.id in ids}
         self.hopeless |= gone
         self.waiting |= {item.id: item for item in new if item.id not in gone}
         assert set(self.hopeless) - before == set(gone) and not (alone and len(new) == 1 and gone)
-        whole_s = self.batcher.busy_s() + (0.0 if self.staged is None else 9.0)
+        starts_at = self.clock() + self.batcher.busy_s() + self.before_it_s()
         for item in gone.values():
-            mates = [one.cost for one in (*self.waiting.values(), *new) if one.model == item.model]
-            latest_s = (
-                whole_s + self.batcher.latency.line(item.model).bound(sum(mates)) + self.batcher.after_s + GUARD_S
-            )
-            assert item.ends_at <= self.clock() + latest_s + 1e-9 and not item.suspect and item.weighed
+            mates = [
+                one.cost
+                for one in (*self.waiting.values(), *new)
+                if (one.model, one.key, one.lane) == (item.model, item.key, item.lane)
+            ]
+            latest_s = self.batcher.latency.line(item.model, item.key).bound(sum(mates)) + self.batcher.after_s
+            assert item.ends_at <= starts_at + latest_s + GUARD_S + 1e-9
+            assert not item.suspect and item.weighed and item.lane is Lane.INTERACTIVE and item.model in WHOLE
+        for model in WHOLE:
+            many = sum(item.model == model for item in self.hopeless.values())
+            assert not gone or many <= max(HOPELESS_BATCHES * self.limits[model].max_size, self.most_hopeless)
+        self.most_hopeless = len(self.hopeless)
+
+    def before_it_s(self) -> float:
+        """How long the batch that is claimed ahead takes, where nobody who comes now may overtake it."""
+        if self.staged is None:
+            return 0.0
+        urgent = any(item.lane is Lane.INTERACTIVE and not item.late for item in self.staged.items)
+        kept = self.shares[0].owed() or self.clock() - self.staged_at >= OVERTAKEN * TARGET_S
+        line = self.batcher.latency.line(self.staged.model.name, self.staged.key)
+        return line.predict(sum(item.cost for item in self.staged.items)) if urgent or kept else 0.0
 
     # Out
 
@@ -226,7 +245,8 @@ class Device(RuleBasedStateMachine):
         in_time = {item.id for item in self.waiting.values() if not item.late}
         held = dict(self.waiting)
         batch = self.batcher.take(wait=False)
-        self.notice_given_up(held, now, batch)
+        self.notice_given_up(held, now)
+        self.notice_revived(now, batch)
         self.running = "" if batch is None else batch.model.name
         if self.staged is not None and batch is self.staged:
             self.begin(batch)
@@ -234,22 +254,19 @@ class Device(RuleBasedStateMachine):
         if self.closed:
             assert batch is None
             return
-        if batch is not None and batch.reason == "expired":
-            # The claim drops them all, and nothing goes onto the device.
-            assert not batch.expired
-            if not all(item.ends_at <= now - ANSWERED_S for item in batch.items):
-                assert self.staged is None
-                self.judge_hold(now)
-            self.judge_expired(batch.items, batch.model.name)
-            return
-        assert not any(item.ends_at <= now - ANSWERED_S for item in self.hopeless.values()), "their claim drops them"
         for id in in_time:
             if (item := self.waiting.get(id)) is not None and item.late:
                 self.judge_demotion(item, now, held)
         if batch is None:
             assert self.staged is None, "it is ready"
             self.judge_hold(now)
-            assert not any(item.ends_at <= now for item in self.hopeless.values()), "their claim drops them"
+            for item in self.hopeless.values():
+                if item.model in self.resident:
+                    mates = [
+                        one.cost for one in self.hopeless.values() if (one.model, one.key) == (item.model, item.key)
+                    ]
+                    latest_s = self.batcher.latency.line(item.model, item.key).bound(sum(mates)) + self.batcher.after_s
+                    assert item.ends_at <= now + latest_s + GUARD_S + 1e-9, "the device has nothing else to do"
             return
         if self.staged is not None:
             assert any(item.lane is Lane.INTERACTIVE and not item.late for item in batch.items)
@@ -259,15 +276,21 @@ class Device(RuleBasedStateMachine):
         for item in batch.items:
             assert self.waiting.pop(item.id) is item
         self.judge(batch, owed)
-        self.judge_expired(batch.expired, batch.model.name)
         self.begin(batch)
 
-    def notice_given_up(self, held: dict[str, Item], now: float, batch: Batch | None) -> None:
+    def notice_revived(self, now: float, batch: Batch | None) -> None:
+        """A device with nothing else to do tries who could be in time after all."""
+        left = {item.id for item in self.batcher.hopeless.items}
+        revived = [item for id, item in self.hopeless.items() if id not in left]
+        for item in revived:
+            assert item.late and item.ends_at > now and item.model in self.resident
+            self.waiting[item.id] = self.hopeless.pop(item.id)
+        if revived and batch is not None:
+            assert all(item.id in {one.id for one in revived} or item.model == "pinned" for item in batch.items)
+
+    def notice_given_up(self, held: dict[str, Item], now: float) -> None:
         """Nobody is given up whose deadline does not pass while the batch before it runs, nor for nothing."""
-        found = list(self.batcher.lines.hopeless)
-        if batch is not None:
-            found += batch.items if batch.reason == "expired" else batch.expired
-        for item in found:
+        for item in list(self.batcher.hopeless.items):
             if item.id in self.waiting:
                 mates = [one.cost for one in held.values() if (one.model, one.key) == (item.model, item.key)]
                 assert len(mates) > 1 and item.late
@@ -276,11 +299,27 @@ class Device(RuleBasedStateMachine):
                 self.judge_demotion(item, now, held)
                 self.hopeless[item.id] = self.waiting.pop(item.id)
 
-    def judge_expired(self, items: Sequence[Item], model: str) -> None:
-        for item in items:
-            assert self.hopeless.pop(item.id) is item and item.model == model
-            assert item.ends_at <= self.clock()
-            self.done.add(item.id)
+    @rule(longer=st.sets(st.integers(0, 4), max_size=1))
+    def the_expired_are_answered_for(self, longer: set[int]) -> None:
+        """By SQL, which may know of a longer deadline."""
+        now = self.clock()
+        due = [item for item in self.hopeless.values() if item.ends_at <= now - ANSWERED_S]
+        items = self.batcher.expired(wait=False)
+        assert bool(items) == bool(due) or self.closed
+        for n, item in enumerate(items or ()):
+            assert self.hopeless.pop(item.id) is item and item.model == (items or [])[0].model
+            assert item.ends_at <= now
+            if n in longer:
+                item.ends_at = float("inf")
+                assert not self.batcher.release_model(item.model)
+                self.batcher.put_back([item])
+                self.disordered.add((item.model, item.key))
+                self.waiting[item.id] = item
+            else:
+                self.done.add(item.id)
+        if items:
+            self.most_hopeless = len(self.hopeless)
+            self.the_expired_are_answered_for(set())
 
     def begin(self, batch: Batch) -> None:
         """It is claimed, and goes onto the device."""
@@ -299,7 +338,7 @@ class Device(RuleBasedStateMachine):
         in_time = {item.id for item in self.waiting.values() if not item.late}
         held = dict(self.waiting)
         batch = self.batcher.ahead(wait=False)
-        self.notice_given_up(held, self.clock() + 0.001, batch)
+        self.notice_given_up(held, self.clock() + 0.001)
         for id in in_time - {item.id for item in (batch.items if batch else ())}:
             # One may be cancelled while the inputs are read.
             if id in self.waiting and self.waiting[id].late:
@@ -310,7 +349,6 @@ class Device(RuleBasedStateMachine):
         for item in batch.items:
             assert self.waiting.pop(item.id) is item
         self.judge(batch, owed=True)
-        self.judge_expired(batch.expired, batch.model.name)
         if not given_up:
             self.batcher.staged(None)
             self.done |= {item.id for item in batch.items}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery.worker import state as worker_state
 
+from penstock import clock
 from penstock.job import JobState, new_id
 from penstock.lane import Lane
 from penstock.model import Model
@@ -50,3 +51,30 @@ def test_a_revoked_job_is_cancelled_and_told_of(store: Store, revoked: Any) -> N
     assert [item.id for item in run.live] == [other]
     assert dismissed == [([known, unknown], [(known, JobState.CANCELLED, "c1")])]
     assert store.get(known).state is JobState.CANCELLED
+
+
+def test_who_is_not_to_run_any_more_is_answered_for(store: Store, revoked: Any) -> None:
+    """Whose deadline has not passed, as far as SQL knows, comes back, and nobody gives it up again."""
+    now = clock.now()
+    (overdue,), (ended,), (cancelled,) = (add(store, deadline_at=now - 1, reply_to="c") for _ in range(3))
+    (later,), (never,) = add(store, deadline_at=now + 100), add(store)
+    store.cancel(ended, now=now)
+    revoked.update([cancelled])
+    dismissed: list[tuple[list[str], list[tuple[str, JobState]]]] = []
+
+    def dismiss(items: Any, rows: Any) -> None:
+        dismissed.append(([item.id for item in items], [(row.id, row.state) for row in rows]))
+
+    items = [make_item(id) for id in (overdue, ended, cancelled, later, never, overdue)]
+    for item in items:
+        item.ends_at = 1.0
+    claimer = Claimer(store, worker=W, insist=lambda call: call(), dismiss=dismiss)
+    run = claimer.answer(Batch(Echo, items, "expired"))
+    assert run.live == [] and run.unfinished == []
+    assert [(item.id, item.ends_at, item.suspect) for item in run.suspects] == [
+        (later, float("inf"), False),
+        (never, float("inf"), False),
+    ]
+    assert dismissed == [
+        ([overdue, overdue, ended, cancelled], [(overdue, JobState.EXPIRED), (cancelled, JobState.CANCELLED)])
+    ]

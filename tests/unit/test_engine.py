@@ -155,15 +155,15 @@ def test_a_stopped_engine_is_not_defective(engine: Engine):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("part", ["batcher.take", "settler._commit"])
+@pytest.mark.parametrize("part", ["batcher.take", "batcher.expired", "settler._commit"])
 def test_a_thread_that_nobody_stopped_is_a_defect(engine: Engine, part: str, monkeypatch: pytest.MonkeyPatch):
     """As a worker without it would hold its claims for as long as it lives."""
 
     def die(*args: Any) -> NoReturn:
         raise GeneratorExit
 
-    if part == "batcher.take":
-        monkeypatch.setattr(engine.batcher, "take", die)
+    if part.startswith("batcher."):
+        monkeypatch.setattr(engine.batcher, part.removeprefix("batcher."), die)
         engine.start()
     else:
         monkeypatch.setattr(engine.settler, "_commit", die)

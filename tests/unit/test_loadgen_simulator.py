@@ -15,7 +15,9 @@ from penstock.loadgen import simulator
 from penstock.loadgen.arrivals import Arrival, Stream, schedule
 from penstock.loadgen.seeds import seeded
 from penstock.loadgen.simulator import Device, Kind, Outcome, World, denser, simulate, summary
-from penstock.loadgen.tally import Fate
+from penstock.loadgen.simulator.worker import Worker
+from penstock.loadgen.simulator.world import Item
+from penstock.loadgen.tally import Fate, Sample
 from penstock.model import Batching
 from penstock.policy.batching import POLICIES, Hold, Release, Snapshot
 from penstock.policy.fairness import Terms
@@ -166,6 +168,34 @@ def test_deadlines_that_pass_cost_no_device_time() -> None:
     outcome = run(it, coming)
     assert outcome.batches == [(4, "full")]
     assert [s.fate for s in outcome.samples] == [Fate.OK] * 4 + [Fate.EXPIRED] * 4
+
+
+def test_a_long_queue_of_jobs_without_hope_is_worked_off() -> None:
+    """However many claims find nothing but such jobs."""
+    coming = [Arrival(at_s=n / 1e4) for n in range(200)]
+    coming += [Arrival(at_s=0.02, deadline_s=0.001) for _ in range(20_000)]
+    it = world(batching=Batching(max_size=4))
+    outcome = run(it, coming)
+    fates = [s.fate for s in outcome.samples]
+    assert (fates.count(Fate.OK), fates.count(Fate.EXPIRED)) == (200, 20_000)
+    assert sum(size for size, _ in outcome.batches) < 300
+
+
+def test_an_imagined_device_that_is_free_early_tries_those_that_were_given_up() -> None:
+    """By the rules of the worker's batcher: the one that cannot be in time any more waits for its end."""
+    it = world()
+    worker = Worker(it, [simulator.MODEL])
+    for _ in range(20):
+        worker.observed(simulator.MODEL, 1.0, 0.01, 0.0)
+    worker.busy, worker.busy_until = True, 0.1
+    never, tight = (
+        Item(Sample(0.0, Lane.INTERACTIVE, "default", 1.0, simulator.MODEL), Lane.INTERACTIVE, 0.0, ends, ends, 1.0)
+        for ends in (0.055, 0.105)
+    )
+    assert worker.put(simulator.MODEL, [never, tight], 0.05) and worker.left() == 0
+    worker.busy = False
+    assert worker.revive(0.05) and worker.left() == 1 and not worker.revive(0.05)
+    assert worker.expired(0.05) == [] and worker.expired(0.06) == [(simulator.MODEL, never)]
 
 
 def test_batches_teach_the_book() -> None:

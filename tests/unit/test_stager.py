@@ -315,6 +315,48 @@ def test_the_lead_follows_what_claims_take(claims_s: tuple[float, ...], batch_s:
     assert lead.before(batch_s) == pytest.approx(expected_s, rel=0.05)
 
 
+def test_the_lead_has_time_to_get_behind_messages_that_are_given_up() -> None:
+    lead = Lead(0.003)
+    for seconds in (0.004,) * 50:
+        lead.claimed(0.001)
+        lead.searched(seconds)
+    assert lead.before(0.02) == pytest.approx(0.0032 + 0.004, rel=0.05)
+    assert lead.before(0.01) == 0.005, "half of the batch, as ever"
+    for _ in range(50):
+        lead.searched(0.0)
+    assert lead.before(0.02) == pytest.approx(0.0032, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("found", "searched_s"),
+    [
+        pytest.param(("next",), 0.0, id="the next one was at the head"),
+        pytest.param(("gone", "next"), 0.004, id="one stood before it"),
+        pytest.param(("gone",), 0.02, id="nobody was found until the device was free"),
+    ],
+)
+def test_how_long_it_takes_to_get_behind_those_that_are_given_up(
+    room: Room, found: tuple[str, ...], searched_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[float] = []
+    monkeypatch.setattr(room.batcher._lead, "searched", searched.append)
+    room.batcher.hopeless.observed("slow", 100.0)
+    room.begin()
+    room.near_the_end()
+    assert room.batcher.ahead(wait=False) is None and room.called.is_set()
+    for id in found:
+        item = make(id)
+        if id == "gone":
+            item.ends_at = 100.201
+        room.batcher.put([item])
+        room.clock.now += 0.004 if id == "gone" else 0.0
+    batch = room.batcher.ahead(wait=False)
+    if batch is None:
+        room.end()
+        room.batcher.take(wait=False)
+    assert searched == [pytest.approx(searched_s)]
+
+
 def test_the_stager_answers_whatever_its_claim_raises(room: Room) -> None:
     class GivenUp(Exception):
         pass

@@ -12,22 +12,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from penstock.clock import monotonic_s
 from penstock.lane import LANES, Lane, queue_name
 from penstock.model import Batching, Model
-from penstock.policy.batching import BatchingPolicy, Demote, Hold, Release, Snapshot, full_cost, given_up
+from penstock.policy.batching import BatchingPolicy, Demote, Hold, Release, Snapshot
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
 from penstock.policy.prefetch import Lead, Queue, quotas, room
 from penstock.stepwise import StepModel
+from penstock_worker.hopeless import Hopeless
 from penstock_worker.item import INFINITY, Batch, Item, Run
 from penstock_worker.lines import Lines
 
 #: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
 LAST_S = 1.0
-#: So many full batches of a model may wait to expire. Beyond it nobody is given up any more: a worker that has time for
-#: it could not reach it.
-HOPELESS_BATCHES = 8
-#: Jobs that were given up are answered for with the next batch of their model, or by themselves so long after their
-#: deadlines (seconds) where that does not come: other models may keep the device busy.
-ANSWERED_S = 0.25
 #: Interactive batches go before background work that was claimed ahead for so long, in targets.
 OVERTAKEN = 0.5
 
@@ -66,8 +61,9 @@ class Batcher:
         #: From the choice of a batch to its start where it was not claimed ahead, seconds, smoothed.
         self.claim_s = 0.0
         lock = threading.RLock()
-        #: The device thread waits for the first, the stager for the second.
+        #: The device thread waits for the first, the stager for the second, the expirer for the third.
         self._changed, self._stage_changed = threading.Condition(lock), threading.Condition(lock)
+        self._given_up_changed = threading.Condition(lock)
         self._closed = False
         #: Their lines are not for the batching policy: see ``iteration``.
         self._steps = frozenset(name for name, cls in models.items() if issubclass(cls, StepModel))
@@ -75,6 +71,10 @@ class Batcher:
         self.begun: dict[str, int] = {}
         self._limits: dict[str, Batching] = {name: cls.batching for name, cls in models.items()}
         self.lines = Lines(models, self._steps)
+        self.hopeless = Hopeless(self._limits, self.latency, stepwise=self._steps)
+        #: The model of those that the expirer has now: they may come back. Until when it waits; it does not: minus
+        #: infinity.
+        self._answered, self._answers_at = "", -INFINITY
         self._batches = prefetch_batches
         #: By lane, in the order of service: (queue, model, most items that may ever wait of it).
         self._quotas = {
@@ -84,7 +84,7 @@ class Batcher:
             ]
             for lane in LANES
         }
-        self._interactive = {name: queue for queue, name, _ in self._quotas[Lane.INTERACTIVE]}
+        self._names = {(name, lane): queue for lane in LANES for queue, name, _ in self._quotas[lane]}
         self._busy_until = 0.0
         #: Whether a batch runs, whether something was claimed for the one behind it, and interactive items among that.
         self._running = self._fed = self._fed_urgent = False
@@ -98,11 +98,16 @@ class Batcher:
         self._staged_at = 0.0
         #: Whether the hub was told that it is time to claim behind the running batch, and how long that one takes.
         self._called = False
+        #: Since when claims bring what will run behind it, until that is chosen, and whether some of it was given up.
+        self._searching_since: float | None = None
+        self._found_hopeless = False
         self._running_s = 0.0
         self._chosen_at = 0.0
         #: Nothing is claimed of these: they are to leave the device.
         self._draining: frozenset[str] = frozenset()
         self._served = dict.fromkeys(models, 0)
+        #: How many items of each queue the transport was last asked for.
+        self._asked: Mapping[str, int] = {}
         #: Whether quotas were cut because the device is busy.
         self._withheld = False
         self._interactive_at: float | None = None
@@ -127,6 +132,7 @@ class Batcher:
             fed_urgent=self._fed_urgent,
             overtaken_s=self._staged_s() if self._staged_leftover() else 0.0,
         )
+        self._asked = found
         self._withheld = any(not found[queue.name] for queue in queues if not queue.closed)
         return found
 
@@ -203,46 +209,78 @@ class Batcher:
         """Add items to their lines and wake the device thread."""
         items = list(items)
         with self._changed:
-            hopeless = set(map(id, self._given_up(items)))
+            hopeless = set(map(id, self._choose_hopeless(items)))
             for item in items:
                 if id(item) in hopeless:
-                    self.lines.give_up(item)
+                    self.hopeless.add(item)
                 else:
                     self.lines.put(item)
                 if item.lane is Lane.INTERACTIVE:
                     self._interactive_at = item.arrived_at
-            # What an earlier wait brings while the batch has just begun is not yet the claim for the next one.
-            # Behind messages that were given up there may be others that are not: those are claimed, too.
+            # What an earlier wait brings while the batch has just begun is not yet the claim for the next one. Nor is
+            # what comes with messages that were given up: what stands behind those is claimed at once, and makes a
+            # fuller batch.
             if self._running and self.busy_s() <= self.lead_s and not hopeless:
                 self._fed = True
                 self._fed_urgent = self._fed_urgent or any(item.lane is Lane.INTERACTIVE for item in items)
                 if self._may_stage:
                     self._stage_changed.notify()
+            if hopeless:
+                self._found_hopeless = True
+                self._tell_expirer()
             self._changed.notify()
 
-    def _given_up(self, items: Sequence[Item]) -> list[Item]:
+    def _choose_hopeless(self, items: Sequence[Item]) -> list[Item]:
         """Those of a claim that cannot be in time for their own deadlines."""
-        bounded = {item.model for item in items if item.ends_at < INFINITY}
-        found: list[Item] = []
-        for model in bounded - self._steps:
-            group = [
-                item
-                for item in items
-                if item.model == model and item.lane is Lane.INTERACTIVE and item.weighed and not item.suspect
-            ]
-            busy_s = self.busy_s() + self._staged_s()
-            places = given_up(
-                group,
-                self.latency.line(model),
-                starts_at=self._clock() + busy_s,
-                mates=self.lines.cost[model, Lane.INTERACTIVE],
-                most=full_cost(self._limits[model], group),
-                after_s=self.after_s,
-                free=not (self._running or busy_s),
-            )
-            room = HOPELESS_BATCHES * self._limits[model].max_size - self.lines.count_hopeless(model)
-            found += [group[place] for place in places[: max(0, room)]]
-        return found
+        # Before background work that was claimed ahead they may still go, after a claim of their own.
+        starts_in_s = self.busy_s() + (self.claim_s if self._staged_leftover() else self._staged_s())
+        return self.hopeless.choose(
+            items,
+            now=self._clock(),
+            starts_in_s=starts_in_s,
+            after_s=self.after_s,
+            free=not (self._running or starts_in_s),
+            mates=self.lines.cost_of,
+        )
+
+    def _demote(self, decision: Demote) -> None:
+        item = self.lines.demote(decision)
+        if decision.ends_at is not None and item.ends_at <= decision.ends_at and self.hopeless.room(item.model):
+            self.hopeless.add(item)
+            self._tell_expirer()
+        else:
+            self.lines.put_late([item])
+
+    def _tell_expirer(self) -> None:
+        # Woken for each of them, its thread would take as much of the processor as the device thread.
+        if self.hopeless.answer_at < self._answers_at:
+            self._given_up_changed.notify()
+
+    def _revive(self) -> bool:
+        """The device has nothing to do: whether there is anybody to be tried after all."""
+        revived = self.hopeless.revived(now=self._clock(), after_s=self.after_s, resident=self.lines.resident)
+        self.lines.put_late(revived)
+        return bool(revived)
+
+    # For the expirer ------------------------------------------------------------------------------------------
+
+    def expired(self, *, wait: bool = True) -> list[Item] | None:
+        """Blocks until deadlines of jobs that were given up have passed; these, of one model. ``None`` when closed,
+        or without ``wait`` when there are none."""
+        with self._changed:
+            self._answered = ""
+            while not self._closed:
+                now = self._clock()
+                if expired := self.hopeless.expired(now):
+                    self._answered = expired[0].model
+                    return expired
+                if not wait:
+                    break
+                self._answers_at = self.hopeless.answer_at
+                forever = self._answers_at == INFINITY
+                self._given_up_changed.wait(None if forever else max(0.0, self._answers_at - now) + 1e-6)
+                self._answers_at = -INFINITY
+        return None
 
     # Residency ------------------------------------------------------------------------------------------------
 
@@ -274,6 +312,8 @@ class Batcher:
         ahead = self._staged or self._claiming
         return (
             self.lines.uses(name)
+            or self.hopeless.uses(name)
+            or self._answered == name
             or (self._running and self._running_model == name)
             or (ahead is not None and ahead.model.name == name)
         )
@@ -292,6 +332,7 @@ class Batcher:
         A short one that was claimed ahead still comes when closed: its jobs are running, as far as anybody knows.
         """
         with self._changed:
+            self._searched()
             self._busy_until = 0.0
             self._running = self._fed = self._fed_urgent = self._may_stage = False
             while True:
@@ -301,8 +342,6 @@ class Batcher:
                 staged = self._staged
                 if self._closed:
                     return self._start(staged) if staged is not None and self._duration(staged) <= LAST_S else None
-                if expired := self._expired(self._clock() - ANSWERED_S, beside=beside):
-                    return self._start(expired)
                 if staged is not None and not self._may_overtake(staged):
                     return self._start(staged)
                 if self.lines.unweighed and staged is None and not self._weighing:
@@ -311,7 +350,7 @@ class Batcher:
                 now = self._clock()
                 decision = self._policy.decide(self._snapshot(now, self.claim_s, beside=beside))
                 if isinstance(decision, Demote):
-                    self.lines.demote(decision)
+                    self._demote(decision)
                     continue
                 if staged is not None:
                     batch = self._cut(decision) if isinstance(decision, Release) else None
@@ -324,8 +363,8 @@ class Batcher:
                     batch = self._cut(decision)
                     batch.beside = beside
                     return self._start(batch)
-                if expired := self._expired(now, beside=beside):
-                    return self._start(expired)
+                if self.hopeless.items and self._revive():
+                    continue
                 if not wait:
                     return None
                 if self._withheld:
@@ -383,6 +422,7 @@ class Batcher:
                 if self._may_stage and left_s <= lead_s and not self._called:
                     # First what is at the broker: it comes through ``put``.
                     self._called = True
+                    self._searching_since, self._found_hopeless = self._clock(), False
                     self._hungry()
                     continue
                 if self._may_stage and self.lines.unweighed and not self._weighing and left_s <= lead_s:
@@ -398,11 +438,21 @@ class Batcher:
                     self._chosen_at = self._clock()
                     self._claiming = self._choose_ahead()
                     if self._claiming is not None:
+                        self._searched()
                         return self._claiming
                 if not wait:
                     return None
                 self._stage_changed.wait(self._ahead_in_s())
         return None
+
+    def _searched(self) -> None:
+        """What will run next is chosen: how long did claims take to get behind those that were given up?"""
+        if self._searching_since is None:
+            return
+        took_s = self._clock() - self._searching_since if self._found_hopeless else 0.0
+        # Where the time was over first, it takes longer than that.
+        self._lead.searched(took_s if self._fed else 2.0 * took_s)
+        self._searching_since = None
 
     def _ahead_in_s(self) -> float | None:
         """Until when the stager has nothing to do, unless it is told; seconds."""
@@ -421,7 +471,7 @@ class Batcher:
         while True:
             decision = self._policy.decide(self._snapshot(max(self._clock(), self._busy_until), 0.0))
             if isinstance(decision, Demote):
-                self.lines.demote(decision)
+                self._demote(decision)
                 continue
             if not isinstance(decision, Release):
                 return None
@@ -517,29 +567,18 @@ class Batcher:
 
     def _timeout(self, decision: Hold, now: float) -> float | None:
         # One microsecond more, so that the wake-up does not come just before the instant it waits for.
-        times = [item.ends_at for item in self.lines.hopeless]
-        times += [] if decision.until is None else [decision.until]
-        return max(0.0, min(times) - now) + 1e-6 if times else None
+        return None if decision.until is None else max(0.0, decision.until - now) + 1e-6
 
     def _cut(self, release: Release) -> Batch:
         """The released items, out of their lines."""
         items = self.lines.cut(release)
         self._served[release.model] += len(items)
         reason = "suspect" if items[0].suspect else release.reason
-        expired = self.lines.cut_expired(release.model, self._clock())
-        return Batch(self._models[release.model], items, reason, key=release.key, expired=expired)
-
-    def _expired(self, now: float, *, beside: bool) -> Batch | None:
-        """Those of a model whose deadlines have passed by then. The claim drops them all."""
-        for model in {item.model for item in self.lines.hopeless}:
-            if items := self.lines.cut_expired(model, now):
-                return Batch(self._models[model], items, "expired", beside=beside)
-        return None
+        return Batch(self._models[release.model], items, reason, key=release.key)
 
     def _uncut(self, batch: Batch) -> None:
         self._served[batch.model.name] -= len(batch.items)
         self.lines.put_back(batch.items)
-        self.lines.hopeless += batch.expired
 
     def put_back(self, items: Sequence[Item]) -> None:
         """Put items that could not be claimed back to the head of their lines; nothing once closed.
@@ -563,9 +602,10 @@ class Batcher:
 
         Only a ``clean`` one, run as it was released, tells how long such batches take.
         """
+        now = self._clock()
         if clean:
             self.latency.observe(batch.model.name, cost, busy_s, batch.key)
-        now = self._clock()
+            self.hopeless.observed(batch.model.name, now)
         self._background_share.spent(busy_s, background, now)
         self._late_share.spent(busy_s, late, now)
 
@@ -580,11 +620,11 @@ class Batcher:
     def pull(self, matching: Callable[[Item], bool]) -> list[Item]:
         """Take the matching items out of their lines (a revoked or cancelled job must not run)."""
         with self._changed:
-            return self.lines.pull(matching)
+            return self.lines.pull(matching) + self.hopeless.pull(matching)
 
     def begun_of(self, model: str) -> int:
         """How many interactive sequences of a step-wise model have begun."""
-        return self.begun.get(self._interactive.get(model, ""), 0)
+        return self.begun.get(self._names.get((model, Lane.INTERACTIVE), ""), 0)
 
     def count(self, model: str, lane: Lane) -> int:
         """How many items of a queue wait."""
@@ -593,7 +633,7 @@ class Batcher:
     @property
     def empty(self) -> bool:
         """Whether nothing waits, nor was claimed ahead."""
-        return self._staged is None and self._claiming is None and self.lines.empty
+        return self._staged is None and self._claiming is None and self.lines.empty and not self.hopeless.items
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -602,9 +642,10 @@ class Batcher:
         """Stop giving batches; returns what was still waiting, to be given back to the broker."""
         with self._changed:
             self._closed = True
-            left = self.lines.clear()
+            left = self.lines.clear() + self.hopeless.pull(lambda _: True)
             self._changed.notify_all()
             self._stage_changed.notify_all()
+            self._given_up_changed.notify_all()
         return left
 
 

@@ -19,12 +19,14 @@ from penstock import clock
 from penstock.errors import InvalidInput, JobNotFound, NotStarted
 from penstock.job import Job, JobState, Outcome
 from penstock.store import Store
-from penstock_worker.item import Batch, Item, Run
+from penstock_worker.item import INFINITY, Batch, Item, Run
 
 log = structlog.get_logger(__name__)
 
 #: A claim that was made ahead is looked at again when it is older than this, seconds.
 CLAIM_KEEPS_S = 0.1
+#: States of a job that nobody has started.
+UNSTARTED = (JobState.ACCEPTED, JobState.QUEUED)
 
 
 class Claimer:
@@ -47,11 +49,39 @@ class Claimer:
         """The batch with the items that this worker now holds a claim on."""
         run = Run(batch)
         now = clock.now()
+        items, dropped, cancelled = self._sort(batch)
+        if items:
+            self._claim(run, items, dropped, cancelled, now)
+        elif dropped:
+            self._dismiss(dropped, [])
+        return run
+
+    def answer(self, batch: Batch) -> Run:
+        """The same for items that are not to run any more, since their deadlines have passed.
+
+        Where SQL knows of a later deadline (somebody has run the job again), or its clock is behind, the item is among
+        the ``suspects`` of the run: it goes back into the waiting room.
+        """
+        run = Run(batch)
+        items, dropped, cancelled = self._sort(batch)
+        result = self._insist(partial(self._store.end_expired, list(items), now=clock.now()))
+        for item in list(items.values()):
+            left = result.others.get(item.id)
+            if left is not None and left.state in UNSTARTED:
+                item.ends_at, item.suspect = INFINITY, left.suspect
+                run.suspects.append(items.pop(item.id))
+        dropped += self._left_over(run, items, result)
+        if dropped or result.expired or cancelled:
+            self._dismiss(dropped, [*result.expired, *cancelled])
+        return run
+
+    def _sort(self, batch: Batch) -> tuple[dict[str, Item], list[Item], list[Job]]:
+        """The items of a batch by id, what is dropped before SQL is asked, and the rows of what was cancelled."""
         items: dict[str, Item] = {}
         dropped: list[Item] = []
         deferred: list[Item] = []
         foreign: list[Item] = []
-        for item in (*batch.items, *batch.expired):
+        for item in batch.items:
             if item.id in items:
                 # A redelivered twin in the same batch: one of them is enough.
                 dropped.append(item)
@@ -66,12 +96,7 @@ class Claimer:
         for item in deferred:
             # Its time has not come: SQL has it now, and the dispatcher sends it when it is due.
             dropped.append(items.pop(item.id))
-        cancelled = self._cancel_revoked(items)
-        if items:
-            self._claim(run, items, dropped, cancelled, now)
-        elif dropped:
-            self._dismiss(dropped, [])
-        return run
+        return items, dropped, self._cancel_revoked(items)
 
     def recheck(self, run: Run, *, since_s: float) -> None:
         """Before the start of a batch that was claimed ahead, ``since_s`` ago: nothing runs that nobody wants any more.

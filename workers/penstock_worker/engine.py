@@ -7,6 +7,7 @@
     device thread                          batcher -> claim -> predict -> settler (nothing else waits)
                                            with step-wise models: iteration -> sequences -> settler
     settler thread                                                        settler (under load)
+    expirer thread                         batcher -> the end of those that were given up, in SQL
     recall thread                          asks SQL which running sequences are still wanted
     heartbeat thread                       leases in SQL, kept acknowledgements, the supervisor's pulse
 """
@@ -38,6 +39,7 @@ from penstock_worker.canvas import CanvasFinisher
 from penstock_worker.ceilings import Ceilings
 from penstock_worker.charges import Charges
 from penstock_worker.claimer import Claimer
+from penstock_worker.expirer import Expirer
 from penstock_worker.intake import Intake, rivals
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.iteration import Iteration
@@ -149,6 +151,14 @@ class Engine:
             on_started=self._started,
         )
         self._stager = Stager(self.batcher, self.runner.stage, given_up=_Stopped, on_defect=self._on_defect)
+        self._expirer = Expirer(
+            self.batcher,
+            classes,
+            claimer.answer,
+            settle=self.settler.hand_over,
+            given_up=_Stopped,
+            on_defect=self._on_defect,
+        )
         self.ceilings = Ceilings(classes, limit=self.batcher.limit)
         steps = {name: model for name, model in models.items() if isinstance(model, StepModel)}
         self._sequences = Sequences(
@@ -198,6 +208,7 @@ class Engine:
     def start(self) -> None:
         """Start the device thread and the settler."""
         self.settler.start()
+        self._expirer.start()
         if self._stepwise:
             self._recall.start()
         else:
@@ -224,6 +235,8 @@ class Engine:
             self._thread.join(0.05)
             self.pump()
         self._hand_back()
+        if self._expirer.alive:
+            self._expirer.join(CLAIM_WAIT_S)
         self._recall.stop()
         settled = self.settler.stop(max(0.1, until - clock.monotonic_s()))
         self._wire.send(self.load.farewell())
@@ -354,7 +367,12 @@ class Engine:
         return self._defect or not (
             self._closing
             or self._watchdog.wedged
-            or (self._thread.is_alive() and self.settler.alive and (self._stepwise or self._stager.alive))
+            or (
+                self._thread.is_alive()
+                and self.settler.alive
+                and self._expirer.alive
+                and (self._stepwise or self._stager.alive)
+            )
         )
 
     # Steps' helpers -------------------------------------------------------------------------------------------

@@ -147,8 +147,6 @@ class Batch:
     claimed_mono: float = 0.0
     #: Whether the worker holds others beside it: sequences of step-wise models that have begun.
     beside: bool = False
-    #: Items that will not run, since their deadlines have passed: the claim finds them out beside the others.
-    expired: list[Item] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -165,7 +163,7 @@ class Run:
     outcomes: list[Outcome] = field(default_factory=list)
     started_at: float = 0.0
     started_mono: float = 0.0
-    #: Items that may only be claimed alone: back into the waiting room.
+    #: Items that go back into the waiting room: those that may only be claimed alone, and those that are not expired.
     suspects: list[Item] = field(default_factory=list)
     #: The model's call that runs now: since when (monotonic seconds), and the items in it.
     call: tuple[float, list[Item]] | None = None

@@ -34,9 +34,6 @@ class Lines:
         self.visible: list[Line] = []
         #: Items whose cost and key are not known yet.
         self.unweighed: list[Item] = []
-        #: Items that were given up: when what goes before them has run, their own deadlines have passed. They wait for
-        #: that, beside the lines: they are not counted, and nothing is planned for them.
-        self.hopeless: list[Item] = []
         #: What waits per queue, the unweighed included: items, and their cost.
         self.waiting: dict[tuple[str, Lane], int] = {(name, lane): 0 for lane in LANES for name in models}
         self.cost: dict[tuple[str, Lane], float] = dict.fromkeys(self.waiting, 0.0)
@@ -53,10 +50,12 @@ class Lines:
             self.unweighed.append(item)
         self._count(item, 1)
 
-    def give_up(self, item: Item) -> None:
-        """One that is not in a line, or not any more: see ``hopeless``."""
-        item.late = True
-        self.hopeless.append(item)
+    def put_late(self, items: Iterable[Item]) -> None:
+        """Interactive ones that are too late for their target: behind the others."""
+        for item in items:
+            item.late = True
+            self._add(item, LATE)
+            self._count(item, 1)
 
     def weighed(self, items: Iterable[Item]) -> None:
         """Cost and key of these were found: those that are still here join their lines."""
@@ -124,24 +123,11 @@ class Lines:
             self._count(item, -1)
         return items
 
-    def demote(self, decision: Demote) -> None:
-        """An interactive item cannot be in time any more."""
+    def demote(self, decision: Demote) -> Item:
+        """An interactive item that cannot be in time any more, out of its line: see ``put_late``."""
         item = self._lines[decision.model, Lane.INTERACTIVE, decision.key].pop(decision.place)
-        item.late = True
-        if decision.ends_at is not None and item.ends_at <= decision.ends_at:
-            self._count(item, -1)
-            self.give_up(item)
-        else:
-            self._add(item, LATE)
-
-    def cut_expired(self, model: str, now: float) -> list[Item]:
-        """The hopeless ones of a model whose deadlines have passed."""
-        if not self.hopeless:
-            return []
-        expired = [item for item in self.hopeless if item.model == model and item.ends_at <= now]
-        if expired:
-            self.hopeless = [item for item in self.hopeless if item not in expired]
-        return expired
+        self._count(item, -1)
+        return item
 
     def pull(self, matching: Callable[[Item], bool]) -> list[Item]:
         """The matching items, wherever they stand."""
@@ -154,14 +140,12 @@ class Lines:
             self.waiting[item.model, item.lane] -= 1
             # Of one that is being weighed the cost may have been found, and is not in the sum yet.
             self.cost[item.model, item.lane] -= item.cost if item.weighed else 1.0
-        out += [item for item in self.hopeless if matching(item)]
-        self.hopeless = [item for item in self.hopeless if not matching(item)]
         return out
 
     def clear(self) -> list[Item]:
         """Everything."""
-        left = [item for line in (*self._lines.values(), self.unweighed, self.hopeless) for item in line]
-        self.unweighed, self.hopeless = [], []
+        left = [item for line in (*self._lines.values(), self.unweighed) for item in line]
+        self.unweighed = []
         self._lines.clear()
         self.visible = []
         for which in self.waiting:
@@ -214,18 +198,19 @@ class Lines:
         """(model, lane, key) of every line, the empty ones included."""
         return list(self._lines)
 
-    def count_hopeless(self, model: str) -> int:
-        """How many of a model were given up."""
-        return sum(item.model == model for item in self.hopeless)
+    def cost_of(self, model: str, key: str) -> tuple[float, float]:
+        """The cost of the interactive items of (model, key): of those in time, and of the late."""
+        in_time, late = (self._lines.get((model, rank, key), ()) for rank in (Lane.INTERACTIVE, LATE))
+        return sum(item.cost for item in in_time), sum(item.cost for item in late)
 
     def uses(self, model: str) -> bool:
         """Whether anything of this model is here."""
-        return any(self.waiting[model, lane] for lane in LANES) or any(item.model == model for item in self.hopeless)
+        return any(self.waiting[model, lane] for lane in LANES)
 
     @property
     def empty(self) -> bool:
         """Whether nothing is here."""
-        return not self.hopeless and not any(self.waiting.values())
+        return not any(self.waiting.values())
 
     def __len__(self) -> int:
         return sum(self.waiting.values())

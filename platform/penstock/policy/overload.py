@@ -49,6 +49,9 @@ class Level:
         A model that is slower than its target is measured by its own batches.
         """
         since_s = 0.0 if self._last is None else max(0.0, now - self._last)
+        if self._last is not None and now < self._last:
+            # The clock was set back: what is in its future does not hold lowerings up.
+            self._lowered_at = float("-inf")
         self._last = now
         standing_s = max(STANDING_S, STANDING_BATCHES * batch_s)
         if since_s > max(standing_s, wait_s):

@@ -98,17 +98,23 @@ def quotas(
 class Lead:
     """How long before a batch ends the next one is claimed: as long as that takes, at least ``least_s``.
 
-    Never more than half of the batch: what comes in its first half can still be claimed with the rest.
+    Never more than half of the batch: what comes in its first half can still be claimed with the rest. Where messages
+    at the head of a queue are given up, it takes several rounds to get behind them.
     """
 
     def __init__(self, least_s: float) -> None:
         self.least_s = least_s
-        self._took_s = 0.0
+        self._took_s = self._search_s = 0.0
 
     def claimed(self, seconds: float) -> None:
         """A claim took so long."""
         self._took_s += NEWEST * (seconds - self._took_s)
 
+    def searched(self, seconds: float) -> None:
+        """It took so long to get behind those that were given up; 0 where there were none."""
+        self._search_s += NEWEST * (seconds - self._search_s)
+
     def before(self, batch_s: float) -> float:
         """For a batch that takes ``batch_s``, seconds."""
-        return max(self.least_s, min(FETCH_S + SPARE * self._took_s, MOST * self.least_s, batch_s / 2))
+        usual_s = FETCH_S + SPARE * self._took_s + self._search_s
+        return max(self.least_s, min(usual_s, MOST * self.least_s, batch_s / 2))

@@ -147,6 +147,14 @@ def claim(
     return result
 
 
+def end_expired(db: Database, ids: Sequence[str], *, now: float) -> ClaimResult:
+    """See ``Store.end_expired``."""
+    result = ClaimResult({})
+    if ids:
+        _explain(db, result, sorted(ids), now)
+    return result
+
+
 def settle(db: Database, outcomes: Sequence[Outcome], *, worker: str, now: float) -> list[Settled]:
     """See ``Store.settle``."""
     if not outcomes:
@@ -223,7 +231,7 @@ def _add_inputs(session: Session, claimed: dict[str, Claimed], need_input: Seque
 
 
 def _explain(db: Database, result: ClaimResult, ids: Sequence[str], now: float) -> None:
-    """Say of each job that could not be claimed why, and end those whose deadline has passed."""
+    """Say of each job that was not claimed why, and end those whose deadline has passed."""
 
     def call() -> tuple[list[Settled], dict[str, LeftOver]]:
         with db.write(Survives.CRASH) as session:

@@ -157,6 +157,13 @@ class Store:
             alone=alone,
         )
 
+    def end_expired(self, ids: Sequence[str], *, now: float) -> ClaimResult:
+        """Waiting jobs of these whose deadline has passed are ended as ``expired``, as by a claim; nothing is claimed.
+
+        The answer says what the others are.
+        """
+        return claims.end_expired(self._db, ids, now=now)
+
     def adopt(self, jobs: Sequence[NewJob]) -> builtins.list[str]:
         """Store jobs that were first seen at the broker, as ``queued`` (``accepted`` if ``available_at`` lies ahead).
 

@@ -88,6 +88,8 @@ class _Simulation:
                 else:
                     self._finish(number, batch, now)
             self._feed(now)
+        for worker in self._workers:
+            self._bury(worker, float("inf"))
         left = sum(map(len, self._queues.values())) + sum(worker.left() for worker in self._workers)
         if left:
             # A policy that holds without saying until when, with nothing to come, would do so for ever.
@@ -114,39 +116,37 @@ class _Simulation:
     def _feed(self, now: float) -> None:
         """Idle workers first: they block on the queue's bell, busy ones claim a little before they are free."""
         for number, worker in sorted(enumerate(self._workers), key=lambda pair: pair[1].busy):
+            self._bury(worker, now)
             self._claim(worker, now)
             if not worker.busy:
                 self._decide(number, worker, now)
 
     def _claim(self, worker: Worker, now: float) -> None:
         """Of the interactive queues only that one whose head has waited longest: see ``transport/lua/claim.lua``."""
-        wanted = worker.wanted(now)
-        waits = {name: self._queues[name, lane].since() for name, lane in wanted if lane is Lane.INTERACTIVE}
-        heads = [(since, name) for name, since in waits.items() if since is not None]
-        first = min(heads, default=(0.0, ""), key=lambda head: head[0])[1]
-        again = False
-        for (name, lane), more in wanted.items():
-            if lane is Lane.INTERACTIVE and name != first:
-                continue
-            items = self._queues[name, lane].take(more, worker.expected(name, lane))
-            hopeless = worker.put(name, items, now) if items else []
-            for item in hopeless:
-                self._expire(name, item, max(now, item.ends_at))
-            again = again or bool(hopeless)
-        if again:
-            self._claim(worker, now)  # behind those that were given up there may be others
+        again = True
+        while again:
+            again = False
+            wanted = worker.wanted(now)
+            waits = {name: self._queues[name, lane].since() for name, lane in wanted if lane is Lane.INTERACTIVE}
+            heads = [(since, name) for name, since in waits.items() if since is not None]
+            first = min(heads, default=(0.0, ""), key=lambda head: head[0])[1]
+            for (name, lane), more in wanted.items():
+                if lane is Lane.INTERACTIVE and name != first:
+                    continue
+                items = self._queues[name, lane].take(more, worker.expected(name, lane))
+                # Behind those that were given up there may be others.
+                again = bool(items and worker.put(name, items, now)) or again
 
     def _decide(self, number: int, worker: Worker, now: float) -> None:
-        while worker.left():
+        while True:
             decision = worker.policy.decide(worker.snapshot(now))
             if isinstance(decision, Demote):
-                if (hopeless := worker.demote(decision)) is not None:
-                    self._expire(decision.model, hopeless, hopeless.ends_at)
+                worker.demote(decision)
             elif isinstance(decision, Release):
                 if self._release(number, worker, decision, now):
                     return
                 self._claim(worker, now)
-            else:
+            elif not worker.revive(now):
                 if decision.until is not None and decision.until != worker.wakes_at:
                     # A time that has come is looked at again a moment later, as a real worker's wait would.
                     self._look(number, worker, max(decision.until, now + 1e-6))
@@ -191,6 +191,10 @@ class _Simulation:
         self._expire(model, item, now)
         return True
 
+    def _bury(self, worker: Worker, now: float) -> None:
+        for name, item in worker.expired(now):
+            self._expire(name, item, item.ends_at)
+
     def _expire(self, model: str, item: Item, at: float) -> None:
         item.sample.fate, item.sample.latency_s = Fate.EXPIRED, at - item.sample.at_s
         self._queues[model, item.lane].settle(item, 0.0)
@@ -198,7 +202,7 @@ class _Simulation:
     def _finish(self, number: int, batch: _Batch, now: float) -> None:
         worker = self._workers[number]
         worker.busy = False
-        worker.book.observe(batch.model, batch.cost, batch.took_s)
+        worker.observed(batch.model, batch.cost, batch.took_s, now)
         lanes = {item.lane for item in batch.items}
         worker.load.ended(
             batch.model,

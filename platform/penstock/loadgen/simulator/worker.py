@@ -7,7 +7,18 @@ from collections.abc import Collection, Sequence
 
 from penstock.lane import LANES, Lane
 from penstock.loadgen.simulator.world import Item, World, make_policy
-from penstock.policy.batching import LATE, RANKS, Demote, Line, Release, Snapshot, full_cost, given_up
+from penstock.policy.batching import (
+    HOPELESS_BATCHES,
+    LATE,
+    RANKS,
+    STALE_S,
+    Demote,
+    Line,
+    Release,
+    Snapshot,
+    full_cost,
+    given_up,
+)
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
 from penstock.policy.prefetch import room, wanted
@@ -34,6 +45,9 @@ class Worker:
         self.busy = False
         self.busy_until = 0.0
         self.wakes_at: float | None = None
+        #: (model, item) of those that were given up, and when a batch of each model was last observed.
+        self._hopeless: list[tuple[str, Item]] = []
+        self._observed_at: dict[str, float] = {}
         self._world = world
         self._lines: dict[tuple[str, str], list[Item]] = {(name, rank): [] for name in self.names for rank in RANKS}
         self._shown = [Line(name, rank, line) for (name, rank), line in self._lines.items()]
@@ -89,23 +103,21 @@ class Worker:
         late = len(self._lines[name, LATE]) if lane is Lane.INTERACTIVE else 0
         return len(self._lines[name, lane]) + late
 
-    def put(self, name: str, items: Sequence[Item], now: float) -> list[Item]:
-        """Claimed items join their line, but for those that are given up: these are returned."""
-        ahead_s = max(0.0, self.busy_until - now) if self.busy else 0.0
+    def put(self, name: str, items: Sequence[Item], now: float) -> bool:
+        """Claimed items join their line, but for those that are given up; whether there are any."""
         fast = [item for item in items if item.lane is Lane.INTERACTIVE]
-        places = given_up(
+        places = self._late(
+            name,
             fast,
-            self.book.line(name),
-            starts_at=now + ahead_s,
-            mates=sum(item.cost for rank in (Lane.INTERACTIVE, LATE) for item in self._lines[name, rank]),
-            most=full_cost(self.limits[name], fast),
-            after_s=0.0,
-            free=not self.busy,
+            starts_at=max(now, self.busy_until) if self.busy else now,
+            mates=self._lines[name, Lane.INTERACTIVE],
+            late=self._lines[name, LATE],
+            try_one=not self.busy or now - self._observed_at.get(name, float("-inf")) > STALE_S,
         )
-        hopeless = [fast[place] for place in places]
-        gone = set(map(id, hopeless))
+        gone = {id(fast[place]) for place in places[: self._room_to_give_up(name)]}
         for item in items:
             if id(item) in gone:
+                self._hopeless.append((name, item))
                 continue
             item.arrived_at = now
             line = self._lines[name, item.lane]
@@ -114,7 +126,57 @@ class Worker:
                 insort(line, item, key=_due_at)
             else:
                 line.append(item)
-        return hopeless
+        return bool(gone)
+
+    def revive(self, now: float) -> bool:
+        """The device has nothing to do: who could be in time now is tried. Whether there is anybody."""
+        given: dict[str, list[Item]] = {}
+        for name, item in self._hopeless:
+            given.setdefault(name, []).append(item)
+        revived = set()
+        for name, items in given.items():
+            places = set(self._late(name, items, starts_at=now, mates=(), late=(), try_one=False))
+            chosen = [item for place, item in enumerate(items) if place not in places]
+            self._lines[name, LATE] += chosen
+            revived |= set(map(id, chosen))
+        self._hopeless = [pair for pair in self._hopeless if id(pair[1]) not in revived]
+        return bool(revived)
+
+    def expired(self, now: float) -> list[tuple[str, Item]]:
+        """Those that were given up and whose deadlines have passed, with their models."""
+        over = [pair for pair in self._hopeless if pair[1].ends_at <= now]
+        if over:
+            self._hopeless = [pair for pair in self._hopeless if pair[1].ends_at > now]
+        return over
+
+    def observed(self, name: str, cost: float, took_s: float, now: float) -> None:
+        """A batch of this model has ended."""
+        self.book.observe(name, cost, took_s)
+        self._observed_at[name] = now
+
+    def _late(
+        self,
+        name: str,
+        items: Sequence[Item],
+        *,
+        starts_at: float,
+        mates: Sequence[Item],
+        late: Sequence[Item],
+        try_one: bool,
+    ) -> Sequence[int]:
+        return given_up(
+            items,
+            self.book.line(name),
+            starts_at=starts_at,
+            mates=sum(item.cost for item in mates),
+            late=sum(item.cost for item in late),
+            most=full_cost(self.limits[name], items),
+            after_s=0.0,
+            try_one=try_one,
+        )
+
+    def _room_to_give_up(self, name: str) -> int:
+        return max(0, HOPELESS_BATCHES * self.limits[name].max_size - sum(name == of for of, _ in self._hopeless))
 
     def left(self) -> int:
         """How many items wait here."""
@@ -146,13 +208,14 @@ class Worker:
             late_owed=self.late_share.owed(),
         )
 
-    def demote(self, decision: Demote) -> Item | None:
-        """An item that cannot be in time goes to the late line; it is returned when it is given up instead."""
+    def demote(self, decision: Demote) -> None:
+        """An item that cannot be in time goes to the late line, or is given up."""
         item = self._lines[decision.model, Lane.INTERACTIVE].pop(decision.place)
-        if decision.ends_at is not None and item.ends_at <= decision.ends_at:
-            return item
-        self._lines[decision.model, LATE].append(item)
-        return None
+        hopeless = decision.ends_at is not None and item.ends_at <= decision.ends_at
+        if hopeless and self._room_to_give_up(decision.model):
+            self._hopeless.append((decision.model, item))
+        else:
+            self._lines[decision.model, LATE].append(item)
 
     def release(self, decision: Release) -> list[tuple[str, Item]]:
         """The items of a batch, each with the line that it stood in."""
