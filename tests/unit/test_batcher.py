@@ -11,7 +11,7 @@ import penstock
 from penstock.lane import Lane
 from penstock.model import Batching
 from penstock.policy.batching import HOPELESS_BATCHES, Adaptive, Greedy
-from penstock_worker.batcher import Batcher
+from penstock_worker.batcher import TRIED_S, Batcher
 from penstock_worker.hopeless import ANSWERED_S
 from penstock_worker.item import Batch, Item
 
@@ -185,7 +185,7 @@ def test_no_device_time_is_spent_on_what_would_be_too_late_for_anybody() -> None
     first = batcher.take()
     assert first is not None and [item.id for item in first.items] == ["0", "1", "2", "3"]
     assert batcher.expired(wait=False) is None, "its deadline has not passed: it waits, as far as anybody knows"
-    assert not batcher.empty and batcher.uses("slow")
+    assert not batcher.empty
     clock.now = 100.01 + ANSWERED_S
     assert [item.id for item in batcher.expired(wait=False) or ()] == ["gone"]
     second = batcher.take()
@@ -292,8 +292,91 @@ def test_of_a_long_queue_without_hope_most_stays_within_reach_of_others() -> Non
     assert batcher.quota()[S_FAST] == 0
 
 
+def test_the_stager_hears_of_what_came_with_messages_that_were_given_up() -> None:
+    """Once it has looked and found nothing, it waits until it is told."""
+    clock = FakeClock()
+    waits = threading.Event()
+    batcher = make_slow(clock, [])
+    batcher._hungry = waits.set
+    batcher.staging = True
+    batcher.put([slow_item("runs")])
+    assert batcher.take() is not None
+    batcher.began(suspect=False)
+    clock.now = 100.195
+    chosen: list[Batch | None] = []
+    thread = threading.Thread(target=lambda: chosen.append(batcher.ahead()), daemon=True)
+    thread.start()
+    # It has asked for more and found nothing when it gives the lock up.
+    assert waits.wait(10)
+    batcher.put([hopeless_item("gone", ends=100.2), slow_item("next")])
+    thread.join(10)
+    assert [[item.id for item in batch.items] for batch in chosen if batch is not None] == [["next"]]
+
+
+def test_the_limit_of_those_given_up_is_for_all_keys_of_a_model() -> None:
+    batcher = make_slow(FakeClock(), [])
+    for key in "abcde":
+        for size in (1, 2, 3, 4) * 10:
+            batcher.latency.observe("slow", size, 0.1 + 0.1 * size, key)
+    batcher.put([slow_item("first")])
+    assert batcher.take() is not None
+    items = [hopeless_item(f"{key}{n}", ends=100.1) for key in "abcde" for n in range(HOPELESS_BATCHES)]
+    for item in items:
+        item.key = item.id[0]
+    batcher.put(items)
+    assert len(batcher.hopeless.items) == HOPELESS_BATCHES * 4 < len(items)
+
+
+def test_a_suspect_gives_way_to_nobody() -> None:
+    """It runs alone: there are no mates whom it holds up."""
+    batcher = make_slow(FakeClock(), [])
+    suspect = hopeless_item("suspect", ends=100.3)
+    suspect.suspect = True
+    batcher.put([suspect, *(slow_item(str(n)) for n in range(3))])
+    assert batcher.take() is not None
+    assert batcher.hopeless.items == []
+
+
+def test_a_device_that_is_free_early_takes_no_more_than_a_batch_of_those_given_up() -> None:
+    """Others come meanwhile. That many wait whose time is over says nothing of who stands behind."""
+    clock = FakeClock()
+    batcher = make_slow(clock, [])
+    batcher.put([slow_item("first")])
+    assert batcher.take() is not None
+    batcher.put(hopeless_item(str(n), ends=100.05) for n in range(8))
+    batcher.put(hopeless_item(f"now {n}", ends=100.65) for n in range(8))
+    assert len(batcher.hopeless.items) >= 12
+    clock.now += 0.1
+    for item in batcher.pull(lambda item: item not in batcher.hopeless.items):
+        assert item.id.startswith("now"), "these might be in time behind the first"
+    left = sum(item.id.startswith("now") for item in batcher.hopeless.items)
+    batch = batcher.take()
+    assert batch is not None and {item.id[:3] for item in batch.items} == {"now"} and len(batch.items) <= 4
+    assert sum(item.id.startswith("now") for item in batcher.hopeless.items) == left - len(batch.items) > 0
+
+
+def test_a_device_that_stays_idle_tries_one_that_seems_hopeless() -> None:
+    """The prediction may be wrong, and only a batch can tell."""
+    clock = FakeClock()
+    batcher = make_slow(clock, [])
+    batcher.put([slow_item("first")])
+    assert batcher.take() is not None
+    batcher.put([hopeless_item("a", ends=100.15), hopeless_item("b", ends=100.16)])
+    assert [item.id for item in batcher.hopeless.items] == ["a", "b"]
+    clock.now = 100.1
+    assert batcher.take(wait=False) is None
+    assert batcher.revive_in_s() == pytest.approx(TRIED_S)
+    assert not batcher.revive()
+    clock.now += 1.01 * TRIED_S
+    batch = batcher.take(wait=False)
+    assert batch is not None and [item.id for item in batch.items] == ["b"]
+    clock.now += 0.01
+    assert batcher.take(wait=False) is None, "it is not idle for long enough again"
+    clock.now = 100.2
+    assert batcher.revive_in_s() is None and not batcher.revive(), "its time is over"
+
+
 def test_claims_go_on_behind_messages_that_were_given_up() -> None:
-    """And the stager hears of what came with them."""
     clock = FakeClock()
     batcher = make_slow(clock, [])
     batcher.staging = True
@@ -303,8 +386,8 @@ def test_claims_go_on_behind_messages_that_were_given_up() -> None:
     clock.now = 100.195
     batcher.put([hopeless_item("gone", ends=100.2), slow_item("next")])
     assert batcher.quota()[S_FAST] > 0
-    batch = batcher.ahead(wait=False)
-    assert batch is not None and [item.id for item in batch.items] == ["next"]
+    batcher.put([slow_item("last")])
+    assert batcher.quota()[S_FAST] == 0, "that claim found nobody to give up"
 
 
 def test_who_cannot_be_in_time_behind_a_batch_is_given_up_as_far_as_there_is_room() -> None:

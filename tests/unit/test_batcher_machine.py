@@ -515,8 +515,7 @@ class Device(RuleBasedStateMachine):
 
     def in_use(self, name: str) -> bool:
         ahead = self.staged is not None and self.staged.model.name == name
-        here = (*self.waiting.values(), *self.hopeless.values())
-        return ahead or self.running == name or any(item.model == name for item in here)
+        return ahead or self.running == name or any(item.model == name for item in self.waiting.values())
 
     @precondition(lambda self: self.made > 20)
     @rule()

@@ -138,7 +138,10 @@ def test_a_defect_is_told_and_the_database_may_be_away(desk: Desk) -> None:
     desk.expirer.start()
     desk.give_up("a")
     assert desk.asked.get(timeout=10) == ["a"]
+    desk.answer = Run
+    desk.give_up("b")
+    assert desk.asked.get(timeout=10) == ["b"], "the thread has gone on"
     assert not desk.defects.is_set()
     desk.answer = broken
-    desk.give_up("b")
+    desk.give_up("c")
     assert desk.defects.wait(10)

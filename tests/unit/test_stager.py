@@ -332,7 +332,10 @@ def test_the_lead_has_time_to_get_behind_messages_that_are_given_up() -> None:
     [
         pytest.param(("next",), 0.0, id="the next one was at the head"),
         pytest.param(("gone", "next"), 0.004, id="one stood before it"),
-        pytest.param(("gone",), 0.02, id="nobody was found until the device was free"),
+        pytest.param(("gone", "gone", "next"), 0.008, id="two, one after the other"),
+        pytest.param(("gone next",), 0.008, id="it came with one, and nothing else did: as if more were to come"),
+        pytest.param(("gone next next next next",), 0.004, id="a full batch came with one"),
+        pytest.param(("gone",), 0.008, id="nobody was found until the device was free: it takes longer than that"),
     ],
 )
 def test_how_long_it_takes_to_get_behind_those_that_are_given_up(
@@ -344,14 +347,14 @@ def test_how_long_it_takes_to_get_behind_those_that_are_given_up(
     room.begin()
     room.near_the_end()
     assert room.batcher.ahead(wait=False) is None and room.called.is_set()
-    for id in found:
-        item = make(id)
-        if id == "gone":
-            item.ends_at = 100.201
-        room.batcher.put([item])
-        room.clock.now += 0.004 if id == "gone" else 0.0
-    batch = room.batcher.ahead(wait=False)
-    if batch is None:
+    for ids in found:
+        room.clock.now += 0.004 if "gone" in ids else 0.0
+        items = [make(id) for id in ids.split()]
+        for item in items:
+            if item.id == "gone":
+                item.ends_at = 100.201
+        room.batcher.put(items)
+    if room.batcher.ahead(wait=False) is None:
         room.end()
         room.batcher.take(wait=False)
     assert searched == [pytest.approx(searched_s)]

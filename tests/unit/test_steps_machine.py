@@ -886,3 +886,20 @@ def test_a_split_of_background_groups_leaves_the_place_for_interactive_ones(work
     assert len({group.slot for group in worker.of("solo")}) == Solo.parked
     begin(worker, "solo", Lane.INTERACTIVE, FOREVER)
     assert [group.lane for group in worker.of("solo")].count(Lane.INTERACTIVE) == 1
+
+
+def test_an_idle_device_tries_whoever_was_given_up(worker: Steps) -> None:
+    """Not beside sequences: there the device has something to do."""
+    worker.submit(("whole", Lane.INTERACTIVE), [Script(1, 0, 0.0, "", 0)], None, None, False, "transport")
+    (item,) = worker.batcher.pull(lambda item: True)
+    item.ends_at = worker.clock() + 1e6
+    worker.batcher.hopeless.add(item)
+    begin(worker, "solo", Lane.INTERACTIVE, FOREVER)
+    worker.turns(4, False)
+    assert worker.batcher.hopeless.items == [item] and not item.attempt
+    (group,) = worker.of("solo")
+    for member in group.members.values():
+        worker.ledger.rows[member.item.id].cancelled = member.recalled = True
+    for _ in range(4):
+        worker.turn()
+    assert worker.batcher.hopeless.items == [] and item.attempt == 1

@@ -23,6 +23,9 @@ from penstock_worker.lines import Lines
 
 #: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
 LAST_S = 1.0
+#: A device that was idle for so long (seconds) tries one job that seems hopeless: the prediction may be wrong. Not at
+#: once: while many come, the next one is on its way.
+TRIED_S = 0.02
 #: Interactive batches go before background work that was claimed ahead for so long, in targets.
 OVERTAKEN = 0.5
 
@@ -89,6 +92,8 @@ class Batcher:
         #: Whether a batch runs, whether something was claimed for the one behind it, and interactive items among that.
         self._running = self._fed = self._fed_urgent = False
         self._running_model = ""
+        #: Since when the device has had nothing to do, if it has not.
+        self._free_since = -INFINITY
         #: Whether batches are claimed ahead at all (``stager``), and behind the one that runs.
         self.staging = self._may_stage = False
         #: The batch that is being claimed ahead, then that one with its claim.
@@ -98,9 +103,9 @@ class Batcher:
         self._staged_at = 0.0
         #: Whether the hub was told that it is time to claim behind the running batch, and how long that one takes.
         self._called = False
-        #: Since when claims bring what will run behind it, until that is chosen, and whether some of it was given up.
+        #: Since when claims bring what will run behind it, until that is chosen, and when some of it was last given up.
         self._searching_since: float | None = None
-        self._found_hopeless = False
+        self._hopeless_at = -INFINITY
         self._running_s = 0.0
         self._chosen_at = 0.0
         #: Nothing is claimed of these: they are to leave the device.
@@ -220,15 +225,21 @@ class Batcher:
             # What an earlier wait brings while the batch has just begun is not yet the claim for the next one. Nor is
             # what comes with messages that were given up: what stands behind those is claimed at once, and makes a
             # fuller batch.
-            if self._running and self.busy_s() <= self.lead_s and not hopeless:
-                self._fed = True
-                self._fed_urgent = self._fed_urgent or any(item.lane is Lane.INTERACTIVE for item in items)
-                if self._may_stage:
+            if self._running and self.busy_s() <= self.lead_s:
+                if not hopeless or self._full(items[0].model, items[0].lane):
+                    self._fed = True
+                    self._fed_urgent = self._fed_urgent or any(item.lane is Lane.INTERACTIVE for item in items)
+                if self._may_stage and len(hopeless) < len(items):
                     self._stage_changed.notify()
             if hopeless:
-                self._found_hopeless = True
+                self._hopeless_at = self._clock()
                 self._tell_expirer()
             self._changed.notify()
+
+    def _full(self, model: str, lane: Lane) -> bool:
+        """Whether a batch of this model is here that is full."""
+        late = self.lines.late().get(model, 0) if lane is Lane.INTERACTIVE else 0
+        return self.lines.waiting[model, lane] - late >= self._limits[model].max_size
 
     def _choose_hopeless(self, items: Sequence[Item]) -> list[Item]:
         """Those of a claim that cannot be in time for their own deadlines."""
@@ -245,7 +256,9 @@ class Batcher:
 
     def _demote(self, decision: Demote) -> None:
         item = self.lines.demote(decision)
-        if decision.ends_at is not None and item.ends_at <= decision.ends_at and self.hopeless.room(item.model):
+        hopeless = decision.ends_at is not None and item.ends_at <= decision.ends_at
+        # A suspect has no mates that it could give way to.
+        if hopeless and not item.suspect and self.hopeless.room(item.model):
             self.hopeless.add(item)
             self._tell_expirer()
         else:
@@ -256,11 +269,26 @@ class Batcher:
         if self.hopeless.answer_at < self._answers_at:
             self._given_up_changed.notify()
 
-    def _revive(self) -> bool:
-        """The device has nothing to do: whether there is anybody to be tried after all."""
-        revived = self.hopeless.revived(now=self._clock(), after_s=self.after_s, resident=self.lines.resident)
-        self.lines.put_late(revived)
-        return bool(revived)
+    def revive(self) -> bool:
+        """The device has nothing to do: whether there is anybody who was given up and is tried after all."""
+        with self._changed:
+            now = self._clock()
+            revived = self.hopeless.revived(
+                now=now,
+                after_s=self.after_s,
+                resident=self.lines.resident,
+                any_one=now - self._free_since >= TRIED_S,
+            )
+            self.lines.put_late(revived)
+            return bool(revived)
+
+    def revive_in_s(self) -> float | None:
+        """After how long a device that stays idle tries whoever was given up; ``None``: there is nobody."""
+        with self._changed:
+            now = self._clock()
+            if not self.hopeless.may_revive(now=now, resident=self.lines.resident):
+                return None
+            return max(0.0, self._free_since + TRIED_S - now)
 
     # For the expirer ------------------------------------------------------------------------------------------
 
@@ -312,7 +340,6 @@ class Batcher:
         ahead = self._staged or self._claiming
         return (
             self.lines.uses(name)
-            or self.hopeless.uses(name)
             or self._answered == name
             or (self._running and self._running_model == name)
             or (ahead is not None and ahead.model.name == name)
@@ -333,8 +360,7 @@ class Batcher:
         """
         with self._changed:
             self._searched()
-            self._busy_until = 0.0
-            self._running = self._fed = self._fed_urgent = self._may_stage = False
+            self._free()
             while True:
                 if self._claiming is not None:
                     self._changed.wait()
@@ -363,7 +389,7 @@ class Batcher:
                     batch = self._cut(decision)
                     batch.beside = beside
                     return self._start(batch)
-                if self.hopeless.items and self._revive():
+                if not beside and self.hopeless.items and self.revive():
                     continue
                 if not wait:
                     return None
@@ -405,8 +431,13 @@ class Batcher:
     def finished(self) -> None:
         """The batch that was taken has ended, for who does not take the next one at once."""
         with self._changed:
-            self._busy_until = 0.0
-            self._running = self._fed = self._fed_urgent = self._may_stage = False
+            self._free()
+
+    def _free(self) -> None:
+        if self._running:
+            self._free_since = self._clock()
+        self._busy_until = 0.0
+        self._running = self._fed = self._fed_urgent = self._may_stage = False
 
     # For the claim ahead (see ``stager``) ---------------------------------------------------------------------
 
@@ -422,7 +453,7 @@ class Batcher:
                 if self._may_stage and left_s <= lead_s and not self._called:
                     # First what is at the broker: it comes through ``put``.
                     self._called = True
-                    self._searching_since, self._found_hopeless = self._clock(), False
+                    self._searching_since = self._clock()
                     self._hungry()
                     continue
                 if self._may_stage and self.lines.unweighed and not self._weighing and left_s <= lead_s:
@@ -449,7 +480,7 @@ class Batcher:
         """What will run next is chosen: how long did claims take to get behind those that were given up?"""
         if self._searching_since is None:
             return
-        took_s = self._clock() - self._searching_since if self._found_hopeless else 0.0
+        took_s = max(0.0, self._hopeless_at - self._searching_since)
         # Where the time was over first, it takes longer than that.
         self._lead.searched(took_s if self._fed else 2.0 * took_s)
         self._searching_since = None
@@ -566,8 +597,11 @@ class Batcher:
         )
 
     def _timeout(self, decision: Hold, now: float) -> float | None:
+        times = [] if decision.until is None else [max(0.0, decision.until - now)]
+        if self.hopeless.items and (revive_s := self.revive_in_s()) is not None:
+            times.append(revive_s)
         # One microsecond more, so that the wake-up does not come just before the instant it waits for.
-        return None if decision.until is None else max(0.0, decision.until - now) + 1e-6
+        return min(times) + 1e-6 if times else None
 
     def _cut(self, release: Release) -> Batch:
         """The released items, out of their lines."""

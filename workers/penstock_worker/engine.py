@@ -235,8 +235,7 @@ class Engine:
             self._thread.join(0.05)
             self.pump()
         self._hand_back()
-        if self._expirer.alive:
-            self._expirer.join(CLAIM_WAIT_S)
+        self._await_expirer(CLAIM_WAIT_S)
         self._recall.stop()
         settled = self.settler.stop(max(0.1, until - clock.monotonic_s()))
         self._wire.send(self.load.farewell())
@@ -246,10 +245,16 @@ class Engine:
     def settle_pending(self, timeout_s: float) -> None:
         """Before the process is ended by force: what earlier batches found must not be lost. On the hub thread."""
         self._hand_back()
+        self._await_expirer(CLAIM_WAIT_S)
         if not self.settler.stop(timeout_s):
             log.warning("outcomes are lost with this process", action="settle.lost")
         self.pump()
         self._wire.flush()
+
+    def _await_expirer(self, timeout_s: float) -> None:
+        """What was ended in SQL should be told, too. It has no more to do, since the batcher is closed."""
+        if self._expirer.alive and not self._expirer.join(timeout_s):
+            log.warning("expired jobs may not be told of", action="expire.late")
 
     def _hand_back(self) -> None:
         """What was claimed ahead and will not run goes back to its queue, as it was."""

@@ -44,9 +44,10 @@ class Expirer:
         """Start the thread. It ends when the batcher is closed."""
         self._thread.start()
 
-    def join(self, timeout_s: float) -> None:
-        """Wait for an answer that is under way, when the batcher is closed."""
+    def join(self, timeout_s: float) -> bool:
+        """Wait for an answer that is under way, when the batcher is closed; whether it came in time."""
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     @property
     def alive(self) -> bool:

@@ -8,7 +8,7 @@ given up is ``policy.batching``'s decision. Not thread-safe: whoever calls holds
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from penstock.lane import Lane
 from penstock.model import Batching
@@ -62,11 +62,16 @@ class Hopeless:
             for item in items
             if item.lane is Lane.INTERACTIVE and item.weighed and not item.suspect and item.model not in self._stepwise
         )
+        room: dict[str, int] = {}
         for (model, key), line in _lines(candidates).items():
             if any(item.ends_at < INFINITY for item in line):
                 try_one = free or now - self._observed_at.get(model, -INFINITY) > STALE_S
-                places = self._places(line, now + starts_in_s, mates(model, key), after_s, try_one=try_one)
-                found += [line[place] for place in places[: self.room(model)]]
+                most, left = full_cost(self._limits[model], line), room.setdefault(model, self.room(model))
+                places = self._places(line, now + starts_in_s, mates(model, key), after_s, most=most, try_one=try_one)[
+                    :left
+                ]
+                room[model] -= len(places)
+                found += [line[place] for place in places]
         return found
 
     def add(self, item: Item) -> None:
@@ -86,14 +91,27 @@ class Hopeless:
 
     # Out ------------------------------------------------------------------------------------------------------
 
-    def revived(self, *, now: float, after_s: float, resident: Collection[str] | None) -> list[Item]:
-        """Those that could be in time if they began now, for a device that has nothing else to do."""
-        found: list[Item] = []
-        for line in _lines(item for item in self.items if resident is None or item.model in resident).values():
-            places = set(self._places(line, now, (0.0, 0.0), after_s, try_one=False))
-            found += [item for place, item in enumerate(line) if place not in places]
-        self._remove(found)
-        return found
+    def revived(self, *, now: float, after_s: float, resident: Collection[str] | None, any_one: bool) -> list[Item]:
+        """Of one (model, key), those who could be in time in a batch that began now, as many as one holds.
+
+        For a device that has nothing else to do. ``any_one``: where the predictions say nobody, one all the same.
+        """
+        for line in _lines(self._revivable(now, resident)).values():
+            # Nobody stands behind them: what should be in time is worth it.
+            places = self._places(line, now, (0.0, 0.0), after_s, most=INFINITY, try_one=any_one)
+            found = [item for place, item in enumerate(line) if place not in set(places)]
+            if found:
+                found = found[: self._limits[found[0].model].max_size]
+                self._remove(found)
+                return found
+        return []
+
+    def may_revive(self, *, now: float, resident: Collection[str] | None) -> bool:
+        """Whether there is anybody whose deadline has not passed, of a model that is loaded."""
+        return any(True for _ in self._revivable(now, resident))
+
+    def _revivable(self, now: float, resident: Collection[str] | None) -> Iterator[Item]:
+        return (item for item in self.items if item.ends_at > now and (resident is None or item.model in resident))
 
     def expired(self, now: float) -> list[Item]:
         """When it is time to answer for the first: those of one model whose deadlines have passed."""
@@ -112,12 +130,15 @@ class Hopeless:
 
     # Views ----------------------------------------------------------------------------------------------------
 
-    def uses(self, model: str) -> bool:
-        """Whether anything of this model is here."""
-        return self._count[model] > 0
-
     def _places(
-        self, line: Sequence[Item], starts_at: float, mates: tuple[float, float], after_s: float, *, try_one: bool
+        self,
+        line: Sequence[Item],
+        starts_at: float,
+        mates: tuple[float, float],
+        after_s: float,
+        *,
+        most: float,
+        try_one: bool,
     ) -> list[int]:
         model, key = line[0].model, line[0].key
         return given_up(
@@ -126,7 +147,7 @@ class Hopeless:
             starts_at=starts_at,
             mates=mates[0],
             late=mates[1],
-            most=full_cost(self._limits[model], line),
+            most=most,
             after_s=after_s,
             try_one=try_one,
         )

@@ -103,7 +103,9 @@ class Iteration:
             case policy.Step():
                 self._step(decision, urgent)
             case policy.Idle():
-                self._batcher.wait(IDLE_S, seen=seen)
+                if not self._batcher.revive():
+                    tried_in_s = self._batcher.revive_in_s()
+                    self._batcher.wait(IDLE_S if tried_in_s is None else tried_in_s, seen=seen)
 
     # Obey -----------------------------------------------------------------------------------------------------
 

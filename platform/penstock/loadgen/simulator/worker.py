@@ -112,6 +112,7 @@ class Worker:
             starts_at=max(now, self.busy_until) if self.busy else now,
             mates=self._lines[name, Lane.INTERACTIVE],
             late=self._lines[name, LATE],
+            most=full_cost(self.limits[name], fast),
             try_one=not self.busy or now - self._observed_at.get(name, float("-inf")) > STALE_S,
         )
         gone = {id(fast[place]) for place in places[: self._room_to_give_up(name)]}
@@ -129,18 +130,20 @@ class Worker:
         return bool(gone)
 
     def revive(self, now: float) -> bool:
-        """The device has nothing to do: who could be in time now is tried. Whether there is anybody."""
+        """The device has nothing to do: a batch of those who could be in time now is tried. Whether there is one."""
         given: dict[str, list[Item]] = {}
         for name, item in self._hopeless:
-            given.setdefault(name, []).append(item)
-        revived = set()
+            if item.ends_at > now:
+                given.setdefault(name, []).append(item)
         for name, items in given.items():
-            places = set(self._late(name, items, starts_at=now, mates=(), late=(), try_one=False))
-            chosen = [item for place, item in enumerate(items) if place not in places]
-            self._lines[name, LATE] += chosen
-            revived |= set(map(id, chosen))
-        self._hopeless = [pair for pair in self._hopeless if id(pair[1]) not in revived]
-        return bool(revived)
+            places = set(self._late(name, items, starts_at=now, most=float("inf")))
+            revived = [item for place, item in enumerate(items) if place not in places][: self.limits[name].max_size]
+            if revived:
+                chosen = set(map(id, revived))
+                self._lines[name, LATE] += revived
+                self._hopeless = [pair for pair in self._hopeless if id(pair[1]) not in chosen]
+                return True
+        return False
 
     def expired(self, now: float) -> list[tuple[str, Item]]:
         """Those that were given up and whose deadlines have passed, with their models."""
@@ -160,9 +163,10 @@ class Worker:
         items: Sequence[Item],
         *,
         starts_at: float,
-        mates: Sequence[Item],
-        late: Sequence[Item],
-        try_one: bool,
+        most: float,
+        mates: Sequence[Item] = (),
+        late: Sequence[Item] = (),
+        try_one: bool = False,
     ) -> Sequence[int]:
         return given_up(
             items,
@@ -170,7 +174,7 @@ class Worker:
             starts_at=starts_at,
             mates=sum(item.cost for item in mates),
             late=sum(item.cost for item in late),
-            most=full_cost(self.limits[name], items),
+            most=most,
             after_s=0.0,
             try_one=try_one,
         )
