@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.policy.admission import BURST, FRESH_S, RETRY_MAX_S, Admit, Ask, Refuse, WorkerLoad, combine, decide
-from penstock.policy.overload import LOWEST, RETRIES_AT_ONCE, STANDING_S, Level, RetryBudget
+from penstock.policy.overload import LOWEST, RETRIES_AT_ONCE, STANDING_S, Level, RetryBudget, keeping
 from penstock.policy.picture import LATELY_S, STALE_S, Crowd, Picture
 from penstock.policy.sharing import Shares, Standing
 
@@ -41,6 +41,10 @@ def verdict(load: WorkerLoad, ready: int = 0, workers: int = 1, **ask: Any) -> A
     return decide(combine(said, (ready, 0, 0, 0), now=NOW), Ask(**{"now": NOW, "target_s": 0.1} | ask), Random(1))
 
 
+#: A full batch takes 296 ms of a target of 400: with half of it, which is nearly as efficient, it is kept.
+TIGHT = replace(QUICK, alpha=0.04, beta=0.004, size=64.0, level=0.9, busy_until=NOW, waiting=0, room=0)
+
+
 def soon(seconds: float) -> dict[str, float]:
     return {"deadline_at": NOW + seconds}
 
@@ -67,6 +71,24 @@ def soon(seconds: float) -> dict[str, float]:
         pytest.param(SLOW, 0, {}, None, id="slow-idle"),
         pytest.param(replace(SLOW, busy_until=NOW + 0.3), 0, {}, None, id="slow-busy"),
         pytest.param(SLOW, 5, {}, "overload", id="slow-queue"),
+        pytest.param(TIGHT, 30, {"target_s": 0.4}, None, id="two-smaller-batches-are-in-time"),
+        pytest.param(TIGHT, 100, {"target_s": 0.4}, "overload", id="two-full-ones-would-not-be"),
+        pytest.param(replace(TIGHT, level=1.0), 300, {"target_s": 0.4}, None, id="a-burst-on-a-calm-system-may-wait"),
+        pytest.param(
+            replace(TIGHT, level=LOWEST, busy_until=NOW + 0.296, filled=True),
+            0,
+            {"target_s": 0.4},
+            None,
+            id="a-lone-job-behind-a-background-batch",
+        ),
+        pytest.param(
+            replace(TIGHT, level=LOWEST, busy_until=NOW + 0.296),
+            50,
+            {"target_s": 0.4},
+            "overload",
+            id="not-one-in-the-batch-after-the-next",
+        ),
+        pytest.param(TIGHT, 100, {"target_s": 0.2}, None, id="of-a-target-out-of-reach-three-full-ones-count"),
         pytest.param(QUICK, 120, {"priority": 9}, None, id="higher-priority-passes-the-queue"),
         pytest.param(QUICK, 0, {"added": 1000.0}, "overload", id="own-since-the-reading"),
     ],
@@ -350,6 +372,36 @@ def test_a_clock_that_was_set_back_does_not_hold_the_level_up() -> None:
     for n in range(8):
         level.saw(0.5, target_s=0.1, batch_s=0.02, now=NOW - 3600 + n * 0.1)
     assert LOWEST < level.value < before < 1.0
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "size", "target_s", "expected"),
+    [
+        pytest.param(0.008, 0.00025, 64, 0.1, 0.024, id="full batches fit"),
+        pytest.param(0.04, 0.004, 64, 0.4, 0.18, id="batches of 35 fit, at nine tenths of the rate"),
+        pytest.param(0.008, 0.00025, 64, 0.02, None, id="those of four that fit are a waste of the device"),
+        pytest.param(0.5, 0.05, 8, 0.1, None, id="not even one fits"),
+        pytest.param(0.3, 0.0, 8, 0.4, None, id="all batches take as long"),
+        pytest.param(0.1, 0.0, 8, 0.4, 0.1, id="and fit"),
+    ],
+)
+def test_which_batches_keep_a_target(
+    alpha: float, beta: float, size: float, target_s: float, expected: float | None
+) -> None:
+    found = keeping(target_s, alpha=alpha, beta=beta, size=size)
+    assert (found and found[0]) == (expected and pytest.approx(expected))
+    assert found is None or alpha + beta * found[1] == pytest.approx(found[0])
+
+
+def test_a_target_that_smaller_batches_keep_is_no_reason_to_wait_for_full_ones() -> None:
+    """Waits of 200 ms where batches of 180 ms keep the target of 400, and full ones, of 296, would not."""
+    kept, slow, lone = Level(), Level(), Level()
+    for n in range(30):
+        kept.saw(0.2, target_s=0.4, batch_s=0.296, kept_s=0.18, now=NOW + n * 0.18)
+        slow.saw(0.2, target_s=0.4, batch_s=0.296, now=NOW + n * 0.18)
+        lone.saw(0.2, target_s=0.4, batch_s=0.296, kept_s=0.18, fill=0.1, now=NOW + n * 0.18)
+    assert kept.value < 0.8 and slow.value == 1.0
+    assert lone.value == 1.0, "it waits for the batch before, not in a queue"
 
 
 def test_a_slow_model_is_measured_by_its_own_batches() -> None:

@@ -34,6 +34,21 @@ def test_alone_a_model_has_the_whole_device_and_may_have_claimed_two_batches() -
     assert said.alpha + said.beta * 4 == pytest.approx(0.01)
 
 
+def test_lone_jobs_that_wait_for_background_batches_are_no_overload() -> None:
+    """The target (0.1 s) is kept by batches of six, full ones take 0.13 s; what fills a batch up is background."""
+    it = workload("a", size=12)
+
+    def run(interactive: int) -> float:
+        for n in range(200):
+            now = 1.0 + n * 0.13
+            it.started("a", now, count=12, interactive=interactive, waits_s=[0.07] * interactive)
+            it.ended("a", now + 0.13, 0.01 * (1 + n % 12), count=n % 12, size=12, full=True, interactive=True)
+        return it.say("a", 40.0, stock(0)).level
+
+    assert run(1) == 1.0
+    assert run(12) < 0.5
+
+
 def test_more_is_claimed_shortly_before_the_running_batch_ends() -> None:
     it = workload("a")
     batches(it, "a", 20)

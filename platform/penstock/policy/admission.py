@@ -13,6 +13,9 @@ refused below level 1, when a queue has been standing, or when the burst is ``BU
 on a calm system is what a queue is for. A higher priority counts only the work that is served before it, and feels
 less of the level (DAGOR).
 
+Some models keep their target under load with smaller batches only (``overload.keeping``). Below level 1 these are
+judged by the target: who waits for more than the batch on the device and one of those will not be in time.
+
 Where tenants share a queue, what is ahead of a job is what the fair order puts before it (``policy.sharing``): its own
 tenant's jobs, and of the others' as much as their weights allow meanwhile. The level is learned from everybody's waits,
 mostly those of whoever floods the queue; so it does not apply to a tenant whose job would be in the next round of
@@ -29,6 +32,7 @@ from dataclasses import dataclass
 from random import Random
 
 from penstock.lane import MAX_PRIORITY
+from penstock.policy.overload import keeping
 from penstock.policy.sharing import Share
 
 #: Limit of a job without a deadline, in full batches of its model: one that runs, one that waits, its own.
@@ -136,6 +140,15 @@ class Load:
     def round_s(self) -> float:
         """From one full batch to the next on a worker, with what other models have of it in between."""
         return self.batch_s(self.size) * self.slowed
+
+    def kept_s(self, target_s: float) -> float | None:
+        """How long the largest batches take with which the model keeps this target under load, where these are smaller
+        than full ones (``overload.keeping``), in the time of full batches; else ``None``."""
+        slowed = self.slowed * max(1.0, self.factor)
+        kept = keeping(target_s / slowed, alpha=self.alpha, beta=self.beta, size=self.size)
+        if kept is None or kept[1] >= self.size:
+            return None
+        return kept[1] / self.size * self.round_s
 
     @property
     def capacity(self) -> float:
@@ -291,13 +304,19 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
     # What is left of the running batches is among the items ahead.
     wait = max(load.busy_until - ask.now, ahead / load.capacity * full)
     wait = min(max(wait, load.at_cap_s(ask)), _FOREVER_S)
+    least = None
     if ask.deadline_at is None:
         limit = max(ask.target_s, PATIENCE * max(1.0, load.factor) * full)
+        if level_of(load, ask) < 1.0 and (kept_s := load.kept_s(ask.target_s)) is not None:
+            limit, least = ask.target_s, max(0.0, load.busy_until - ask.now) + kept_s
     else:
         limit = ask.deadline_at - ask.now
         if (alone := load.factor * load.batch_s(1.0)) > limit:
             return Refuse(_retry_after(alone, rng), "deadline", alone, limit)
     allowed = allowed_wait(load, max(0.0, limit * (1.0 - RESERVE) - own), ask)
+    if least is not None:
+        # Never less than the batch on the device, whoever's that is, and a place in the next.
+        allowed = max(allowed, least / (1.0 - EDGE))
     if wait <= allowed * (1.0 - EDGE * rng.random()):
         return Admit(wait)
     # Back to half of what is allowed, so that who returns finds room.
@@ -306,13 +325,18 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
 
 def allowed_wait(load: Load, room_s: float, ask: Ask) -> float:
     """How much of the room between the limit and a job's own batch it may spend waiting, seconds."""
-    level = 1.0 if load.in_turn(ask) else load.level
+    level = level_of(load, ask)
     if ask.deadline_at is None and level >= 1.0:
         return room_s * BURST
     level += (1.0 - level) * min(max(ask.priority, 0), MAX_PRIORITY) / MAX_PRIORITY
     # Never less than the batch that is on the device: with no queue behind it, the system is not overloaded.
     least = load.round_s * max(1.0, load.factor) / (1.0 - EDGE)
     return min(room_s, max(level * room_s, least))
+
+
+def level_of(load: Load, ask: Ask) -> float:
+    """The level that a job feels: not that of a queue which its tenant does not fill."""
+    return 1.0 if load.in_turn(ask) else load.level
 
 
 def _retry_after(seconds: float, rng: Random) -> float:

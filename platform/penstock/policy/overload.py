@@ -26,11 +26,28 @@ RECOVER, BUSY_FILL, RECOVERED = 0.5, 0.75, 0.95
 #: The first lowering: until then every burst was admitted, so a queue stands that has to go.
 FIRST = 0.7
 
+#: Share of the target that a batch may take where two of them, and the way in and out, have to fit; and the share of a
+#: full batch's rate that smaller ones must reach for that.
+TWICE, ENOUGH = 0.45, 0.75
+
 #: Share of the recent accepted work that may be retries; retries per second that are always bearable; and how many
 #: may come at once.
 RETRY_SHARE, RETRIES_PER_S, RETRIES_AT_ONCE = 0.1, 1.0, 10.0
 #: Accepted work counts half after so long, seconds.
 RECENT_S = 10.0
+
+
+def keeping(target_s: float, *, alpha: float, beta: float, size: float) -> tuple[float, float] | None:
+    """The longest batch with which a model keeps its target under load: its seconds and items; ``None``: it cannot.
+
+    A job waits for one such batch and is in the next, so two have to fit. They may be smaller than full ones, of
+    ``size``, as long as they get ``ENOUGH`` of the work of these done.
+    """
+    full_s, most_s = alpha + beta * size, TWICE * target_s
+    if most_s >= full_s:
+        return full_s, size
+    items = (most_s - alpha) / beta if beta > 0 else 0.0
+    return (most_s, items) if items >= 1.0 and items / most_s >= ENOUGH * size / full_s else None
 
 
 class Level:
@@ -43,21 +60,34 @@ class Level:
         self._last: float | None = None
         self._lowered_at = float("-inf")
 
-    def saw(self, wait_s: float, *, target_s: float, batch_s: float, now: float, fill: float = 1.0) -> None:
+    def saw(
+        self,
+        wait_s: float,
+        *,
+        target_s: float,
+        batch_s: float,
+        now: float,
+        fill: float = 1.0,
+        kept_s: float | None = None,
+    ) -> None:
         """A batch began whose interactive items had waited ``wait_s`` (their median); ``fill`` of a full one (0..1).
 
-        A model that is slower than its target is measured by its own batches.
+        A model that is slower than its target is measured by its own batches; of one that keeps it with smaller ones,
+        ``kept_s`` is how long these take (``keeping``), and ``fill`` is of one of these, by interactive items alone.
         """
         since_s = 0.0 if self._last is None else max(0.0, now - self._last)
         if self._last is not None and now < self._last:
             # The clock was set back: what is in its future does not hold lowerings up.
             self._lowered_at = float("-inf")
         self._last = now
-        standing_s = max(STANDING_S, STANDING_BATCHES * batch_s)
+        standing_s = max(STANDING_S, STANDING_BATCHES * (batch_s if kept_s is None else kept_s))
         if since_s > max(standing_s, wait_s):
             # Nothing began for longer than a queue takes to stand, and nobody waited all that time.
             self._standing_s = None
         too_long_s = WAIT_SHARE * max(target_s, WAIT_BATCHES * batch_s)
+        if kept_s is not None:
+            # With few waiting, their wait is for the batch before: a background batch may be as long.
+            too_long_s = WAIT_SHARE * target_s if fill >= BUSY_FILL else float("inf")
         if wait_s <= too_long_s:
             self._standing_s = None
             slowly = min(1.0, self.value + RAISE * since_s)

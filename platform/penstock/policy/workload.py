@@ -15,7 +15,7 @@ from statistics import median
 from penstock.model import Batching
 from penstock.policy.admission import WorkerLoad
 from penstock.policy.latency import LatencyModel
-from penstock.policy.overload import Level
+from penstock.policy.overload import Level, keeping
 
 #: Seconds between two words on one model.
 EVERY_S = 0.02
@@ -121,7 +121,14 @@ class Workload:
             wait_s, fill = max(0.0, median(waits_s)), (count + left + held) / max(1.0, learned.size)
             if learned.places:
                 full_s /= learned.places
-            learned.level.saw(wait_s, target_s=self._target_s, batch_s=full_s, now=now, fill=fill)
+            kept_s = None
+            if learned.turn.seen and not learned.places:
+                turn = learned.turn
+                kept = keeping(self._target_s, alpha=turn.alpha, beta=turn.beta, size=learned.size)
+                if kept is not None and kept[1] < learned.size:
+                    # Batches of that size are what it does at most while it keeps its target.
+                    kept_s, fill = kept[0], (interactive + left) / kept[1]
+            learned.level.saw(wait_s, target_s=self._target_s, batch_s=full_s, now=now, fill=fill, kept_s=kept_s)
 
     def news(self, model: str, now: float, stock: Stock) -> WorkerLoad | None:
         """What to tell of a model whose batch has begun; ``None`` when that was said just now."""
