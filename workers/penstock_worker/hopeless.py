@@ -67,11 +67,10 @@ class Hopeless:
             if any(item.ends_at < INFINITY for item in line):
                 try_one = free or now - self._observed_at.get(model, -INFINITY) > STALE_S
                 most, left = full_cost(self._limits[model], line), room.setdefault(model, self.room(model))
-                places = self._places(line, now + starts_in_s, mates(model, key), after_s, most=most, try_one=try_one)[
-                    :left
-                ]
-                room[model] -= len(places)
-                found += [line[place] for place in places]
+                places = self._places(line, now + starts_in_s, mates(model, key), after_s, most=most, try_one=try_one)
+                given = [line[place] for place in places[:left]]
+                room[model] -= len(given)
+                found += given
         return found
 
     def add(self, item: Item) -> None:
@@ -98,8 +97,8 @@ class Hopeless:
         """
         for line in _lines(self._revivable(now, resident)).values():
             # Nobody stands behind them: what should be in time is worth it.
-            places = self._places(line, now, (0.0, 0.0), after_s, most=INFINITY, try_one=any_one)
-            found = [item for place, item in enumerate(line) if place not in set(places)]
+            places = set(self._places(line, now, (0.0, 0.0), after_s, most=INFINITY, try_one=any_one))
+            found = [item for place, item in enumerate(line) if place not in places]
             if found:
                 found = found[: self._limits[found[0].model].max_size]
                 self._remove(found)
