@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,9 @@ def test_a_job_that_was_given_up_expires_in_a_worker_of_step_models(sdk: Client,
         sdk.enqueue("nap", 0.8).result(20)
     first_one = sdk.enqueue("nap", 0.8)
     next(event for event in first_one.stream() if event.state is JobState.RUNNING)
-    # Both come when it ends. In time for the tight one, they would have to run before that.
-    tight, mate = *sdk.enqueue_many("nap", [0.8], lane="interactive", deadline=1.2), sdk.enqueue("nap", 0.8)
+    # Both begin when it ends, 0.8 s after its start, and would take until 1.6 s after it.
+    left_s = (first_one.refresh().ledger.claimed_at or 0.0) + 1.2 - time.time()
+    tight, mate = *sdk.enqueue_many("nap", [0.8], lane="interactive", deadline=left_s), sdk.enqueue("nap", 0.8)
     with pytest.raises(JobExpired):
         tight.result(20)
     assert mate.result(20) == 0.8

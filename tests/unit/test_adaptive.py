@@ -23,7 +23,6 @@ from penstock.policy.batching import (
     Release,
     Snapshot,
     fill,
-    given_up,
 )
 from penstock.policy.isolation import (
     QUIET_S,
@@ -44,7 +43,6 @@ class Waiter:
     arrived_at: float = 0.0
     cost: float = 1.0
     due_at: float = NEVER
-    ends_at: float = NEVER
 
 
 def book(*models: str, alpha: float = 8e-3, beta: float = 0.25e-3) -> LatencyBook:
@@ -100,40 +98,6 @@ def decide(lines: list[Line], **more):
 )
 def test_one_model(name, lines, expected):
     assert decide(lines) == expected
-
-
-@pytest.mark.parametrize(
-    ("deadlines_s", "situation", "gone"),
-    [
-        pytest.param([NEVER] * 64, {}, [], id="no deadlines"),
-        pytest.param([0.1] * 20, {}, [], id="all in time"),
-        pytest.param([0.1, 0.012, 0.1], {}, [], id="three take 8.75 ms"),
-        pytest.param([0.1, 0.012, 0.1], {"starts_at": 10.01}, [1], id="behind a batch of 10 ms they do not"),
-        pytest.param([0.1, 0.012, 0.1], {"mates": 20.0}, [1], id="nor with 20 that wait"),
-        pytest.param([0.012] * 20, {}, list(range(5)), id="each that gives way makes the batch shorter for the others"),
-        pytest.param([0.1, 0.002, NEVER], {}, [1], id="by itself too late"),
-        pytest.param([0.002], {"starts_at": 10.01}, [0], id="alone behind a batch"),
-        pytest.param([0.002], {"try_one": True}, [], id="a free device tries the last one"),
-        pytest.param([0.002], {"try_one": True, "mates": 1.0}, [0], id="not beside one that is there"),
-        pytest.param([0.002, 0.003], {"try_one": True}, [0], id="the last one"),
-        pytest.param([0.03] * 64, {}, [], id="a full batch takes 24 ms"),
-        pytest.param(
-            [0.03] * 64, {"after_s": 0.01}, list(range(26)), id="room is for who will be in time at the client"
-        ),
-        pytest.param([0.03] * 63, {"after_s": 0.01}, [], id="nobody else wants it"),
-        pytest.param([0.012] * 15, {"late": 40.0}, [], id="late ones wait"),
-        pytest.param([0.023] * 34, {"late": 30.0}, list(range(14)), id="late ones fill the batch"),
-    ],
-)
-def test_who_is_given_up_on_arrival(deadlines_s, situation, gone):
-    items = [Waiter(ends_at=10.0 + seconds) for seconds in deadlines_s]
-    case = {"starts_at": 10.0, "mates": 0.0, "late": 0.0, "most": 64.0, "after_s": 0.0, "try_one": False} | situation
-    assert given_up(items, book().line("m"), **case) == gone
-
-
-def test_nobody_is_given_up_by_a_model_that_was_never_seen():
-    case = {"starts_at": 10.0, "mates": 9.0, "late": 0.0, "most": 64.0, "after_s": 0.0, "try_one": False}
-    assert given_up([Waiter(ends_at=0.0)], LatencyBook().line("new"), **case) == []
 
 
 def test_a_background_batch_keeps_within_the_budget_while_interactive_jobs_come():

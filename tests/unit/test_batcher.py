@@ -10,9 +10,9 @@ import pytest
 import penstock
 from penstock.lane import Lane
 from penstock.model import Batching
-from penstock.policy.batching import HOPELESS_BATCHES, Adaptive, Greedy
-from penstock_worker.batcher import TRIED_S, Batcher
-from penstock_worker.hopeless import ANSWERED_S
+from penstock.policy.batching import Adaptive, Greedy
+from penstock.policy.hopeless import HOPELESS_BATCHES, TRIED_S
+from penstock_worker.batcher import ANSWERED_S, Batcher
 from penstock_worker.item import Batch, Item
 
 
@@ -176,6 +176,13 @@ def hopeless_item(id: str, *, ends: float) -> Item:
     return item
 
 
+def begin(batcher: Batcher) -> None:
+    """A batch of one: it takes until 100.2."""
+    batcher.put([slow_item("runs")])
+    assert batcher.take() is not None
+    batcher.began(suspect=False)
+
+
 def test_no_device_time_is_spent_on_what_would_be_too_late_for_anybody() -> None:
     """Its deadline passes while the batch before it runs: it is in nobody's place, and then it is answered for."""
     clock = FakeClock()
@@ -249,9 +256,7 @@ def test_a_line_that_is_wrong_is_put_right_although_another_model_keeps_the_devi
 
 def test_nobody_is_given_up_for_background_work_that_can_be_overtaken() -> None:
     batcher = make_slow(FakeClock(), [])
-    batcher.put([slow_item("runs")])
-    assert batcher.take() is not None
-    batcher.began(suspect=False)
+    begin(batcher)
     batcher.staging = True
     staged = Batch(slow, [slow_item(str(n), lane=Lane.BACKGROUND) for n in range(4)], "idle", ahead=True)
     batcher.staged(staged)
@@ -299,9 +304,7 @@ def test_the_stager_hears_of_what_came_with_messages_that_were_given_up() -> Non
     batcher = make_slow(clock, [])
     batcher._hungry = waits.set
     batcher.staging = True
-    batcher.put([slow_item("runs")])
-    assert batcher.take() is not None
-    batcher.began(suspect=False)
+    begin(batcher)
     clock.now = 100.195
     chosen: list[Batch | None] = []
     thread = threading.Thread(target=lambda: chosen.append(batcher.ahead()), daemon=True)
@@ -380,9 +383,7 @@ def test_claims_go_on_behind_messages_that_were_given_up() -> None:
     clock = FakeClock()
     batcher = make_slow(clock, [])
     batcher.staging = True
-    batcher.put([slow_item("runs")])
-    assert batcher.take() is not None
-    batcher.began(suspect=False)
+    begin(batcher)
     clock.now = 100.195
     batcher.put([hopeless_item("gone", ends=100.2), slow_item("next")])
     assert batcher.quota()[S_FAST] > 0

@@ -16,11 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import penstock
 from penstock.lane import LANES, Lane, queue_name
 from penstock.model import Batching, Model
-from penstock.policy.batching import GUARD_S, HOPELESS_BATCHES, POLICIES
+from penstock.policy.batching import GUARD_S, POLICIES
+from penstock.policy.hopeless import HOPELESS_BATCHES
 from penstock.policy.isolation import MinimumShare
 from penstock.testing import FakeClock
-from penstock_worker.batcher import OVERTAKEN, Batcher
-from penstock_worker.hopeless import ANSWERED_S
+from penstock_worker.batcher import ANSWERED_S, OVERTAKEN, Batcher
 from penstock_worker.item import Batch, Item, Run
 
 NS, TARGET_S, PREFETCH = "ns", 0.1, 1.5

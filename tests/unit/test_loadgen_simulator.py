@@ -187,7 +187,7 @@ def test_an_imagined_device_that_is_free_early_tries_those_that_were_given_up() 
     worker = Worker(it, [simulator.MODEL])
     for _ in range(20):
         worker.observed(simulator.MODEL, 1.0, 0.01, 0.0)
-    worker.busy, worker.busy_until = True, 0.1
+    worker.busy, worker.busy_until, worker.free_since = True, 0.1, 0.05
     never, tight = (
         Item(Sample(0.0, Lane.INTERACTIVE, "default", 1.0, simulator.MODEL), Lane.INTERACTIVE, 0.0, ends, ends, 1.0)
         for ends in (0.055, 0.105)
@@ -195,7 +195,7 @@ def test_an_imagined_device_that_is_free_early_tries_those_that_were_given_up() 
     assert worker.put(simulator.MODEL, [never, tight], 0.05) and worker.left() == 0
     worker.busy = False
     assert worker.revive(0.05) and worker.left() == 1 and not worker.revive(0.05)
-    assert worker.expired(0.05) == [] and worker.expired(0.06) == [(simulator.MODEL, never)]
+    assert worker.hopeless.items == [never]
 
 
 def test_batches_teach_the_book() -> None:

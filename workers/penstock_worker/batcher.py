@@ -13,19 +13,19 @@ from penstock.clock import monotonic_s
 from penstock.lane import LANES, Lane, queue_name
 from penstock.model import Batching, Model
 from penstock.policy.batching import BatchingPolicy, Demote, Hold, Release, Snapshot
+from penstock.policy.hopeless import Hopeless
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
 from penstock.policy.prefetch import Lead, Queue, quotas, room
 from penstock.stepwise import StepModel
-from penstock_worker.hopeless import Hopeless
 from penstock_worker.item import INFINITY, Batch, Item, Run
 from penstock_worker.lines import Lines
 
 #: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
 LAST_S = 1.0
-#: A device that was idle for so long (seconds) tries one job that seems hopeless: the prediction may be wrong. Not at
-#: once: while many come, the next one is on its way.
-TRIED_S = 0.02
+#: Those that were given up are answered for so long after the deadline of the first of them (seconds), and so many at a
+#: time: many in one transaction.
+ANSWERED_S, ANSWERED_AT_ONCE = 0.05, 500
 #: Interactive batches go before background work that was claimed ahead for so long, in targets.
 OVERTAKEN = 0.5
 
@@ -74,7 +74,8 @@ class Batcher:
         self.begun: dict[str, int] = {}
         self._limits: dict[str, Batching] = {name: cls.batching for name, cls in models.items()}
         self.lines = Lines(models, self._steps)
-        self.hopeless = Hopeless(self._limits, self.latency, stepwise=self._steps)
+        #: Those that were given up, beside the lines.
+        self.hopeless = Hopeless[Item](self._limits, self.latency)
         #: The model of those that the expirer has now: they may come back. Until when it waits; it does not: minus
         #: infinity.
         self._answered, self._answers_at = "", -INFINITY
@@ -217,7 +218,7 @@ class Batcher:
             hopeless = set(map(id, self._choose_hopeless(items)))
             for item in items:
                 if id(item) in hopeless:
-                    self.hopeless.add(item)
+                    self._give_up(item)
                 else:
                     self.lines.put(item)
                 if item.lane is Lane.INTERACTIVE:
@@ -233,7 +234,6 @@ class Batcher:
                     self._stage_changed.notify()
             if hopeless:
                 self._hopeless_at = self._clock()
-                self._tell_expirer()
             self._changed.notify()
 
     def _full(self, model: str, lane: Lane) -> bool:
@@ -243,10 +243,17 @@ class Batcher:
 
     def _choose_hopeless(self, items: Sequence[Item]) -> list[Item]:
         """Those of a claim that cannot be in time for their own deadlines."""
+        if all(item.ends_at == INFINITY for item in items):
+            return []
+        candidates = [
+            item
+            for item in items
+            if item.lane is Lane.INTERACTIVE and item.weighed and not item.suspect and item.model not in self._steps
+        ]
         # Before background work that was claimed ahead they may still go, after a claim of their own.
         starts_in_s = self.busy_s() + (self.claim_s if self._staged_leftover() else self._staged_s())
         return self.hopeless.choose(
-            items,
+            candidates,
             now=self._clock(),
             starts_in_s=starts_in_s,
             after_s=self.after_s,
@@ -259,25 +266,22 @@ class Batcher:
         hopeless = decision.ends_at is not None and item.ends_at <= decision.ends_at
         # A suspect has no mates that it could give way to.
         if hopeless and not item.suspect and self.hopeless.room(item.model):
-            self.hopeless.add(item)
-            self._tell_expirer()
+            self._give_up(item)
         else:
             self.lines.put_late([item])
 
-    def _tell_expirer(self) -> None:
-        # Woken for each of them, its thread would take as much of the processor as the device thread.
-        if self.hopeless.answer_at < self._answers_at:
+    def _give_up(self, item: Item) -> None:
+        item.late = True
+        self.hopeless.add(item)
+        # Woken for each of them, the expirer would take as much of the processor as the device thread.
+        if self.hopeless.ends_at + ANSWERED_S < self._answers_at:
             self._given_up_changed.notify()
 
     def revive(self) -> bool:
         """The device has nothing to do: whether there is anybody who was given up and is tried after all."""
         with self._changed:
-            now = self._clock()
             revived = self.hopeless.revived(
-                now=now,
-                after_s=self.after_s,
-                resident=self.lines.resident,
-                any_one=now - self._free_since >= TRIED_S,
+                now=self._clock(), free_since=self._free_since, after_s=self.after_s, resident=self.lines.resident
             )
             self.lines.put_late(revived)
             return bool(revived)
@@ -285,10 +289,9 @@ class Batcher:
     def revive_in_s(self) -> float | None:
         """After how long a device that stays idle tries whoever was given up; ``None``: there is nobody."""
         with self._changed:
-            now = self._clock()
-            if not self.hopeless.may_revive(now=now, resident=self.lines.resident):
-                return None
-            return max(0.0, self._free_since + TRIED_S - now)
+            return self.hopeless.revive_in_s(
+                now=self._clock(), free_since=self._free_since, resident=self.lines.resident
+            )
 
     # For the expirer ------------------------------------------------------------------------------------------
 
@@ -298,13 +301,13 @@ class Batcher:
         with self._changed:
             self._answered = ""
             while not self._closed:
-                now = self._clock()
-                if expired := self.hopeless.expired(now):
+                now, at = self._clock(), self.hopeless.ends_at + ANSWERED_S
+                if at <= now and (expired := self.hopeless.expired(now, most=ANSWERED_AT_ONCE)):
                     self._answered = expired[0].model
                     return expired
                 if not wait:
                     break
-                self._answers_at = self.hopeless.answer_at
+                self._answers_at = at
                 forever = self._answers_at == INFINITY
                 self._given_up_changed.wait(None if forever else max(0.0, self._answers_at - now) + 1e-6)
                 self._answers_at = -INFINITY

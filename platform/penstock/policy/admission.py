@@ -185,6 +185,10 @@ class Load:
         """Whether other tenants share the queue, and the fair order has this job in the next round of batches."""
         return self.shared and self.queued(ask) + 1.0 <= self.capacity
 
+    def felt(self, ask: Ask) -> float:
+        """The level that a job feels: not that of a queue which its tenant does not fill."""
+        return 1.0 if self.in_turn(ask) else self.level
+
     def at_cap_s(self, ask: Ask) -> float:
         """How long the tenant's own jobs take that are before this one, with no more than its cap at a time."""
         cap = None if self.share is None else self.share.own.cap
@@ -307,7 +311,7 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
     least = None
     if ask.deadline_at is None:
         limit = max(ask.target_s, PATIENCE * max(1.0, load.factor) * full)
-        if level_of(load, ask) < 1.0 and (kept_s := load.kept_s(ask.target_s)) is not None:
+        if load.felt(ask) < 1.0 and (kept_s := load.kept_s(ask.target_s)) is not None:
             limit, least = ask.target_s, max(0.0, load.busy_until - ask.now) + kept_s
     else:
         limit = ask.deadline_at - ask.now
@@ -325,18 +329,13 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
 
 def allowed_wait(load: Load, room_s: float, ask: Ask) -> float:
     """How much of the room between the limit and a job's own batch it may spend waiting, seconds."""
-    level = level_of(load, ask)
+    level = load.felt(ask)
     if ask.deadline_at is None and level >= 1.0:
         return room_s * BURST
     level += (1.0 - level) * min(max(ask.priority, 0), MAX_PRIORITY) / MAX_PRIORITY
     # Never less than the batch that is on the device: with no queue behind it, the system is not overloaded.
     least = load.round_s * max(1.0, load.factor) / (1.0 - EDGE)
     return min(room_s, max(level * room_s, least))
-
-
-def level_of(load: Load, ask: Ask) -> float:
-    """The level that a job feels: not that of a queue which its tenant does not fill."""
-    return 1.0 if load.in_turn(ask) else load.level
 
 
 def _retry_after(seconds: float, rng: Random) -> float:

@@ -26,11 +26,6 @@ LATE = "late"
 RANKS: tuple[str, ...] = (Lane.INTERACTIVE, LATE, Lane.BACKGROUND)
 #: What a result still needs when its batch has ended, beyond what was measured (``Snapshot.after_s``), seconds.
 GUARD_S = 0.002
-#: So many full batches of a model may wait to expire. Beyond it nobody is given up any more: a worker that has time for
-#: it could not reach it.
-HOPELESS_BATCHES = 8
-#: When no batch of a model has told for so long how long they take (seconds), one job is tried that seems hopeless.
-STALE_S = 1.0
 #: A background batch is at most so many times as costly as any seen before, while its time matters.
 EXPLORE = 2.0
 
@@ -49,18 +44,6 @@ class Waiting(Protocol):
     @property
     def cost(self) -> float:
         """Its cost in the model's unit; 1 where the model has no cost function."""
-
-
-class Bounded(Protocol):
-    """What is asked of an item that has a deadline of its own."""
-
-    @property
-    def ends_at(self) -> float:
-        """When that is (the clock of ``now``); else infinity."""
-
-    @property
-    def cost(self) -> float:
-        """As in ``Waiting``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,50 +268,6 @@ def _take(
         cost += item.cost
         count += 1
     return count, cost, "full" if count == room or cost >= most else "idle"
-
-
-def given_up(
-    items: Sequence[Bounded],
-    line: LatencyModel,
-    *,
-    starts_at: float,
-    mates: float,
-    late: float,
-    most: float,
-    after_s: float,
-    try_one: bool,
-) -> list[int]:
-    """Which items of one line cannot be in time for their own deadlines: their places.
-
-    They would be in a batch that begins at ``starts_at``, with those in time that wait already (their cost: ``mates``),
-    of a cost of ``most`` at most. Each that is given up, the earliest deadline first, makes it shorter for the others.
-    ``try_one``: where all would be given up and nobody is in the line, the last one is not, since the prediction may be
-    wrong: the device is free, or it is long ago that a batch has told how long they take.
-
-    Under overload the oldest messages come first, and they are those whose time is over: a worker that took them for
-    work would never get to those behind them. Where they fill a batch, with the ``late`` ones that wait (their cost),
-    more stand behind them. Then room is for those that will be in time in a batch that late ones fill up, with the
-    margin and ``after_s``, how long results take to their client; else only who should be late is given up.
-    """
-    if not line.seen:
-        return []
-    cost, found = mates + sum(item.cost for item in items), list[int]()
-    if cost + late >= most:
-        cost, factor, after_s = cost + late, line.margin, after_s + GUARD_S
-    else:
-        factor, after_s = 1.0, 0.0
-    for place in sorted(range(len(items)), key=lambda place: items[place].ends_at):
-        if starts_at + factor * line.predict(min(cost, most)) + after_s < items[place].ends_at:
-            break
-        found.append(place)
-        cost -= items[place].cost
-    return found[:-1] if try_one and len(found) == len(items) and not mates else found
-
-
-def full_cost(limit: Batching, items: Sequence[Bounded]) -> float:
-    """What a full batch of items like these costs."""
-    mean = sum(item.cost for item in items) / len(items) if items else 1.0
-    return min(limit.max_size * mean, float("inf") if limit.max_cost is None else limit.max_cost)
 
 
 def waiting(lines: Iterable[Line]) -> list[Line]:

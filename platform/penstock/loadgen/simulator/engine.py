@@ -147,9 +147,12 @@ class _Simulation:
                     return
                 self._claim(worker, now)
             elif not worker.revive(now):
-                if decision.until is not None and decision.until != worker.wakes_at:
+                tried_in_s = worker.hopeless.revive_in_s(now=now, free_since=worker.free_since)
+                times = [] if decision.until is None else [decision.until]
+                times += [] if tried_in_s is None else [now + tried_in_s]
+                if times and min(times) != worker.wakes_at:
                     # A time that has come is looked at again a moment later, as a real worker's wait would.
-                    self._look(number, worker, max(decision.until, now + 1e-6))
+                    self._look(number, worker, max(min(times), now + 1e-6))
                 return
 
     def _release(self, number: int, worker: Worker, decision: Release, now: float) -> bool:
@@ -192,8 +195,9 @@ class _Simulation:
         return True
 
     def _bury(self, worker: Worker, now: float) -> None:
-        for name, item in worker.expired(now):
-            self._expire(name, item, item.ends_at)
+        """Those that were given up and whose deadlines have passed."""
+        for item in worker.hopeless.pull(lambda item: item.ends_at <= now):
+            self._expire(item.model, item, item.ends_at)
 
     def _expire(self, model: str, item: Item, at: float) -> None:
         item.sample.fate, item.sample.latency_s = Fate.EXPIRED, at - item.sample.at_s
@@ -201,7 +205,6 @@ class _Simulation:
 
     def _finish(self, number: int, batch: _Batch, now: float) -> None:
         worker = self._workers[number]
-        worker.busy = False
         worker.observed(batch.model, batch.cost, batch.took_s, now)
         lanes = {item.lane for item in batch.items}
         worker.load.ended(

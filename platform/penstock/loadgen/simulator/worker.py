@@ -7,18 +7,8 @@ from collections.abc import Collection, Sequence
 
 from penstock.lane import LANES, Lane
 from penstock.loadgen.simulator.world import Item, World, make_policy
-from penstock.policy.batching import (
-    HOPELESS_BATCHES,
-    LATE,
-    RANKS,
-    STALE_S,
-    Demote,
-    Line,
-    Release,
-    Snapshot,
-    full_cost,
-    given_up,
-)
+from penstock.policy.batching import LATE, RANKS, Demote, Line, Release, Snapshot
+from penstock.policy.hopeless import Hopeless
 from penstock.policy.isolation import MinimumShare
 from penstock.policy.latency import LatencyBook
 from penstock.policy.prefetch import room, wanted
@@ -45,9 +35,9 @@ class Worker:
         self.busy = False
         self.busy_until = 0.0
         self.wakes_at: float | None = None
-        #: (model, item) of those that were given up, and when a batch of each model was last observed.
-        self._hopeless: list[tuple[str, Item]] = []
-        self._observed_at: dict[str, float] = {}
+        self.free_since = float("-inf")
+        #: Those that were given up, beside the lines.
+        self.hopeless = Hopeless[Item](self.limits, self.book)
         self._world = world
         self._lines: dict[tuple[str, str], list[Item]] = {(name, rank): [] for name in self.names for rank in RANKS}
         self._shown = [Line(name, rank, line) for (name, rank), line in self._lines.items()]
@@ -106,19 +96,14 @@ class Worker:
     def put(self, name: str, items: Sequence[Item], now: float) -> bool:
         """Claimed items join their line, but for those that are given up; whether there are any."""
         fast = [item for item in items if item.lane is Lane.INTERACTIVE]
-        places = self._late(
-            name,
-            fast,
-            starts_at=max(now, self.busy_until) if self.busy else now,
-            mates=self._lines[name, Lane.INTERACTIVE],
-            late=self._lines[name, LATE],
-            most=full_cost(self.limits[name], fast),
-            try_one=not self.busy or now - self._observed_at.get(name, float("-inf")) > STALE_S,
+        ahead_s = max(0.0, self.busy_until - now) if self.busy else 0.0
+        given = self.hopeless.choose(
+            fast, now=now, starts_in_s=ahead_s, after_s=0.0, free=not self.busy, mates=lambda name, _: self._costs(name)
         )
-        gone = {id(fast[place]) for place in places[: self._room_to_give_up(name)]}
+        gone = set(map(id, given))
         for item in items:
             if id(item) in gone:
-                self._hopeless.append((name, item))
+                self.hopeless.add(item)
                 continue
             item.arrived_at = now
             line = self._lines[name, item.lane]
@@ -130,57 +115,22 @@ class Worker:
         return bool(gone)
 
     def revive(self, now: float) -> bool:
-        """The device has nothing to do: a batch of those who could be in time now is tried. Whether there is one."""
-        given: dict[str, list[Item]] = {}
-        for name, item in self._hopeless:
-            if item.ends_at > now:
-                given.setdefault(name, []).append(item)
-        for name, items in given.items():
-            places = set(self._late(name, items, starts_at=now, most=float("inf")))
-            revived = [item for place, item in enumerate(items) if place not in places][: self.limits[name].max_size]
-            if revived:
-                chosen = set(map(id, revived))
-                self._lines[name, LATE] += revived
-                self._hopeless = [pair for pair in self._hopeless if id(pair[1]) not in chosen]
-                return True
-        return False
-
-    def expired(self, now: float) -> list[tuple[str, Item]]:
-        """Those that were given up and whose deadlines have passed, with their models."""
-        over = [pair for pair in self._hopeless if pair[1].ends_at <= now]
-        if over:
-            self._hopeless = [pair for pair in self._hopeless if pair[1].ends_at > now]
-        return over
+        """The device has nothing to do: whether there is anybody who was given up and is tried after all."""
+        revived = self.hopeless.revived(now=now, free_since=self.free_since)
+        for item in revived:
+            self._lines[item.model, LATE].append(item)
+        return bool(revived)
 
     def observed(self, name: str, cost: float, took_s: float, now: float) -> None:
-        """A batch of this model has ended."""
+        """A batch of this model has ended, and with it what the device had to do."""
+        self.busy, self.free_since = False, now
         self.book.observe(name, cost, took_s)
-        self._observed_at[name] = now
+        self.hopeless.observed(name, now)
 
-    def _late(
-        self,
-        name: str,
-        items: Sequence[Item],
-        *,
-        starts_at: float,
-        most: float,
-        mates: Sequence[Item] = (),
-        late: Sequence[Item] = (),
-        try_one: bool = False,
-    ) -> Sequence[int]:
-        return given_up(
-            items,
-            self.book.line(name),
-            starts_at=starts_at,
-            mates=sum(item.cost for item in mates),
-            late=sum(item.cost for item in late),
-            most=most,
-            after_s=0.0,
-            try_one=try_one,
-        )
-
-    def _room_to_give_up(self, name: str) -> int:
-        return max(0, HOPELESS_BATCHES * self.limits[name].max_size - sum(name == of for of, _ in self._hopeless))
+    def _costs(self, name: str) -> tuple[float, float]:
+        """Of the interactive items that wait: of those in time, and of the late."""
+        in_time, late = (sum(item.cost for item in self._lines[name, rank]) for rank in (Lane.INTERACTIVE, LATE))
+        return in_time, late
 
     def left(self) -> int:
         """How many items wait here."""
@@ -216,8 +166,8 @@ class Worker:
         """An item that cannot be in time goes to the late line, or is given up."""
         item = self._lines[decision.model, Lane.INTERACTIVE].pop(decision.place)
         hopeless = decision.ends_at is not None and item.ends_at <= decision.ends_at
-        if hopeless and self._room_to_give_up(decision.model):
-            self._hopeless.append((decision.model, item))
+        if hopeless and self.hopeless.room(decision.model):
+            self.hopeless.add(item)
         else:
             self._lines[decision.model, LATE].append(item)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import ClassVar
 
 from penstock.errors import ConfigError
 from penstock.lane import Lane
@@ -116,6 +117,14 @@ class Item:
     due_at: float
     cost: float
     charge: float = 0.0
+
+    #: Imagined models have no keys.
+    key: ClassVar[str] = ""
+
+    @property
+    def model(self) -> str:
+        """Its model's name."""
+        return self.sample.model
 
     @property
     def ends_at(self) -> float:
