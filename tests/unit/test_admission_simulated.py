@@ -34,11 +34,23 @@ def test_goodput_holds_beyond_capacity(times: float, producers: int, deadlines: 
 
 
 @pytest.mark.parametrize("deadlines", [True, False])
-def test_goodput_holds_where_only_smaller_batches_keep_the_target(deadlines: bool) -> None:
-    """Full ones take 296 ms of a target of 400."""
-    device: dict[str, Any] = {"alpha": 0.04, "beta": 0.004, "target_s": 0.4, "seconds": 30.0, "deadlines": deadlines}
-    peak = max(run(lambda t, x=x: x, **device).in_time(8, 28) for x in (150.0, 170.0, 185.0))
-    assert run(lambda t: 2 * peak, **device).in_time(8, 28) >= 0.9 * peak
+@pytest.mark.parametrize("producers", [1, 4])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "size", "target_s"),
+    [(0.04, 0.004, 64, 0.4), (0.02, 0.002, 32, 0.15), (0.01, 0.001, 64, 0.12), (0.002, 0.0004, 64, 0.05)],
+)
+def test_goodput_holds_where_only_smaller_batches_keep_the_target(
+    alpha: float, beta: float, size: int, target_s: float, producers: int, deadlines: bool
+) -> None:
+    """Two full ones take longer than it."""
+    device = {"alpha": alpha, "beta": beta, "size": size, "target_s": target_s}
+    options: dict[str, Any] = device | {"producers": producers, "deadlines": deadlines}
+    most, seconds = size / (alpha + beta * size), 50 * target_s
+    given = options | {"seconds": 3 * seconds + 0.3}
+    peak = max(run(lambda t, x=x: x * most, **given).in_time(seconds, 3 * seconds) for x in (0.7, 0.8, 0.9))
+    for times in (2, 3):
+        assert run(lambda t, x=times: x * peak, **given).in_time(seconds, 3 * seconds) >= 0.9 * peak
+    assert run(lambda t: peak / 2, **given).refused() < 0.005
 
 
 def test_without_admission_goodput_collapses() -> None:

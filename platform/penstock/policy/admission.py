@@ -13,8 +13,8 @@ refused below level 1, when a queue has been standing, or when the burst is ``BU
 on a calm system is what a queue is for. A higher priority counts only the work that is served before it, and feels
 less of the level (DAGOR).
 
-Some models keep their target under load with smaller batches only (``overload.keeping``). Below level 1 these are
-judged by the target: who waits for more than the batch on the device and one of those will not be in time.
+Some limits are kept under load with smaller batches only (``overload.keeping``). Below level 1, who waits for more than
+the batch on the device and one of those will not be in time.
 
 Where tenants share a queue, what is ahead of a job is what the fair order puts before it (``policy.sharing``): its own
 tenant's jobs, and of the others' as much as their weights allow meanwhile. The level is learned from everybody's waits,
@@ -101,9 +101,9 @@ class Load:
     """One model as the producers of one tenant see it at ``at`` (Unix seconds): its workers and the broker together.
 
     ``ready[k]`` are the tenant's messages that are served before or beside a job of priority step ``3 * k``.
-    ``running`` is what is left of the batches on the devices, in items of full batches; ``waiting`` the least that
-    workers have claimed and not begun, ``room`` the most. ``slowed`` is how much longer a row of batches takes
-    since other models' batches run between them. ``inflow`` is what other producers of the tenant are expected to
+    ``running`` is what is left of the batches on the devices, in items of full batches; ``waiting`` what workers have
+    claimed and not begun: at least what they ``told``, ``room`` at most. ``slowed`` is how much longer a row of batches
+    takes since other models' batches run between them. ``inflow`` is what other producers of the tenant are expected to
     add, items per second, ``come`` what they add for other tenants. ``share`` is the tenant's place among others in
     the queue, ``shared`` whether there were any lately.
     """
@@ -121,6 +121,7 @@ class Load:
     factor: float
     size: float
     level: float
+    told: float = 0.0
     slowed: float = 1.0
     inflow: float = 0.0
     come: float = 0.0
@@ -241,7 +242,9 @@ def combine(
         busy_until=min(load.busy_until for load in live),
         running=sum(load.size * min(max(0.0, load.busy_until - now) / max(load.full_s, 1e-9), 1.0) for load in live),
         # While messages are left at the broker, every worker has claimed what it may; else it may have since it spoke.
+        # It may be about to: a picture before this one knows better.
         waiting=sum(load.held(now) if left else load.waiting for load in live),
+        told=sum(load.waiting for load in live),
         room=sum(load.held(now) for load in live),
         ready=(sum(ready), sum(ready[1:]), sum(ready[2:]), ready[3]),
         filled=all(load.filled for load in live),
@@ -308,19 +311,19 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
     # What is left of the running batches is among the items ahead.
     wait = max(load.busy_until - ask.now, ahead / load.capacity * full)
     wait = min(max(wait, load.at_cap_s(ask)), _FOREVER_S)
-    least = None
     if ask.deadline_at is None:
         limit = max(ask.target_s, PATIENCE * max(1.0, load.factor) * full)
-        if load.felt(ask) < 1.0 and (kept_s := load.kept_s(ask.target_s)) is not None:
-            limit, least = ask.target_s, max(0.0, load.busy_until - ask.now) + kept_s
     else:
         limit = ask.deadline_at - ask.now
         if (alone := load.factor * load.batch_s(1.0)) > limit:
             return Refuse(_retry_after(alone, rng), "deadline", alone, limit)
-    allowed = allowed_wait(load, max(0.0, limit * (1.0 - RESERVE) - own), ask)
-    if least is not None:
-        # Never less than the batch on the device, whoever's that is, and a place in the next.
-        allowed = max(allowed, least / (1.0 - EDGE))
+    room_s = max(0.0, limit * (1.0 - RESERVE) - own)
+    due_s = ask.target_s if ask.deadline_at is None else limit
+    if load.felt(ask) < 1.0 and (kept_s := load.kept_s(due_s)) is not None:
+        # What is on the device, whoever's it is, and a place in the next batch of those that are in time.
+        limit, allowed = due_s, min(room_s, max(0.0, load.busy_until - ask.now) + kept_s)
+    else:
+        allowed = allowed_wait(load, room_s, ask)
     if wait <= allowed * (1.0 - EDGE * rng.random()):
         return Admit(wait)
     # Back to half of what is allowed, so that who returns finds room.

@@ -112,7 +112,7 @@ class Picture:
             # was carried on knows best.
             carried = before.ahead(self._ask(0, now)) - self.submitted + ours
             carried -= load.queued(Ask(now=now, target_s=0.0)) + load.running
-            load = replace(load, waiting=min(max(carried, load.waiting), load.room))
+            load = replace(load, waiting=min(max(carried, load.told), load.room))
             started: float = sum(max(0, word.done - self._done.get(name, word.done)) for name, word in said.items())
             grown: float = load.ready[0] - before.ready[0]
             if load.shared and share is not None:
