@@ -27,6 +27,7 @@ from penstock.lane import Lane
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.producers import DIGEST_FORM
 from penstock.transport import keys
 from penstock.transport.publisher import Publisher
 
@@ -185,7 +186,7 @@ class Submitter:
         return NewJob(
             id=new_id(),
             model=target.name,
-            version=target.version,
+            asked_version=target.asked,
             input=text,
             lane=checked.lane,
             accepted_at=checked.accepted_at,
@@ -271,5 +272,9 @@ def _accept_now(jobs: Sequence[NewJob]) -> None:
 
 
 def digest(target: Target, text: str) -> str:
-    """What the same idempotency key must mean again: the model, its version and the input."""
-    return blake2b(f"{target.name}\0{target.version}\0{text}".encode(), digest_size=16).hexdigest()
+    """What the same idempotency key must mean again: the model, the version asked for and the input.
+
+    Not the version that would run it: a call that is repeated after a deployment is the same call.
+    """
+    asked = f"{target.name}\0{target.asked or ''}\0{text}"
+    return DIGEST_FORM + blake2b(asked.encode(), digest_size=16).hexdigest()

@@ -17,6 +17,7 @@ from penstock.store.records import (
     Delivery,
     Inserted,
     Latency,
+    Moment,
     Rescued,
     Settled,
     WorkerInfo,
@@ -131,12 +132,15 @@ class Store:
         *,
         worker: str,
         now: float,
+        version: str | None = None,
         claimed_at: Mapping[str, float] | float | None = None,
         need_input: Sequence[str] = (),
         repeated: bool = False,
         alone: bool = True,
     ) -> ClaimResult:
         """``accepted | queued -> running`` under a new attempt number, for those that may run.
+
+        ``version`` is what will run them; jobs that ask for another one are not claimed.
 
         A suspect is claimed by itself or not at all, and only by a worker that says it will be ``alone`` there.
 
@@ -150,6 +154,7 @@ class Store:
             self._db,
             ids,
             worker=worker,
+            version=version,
             now=now,
             claimed_at=claimed_at,
             need_input=need_input,
@@ -219,7 +224,9 @@ class Store:
         limit: int = 100,
         before: str | None = None,
     ) -> builtins.list[Job]:
-        """Jobs that fit every filter, newest id first. ``before`` continues after the last id of a page.
+        """Jobs that fit every filter, the newest first; those of one moment by their ids.
+
+        ``before`` continues after the last id of a page; raises ``JobNotFound`` where that job is not kept any more.
 
         ``tag`` is ``(name, value)``, ``"name=value"``, or ``"name"`` for any value. Only ``status`` and ``tag`` have an
         index: other filters that few jobs fit take time in proportion to the jobs that are kept.
@@ -229,7 +236,7 @@ class Store:
         )
 
     def counts(self) -> builtins.list[Count]:
-        """Open jobs per model, lane and state. States without any are left out."""
+        """Open jobs per model, version asked for, lane and state. States without any are left out."""
         return users.counts(self._db)
 
     def cancel(self, id: str, *, now: float) -> Job:
@@ -275,9 +282,9 @@ class Store:
         """End waiting jobs whose deadline has passed."""
         return relay.expire(self._db, now=now, limit=limit)
 
-    def queued_ids(self, *, after: str | None = None, limit: int = 1000) -> builtins.list[str]:
-        """Ids of queued jobs in ascending order, from after ``after``."""
-        return relay.queued_ids(self._db, after=after, limit=limit)
+    def queued(self, *, after: Moment | None = None, limit: int = 1000) -> builtins.list[Moment]:
+        """Queued jobs, the oldest first, from after ``after``."""
+        return relay.queued(self._db, after=after, limit=limit)
 
     def requeue(self, ids: Sequence[str], *, now: float) -> int:
         """``queued -> accepted``: their messages are lost, so that they are due again. How many were still queued."""

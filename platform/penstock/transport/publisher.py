@@ -76,7 +76,7 @@ class Publisher:
         queues: dict[str, None] = {}
         shared: dict[str, set[str]] = {}
         for job in jobs:
-            queue = queue_name(self.namespace, job.model, job.lane)
+            queue = queue_name(self.namespace, job.model, job.lane, job.asked_version)
             try:
                 message = encode(job, self.namespace)
             except Exception as error:
