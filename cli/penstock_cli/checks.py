@@ -54,6 +54,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("database", lambda: _database(app)),
         ("dispatcher", lambda: _dispatcher(settings)),
         ("workers", lambda: _workers(app)),
+        ("versions", lambda: _versions(app)),
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
@@ -236,6 +237,13 @@ def _workers(app: App) -> Iterator[Finding]:
         )
     if not live:
         yield Finding("workers", WARNING, "none is live", "`penstock up my_models` or `penstock worker my_models`")
+
+
+def _versions(app: App) -> Iterator[Finding]:
+    from penstock_cli.checkversions import check
+
+    for detail, fix in check(app):
+        yield Finding("versions", WARNING, detail, fix)
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

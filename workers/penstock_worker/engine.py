@@ -134,6 +134,7 @@ class Engine:
             lead_s=lambda: self.batcher.lead_s,
             stepwise=[name for name, cls in classes.items() if issubclass(cls, StepModel)],
             held=self.batcher.begun_of,
+            versions={name: cls.version for name, cls in classes.items()},
         )
         self.settler = Settler(
             store,

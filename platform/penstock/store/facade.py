@@ -239,6 +239,10 @@ class Store:
         """Open jobs per model, version asked for, lane and state. States without any are left out."""
         return users.counts(self._db)
 
+    def asked(self) -> builtins.list[Count]:
+        """Those of ``counts`` that ask for a version; quick, however many others there are."""
+        return users.asked(self._db)
+
     def cancel(self, id: str, *, now: float) -> Job:
         """Cancel, durably: at once while it waits, else at the end of its attempt. Once it has ended this is a look."""
         return users.cancel(self._db, id, now=now)

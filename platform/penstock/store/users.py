@@ -145,13 +145,22 @@ def counts(db: Database) -> list[Count]:
     """See ``Store.counts``."""
     with db.read() as session:
         total = session.all(_COUNTS)
-        asked = session.all(_ASKED)
-    pinned = [Count(model, lane, STATES[state], n, version) for model, lane, state, version, n in asked]
+        pinned = _asked(session)
     left = {(model, lane, STATES[state]): n for model, lane, state, n in total}
     for one in pinned:
         # Two statements, so jobs may have moved in between.
         left[one.model, one.lane, one.state] = max(0, left.get((one.model, one.lane, one.state), 0) - one.count)
     return [Count(*place, n) for place, n in left.items() if n] + pinned
+
+
+def asked(db: Database) -> list[Count]:
+    """See ``Store.asked``."""
+    with db.read() as session:
+        return _asked(session)
+
+
+def _asked(session: Session) -> list[Count]:
+    return [Count(model, lane, STATES[state], n, version) for model, lane, state, version, n in session.all(_ASKED)]
 
 
 def cancel(db: Database, id: str, *, now: float) -> Job:
