@@ -17,14 +17,14 @@ import redis
 
 from penstock import __version__, clock
 from penstock.dispatch.reconciler import ALIVE_S
-from penstock.errors import PenstockError, Unreachable, install
+from penstock.errors import NamespaceTaken, PenstockError, Unreachable, install
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect, unavailable
 from penstock_cli.context import App
 from penstock_cli.errors import fix_of
 from penstock_cli.jobview import seconds
-from penstock_cli.servers import shown
+from penstock_cli.servers import check_owner, shown
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
@@ -52,6 +52,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("up", lambda: _up(settings)),
         ("broker", lambda: _broker(settings)),
         ("database", lambda: _database(app)),
+        ("namespace", lambda: _namespace(app)),
         ("dispatcher", lambda: _dispatcher(settings)),
         ("workers", lambda: _workers(app)),
         ("versions", lambda: _versions(app)),
@@ -181,6 +182,17 @@ def _database(app: App) -> Iterator[Finding]:
     # An UPDATE of no row: it needs the right to write, a server that is no replica, and SQLite's lock.
     app.store.heartbeat("penstock doctor", lease_until=0.0, now=0.0)
     yield Finding("database", OK, f"{shown(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}")
+
+
+def _namespace(app: App) -> Iterator[Finding]:
+    """Whether broker and database belong together; silent while one of them is away, which is told above."""
+    try:
+        check_owner(app.settings, app.store)
+    except NamespaceTaken:
+        raise
+    except Unreachable:
+        return
+    yield Finding("namespace", OK, f"{app.settings.namespace!r} at the broker is this database's, or free")
 
 
 def _dispatcher(settings: Settings) -> Iterator[Finding]:

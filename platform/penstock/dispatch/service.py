@@ -20,6 +20,7 @@ from penstock.dispatch.catalog import Catalog, Target
 from penstock.dispatch.fastpath import FastPath
 from penstock.dispatch.groupcommit import GroupCommit
 from penstock.dispatch.marks import Marks
+from penstock.dispatch.ownership import Ownership
 from penstock.dispatch.request import MAX_TEXT, Request, Terms, many, terms
 from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
 from penstock.job import Job, JobState, NewJob, new_id
@@ -69,7 +70,8 @@ class Submitter:
         self._background = background or Background()
         self._marks = Marks(store, self._background)
         self.admission = Admission(settings, publisher)
-        self._fast_path = FastPath(publisher, self._marks, saw=self.admission.saw)
+        ownership = Ownership(settings, store, publisher.client)
+        self._fast_path = FastPath(publisher, self._marks, compare=ownership.compare, saw=self.admission.saw)
         self._commit = GroupCommit(self._insert, self._publish)
 
     # Submit ---------------------------------------------------------------------------------------------------

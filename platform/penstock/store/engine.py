@@ -234,6 +234,11 @@ class Database:
         with self._session(Survives.POWER, whole=False) as session:
             return self._driver.tidy(session.cursor)
 
+    @property
+    def where(self) -> str:
+        """Which database, for a person."""
+        return self._driver.where
+
     def close(self) -> None:
         """Close what is idle. Later use connects again."""
         with self._guard:

@@ -9,7 +9,7 @@ from typing import Any
 from penstock.errors import PenstockError
 from penstock.job import Job, NewJob, Outcome
 from penstock.policy.fairness import Terms
-from penstock.store import claims, deliveries, producers, relay, retention, tenants, users, workers
+from penstock.store import claims, deliveries, identity, producers, relay, retention, tenants, users, workers
 from penstock.store.engine import Database
 from penstock.store.records import (
     ClaimResult,
@@ -46,6 +46,15 @@ class Store:
     def check(self) -> None:
         """Return if the database answers and its tables are of this version."""
         self._db.check()
+
+    @property
+    def where(self) -> str:
+        """The database for a person: no user, no password."""
+        return self._db.where
+
+    def identity(self) -> str:
+        """Who this database is: the same wherever it is moved or restored to, another in each new one."""
+        return identity.identity(self._db)
 
     @property
     def bulk_rows(self) -> int:

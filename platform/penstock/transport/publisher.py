@@ -69,6 +69,11 @@ class Publisher:
         self._redis = connect(self._url, timeout_s=timeout_s)
         self._wire = Wire(self._redis)
 
+    @property
+    def client(self) -> redis.Redis:
+        """For other commands over the same connections."""
+        return self._redis
+
     def publish(self, jobs: Sequence[NewJob | Job]) -> Published:
         """Put the jobs' messages on their queues, in order, and ring the queues' bells.
 
