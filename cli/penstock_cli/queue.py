@@ -138,17 +138,14 @@ def purge(app: App, model: str, lane: str | None, yes: bool) -> None:
 _WAITING = (JobState.ACCEPTED, JobState.QUEUED)
 
 
-def _cancel(app: App, name: str, lanes: Iterable[str]) -> int:
+def _cancel(app: App, model: str, lanes: Iterable[str]) -> int:
     count = 0
-    model, version = split_name(name)
     for lane in lanes:
         for state in _WAITING:
             before = None
             while page := app.client.list(status=state, model=model, lane=lane, limit=PAGE, before=before):
                 before = page[-1].id
                 for handle in page:
-                    if version is not None and handle.job.asked_version != version:
-                        continue
                     try:
                         count += handle.cancel() == JobState.CANCELLED
                     except Unreachable:

@@ -69,12 +69,6 @@ def new_id() -> str:
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
-def id_floor(at: float) -> str:
-    """The smallest id that ``new_id`` can give at Unix time ``at``: range scans by age use the primary key."""
-    h = f"{max(0, int(at * 1000)):012x}"
-    return f"{h[:8]}-{h[8:12]}-7000-8000-000000000000"
-
-
 # Not frozen: thousands are made per second, and a frozen dataclass costs five times as much to build.
 @dataclass(slots=True, kw_only=True)
 class NewJob:

@@ -57,6 +57,15 @@ def test_counts_know_the_version_asked_for(store: Store) -> None:
     }
 
 
+def test_a_list_of_what_asks_for_a_version(store: Store) -> None:
+    add(store, 3, version="")
+    two = add(store, 2, version="", asked_version="2")
+    assert {job.id for job in store.list(model="embed@2")} == set(two)
+    assert len(store.list(model="embed")) == 5
+    assert {job.id for job in store.list(model="embed@2", status="accepted", lane="background")} == set(two)
+    assert store.list(model="embed@3") == []
+
+
 def test_a_key_of_an_earlier_release_is_the_same_request_after_the_upgrade(store: Store) -> None:
     """Its digest is that of the version which its producer had found."""
     old = make_job(idempotency_key="k", digest="0" * 32, version="1")

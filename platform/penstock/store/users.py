@@ -7,6 +7,7 @@ from typing import Any
 
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import Job, JobState
+from penstock.lane import split_name
 from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, job_of, settled_of
@@ -52,6 +53,7 @@ _FILTERS = {
     "status": "state = :status",
     "cancelling": "state = 'running' AND cancel_requested",
     "model": "model = :model",
+    "asked": "asked_version = :asked",
     "tenant": "tenant = :tenant",
     "lane": "lane = :lane",
     "before": "(accepted_at, id) < (:at, :before)",
@@ -102,7 +104,9 @@ def list_jobs(
     values: dict[str, Any] = {
         "status": status, "model": model, "tenant": tenant, "lane": lane, "before": before, "limit": limit, "at": None,
     }  # fmt: skip
-    wanted = [name for name in ("status", "model", "tenant", "lane", "before") if values[name] is not None]
+    if model is not None:
+        values["model"], values["asked"] = split_name(model)
+    wanted = [name for name in ("status", "model", "asked", "tenant", "lane", "before") if values.get(name) is not None]
     if status == "cancelling":
         wanted[0] = "cancelling"
     elif status is not None and status not in STATES:
