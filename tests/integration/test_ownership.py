@@ -121,6 +121,8 @@ def test_a_client_of_another_database_publishes_nothing(
     with Client(settings=other) as client, caplog.at_level(logging.ERROR):
         job = client.enqueue("echo", "a")
         assert job.status == JobState.ACCEPTED
+        with pytest.raises(NamespaceTaken):
+            client.check()
     assert "belongs to another database" in caplog.text and "take-over" in caplog.text
     assert inspect.queues(broker, settings.namespace) == []
     with Client(settings=settings) as client:

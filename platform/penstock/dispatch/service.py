@@ -70,8 +70,9 @@ class Submitter:
         self._background = background or Background()
         self._marks = Marks(store, self._background)
         self.admission = Admission(settings, publisher)
-        ownership = Ownership(settings, store, publisher.client)
-        self._fast_path = FastPath(publisher, self._marks, compare=ownership.compare, saw=self.admission.saw)
+        #: Whether what is published here goes to workers of this database.
+        self.ownership = Ownership(settings, store, publisher.client)
+        self._fast_path = FastPath(publisher, self._marks, compare=self.ownership.compare, saw=self.admission.saw)
         self._commit = GroupCommit(self._insert, self._publish)
 
     # Submit ---------------------------------------------------------------------------------------------------

@@ -237,8 +237,9 @@ class Store:
 
         ``before`` continues after the last id of a page; raises ``JobNotFound`` where that job is not kept any more.
 
-        ``model`` may be ``name@version``: those that ask for it. ``tag`` is ``(name, value)``, ``"name=value"``, or ``"name"`` for any value. Only ``status`` and ``tag`` have an
-        index: other filters that few jobs fit take time in proportion to the jobs that are kept.
+        ``model`` may be ``name@version``: those that ask for it. ``tag`` is ``(name, value)``, ``"name=value"``, or
+        ``"name"`` for any value. Only ``status`` and ``tag`` have an index: other filters that few jobs fit take time
+        in proportion to the jobs that are kept.
         """
         return users.list_jobs(
             self._db, status=status, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before

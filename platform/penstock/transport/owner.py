@@ -35,9 +35,11 @@ def owner(client: redis.Redis, namespace: str) -> Owner | None:
 def claim(client: redis.Redis, namespace: str, mine: Owner) -> Owner:
     """Take it if it is nobody's. Whose it is now."""
     key = keys.owner(namespace)
+    if (found := _read(client, key)) is not None:  # a server that is full, or has lost its replicas, lets us look
+        return found
     client.set(key, _encode(mine), nx=True)
     found = _read(client, key)
-    if found is None:  # lost again in between, or what stood there was not ours to read
+    if found is None:  # lost again in between, or what stands there is no mark
         take(client, namespace, mine)
         return mine
     return found
