@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
+from celery.app.trace import setup_worker_optimizations
 from celery.contrib.testing import worker as testing
 
 WORLD = os.environ["COMPAT_WORLD"]
@@ -87,6 +88,7 @@ def our_parts(app: Any) -> Iterator[None]:
     app.steps["consumer"].add(Feed)
     app.steps["consumer"].add(ModelQueues)
     app.penstock = Plan(settings, models, "default")
+    setup_worker_optimizations(app)  # as `celery worker` does, and the suite's worker does not
     dispatcher = Dispatcher(settings)
     dispatcher.start()
     try:
