@@ -25,6 +25,7 @@ from penstock_cli.context import App
 from penstock_cli.errors import fix_of
 from penstock_cli.jobview import seconds
 from penstock_cli.servers import shown
+from penstock_cli.stranded import unserved, why
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
@@ -54,6 +55,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("database", lambda: _database(app)),
         ("dispatcher", lambda: _dispatcher(settings)),
         ("workers", lambda: _workers(app)),
+        ("queues", lambda: _queues(app)),
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
@@ -236,6 +238,18 @@ def _workers(app: App) -> Iterator[Finding]:
         )
     if not live:
         yield Finding("workers", WARNING, "none is live", "`penstock up my_models` or `penstock worker my_models`")
+
+
+def _queues(app: App) -> Iterator[Finding]:
+    """Whether somebody consumes each queue that holds messages, those of plain Celery tasks included."""
+    stray = unserved(app)
+    for queue, count in stray.items():
+        messages = f"{count:,} message{'s' if count > 1 else ''} in {queue}"
+        yield Finding(
+            "queues", WARNING, f"{messages}: no worker consumes that queue", why(queue, app.settings.namespace)
+        )
+    if not stray:
+        yield Finding("queues", OK, "every queue that holds messages is consumed")
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

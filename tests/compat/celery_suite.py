@@ -169,6 +169,7 @@ def _pytest(world: str, folder: Path, port: int, names: Sequence[str], only: str
         "TEST_BACKEND": url,
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(port),
+        "WORKER_LOGLEVEL": "INFO",  # as Celery's own runs have it: some tests read the log
         "COMPAT_WORLD": world,
         "COMPAT_HOME": str(home),
         "PYTHONPATH": os.pathsep.join([str(HERE), str(folder)]),

@@ -15,6 +15,7 @@ from penstock import routes
 from penstock.app import model_signature
 from penstock.settings import Settings
 from penstock.transport.url import connect, for_kombu, parse
+from tests.fixtures.cli import Penstock
 from tests.fixtures.worker import Process, Worker, clean_environ, wait_for
 
 PATIENCE_S = 60
@@ -145,3 +146,28 @@ def test_what_follows_a_model(
 
 def _strange(queue: str) -> str:
     return queue.replace("plain", "strangers")
+
+
+def test_queues_that_nobody_consumes_are_named(
+    app: Celery, settings: Settings, start_plain: Callable[[str, bool], Process], tmp_path: Path
+) -> None:
+    """By the two commands that a person types when nothing comes back: those of Celery programs, too."""
+    penstock = Penstock(tmp_path, settings.environ())
+    start_plain("plain", False)
+    app.send_task("nobody.knows", queue="lonely")
+    app.send_task("nobody.knows", queue="celery", priority=6)
+    model_signature("inc", (1,), {}).apply_async()
+    with connect(settings.broker) as broker:
+        broker.lpush("penstock.default", b"{}")
+    named = {"lonely": 1, "celery": 1, "penstock.inc.interactive": 1, "penstock.default": 1}
+    rows = penstock("queue", "stats", "--json").jsonl()
+    assert {row["queue"]: row["ready"] for row in rows if "queue" in row} == named
+    found = [row for row in penstock("doctor", "--json").json()["findings"] if row["name"] == "queues"]
+    assert {name for row in found for name in named if f" in {name}:" in row["detail"]} == set(named), found
+    assert all(row["fix"] for row in found)
+    # With a consumer, none is: what a busy one has not taken yet is no fault.
+    with connect(settings.broker) as broker:
+        for name in (*named, "celery\x06\x166"):
+            broker.delete(name)
+        broker.lpush("plain\x06\x169", b"{}")  # a list that kombu serves last
+    assert "queue" not in str(penstock("queue", "stats", "--json").out)
