@@ -20,9 +20,7 @@ def unserved(app: App) -> dict[str, int]:
     settings = app.settings
     client = connect(settings.broker, timeout_s=2.0)
     try:
-        # Where follow-ups go, where Celery's programs send by default, and where versions before 0.2 sent follow-ups.
-        usual = (settings.celery.default_queue, "celery", f"{settings.namespace}.default")
-        held = stranded.holding(client, settings.namespace, usual)
+        held = stranded.holding(client, settings.namespace)
     except redis.RedisError as error:
         raise unavailable(settings.broker, error) from error
     finally:

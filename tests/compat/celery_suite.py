@@ -178,8 +178,8 @@ def _pytest(world: str, folder: Path, port: int, names: Sequence[str], only: str
     command += [f"--junitxml={xml}", *(["-k", only] if only else []), *names]
     with (home / "log").open("w") as log:
         subprocess.run(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, check=False)
-    if not xml.exists():
-        print((home / "log").read_text()[-4000:], file=sys.stderr)
+    if not xml.exists():  # the process of the tests, and of the worker, has died
+        print((home / "log").read_text()[-4000:], file=sys.stderr, flush=True)
         return {}
     return dict(_outcomes(xml))
 

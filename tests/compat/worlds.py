@@ -35,6 +35,8 @@ if WORLD in ("transport", "penstock"):
 @contextmanager
 def start_worker(app: Any, *, pool: str, **options: Any) -> Iterator[Any]:
     """In the place of the suite's: the pool, and what the worker is made of, are the world's."""
+    if WORLD in ("solo", "penstock"):
+        app.steps["consumer"].add(Current)
     if WORLD == "penstock":
         with our_parts(app), _start_worker(app, pool="solo", **options) as worker:
             yield worker
@@ -88,13 +90,22 @@ def our_parts(app: Any) -> Iterator[None]:
     app.steps["consumer"].add(Feed)
     app.steps["consumer"].add(ModelQueues)
     app.penstock = Plan(settings, models, "default")
-    setup_worker_optimizations(app)  # as `celery worker` does, and the suite's worker does not
+    # As `celery worker` does, and the suite's worker does not. But the suite makes tasks while the worker runs.
+    setup_worker_optimizations(app)
+    app.use_fast_trace_task = False
     dispatcher = Dispatcher(settings)
     dispatcher.start()
     try:
         yield
     finally:
         dispatcher.stop()
+
+
+class Current(bootsteps.StartStopStep):
+    """Tasks of a solo pool run in the worker's thread: there, too, the worker's app is the current one."""
+
+    def start(self, consumer: Any) -> None:
+        consumer.app.set_current()
 
 
 class ModelQueues(bootsteps.StartStopStep):

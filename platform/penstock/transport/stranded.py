@@ -1,12 +1,12 @@
 """Queues that hold messages, whoever they are for: those of models, and those that Celery's programs have made known.
 
-Nobody keeps a list of all queues. kombu writes down the bindings of those that were declared, ours begin with the
-namespace, and a few are known by name. The search is bounded in time: in a very large data set it may miss some.
+Nobody keeps a list of all queues. kombu writes down the bindings of those that were declared, which every producer of
+Celery's does, and ours begin with the namespace. The search is bounded in time: in a very large data set it may miss some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import redis
@@ -25,12 +25,17 @@ _OF_CELERY = (".pidbox", "celeryev")
 SEARCH_S = 1.0
 
 
-def holding(client: redis.Redis, namespace: str, also: Iterable[str] = ()) -> dict[str, int]:
-    """Ready messages of every queue that was found to have some; ``also`` are names to look at in any case."""
-    names = {*also, *_bound(client)}
-    names |= {keys.queue_of(key) for key in _scan(client, f"{namespace}.*", type="list")}
-    wanted = sorted(name for name in names if name and not any(part in name for part in _OF_CELERY))
-    return {queue: count for queue, count in ready(client, namespace, wanted).items() if count}
+def holding(client: redis.Redis, namespace: str) -> dict[str, int]:
+    """Ready messages of every queue that was found to have some."""
+    ours = {keys.queue_of(key) for key in _scan(client, f"{namespace}.*", type="list")}
+    names = {name for name in _bound(client) if name and not any(part in name for part in _OF_CELERY)}
+    counts = ready(client, namespace, sorted(ours))
+    for name in sorted(names - ours):
+        try:
+            counts |= ready(client, namespace, [name])
+        except redis.exceptions.NoPermissionError:
+            continue  # this user may not look into it, nor send there
+    return {queue: count for queue, count in counts.items() if count}
 
 
 def _bound(client: redis.Redis) -> Iterator[str]:
