@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from celery import Celery, chain, chord, group, signature
+from celery import Celery, chain, chord, group, signals, signature
 from celery.canvas import Signature
 from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
 import penstock
 import penstock.app
+from penstock.settings import Settings
 
 # A task's own queue is set by what Celery wants to drop one day.
 pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.CDeprecationWarning")
@@ -264,3 +265,53 @@ def walk(sig: Any) -> Iterator[dict[str, Any]]:
             yield sig
         for value in sig.values():
             yield from walk(value)
+
+
+# The worker's side -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worker() -> Iterator[Celery]:
+    """A worker's app, as far as it sends; its broker is the memory of this process."""
+    settings = Settings.load(celery={"default_queue": "theirs"})
+    app = penstock.app.make_celery(settings, models=["served"], known={"served", "followed"})
+    app.conf.update(broker_url="memory://", result_backend="cache+memory://")
+    yield app
+    app.close()
+
+
+def routed(worker: Celery, name: str, **options: Any) -> dict[str, Any]:
+    """Where the worker's app publishes a signature with these options."""
+    seen: dict[str, Any] = {}
+
+    def note(exchange: Any = None, routing_key: Any = None, declare: Any = None, **_: Any) -> None:
+        declared = [(type(each).__name__, each.name, getattr(each, "type", None)) for each in declare or ()]
+        seen.update(exchange=exchange, routing_key=routing_key, declared=declared)
+
+    signals.before_task_publish.connect(note, weak=False)
+    try:
+        worker.signature(name, options=options).apply_async()
+    finally:
+        signals.before_task_publish.disconnect(note)
+    return seen
+
+
+def test_a_worker_sends_what_has_no_route_to_the_default_queue(worker: Celery):
+    assert routed(worker, "anybody.knows")["routing_key"] == "theirs"
+    assert routed(worker, "celery.accumulate")["routing_key"] == "theirs"
+    assert routed(worker, "penstock.unknown")["routing_key"] == "theirs"
+    assert "theirs" not in worker.amqp.queues.consume_from
+
+
+def test_a_worker_knows_the_queues_of_models(worker: Celery):
+    for name in ("served", "followed"):
+        assert routed(worker, f"penstock.{name}")["routing_key"] == f"penstock.{name}.interactive"
+    assert routed(worker, "penstock.served", queue="elsewhere")["routing_key"] == "elsewhere"
+
+
+def test_a_worker_obeys_frozen_routes(worker: Celery):
+    assert routed(worker, "x", queue="plain")["routing_key"] == "plain"
+    topic = routed(worker, "x", exchange="media", routing_key="clip.new", exchange_type="topic")
+    assert (topic["exchange"], topic["routing_key"]) == ("media", "clip.new")
+    # On Redis only who declares an exchange knows that it is no direct one.
+    assert topic["declared"] == [("Exchange", "media", "topic")]

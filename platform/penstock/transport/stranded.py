@@ -1,7 +1,7 @@
 """Queues that hold messages, whoever they are for: those of models, and those that Celery's programs have made known.
 
 Nobody keeps a list of all queues. kombu writes down the bindings of those that were declared, which every producer of
-Celery's does, and ours begin with the namespace. The search is bounded in time: in a very large data set it may miss some.
+Celery's does, and ours begin with the namespace. The search is bounded in time: in very large data it may miss some.
 """
 
 from __future__ import annotations
