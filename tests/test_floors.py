@@ -25,6 +25,9 @@ FOLDERS = {
 #: Longest prefix wins. A module imports from its own floor and those below it.
 FLOORS = {
     "penstock.errors": 0,
+    "penstock.address": 0,
+    "penstock.arguments": 0,
+    "penstock.private": 0,
     "penstock.clock": 0,
     "penstock.job": 0,
     "penstock.lane": 0,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, is_dataclass
 from typing import Any, ClassVar
 
-from penstock.errors import ConfigError, InvalidInput
+from penstock.errors import ConfigError, InvalidInput, safe_text
 from penstock.lane import Lane
 
 if typing.TYPE_CHECKING:
@@ -275,6 +275,10 @@ class ItemCodec:
             return self._adapter.validate_python(value)
         except ValueError as error:  # pydantic's ValidationError is one
             raise self._invalid(error) from None
+        except ConfigError:
+            raise
+        except Exception as error:  # of a validator that the user wrote
+            raise self._invalid(error) from error
 
     def decode(self, text: str | bytes) -> Any:
         """JSON text as the item type; raises ``InvalidInput``."""
@@ -282,6 +286,10 @@ class ItemCodec:
             return self._adapter.validate_json(text)
         except ValueError as error:  # pydantic's ValidationError is one
             raise self._invalid(error) from None
+        except ConfigError:
+            raise
+        except Exception as error:  # of a validator that the user wrote
+            raise self._invalid(error) from error
 
     def schema(self) -> Mapping[str, Any]:
         """The item's JSON schema; empty where the type has none."""
@@ -297,8 +305,10 @@ class ItemCodec:
             faults = "; ".join(
                 f"{'.'.join(map(str, e['loc'])) + ': ' if e['loc'] else ''}{e['msg']}" for e in error.errors()[:5]
             )
-        else:  # text that is no Unicode
+        elif isinstance(error, ValueError):  # text that is no Unicode
             faults = str(error)
+        else:
+            faults = f"a validator of its item type raised {type(error).__name__}: {safe_text(error)}"
         return InvalidInput(
             f"the input does not fit model {self.name!r}: {faults}",
             fix=f"`penstock model show {self.name}` prints the input's schema",

@@ -25,6 +25,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from penstock.address import quoted, socket_url
 from penstock.errors import ConfigError
 
 #: The longest path a unix socket can have on Linux is 107 bytes, on macOS 103.
@@ -172,10 +173,12 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path("~/.penstock"), description="embedded broker, SQLite file, artifacts, logs")
     namespace: str = Field("penstock", pattern=r"^[a-z0-9][a-z0-9_-]*$", description="prefix of keys and queues")
-    broker_url: str | None = Field(None, description="redis://, rediss://, sentinel://; default: embedded")
-    result_url: str | None = Field(None, description="Celery results; default: the broker")
-    database_url: str | None = Field(None, description="sqlite:///…, postgresql://…; default: SQLite under home")
-    artifact_url: str | None = Field(None, description="reserved for the artifact store")
+    broker_url: str | None = Field(None, repr=False, description="redis://, rediss://, sentinel://; default: embedded")
+    result_url: str | None = Field(None, repr=False, description="Celery results; default: the broker")
+    database_url: str | None = Field(
+        None, repr=False, description="sqlite:///…, postgresql://…; default: SQLite under home"
+    )
+    artifact_url: str | None = Field(None, repr=False, description="reserved for the artifact store")
     models: Annotated[list[str], NoDecode] = Field(default_factory=list, description="modules that define models")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     lanes: Lanes = Lanes()
@@ -269,7 +272,7 @@ class Settings(BaseSettings):
     @property
     def broker(self) -> str:
         """The broker's URL, the embedded one included."""
-        return self.broker_url or f"redis+socket://{self.broker_socket}"
+        return self.broker_url or socket_url(str(self.broker_socket))
 
     @property
     def results(self) -> str:
@@ -279,7 +282,7 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The database's URL, the embedded one included."""
-        return self.database_url or f"sqlite:///{self.home / 'penstock.db'}"
+        return self.database_url or f"sqlite:///{quoted(str(self.home / 'penstock.db'))}"
 
 
 def _reveal(value: Any) -> Any:

@@ -100,5 +100,5 @@ def test_kombu_connects_to_the_same_place() -> None:
 
 def test_sentinel_for_kombu() -> None:
     settings = for_kombu("sentinel://a:1;sentinel://b:2/0?master_name=main")
-    assert settings.url == "sentinel://a:1;sentinel://b:2/0"
+    assert settings.url == "sentinel://a:1/0;sentinel://b:2/0"
     assert settings.transport_options == {"master_name": "main"}

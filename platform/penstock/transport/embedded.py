@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 import redis
 
+from penstock.address import socket_url
 from penstock.clock import monotonic_s
 from penstock.errors import BrokerUnavailable, ConfigError, install
 from penstock.transport.url import connect
@@ -77,7 +78,7 @@ class EmbeddedBroker:
     @property
     def url(self) -> str:
         """The broker's URL, for kombu, Flower and ourselves."""
-        return f"redis+socket://{self.socket}"
+        return socket_url(str(self.socket))
 
     @property
     def pid(self) -> int | None:
