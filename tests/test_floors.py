@@ -40,6 +40,7 @@ FLOORS = {
     "penstock.loadgen.simulator": 1,
     "penstock.loadgen.tally": 1,
     "penstock.settings": 2,
+    "penstock.waiting": 2,
     "penstock.registry": 2,
     "penstock.torch_model": 2,
     "penstock.store": 2,
