@@ -28,6 +28,7 @@ FLOORS = {
     "penstock.address": 0,
     "penstock.arguments": 0,
     "penstock.private": 0,
+    "penstock.usercode": 0,
     "penstock.clock": 0,
     "penstock.job": 0,
     "penstock.lane": 0,

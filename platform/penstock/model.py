@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, is_dataclass
 from typing import Any, ClassVar
 
-from penstock.errors import ConfigError, InvalidInput, safe_text
+from penstock import usercode
+from penstock.errors import ConfigError, InvalidInput
 from penstock.lane import Lane
 
 if typing.TYPE_CHECKING:
@@ -241,7 +242,10 @@ def _hint(cls: type[Model]) -> Any:
     names = [name for name in inspect.signature(function).parameters if name != "self"]
     try:
         return typing.get_type_hints(function).get(names[0]) if names else None
-    except Exception:  # names that are defined further down; ``item_type`` tells when it is needed
+    except BaseException as error:
+        if not usercode.is_its_own(error):
+            raise
+        # Names that are defined further down; ``item_type`` tells when it is needed
         return None
 
 
@@ -268,6 +272,8 @@ class ItemCodec:
                 f"the item type of model {self.name!r} cannot be validated: {str(error).splitlines()[0]}",
                 fix="use built-in types, pydantic models, dataclasses, or typing_extensions.TypedDict",
             ) from None
+        except BaseException as error:  # of the type's own code, such as __get_pydantic_core_schema__
+            raise _not_usable(self.name, error) from error
 
     def validate(self, value: Any) -> Any:
         """The value as the item type; raises ``InvalidInput`` naming every fault."""
@@ -277,7 +283,9 @@ class ItemCodec:
             raise self._invalid(error) from None
         except ConfigError:
             raise
-        except Exception as error:  # of a validator that the user wrote
+        except BaseException as error:  # of a validator that the user wrote
+            if not usercode.is_its_own(error):
+                raise
             raise self._invalid(error) from error
 
     def decode(self, text: str | bytes) -> Any:
@@ -288,7 +296,9 @@ class ItemCodec:
             raise self._invalid(error) from None
         except ConfigError:
             raise
-        except Exception as error:  # of a validator that the user wrote
+        except BaseException as error:  # of a validator that the user wrote
+            if not usercode.is_its_own(error):
+                raise
             raise self._invalid(error) from error
 
     def schema(self) -> Mapping[str, Any]:
@@ -299,6 +309,10 @@ class ItemCodec:
             return self._adapter.json_schema()
         except PydanticInvalidForJsonSchema:
             return {}
+        except ConfigError:
+            raise
+        except BaseException as error:
+            raise _not_usable(self.name, error) from error
 
     def _invalid(self, error: Any) -> InvalidInput:
         if hasattr(error, "errors"):
@@ -308,11 +322,21 @@ class ItemCodec:
         elif isinstance(error, ValueError):  # text that is no Unicode
             faults = str(error)
         else:
-            faults = f"a validator of its item type raised {type(error).__name__}: {safe_text(error)}"
+            faults = f"a validator of its item type failed: {usercode.told(error)}"
         return InvalidInput(
             f"the input does not fit model {self.name!r}: {faults}",
             fix=f"`penstock model show {self.name}` prints the input's schema",
         )
+
+
+def _not_usable(model: str, error: BaseException) -> ConfigError:
+    """The error for an item type whose own code fails; raises what a signal brought."""
+    if not usercode.is_its_own(error):
+        raise error
+    return ConfigError(
+        f"the item type of model {model!r} cannot be used: {usercode.told(error)}",
+        fix="mend the type in the hint of predict's batch",
+    )
 
 
 _codecs: dict[type[Model], ItemCodec] = {}
@@ -336,6 +360,8 @@ def item_type(cls: type[Model]) -> Any:
             f"the hints of {function.__qualname__} name something unknown: {error}",
             fix="import the item type at module level",
         ) from None
+    except BaseException as error:
+        raise _not_usable(cls.name, error) from error
     names = [p for p in inspect.signature(function).parameters if p != "self"]
     hint = hints.get(names[0]) if names else None
     arguments = typing.get_args(hint)
