@@ -40,6 +40,8 @@ FLOORS = {
     "penstock.loadgen.arrivals": 1,
     "penstock.loadgen.simulator": 1,
     "penstock.loadgen.tally": 1,
+    "penstock.bounds": 2,
+    "penstock.sources": 2,
     "penstock.settings": 2,
     "penstock.waiting": 2,
     "penstock.registry": 2,
