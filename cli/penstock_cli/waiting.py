@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from penstock import private
 from penstock.errors import Unreachable
 from penstock.waiting import until_reachable
 from penstock_cli.context import App
@@ -26,6 +27,7 @@ def for_servers(app: App, *, broker: bool = True, store: bool = True) -> bool:
         wanted.append(("database", app.store.check))
     if broker:
         wanted.append(("broker", lambda: check_broker(app.settings)))
+    private.tighten(app.settings.home)
     with Signals() as signals:
 
         def pause(seconds: float) -> None:

@@ -294,7 +294,7 @@ def test_without_a_home_folder(clean: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv("HOME", raising=False)
         if home is not None:
             monkeypatch.setenv("HOME", home)
-        with pytest.raises(ConfigError, match="HOME is not set.*PENSTOCK_HOME"):
+        with pytest.raises(ConfigError, match=r"HOME is not set.*PENSTOCK_HOME"):
             Settings.load()
         assert Settings.load(home=clean).home == clean
     with pytest.raises(ConfigError, match="no user ~nobody_of_this_name"):
@@ -323,7 +323,7 @@ NUMBERS = [*numbers(Settings)]
 
 
 def test_the_walk_finds_the_numbers() -> None:
-    assert len(NUMBERS) >= 35
+    assert len(NUMBERS) >= 30
     assert {("lease", "heartbeat_s"), ("tenants", "acme", "cap"), ("lanes", "background", "target")} <= {*NUMBERS}
 
 

@@ -37,5 +37,5 @@ def upgrade(settings: Settings) -> None:
     import penstock_migrations
 
     if settings.database_url is None:
-        private.folder(settings.home)
+        private.tighten(private.folder(settings.home))
     penstock_migrations.upgrade(settings.database)

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import psutil
 
+from penstock import private
 from penstock.clock import monotonic_s
 from penstock.errors import ModelLoadFailed, PenstockError, StoreUnavailable, Unreachable, install
 from penstock.settings import Settings
@@ -106,7 +107,7 @@ class Stack:
         settings = self.settings
         if old is not None:
             self._clear(old)
-        self.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.folder(self.logs)
         self._guardian.start()
         probe = Probe(settings.models, self._env)  # imports the models while the broker starts
         try:
