@@ -43,7 +43,9 @@ class SecretFiles(Environment):
     """The files in ``PENSTOCK_SECRETS_DIR``: each is named like a variable and holds its value."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {file.name.lower(): text for file in secret_files() if (text := file.read_text().strip())}
+        return {
+            file.name.lower(): text for file in secret_files() if (text := file.read_text(encoding="utf-8").strip())
+        }
 
 
 def secret_files() -> list[Path]:
