@@ -24,6 +24,8 @@ if typing.TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+#: More memory than any device has: an exbibyte.
+_MOST_BYTES = 2**60
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -73,7 +75,10 @@ def bytes_of(text: str, what: str) -> int:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
     if not match or match[2].lower() not in _UNITS:
         raise ConfigError(what, fix='write it as "512MiB" or "2GiB"')
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    size = float(match[1]) * _UNITS[match[2].lower()]
+    if size > _MOST_BYTES:
+        raise ConfigError(what, fix="no device has so much memory")
+    return int(size)
 
 
 class Model:
