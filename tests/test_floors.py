@@ -25,6 +25,10 @@ FOLDERS = {
 #: Longest prefix wins. A module imports from its own floor and those below it.
 FLOORS = {
     "penstock.errors": 0,
+    "penstock.address": 0,
+    "penstock.arguments": 0,
+    "penstock.private": 0,
+    "penstock.usercode": 0,
     "penstock.clock": 0,
     "penstock.job": 0,
     "penstock.lane": 0,
@@ -36,7 +40,10 @@ FLOORS = {
     "penstock.loadgen.arrivals": 1,
     "penstock.loadgen.simulator": 1,
     "penstock.loadgen.tally": 1,
+    "penstock.bounds": 2,
+    "penstock.sources": 2,
     "penstock.settings": 2,
+    "penstock.waiting": 2,
     "penstock.registry": 2,
     "penstock.torch_model": 2,
     "penstock.store": 2,

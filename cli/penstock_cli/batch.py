@@ -20,6 +20,7 @@ from penstock_cli.jobopts import as_keywords, job_options
 from penstock_cli.jobview import seconds
 from penstock_cli.params import complete_model
 from penstock_cli.progress import Progress
+from penstock_cli.reminder import Reminder
 from penstock_cli.serving import warn_if_unserved
 
 
@@ -59,8 +60,8 @@ def run(app: App, source: str, target: str, model: str, resume: bool, overwrite:
             app.out.say(f"{len(done):,} results are there already")
         runner = BulkRun(app.client, model, keywords)
         try:
-            with Progress(app.out, total) as progress:
-                _drive(runner, lines, sink, progress, done)
+            with Progress(app.out, total) as progress, Reminder(app, [model]) as reminder:
+                _drive(runner, lines, sink, progress, done, reminder)
         except (KeyboardInterrupt, OSError) as error:
             cancelled = runner.cancel()
             hint = "" if target == "-" else "; the same command with --resume goes on"
@@ -82,8 +83,11 @@ def run(app: App, source: str, target: str, model: str, resume: bool, overwrite:
     return FAILED if runner.failed else None
 
 
-def _drive(runner: BulkRun, lines: IO[str], sink: IO[str], progress: Progress, done: set[str]) -> None:
+def _drive(
+    runner: BulkRun, lines: IO[str], sink: IO[str], progress: Progress, done: set[str], reminder: Reminder
+) -> None:
     for result in runner.results(jsonl.requests(lines), skip=done):
+        reminder.news()
         if result is not None:
             _write(sink, result)
         progress.advance(failed=result is not None and result["error"] is not None)

@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from penstock import __version__, clock
+from penstock import __version__, clock, private
 from penstock.dispatch.reconciler import ALIVE_S
 from penstock.errors import NamespaceTaken, PenstockError, Unreachable, install
 from penstock.settings import Settings
@@ -63,6 +63,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("webhooks", lambda: _webhooks(settings)),
         ("device", lambda: _device(settings)),
         ("disk", lambda: _disk(settings.home)),
+        ("home", lambda: _home(settings.home)),
     )
     for name, check in checks:
         try:
@@ -180,7 +181,7 @@ def _database(app: App) -> Iterator[Finding]:
     took_s = clock.monotonic_s() - start
     import penstock_migrations
 
-    found = penstock_migrations.current(app.settings.database)
+    found = penstock_migrations.verify(app.settings.database)
     # An UPDATE of no row: it needs the right to write, a server that is no replica, and SQLite's lock.
     app.store.heartbeat("penstock doctor", lease_until=0.0, now=0.0)
     yield Finding("database", OK, f"{shown(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}")
@@ -361,6 +362,23 @@ def _memory(device: str) -> str:
 
     free, total = torch.cuda.mem_get_info(device)
     return f", {torch.cuda.get_device_name(device)}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+
+
+def _home(home: Path) -> Iterator[Finding]:
+    """Whether others can read or replace what is in it."""
+    if not home.exists():
+        return
+    places = private.open_places(home)
+    if not places:
+        yield Finding("home", OK, f"nobody else can read or write {home}")
+        return
+    more = f" (and {len(places) - 3} more)" if len(places) > 3 else ""
+    yield Finding(
+        "home",
+        ERROR if any("read" not in place for place in places) else WARNING,
+        f"{'; '.join(places[:3])}{more}",
+        f"give penstock a folder of its own (PENSTOCK_HOME) that only its user may enter: chmod -R go= {home}",
+    )
 
 
 def _disk(home: Path) -> Iterator[Finding]:

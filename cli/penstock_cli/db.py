@@ -28,7 +28,7 @@ def upgrade(app: App) -> None:
     import penstock_migrations
 
     _reachable(app)
-    before = penstock_migrations.current(app.settings.database) if _exists(app) else None
+    before = penstock_migrations.current(app.settings.database)
     schema.upgrade(app.settings)
     after = penstock_migrations.current(app.settings.database)
     if app.out.json:
@@ -45,17 +45,19 @@ def current(app: App) -> int | None:
     import penstock_migrations
 
     _reachable(app)
-    found = penstock_migrations.current(app.settings.database) if _exists(app) else None
+    found = penstock_migrations.current(app.settings.database)
     head = penstock_migrations.head()
     if app.out.json:
         app.out.data({"database": shown(app.settings.database), "current": found, "head": head})
     else:
         app.out.line(str(found or "none"))
-    if found == head:
-        app.out.say("up to date")
-        return None
-    app.out.warn(f"this penstock needs {head}: `penstock db upgrade`")
-    return UNREACHABLE
+    try:
+        penstock_migrations.verify(app.settings.database)
+    except SchemaOutdated as error:
+        app.out.warn(f"{error.message}: {error.fix}")
+        return UNREACHABLE
+    app.out.say("up to date")
+    return None
 
 
 @db.command("take-over")
@@ -95,8 +97,3 @@ def _reachable(app: App) -> None:
         app.store.check()
     except SchemaOutdated:
         return
-
-
-def _exists(app: App) -> bool:
-    # Looking at a SQLite file that is not there would create it.
-    return app.settings.database_url is not None or (app.settings.home / "penstock.db").exists()

@@ -106,6 +106,8 @@ def fix_of(error: PenstockError, app: App) -> str:
     if settings.database_url is not None:
         typed = " --database-url …" if "database_url" in app.flags else ""
         return error.fix.replace("penstock db upgrade", f"penstock db upgrade{typed}")
+    if not error.fix.startswith("penstock db upgrade"):  # a schema that no migration mends
+        return error.fix
     if not _can_be_made(settings.home):
         return f"{settings.home} cannot be made: choose another folder with --home or PENSTOCK_HOME"
     typed = f" --home {shlex.quote(str(settings.home))}" if "home" in app.flags else ""

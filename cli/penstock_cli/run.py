@@ -16,6 +16,7 @@ from penstock_cli.inputs import read_input
 from penstock_cli.jobopts import as_keywords, job_options
 from penstock_cli.jobview import job_dict
 from penstock_cli.params import Duration, complete_model
+from penstock_cli.reminder import Reminder
 from penstock_cli.services import unbroken
 from penstock_cli.serving import warn_if_unserved
 
@@ -45,7 +46,8 @@ def command(app: App, model: str, input: str, raw: bool, timeout: float | None, 
         with unbroken():  # else a job could run of which nobody was told
             job = app.client.enqueue(model, value, **as_keywords(options))
         warn_if_unserved(app, model)
-        output = job.result(timeout=timeout)
+        with Reminder(app, [model]):
+            output = job.result(timeout=timeout)
     except JobUnsuccessful:
         if job is None or not app.out.json:
             raise

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from celery.worker import state as worker_state
 
-from penstock import clock
+from penstock import clock, usercode
 from penstock.errors import InvalidInput, safe_text
 from penstock.jsontext import NotJSON, dumps
 from penstock.lane import Lane, queue_name
@@ -182,12 +182,10 @@ class Intake:
                 item.key = str(batching.key(item.value))
         except InvalidInput as error:
             item.error = error
-        except NOT_THE_MODELS:
-            raise
         except BaseException as error:
-            item.error = InvalidInput(
-                f"the cost or key of this input could not be computed: {type(error).__name__}: {safe_text(error)}"
-            )
+            if isinstance(error, NOT_THE_MODELS) or not usercode.is_its_own(error):
+                raise
+            item.error = InvalidInput(f"the cost or key of this input could not be computed: {usercode.told(error)}")
 
 
 def rivals(models: Mapping[str, type[Model]], namespace: str) -> frozenset[str]:

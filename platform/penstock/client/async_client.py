@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from penstock import arguments
 from penstock.client._drive import Doorbell, adrive
 from penstock.client._flow import SAFETY_S, closed, completed, streamed
 from penstock.client.base import BaseClient
@@ -69,6 +70,7 @@ class AsyncClient(BaseClient):
         **options: Unpack[Options],
     ) -> Any:
         """``enqueue`` and ``result(result_timeout)``: the model's output for one input."""
+        arguments.wait_s(result_timeout, "result_timeout")  # before anything is submitted
         runtime = await self._opened_runtime()
         if not runtime.push.connected:
             await self._call(lambda runtime: runtime.push.listen())
@@ -94,8 +96,9 @@ class AsyncClient(BaseClient):
 
         Raises ``ResultTimeout`` when some have not ended ``timeout`` seconds after the first was asked for.
         """
+        pending, wait_s = arguments.handles(jobs, AsyncJobHandle), arguments.wait_s(timeout)
         runtime = await self._opened_runtime()
-        async for handle in adrive(runtime, completed(runtime, list(jobs), timeout), self._executor()):
+        async for handle in adrive(runtime, completed(runtime, pending, wait_s), self._executor()):
             yield handle
 
     async def get(self, id: str) -> AsyncJobHandle:
@@ -114,7 +117,7 @@ class AsyncClient(BaseClient):
         before: str | None = None,
     ) -> list[AsyncJobHandle]:
         """Jobs, newest first; see ``Client.list``."""
-        state = None if status is None else str(status)
+        state = arguments.status(status)
 
         def read(runtime: Runtime) -> list[Job]:
             return runtime.store.list(
@@ -220,6 +223,7 @@ class AsyncClient(BaseClient):
         return push.mark
 
     async def _wait(self, handle: Handle, timeout_s: float | None) -> None:
+        timeout_s = arguments.wait_s(timeout_s)
         runtime = await self._opened_runtime()
         ends_at = None if timeout_s is None else monotonic_s() + timeout_s
         mark = runtime.push.mark

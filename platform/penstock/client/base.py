@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from penstock.arguments import shown
 from penstock.client._flow import closed
 from penstock.client.runtime import Runtime, abandon
 from penstock.errors import ConfigError
@@ -44,10 +45,20 @@ class BaseClient:
                 f"settings and {', '.join(sorted(overrides))} were both given",
                 fix="pass one of them: Client(settings), or Client(broker_url=…, database_url=…)",
             )
+        if settings is not None and not isinstance(settings, Settings):
+            raise ConfigError(
+                f"settings are of type {type(settings).__name__}",
+                fix="pass Settings.load(…), or single ones: Client(broker_url=…, database_url=…)",
+            )
         classes: list[type[Model]] = []
         if models is not None:
-            sources = [models] if isinstance(models, str) else list(models)
+            if not isinstance(models, Iterable) and not isinstance(models, type):
+                raise ConfigError(f"models={shown(models)} are no models", fix="pass modules, or classes of models")
+            sources = [models] if isinstance(models, (str, type)) else list(models)
             classes = [source for source in sources if not isinstance(source, str)]
+            for cls in classes:
+                if not isinstance(cls, type) or not issubclass(cls, Model):
+                    raise ConfigError(f"{shown(cls)} is no model", fix="pass modules, or classes of models")
             overrides["models"] = [source for source in sources if isinstance(source, str)]
             if settings is not None:
                 settings = settings.model_copy(update=overrides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from penstock import arguments
 from penstock.client._drive import drive
 from penstock.client._flow import completed, streamed
 from penstock.client.base import BaseClient
@@ -54,6 +55,7 @@ class Client(BaseClient):
         **options: Unpack[Options],
     ) -> Any:
         """``enqueue`` and ``result(result_timeout)``: the model's output for one input."""
+        arguments.wait_s(result_timeout, "result_timeout")  # before anything is submitted
         # Subscribed first, not even the first result has to be read from SQL.
         self._runtime().push.listen()
         return self.enqueue(model, input, **options).result(result_timeout)
@@ -77,8 +79,9 @@ class Client(BaseClient):
 
         Raises ``ResultTimeout`` when some have not ended ``timeout`` seconds after the first was asked for.
         """
+        pending, wait_s = arguments.handles(jobs, JobHandle), arguments.wait_s(timeout)
         runtime = self._runtime()
-        return drive(runtime, completed(runtime, list(jobs), timeout))
+        return drive(runtime, completed(runtime, pending, wait_s))
 
     def get(self, id: str) -> JobHandle:
         """The job of this id, whoever submitted it; raises ``JobNotFound``."""
@@ -98,7 +101,7 @@ class Client(BaseClient):
         """Jobs, newest first. ``status`` is a state or ``"cancelling"``, ``tag`` a name, ``"name=value"`` or
         ``(name, value)``; ``before`` pages: the last id so far."""
         jobs = self._runtime().store.list(
-            status=None if status is None else str(status),
+            status=arguments.status(status),
             model=model,
             tenant=tenant,
             tag=tag,
@@ -121,6 +124,8 @@ class Client(BaseClient):
         A client that goes on submitting reads it by itself; only a program that submits one job and ends needs this.
         Silent when the broker is away.
         """
+        for name in models:
+            arguments.text("model", name)
         self._runtime().submitter.admission.look(models)
 
     def close(self) -> None:
@@ -143,6 +148,7 @@ class Client(BaseClient):
         return JobHandle(self, job.id, job=job)
 
     def _wait(self, handle: Handle, timeout: float | None) -> None:
+        timeout = arguments.wait_s(timeout)
         runtime = self._runtime()
         for _ in drive(runtime, completed(runtime, (handle,), timeout)):
             pass

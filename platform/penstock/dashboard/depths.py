@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock.transport import keys
 from penstock.transport.scripts import DEPTHS
+from penstock.transport.url import parse
 
 
 def install(namespace: str) -> None:
@@ -32,3 +33,18 @@ def install(namespace: str) -> None:
 
     queues.stock = stock  # type: ignore[attr-defined]
     broker.RedisBase.queues = queues
+    if not hasattr(broker.RedisSocket, "at_decoded_path"):
+        broker.RedisSocket = _socket(broker.RedisSocket)
+
+
+def _socket(stock: Any) -> Any:
+    """Flower takes a socket's path as it stands in the URL, where some characters are written ``%XX``."""
+
+    class RedisSocket(stock):  # type: ignore[misc]
+        at_decoded_path = True
+
+        def __init__(self, broker_url: str, *args: Any, **kwargs: Any) -> None:
+            super().__init__(broker_url, *args, **kwargs)
+            self.redis.connection_pool.connection_kwargs["path"] = parse(broker_url).path
+
+    return RedisSocket

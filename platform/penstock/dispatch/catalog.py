@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from penstock.arguments import shown
 from penstock.clock import monotonic_s
 from penstock.errors import ConfigError, InvalidInput, NotSerializable, TooLarge
 from penstock.jsontext import NotJSON, dumps, has_nonfinite
@@ -42,8 +43,7 @@ class Target:
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
         if self.codec is not None:
-            tolist = getattr(value, "tolist", None)  # arrays and tensors: pydantic knows lists only
-            value = self._validate(self.codec, value if tolist is None else tolist())
+            value = self._validate(self.codec, _plain(value))
         text = self._dumps(value)
         # A character is at most four bytes, so most texts need not be encoded to be measured.
         if len(text) * 4 > max_bytes and (size := len(text.encode())) > max_bytes:
@@ -105,6 +105,8 @@ class Catalog:
 
         Raises ``UnknownModel``, ``InvalidInput`` for a version, or ``StoreUnavailable`` when it had to ask.
         """
+        if not isinstance(model, (str, type)):  # nor, perhaps, anything that can be a key
+            raise _no_model(model)
         target = self._local.get(model)
         if target is not None:
             return target
@@ -156,6 +158,15 @@ class Catalog:
         return self._registry
 
 
+def _plain(value: Any) -> Any:
+    """Arrays and tensors as lists: pydantic knows nothing else."""
+    try:
+        tolist = getattr(value, "tolist", None)
+        return value if tolist is None else tolist()
+    except Exception:  # code of the user's: what cannot become a list is looked at as it is
+        return value
+
+
 def announced(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:
     """Targets of what workers announced: name -> ``{"version": …, "schema": …, …}``."""
     return {name: Target(name, info=info) for name, info in infos.items()}
@@ -177,4 +188,8 @@ def _checked(model: Any) -> type[Model]:
     if isinstance(model, type) and issubclass(model, Model):
         check_model(model)
         return model
-    raise InvalidInput(f"{model!r} is no model", fix='pass its name, for example "embed", or its class')
+    raise _no_model(model)
+
+
+def _no_model(model: Any) -> InvalidInput:
+    return InvalidInput(f"{shown(model)} is no model", fix='pass its name, for example "embed", or its class')

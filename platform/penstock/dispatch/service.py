@@ -160,11 +160,13 @@ class Submitter:
             or options.get("idempotency_key") is not None
             or options.get("delay") is not None
             or type(priority) is not int
-            or not (type(tenant) is str and 0 < len(tenant) <= MAX_TEXT)
+            or not (type(tenant) is str and 0 < len(tenant) <= MAX_TEXT and tenant.isprintable())
             or not (deadline is None or type(deadline) in (int, float))
         ):
             return request
         model = request.model if isinstance(request.model, str) else getattr(request.model, "name", "")
+        if not model.isprintable():  # no model's name, and nothing that the broker could be asked for
+            return request
         now = clock.now()
         deadline_at = None if deadline is None else now + cast("float", deadline)
         refused = self.admission.ask(model, tenant=tenant, deadline_at=deadline_at, priority=priority, now=now)

@@ -11,11 +11,16 @@ import sys
 import structlog
 
 
+def _console() -> structlog.dev.ConsoleRenderer:
+    # The pretty tracebacks show local variables: addresses with passwords, and users' inputs.
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+
+
 def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
     """Set up structlog and the standard library's root logger for a process of ours. Call once, at entry."""
     number = getattr(logging, level.upper())
     as_json = not sys.stderr.isatty() if json is None else json
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    renderer = structlog.processors.JSONRenderer() if as_json else _console()
     errors = structlog.processors.format_exc_info if as_json else structlog.processors.ExceptionRenderer()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

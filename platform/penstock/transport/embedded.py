@@ -23,6 +23,8 @@ from pathlib import Path
 import psutil
 import redis
 
+from penstock import private
+from penstock.address import socket_url
 from penstock.clock import monotonic_s
 from penstock.errors import BrokerUnavailable, ConfigError, install
 from penstock.transport.url import connect
@@ -77,7 +79,7 @@ class EmbeddedBroker:
     @property
     def url(self) -> str:
         """The broker's URL, for kombu, Flower and ourselves."""
-        return f"redis+socket://{self.socket}"
+        return socket_url(str(self.socket))
 
     @property
     def pid(self) -> int | None:
@@ -113,6 +115,7 @@ class EmbeddedBroker:
         _private(self.socket.parent)
         for folder in (self.home, self.home / "broker", self.home / "run", self.home / "logs"):
             _private(folder)
+        private.tighten(self.home)
         with _locked(self.home / "run" / "broker.lock"):
             if self.ping():  # another process was faster
                 return False
@@ -123,6 +126,7 @@ class EmbeddedBroker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                umask=private.UMASK,  # its data are the jobs' inputs
             )
             self._await_answer(self._process, timeout_s)
         return True
@@ -219,7 +223,7 @@ def _check_version(program: Path) -> None:
 
 def _private(folder: Path) -> None:
     """Make a folder that only we can enter; refuse one that belongs to somebody else."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.folder(folder)
     if tempfile.gettempdir() == str(folder.parent):  # a public place: somebody could have been there first
         status = folder.lstat()
         if status.st_uid != os.getuid() or not folder.is_dir() or folder.is_symlink():
@@ -229,7 +233,7 @@ def _private(folder: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
+    with private.file(path).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
