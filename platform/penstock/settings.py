@@ -31,6 +31,15 @@ from penstock.errors import ConfigError
 _SOCKET_PATH_MAX = 100
 
 
+def names_in(value: Any) -> Any:
+    """A list of names as people write it: JSON, or with commas or spaces between them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part for part in value.replace(",", " ").split() if part]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -148,6 +157,15 @@ class DashboardSettings(_Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(5555, ge=0, le=65535, description="port to listen on")
     basic_auth: SecretStr | None = Field(None, description="user:password; needed unless bound to loopback")
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="names under which browsers reach it, besides loopback: behind a proxy, in a network; `*`: any",
+    )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return names_in(value)
 
 
 class MetricsSettings(_Section):
@@ -202,7 +220,7 @@ class Settings(BaseSettings):
     @field_validator("models", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return [part for part in value.replace(",", " ").split() if part] if isinstance(value, str) else value
+        return names_in(value)
 
     @classmethod
     def settings_customise_sources(

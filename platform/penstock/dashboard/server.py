@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import signal
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from penstock.app import make_celery
 from penstock.dashboard.depths import install
+from penstock.dashboard.gate import Gate
 from penstock.dashboard.guard import check
 from penstock.errors import ConfigError, PenstockError
 from penstock.settings import Settings
@@ -52,6 +54,8 @@ def make_flower(settings: Settings) -> Any:
     from flower.options import default_options as options  # type: ignore[import-untyped]
     from flower.urls import settings as tornado_settings  # type: ignore[import-untyped]
 
+    from penstock.dashboard.front import guarded
+
     install(settings.namespace)
     apply_env_options()  # FLOWER_* first, so that ours win where both speak
     options.port = settings.dashboard.port
@@ -64,7 +68,10 @@ def make_flower(settings: Settings) -> Any:
     setup_logging()
     # The queues of every model that was ever announced: the broker page shows them without a worker, too.
     capp = make_celery(settings, models=_announced(settings))
-    return Flower(capp=capp, options=options, **tornado_settings)
+    login = bool(options.basic_auth or options.auth)
+    gate = Gate(settings.dashboard.host, settings.dashboard.allowed_hosts, login=login)
+    application = guarded(Flower, gate, Path(tornado_settings["template_path"]))
+    return application(capp=capp, options=options, **tornado_settings)
 
 
 def _announced(settings: Settings) -> Iterable[str]:
