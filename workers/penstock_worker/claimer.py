@@ -8,7 +8,7 @@ no message stays unacknowledged.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from penstock import clock
 from penstock.errors import InvalidInput, JobNotFound, NotStarted
 from penstock.job import Job, JobState, Outcome
 from penstock.store import Store
+from penstock_worker import revoked
 from penstock_worker.item import INFINITY, Batch, Item, Run
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ class Claimer:
         *,
         worker: str,
         insist: Callable[[Callable[[], Any]], Any],
-        dismiss: Callable[[Sequence[Item], Sequence[Any]], None],
+        dismiss: Callable[[Sequence[Item], Sequence[Any], Mapping[str, JobState]], None],
     ) -> None:
         self._store = store
         self._worker = worker
@@ -53,7 +54,7 @@ class Claimer:
         if items:
             self._claim(run, items, dropped, cancelled, now)
         elif dropped:
-            self._dismiss(dropped, [])
+            self._dismiss(dropped, [], {})
         return run
 
     def answer(self, batch: Batch) -> Run:
@@ -72,7 +73,8 @@ class Claimer:
                 run.suspects.append(items.pop(item.id))
         dropped += self._left_over(run, items, result)
         if dropped or result.expired or cancelled:
-            self._dismiss(dropped, [*result.expired, *cancelled])
+            ended = {id: row.state for id, row in result.others.items()}
+            self._dismiss(dropped, [*result.expired, *cancelled], ended)
         return run
 
     def _sort(self, batch: Batch) -> tuple[dict[str, Item], list[Item], list[Job]]:
@@ -112,7 +114,7 @@ class Claimer:
                 continue
             if item.deadline_at is not None and item.deadline_at <= now:
                 item.error = NotStarted("its deadline passed before it could start")
-            elif (held is not None and item.id not in held) or item.id in worker_state.revoked:
+            elif (held is not None and item.id not in held) or revoked.is_open(item.id):
                 item.error = NotStarted("it was cancelled before it could start")
 
     def _claim(self, run: Run, items: dict[str, Item], dropped: list[Item], cancelled: list[Job], now: float) -> None:
@@ -150,7 +152,8 @@ class Claimer:
             if item.input is None:
                 item.input = row.input
         if dropped or result.expired or cancelled:
-            self._dismiss(dropped, [*result.expired, *cancelled])
+            ended = {id: row.state for id, row in result.others.items()}
+            self._dismiss(dropped, [*result.expired, *cancelled], ended)
 
     def _left_over(self, run: Run, items: dict[str, Item], result: Any) -> list[Item]:
         """Items without a claim: to be finished (canvas), or dropped."""
@@ -180,14 +183,15 @@ class Claimer:
     def _cancel_revoked(self, items: dict[str, Item]) -> list[Job]:
         """Cancel what was revoked through Celery; those that this has ended."""
         cancelled: list[Job] = []
-        if not worker_state.revoked:
+        if not (worker_state.revoked or worker_state.revoked_stamps):
             return cancelled
         for item in items.values():
-            if item.revoked or item.id in worker_state.revoked:
+            if item.revoked or revoked.is_open(item.id):
                 try:
                     job = self._insist(partial(self._store.cancel, item.id, now=clock.now()))
                 except JobNotFound:
                     continue  # its message outlived it; the claim says so
+                revoked.settle([item.id])
                 if job.state is JobState.CANCELLED:
                     cancelled.append(job)
         return cancelled

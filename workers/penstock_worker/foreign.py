@@ -35,16 +35,18 @@ def priority_of(properties: Mapping[str, Any]) -> int:
 
 
 def timeout_of(request: Any) -> float | None:
-    """The hard time limit of a message, seconds; raises ``InvalidInput``."""
+    """The time limit of a message, seconds; raises ``InvalidInput``.
+
+    A model cannot be interrupted, so that a soft limit is one like the hard one; the shorter counts.
+    """
     limits = request.time_limits
     try:
-        limit = limits[0] if limits else None
-        timeout_s = float(limit) if limit else None
+        given = [float(limit) for limit in (limits or ())[:2] if limit]
     except (TypeError, ValueError, LookupError, OverflowError):
-        timeout_s = math.nan
-    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        given = [math.nan]
+    if not all(0 < limit < math.inf for limit in given):
         raise InvalidInput(f"the time limit {limits!r:.300} is not a time", fix="pass seconds, more than 0")
-    return timeout_s
+    return min(given, default=None)
 
 
 def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any], timeout_s: float | None) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -24,11 +25,13 @@ from penstock_worker.celeryevents import CeleryEvents
 from penstock_worker.device import choose_device, kind_of
 from penstock_worker.engine import Engine
 from penstock_worker.heartbeat import Heartbeat
+from penstock_worker.holdings import Holdings
 from penstock_worker.item import Item
 from penstock_worker.latency import LatencyMemory
 from penstock_worker.loader import announce, load_models
 from penstock_worker.meter import Meter
 from penstock_worker.residency import Residency
+from penstock_worker.revoker import Revoker
 from penstock_worker.usage import Usage
 from penstock_worker.wire import Wire
 
@@ -124,6 +127,8 @@ class Serving:
             wake=wake,
             latency=latency,
         )
+        self.holdings = Holdings(self.engine, namespace=settings.namespace, hostname=hostname, pid=os.getpid())
+        self._revoker = Revoker(self._store, told=announcer.changed)
         self._usage = usage = Usage(self.engine.charges.spent, self._wire, namespace=settings.namespace)
         self._heartbeat = Heartbeat(
             self._store,
@@ -168,6 +173,10 @@ class Serving:
                     raise
             time.sleep(0.1)
 
+    def revoke(self, ids: Sequence[str], unknown: Callable[[Sequence[str]], object] | None = None) -> None:
+        """Cancel jobs for Celery's remote control. ``unknown`` is called on the hub thread with ids that are no job's."""
+        self._revoker.revoke(ids, lambda left: self.engine.post(partial(unknown, left)) if unknown else None)
+
     def attach(self, channel: Any) -> None:
         """Have the transport feed the engine from now on."""
         self._channel = channel
@@ -192,6 +201,7 @@ class Serving:
             self._usage.tell()
         if self._metrics is not None:
             self._metrics.stop()
+        self._revoker.stop()
         self._wire.close()
         self._store.close()
 
