@@ -98,12 +98,12 @@ class Announcer:
             news += self._celery.finished(runs, final, outputs)
         return news
 
-    def dropped(self, items: Iterable[Item], states: Mapping[str, JobState]) -> list[Command]:
+    def dropped(self, items: Iterable[Item]) -> list[Command]:
         """Monitors were told that these came in, and will not hear of them again: they ended without running."""
         ended = {
-            item.id: state
+            item.id: item.ended
             for item in items
-            if item.request is None and (state := states.get(item.id)) in (JobState.CANCELLED, JobState.EXPIRED)
+            if item.request is None and item.ended in (JobState.CANCELLED, JobState.EXPIRED)
         }
         return [self._celery.revoked(ended)] if ended and self._celery is not None and self.tells_monitors else []
 

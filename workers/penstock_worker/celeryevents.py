@@ -112,7 +112,7 @@ class CeleryEvents:
                     events.append(_other(item, row.state) | common | {"clock": clock})
         return [self._message(events)] if events else []
 
-    def revoked(self, states: Mapping[str, JobState]) -> Command:
+    def revoked(self, states: Mapping[str, JobState | None]) -> Command:
         """``task-revoked`` of jobs that ended in these states."""
         at, host, off, pid, clock = now(), self._hostname, self._utcoffset, self._pid, self._tick()
         common = {"timestamp": at, "hostname": host, "utcoffset": off, "pid": pid, "clock": clock}
@@ -132,7 +132,7 @@ def _other(item: Item, state: JobState) -> dict[str, Any]:
     return _revoked(state)
 
 
-def _revoked(state: JobState) -> dict[str, Any]:
+def _revoked(state: JobState | None) -> dict[str, Any]:
     return {"type": "task-revoked", "terminated": False, "signum": None, "expired": state is JobState.EXPIRED}
 
 

@@ -8,7 +8,7 @@ no message stays unacknowledged.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,7 @@ class Claimer:
         *,
         worker: str,
         insist: Callable[[Callable[[], Any]], Any],
-        dismiss: Callable[[Sequence[Item], Sequence[Any], Mapping[str, JobState]], None],
+        dismiss: Callable[[Sequence[Item], Sequence[Any]], None],
     ) -> None:
         self._store = store
         self._worker = worker
@@ -54,7 +54,7 @@ class Claimer:
         if items:
             self._claim(run, items, dropped, cancelled, now)
         elif dropped:
-            self._dismiss(dropped, [], {})
+            self._dismiss(dropped, [])
         return run
 
     def answer(self, batch: Batch) -> Run:
@@ -73,8 +73,7 @@ class Claimer:
                 run.suspects.append(items.pop(item.id))
         dropped += self._left_over(run, items, result)
         if dropped or result.expired or cancelled:
-            ended = {id: row.state for id, row in result.others.items()}
-            self._dismiss(dropped, [*result.expired, *cancelled], ended)
+            self._dismiss(dropped, [*result.expired, *cancelled])
         return run
 
     def _sort(self, batch: Batch) -> tuple[dict[str, Item], list[Item], list[Job]]:
@@ -152,8 +151,7 @@ class Claimer:
             if item.input is None:
                 item.input = row.input
         if dropped or result.expired or cancelled:
-            ended = {id: row.state for id, row in result.others.items()}
-            self._dismiss(dropped, [*result.expired, *cancelled], ended)
+            self._dismiss(dropped, [*result.expired, *cancelled])
 
     def _left_over(self, run: Run, items: dict[str, Item], result: Any) -> list[Item]:
         """Items without a claim: to be finished (canvas), or dropped."""
@@ -175,6 +173,7 @@ class Claimer:
                 item.suspect = True
                 run.suspects.append(item)
                 continue
+            item.ended = JobState.EXPIRED if item.id in expired else left.state if left is not None else None
             if item.id in result.missing:
                 log.warning("message of an unknown job dropped", action="claim.unknown", job=item.id)
             dropped.append(item)

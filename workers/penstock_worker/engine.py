@@ -395,11 +395,11 @@ class Engine:
         if members:
             self._canvas.accepted(members, run.started_mono)
 
-    def _dismiss(self, items: Sequence[Item], ended: Sequence[Any], states: Mapping[str, JobState]) -> None:
-        """Answer for messages that will not run: news of rows that were ended now, monitors' news of those that ended
-        before, as ``states`` says, and an acknowledgement for all."""
+    def _dismiss(self, items: Sequence[Item], ended: Sequence[Any]) -> None:
+        """Answer for messages that will not run: news of rows that were ended just now, for Celery's monitors of all
+        that ended without running, and an acknowledgement for all."""
         news = self.announcer.settled(ended, {}, []) if ended else []
-        news += self.announcer.dropped(items, {**states, **{row.id: row.state for row in ended}})
+        news += self.announcer.dropped(items)
         self.announcer.send(news, self.announcer.acks(item for item in items if item.request is None))
         for item in items:
             if item.request is not None:

@@ -67,8 +67,8 @@ def _rate_limit(stock: _Command, serving: Any, state: Any, task_name: Any, rate_
     if _model_of(state, task_name) is None:
         return stock(state, task_name=task_name, rate_limit=rate_limit, **kwargs)
     return nok(
-        f"{task_name} is a model, and models have no rate limit: `penstock tenant set NAME --cap N` bounds how many jobs "
-        "of a tenant run at a time"
+        f"{task_name} is a model, and models have no rate limit: `penstock tenant set NAME --cap N` bounds how many "
+        "jobs of a tenant run at a time"
     )
 
 
@@ -79,9 +79,7 @@ def _time_limit(
     if model is None:
         return stock(state, task_name=task_name, hard=hard, soft=soft, **kwargs)
     if soft is not None:
-        return nok(
-            f"{task_name} is a model, and models have no soft time limit: predict() cannot be interrupted; set hard"
-        )
+        return nok(f"{task_name} is a model, whose predict() cannot be interrupted: it has a hard time limit only")
     try:
         timeout_s = None if hard is None else float(hard)
     except (TypeError, ValueError):
@@ -98,23 +96,15 @@ def _time_limit(
 # Revoking -----------------------------------------------------------------------------------------------------
 
 
-def _revoke(
-    stock: _Command,
-    serving: Any,
-    state: Any,
-    task_id: Any = None,
-    terminate: bool = False,
-    signal: Any = None,
-    **kwargs: Any,
-) -> Any:
+def _revoke(stock: _Command, serving: Any, state: Any, task_id: Any = None, **kwargs: Any) -> Any:
     ids = [id for id in dict.fromkeys(maybe_list(task_id) or []) if isinstance(id, str)]
     plain = [id for id in ids if (held := worker_state.requests.get(id)) and not isinstance(held.task, ModelTask)]
-    answer = stock(state, plain, terminate=terminate, signal=signal, **kwargs) if plain else None
+    answer = stock(state, plain, **kwargs) if plain else None
     jobs = [id for id in ids if id not in plain]
     if jobs:
         # Before SQL is asked: what is on its way in is dropped by it.
         revoked.add(jobs)
-        serving.revoke(jobs, unknown=lambda unknown: stock(state, unknown, **kwargs))
+        serving.revoke(jobs, unknown=lambda left: stock(state, left))
     if answer is not None and "error" in answer:
         return answer
     return {"ok": f"tasks {ids} flagged as revoked"}

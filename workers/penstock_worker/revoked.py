@@ -1,7 +1,7 @@
 """Which jobs were revoked through Celery and are not cancelled in SQL yet.
 
-Celery's own set of revoked ids only grows, and ``inspect revoked`` shows it. Once SQL knows of a revocation, SQL decides:
-a job that somebody runs again afterwards must not be cancelled again.
+Celery's own set of revoked ids only grows, and ``inspect revoked`` shows it. Once SQL knows of a revocation, SQL
+decides: a job that somebody runs again afterwards must not be cancelled again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Celery's ``revoke`` for jobs: cancelled in SQL, for good, wherever they are.
 
-Celery keeps what was revoked in each worker's memory, where a restart loses it. A job is cancelled instead, by the first
-worker that hears of it; the others find it done. Off the hub thread, which does not wait for SQL.
+Celery keeps what was revoked in each worker's memory, where a restart loses it. A job is cancelled instead, by the
+first worker that hears of it; the others find it done. Off the hub thread, which does not wait for SQL.
 """
 
 from __future__ import annotations
@@ -29,19 +29,14 @@ AT_ONCE = 500
 class Revoker:
     """``told`` hears of rows that were changed, on a thread of its own."""
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        told: Callable[[Sequence[Any]], None],
-    ) -> None:
+    def __init__(self, store: Store, *, told: Callable[[Sequence[Any]], None]) -> None:
         self._store = store
         self._told = told
         self._background = Background("penstock-revoke")
 
     def revoke(self, ids: Sequence[str], unknown: Callable[[Sequence[str]], object]) -> None:
-        """Cancel them soon, and tell ``unknown`` of those that are no job's. Returns at once; while the database is away
-        it is tried again."""
+        """Cancel them soon, and tell ``unknown`` of those that are no job's. Returns at once; while the database is
+        away it is tried again."""
         for start in range(0, len(ids), AT_ONCE):
             self._background.later(
                 0.0, partial(self._revoke, list(ids[start : start + AT_ONCE]), unknown, AGAIN_FIRST_S)

@@ -14,6 +14,7 @@ import structlog
 
 from penstock import __version__, clock
 from penstock.errors import PenstockError, SchemaOutdated, StoreUnavailable
+from penstock.job import Job
 from penstock.model import Model, bytes_of
 from penstock.policy.latency import LatencyBook
 from penstock.settings import Settings
@@ -128,7 +129,7 @@ class Serving:
             latency=latency,
         )
         self.holdings = Holdings(self.engine, namespace=settings.namespace, hostname=hostname, pid=os.getpid())
-        self._revoker = Revoker(self._store, told=announcer.changed)
+        self._revoker = Revoker(self._store, told=self._revoked)
         self._usage = usage = Usage(self.engine.charges.spent, self._wire, namespace=settings.namespace)
         self._heartbeat = Heartbeat(
             self._store,
@@ -173,9 +174,21 @@ class Serving:
                     raise
             time.sleep(0.1)
 
+    def _revoked(self, jobs: Sequence[Job]) -> None:
+        """Tell who waits; Celery's own waiters, too, although a canvas goes on only with its member's message."""
+        self.engine.announcer.changed(jobs)
+        for job in jobs:
+            if job.canvas is not None and job.state.is_terminal:
+                self._app.backend.mark_as_revoked(job.id, reason="revoked", store_result=True)
+
     def revoke(self, ids: Sequence[str], unknown: Callable[[Sequence[str]], object] | None = None) -> None:
-        """Cancel jobs for Celery's remote control. ``unknown`` is called on the hub thread with ids that are no job's."""
-        self._revoker.revoke(ids, lambda left: self.engine.post(partial(unknown, left)) if unknown else None)
+        """Cancel jobs for Celery's remote control. ``unknown`` hears of ids that are no job's, on the hub thread."""
+
+        def tell(left: Sequence[str]) -> None:
+            if unknown is not None:
+                unknown(left)
+
+        self._revoker.revoke(ids, lambda left: self.engine.post(partial(tell, left)))
 
     def attach(self, channel: Any) -> None:
         """Have the transport feed the engine from now on."""
