@@ -12,6 +12,9 @@ from penstock.store.events import write_events
 from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, job_of, settled_of
 
 _MANY = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id {{in ids}}"  # noqa: S608 - constants only
+_ENDS = """
+    SELECT id, state, settled_at FROM penstock_job
+    WHERE id {in ids} AND state IN ('succeeded', 'failed', 'cancelled', 'expired')"""
 _ONE = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id = :id"  # noqa: S608 - constants only
 _HOLDER = "SELECT id FROM penstock_job WHERE tenant = :tenant AND idempotency_key = :key"
 _COUNTS = """
@@ -76,6 +79,15 @@ def get_many(db: Database, ids: Sequence[str]) -> dict[str, Job]:
         return {}
     with db.read() as session:
         return {row[0]: job_of(row) for row in session.all(_MANY, {"ids": session.ids(ids)})}
+
+
+def ends(db: Database, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
+    """See ``Store.ends``."""
+    if not ids:
+        return {}
+    with db.read() as session:
+        rows = session.all(_ENDS, {"ids": session.ids(ids)})
+    return {id: (STATES[state], settled_at or 0.0) for id, state, settled_at in rows}
 
 
 def list_jobs(
