@@ -186,12 +186,12 @@ def test_a_model_is_applied_through_its_queue_and_nothing_vanishes(browser: Brow
 def test_a_job_is_revoked_and_every_end_is_shown(browser: Browser, up: Penstock) -> None:
     gate = up.folder / "revoke-gate"
     running = up("submit", "slow", str(gate)).out.split()[-1]
-    wait_for(lambda: up("job", "get", running, "--json").json()["state"] == "running", what="the job to run")
+    wait_for(lambda: up("job", "get", running, "--json").json()["status"] == "running", what="the job to run")
     browser.until(f"/task/{running}", "STARTED")
     later = up("submit", "slow", str(gate), "--delay", "3600").out.split()[-1]
     for id in (running, later):
         assert "Revoked" in post(browser, f"/api/task/revoke/{id}", terminate=True)["message"]
-    assert up("job", "get", later, "--json").json()["state"] == "cancelled"
+    assert up("job", "get", later, "--json").json()["status"] == "cancelled"
     gate.touch()
     browser.until(f"/task/{running}", "REVOKED")
     assert browser.json(f"/api/task/result/{running}")["state"] == "REVOKED"
@@ -200,7 +200,7 @@ def test_a_job_is_revoked_and_every_end_is_shown(browser: Browser, up: Penstock)
     holds = up("submit", "slow", str(gone)).out.split()[-1]
     browser.until(f"/task/{holds}", "STARTED")
     late = up("submit", "slow", str(gone), "--deadline", "0.5").out.split()[-1]
-    wait_for(lambda: up("job", "get", late, "--json").json()["state"] == "expired", what="the deadline")
+    wait_for(lambda: up("job", "get", late, "--json").json()["status"] == "expired", what="the deadline")
     gone.touch()
     browser.until(f"/task/{holds}", "SUCCESS")
 

@@ -60,8 +60,14 @@ def install(capp: Any, store: Store) -> None:
                     raise CeleryTimeout("The operation timed out.")
                 time.sleep(EVERY_S)
 
-    url = capp.conf.result_backend
-    capp._get_backend = lambda: Results(app=capp, url=url)  # what `capp.backend` calls, once per thread
+    make = capp._get_backend
+
+    def ours() -> Any:
+        backend = make()
+        backend.__class__ = Results
+        return backend
+
+    capp._get_backend = ours  # what `capp.backend` calls, once per thread
     capp._local.__dict__.pop("backend", None)
     capp._backend_cache = None
     capp.set_current()
