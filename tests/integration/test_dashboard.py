@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from penstock.app import make_celery
 from penstock.dashboard.guard import check, is_loopback
 from penstock.errors import ConfigError
 from penstock.settings import Settings
@@ -195,6 +196,7 @@ def test_a_job_is_revoked_and_every_end_is_shown(browser: Browser, up: Penstock)
     gate.touch()
     browser.until(f"/task/{running}", "REVOKED")
     assert browser.json(f"/api/task/result/{running}")["state"] == "REVOKED"
+    assert browser.json(f"/api/task/result/{later}")["state"] == "REVOKED"
     # One of which no event will tell: a worker had it, and the dispatcher ended it.
     gone = up.folder / "expired-gate"
     holds = up("submit", "slow", str(gone)).out.split()[-1]
@@ -220,3 +222,14 @@ def test_nothing_is_offered_that_a_worker_cannot_do(browser: Browser) -> None:
     (worker,) = browser.json("/workers?json=1")["data"]
     ends = ("task-succeeded", "task-failed", "task-revoked", "task-retried")
     assert worker["task-received"] == sum(worker.get(kind, 0) for kind in ends)
+
+
+def test_an_end_of_which_nobody_told_is_found_in_sql(browser: Browser, up: Penstock) -> None:
+    id = up("submit", "slow", "never", "--delay", "3600").out.split()[-1]
+    app = make_celery(Settings.load(home=up.home))
+    with app.connection() as connection, app.events.Dispatcher(connection, hostname="gone@elsewhere") as events:
+        events.send("task-received", uuid=id, name="penstock.slow", args="()", kwargs="{}", retries=0)
+    browser.until(f"/task/{id}", "RECEIVED")
+    up("job", "cancel", id)
+    browser.until(f"/task/{id}", "REVOKED")
+    app.close()

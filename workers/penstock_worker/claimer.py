@@ -93,8 +93,11 @@ class Claimer:
                 if item.not_before is not None:
                     deferred.append(item)
         if foreign:
-            self._adopt(foreign)
+            for item in self._adopt(foreign):
+                dropped.append(items.pop(item.id))
         for item in deferred:
+            if item.id not in items:
+                continue
             # Its time has not come: SQL has it now, and the dispatcher sends it when it is due.
             dropped.append(items.pop(item.id))
         return items, dropped, self._cancel_revoked(items)
@@ -195,17 +198,31 @@ class Claimer:
                     cancelled.append(job)
         return cancelled
 
-    def _adopt(self, foreign: Sequence[Item]) -> None:
-        """Store the messages that were sent without penstock. One that is refused has no row, and is dropped."""
+    def _adopt(self, foreign: Sequence[Item]) -> list[Item]:
+        """Store the messages that were sent without penstock. One that is refused has no row, and is dropped.
+
+        Those come back whose id is the id of another model's job: to run them would settle that one.
+        """
         rows = [item.row for item in foreign if item.row is not None]
         try:
-            self._insist(lambda: self._store.adopt(rows))
+            new = set(self._insist(lambda: self._store.adopt(rows)))
         except InvalidInput as error:
             if len(foreign) > 1:
-                for item in foreign:
-                    self._adopt([item])
-                return
+                return [taken for item in foreign for taken in self._adopt([item])]
             log.error("message cannot be stored", action="claim.adopt", job=foreign[0].id, error=error.message)
+            return []
+        again = [row.id for row in rows if row.id not in new]
+        owners = self._insist(lambda: self._store.models_of(again)) if again else {}
+        taken = [item for item in foreign if owners.get(item.id, item.model) != item.model]
+        for item in taken:
+            log.error(
+                "message dropped: its id is the id of another model's job",
+                action="claim.taken",
+                job=item.id,
+                model=item.model,
+                owner=owners[item.id],
+            )
+        return taken
 
 
 def _stored(row: Any) -> Outcome:

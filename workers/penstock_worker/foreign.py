@@ -16,6 +16,8 @@ from penstock.lane import MAX_PRIORITY
 from penstock.transport.message import canvas_of
 from penstock_worker.item import Item
 
+#: The fields of a message that name what follows its job.
+_FOLLOWERS = ("chord", "callbacks", "errbacks", "chain")
 #: Longest id of a message that becomes a job's, characters.
 MAX_ID = 255
 
@@ -47,6 +49,33 @@ def timeout_of(request: Any) -> float | None:
     if not all(0 < limit < math.inf for limit in given):
         raise InvalidInput(f"the time limit {limits!r:.300} is not a time", fix="pass seconds, more than 0")
     return min(given, default=None)
+
+
+def check_canvas(request: Any) -> None:
+    """Raise ``InvalidInput`` unless what is to follow the job can be read: missed after the run, it would be too late.
+
+    What cannot be read is left out of the request, so that the failure reaches whom it can.
+    """
+    payload = request._payload
+    embed = payload[2] if isinstance(payload, list | tuple) and len(payload) > 2 else None
+    broken = {}
+    place: Any
+    for place in (request.request_dict, embed):
+        for name in _FOLLOWERS if isinstance(place, dict) else ():
+            value = place.get(name)
+            several = name != "chord" and isinstance(value, list | tuple)
+            if value is not None and not all(map(_is_signature, value if several else [value])):
+                broken[name] = value
+                place[name] = None
+    for name, value in broken.items():
+        raise InvalidInput(
+            f"the message's {name} {safe_text(repr(value)):.300} is no Celery signature",
+            fix="send what Celery makes of a chord, a chain or a link",
+        )
+
+
+def _is_signature(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("task"), str) and bool(value["task"])
 
 
 def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any], timeout_s: float | None) -> None:

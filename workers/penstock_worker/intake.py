@@ -159,6 +159,10 @@ class Intake:
         except (InvalidInput, NotJSON, TypeError) as error:
             item.input = item.input or "null"
             item.error = error if isinstance(error, InvalidInput) else InvalidInput(safe_text(error))
+        try:
+            foreign.check_canvas(request)
+        except InvalidInput as error:
+            item.error = item.error or error
         if timeout_s is not None:
             item.timeout_s = timeout_s
         if item.foreign:

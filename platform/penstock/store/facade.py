@@ -208,6 +208,10 @@ class Store:
         """State and time of those of these jobs that have ended."""
         return users.ends(self._db, ids)
 
+    def models_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """The model of each of these jobs."""
+        return users.models_of(self._db, ids)
+
     def holder(self, tenant: str, key: str) -> str | None:
         """The id of the tenant's job with this idempotency key, if there is one."""
         return users.holder(self._db, tenant, key)

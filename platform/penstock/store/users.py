@@ -12,6 +12,7 @@ from penstock.store.events import write_events
 from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, job_of, settled_of
 
 _MANY = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id {{in ids}}"  # noqa: S608 - constants only
+_MODELS = "SELECT id, model FROM penstock_job WHERE id {in ids}"
 _ENDS = """
     SELECT id, state, settled_at FROM penstock_job
     WHERE id {in ids} AND state IN ('succeeded', 'failed', 'cancelled', 'expired')"""
@@ -79,6 +80,14 @@ def get_many(db: Database, ids: Sequence[str]) -> dict[str, Job]:
         return {}
     with db.read() as session:
         return {row[0]: job_of(row) for row in session.all(_MANY, {"ids": session.ids(ids)})}
+
+
+def models_of(db: Database, ids: Sequence[str]) -> dict[str, str]:
+    """See ``Store.models_of``."""
+    if not ids:
+        return {}
+    with db.read() as session:
+        return dict(session.all(_MODELS, {"ids": session.ids(ids)}))
 
 
 def ends(db: Database, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
