@@ -51,6 +51,7 @@ FLOORS = {
     "penstock.telemetry": 2,
     "penstock.app": 3,
     "penstock.routes": 3,
+    "penstock.eager": 3,
     "penstock.dispatch": 3,
     "penstock.webhooks": 3,
     "penstock.client": 4,
@@ -70,6 +71,7 @@ PURE = 1
 ALLOWED_UP = {
     # `.s()` on a model gives a Celery signature; producers that never call it never import celery.
     ("penstock.model", "penstock.app"),
+    ("penstock.model", "penstock.eager"),
 }
 
 LIBRARIES_ABOVE_PURE = {"celery", "kombu", "redis", "sqlmodel", "sqlalchemy", "torch"}

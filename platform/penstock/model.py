@@ -118,7 +118,57 @@ class Model:
         """A Celery signature of this model, for ``chain``, ``group`` and ``chord`` in any Celery program."""
         from penstock.app import model_signature
 
-        return model_signature(cls.name, args, kwargs, lane=lane)
+        return model_signature(cls.name, args, kwargs, lane=lane, model=cls)
+
+    @classmethod
+    def si(cls, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
+        """The same, immutable: a canvas adds nothing to its arguments."""
+        from penstock.app import model_signature
+
+        return model_signature(cls.name, args, kwargs, lane=lane, immutable=True, model=cls)
+
+    @classmethod
+    def delay(cls, *args: Any, **kwargs: Any) -> Any:
+        """Send it through Celery now; Celery's ``AsyncResult``."""
+        return cls.s(*args, **kwargs).apply_async()
+
+    @classmethod
+    def apply_async(
+        cls,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        lane: str = Lane.INTERACTIVE,
+        **options: Any,
+    ) -> Any:
+        """The same with Celery's options: ``countdown``, ``expires``, ``link`` and so on."""
+        return cls.s(*args, lane=lane, **(kwargs or {})).apply_async(**options)
+
+    @classmethod
+    def apply(cls, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run it in this process, one item, without a queue; Celery's ``EagerResult``."""
+        return cls.s(*args, **(kwargs or {})).apply(**options)
+
+    @classmethod
+    def map(cls, it: Any) -> Any:
+        """Refused: see ``no_maps``."""
+        from penstock.eager import no_maps
+
+        no_maps(cls.name, "map")
+
+    @classmethod
+    def starmap(cls, it: Any) -> Any:
+        """Refused: see ``no_maps``."""
+        from penstock.eager import no_maps
+
+        no_maps(cls.name, "starmap")
+
+    @classmethod
+    def chunks(cls, it: Any, n: int) -> Any:
+        """Refused: see ``no_maps``."""
+        from penstock.eager import no_maps
+
+        no_maps(cls.name, "chunks")
 
     @classmethod
     def takes_batch(cls) -> Callable[..., Any]:

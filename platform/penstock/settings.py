@@ -161,6 +161,12 @@ class DashboardSettings(_Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(5555, description="port to listen on")
     basic_auth: SecretStr | None = Field(None, description="user:password; needed unless bound to loopback")
+    allowed_hosts: list[str] = Field(
+        default_factory=list,
+        description="names under which browsers reach it, besides loopback: behind a proxy, in a network; `*`: any",
+    )
+
+    _split = field_validator("allowed_hosts", mode="before")(sources.words)
 
 
 class CelerySettings(_Section):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -15,6 +16,7 @@ from celery.worker import state as worker_state
 
 from penstock import __version__, clock
 from penstock.errors import PenstockError, Unreachable
+from penstock.job import Job
 from penstock.model import Model, bytes_of
 from penstock.policy.latency import LatencyBook
 from penstock.settings import Settings
@@ -27,11 +29,13 @@ from penstock_worker.celeryevents import CeleryEvents
 from penstock_worker.device import choose_device, kind_of
 from penstock_worker.engine import Engine
 from penstock_worker.heartbeat import Heartbeat
+from penstock_worker.holdings import Holdings
 from penstock_worker.item import Item
 from penstock_worker.latency import LatencyMemory
 from penstock_worker.loader import announce, load_models
 from penstock_worker.meter import Meter
 from penstock_worker.residency import Residency
+from penstock_worker.revoker import Revoker
 from penstock_worker.tenure import Tenure
 from penstock_worker.usage import Usage
 from penstock_worker.wire import Wire
@@ -139,6 +143,8 @@ class Serving:
             wake=wake,
             latency=latency,
         )
+        self.holdings = Holdings(self.engine, namespace=settings.namespace, hostname=hostname, pid=os.getpid())
+        self._revoker = Revoker(self._store, told=self._revoked)
         self._usage = usage = Usage(self.engine.charges.spent, self._wire, namespace=settings.namespace)
         self._heartbeat = Heartbeat(
             self._store,
@@ -187,6 +193,22 @@ class Serving:
         worker_state.should_stop = EX_OK  # type: ignore[assignment]
         wake()
 
+    def _revoked(self, jobs: Sequence[Job]) -> None:
+        """Tell who waits; Celery's own waiters, too, although a canvas goes on only with its member's message."""
+        self.engine.announcer.changed(jobs)
+        for job in jobs:
+            if job.canvas is not None and job.state.is_terminal:
+                self._app.backend.mark_as_revoked(job.id, reason="revoked", store_result=True)
+
+    def revoke(self, ids: Sequence[str], unknown: Callable[[Sequence[str]], object] | None = None) -> None:
+        """Cancel jobs for Celery's remote control. ``unknown`` hears of ids that are no job's, on the hub thread."""
+
+        def tell(left: Sequence[str]) -> None:
+            if unknown is not None:
+                unknown(left)
+
+        self._revoker.revoke(ids, lambda left: self.engine.post(partial(tell, left)))
+
     def attach(self, channel: Any) -> None:
         """Have the transport feed the engine from now on."""
         self._channel = channel
@@ -213,6 +235,7 @@ class Serving:
             self._metrics.stop()
         if self._tenure is not None:
             self._tenure.end()
+        self._revoker.stop()
         self._wire.close()
         self._store.close()
 

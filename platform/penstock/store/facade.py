@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.errors import PenstockError
-from penstock.job import Job, NewJob, Outcome
+from penstock.job import Job, JobState, NewJob, Outcome
 from penstock.policy.fairness import Terms
 from penstock.store import claims, deliveries, identity, producers, relay, retention, tenants, users, workers
 from penstock.store.engine import Database
@@ -217,6 +217,14 @@ class Store:
     def get_many(self, ids: Sequence[str]) -> dict[str, Job]:
         """The jobs that exist, by id."""
         return users.get_many(self._db, ids)
+
+    def ends(self, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
+        """State and time of those of these jobs that have ended."""
+        return users.ends(self._db, ids)
+
+    def models_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """The model of each of these jobs."""
+        return users.models_of(self._db, ids)
 
     def holder(self, tenant: str, key: str) -> str | None:
         """The id of the tenant's job with this idempotency key, if there is one."""

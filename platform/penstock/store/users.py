@@ -16,6 +16,10 @@ from penstock.store.session import Session
 from penstock.store.tables import DEFAULT_TENANT
 
 _MANY = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id {{in ids}}"  # noqa: S608 - constants only
+_MODELS = "SELECT id, model FROM penstock_job WHERE id {in ids}"
+_ENDS = """
+    SELECT id, state, settled_at FROM penstock_job
+    WHERE id {in ids} AND state IN ('succeeded', 'failed', 'cancelled', 'expired')"""
 _ONE = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id = :id"  # noqa: S608 - constants only
 _ACCEPTED_AT = "SELECT accepted_at FROM penstock_job WHERE id = :id"
 _NEWEST = "ORDER BY accepted_at DESC, id DESC LIMIT :limit"
@@ -92,6 +96,23 @@ def get_many(db: Database, ids: Sequence[str]) -> dict[str, Job]:
         return {}
     with db.read() as session:
         return {row[0]: job_of(row) for row in session.all(_MANY, {"ids": session.ids(ids)})}
+
+
+def models_of(db: Database, ids: Sequence[str]) -> dict[str, str]:
+    """See ``Store.models_of``."""
+    if not ids:
+        return {}
+    with db.read() as session:
+        return dict(session.all(_MODELS, {"ids": session.ids(ids)}))
+
+
+def ends(db: Database, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
+    """See ``Store.ends``."""
+    if not ids:
+        return {}
+    with db.read() as session:
+        rows = session.all(_ENDS, {"ids": session.ids(ids)})
+    return {id: (STATES[state], settled_at or 0.0) for id, state, settled_at in rows}
 
 
 def list_jobs(
