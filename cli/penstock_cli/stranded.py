@@ -6,7 +6,7 @@ import redis
 
 from penstock.app import make_celery
 from penstock.clock import now
-from penstock.lane import LANES
+from penstock.lane import AT, LANES, version_id
 from penstock.transport import stranded
 from penstock.transport.url import connect, unavailable
 from penstock_cli.context import App
@@ -30,15 +30,16 @@ def unserved(app: App) -> dict[str, int]:
     consumed, heard = _consumed(app)
     # A worker that is busy with a plain task does not answer; SQL knows what it serves.
     silent = {
-        model
+        served
         for worker in app.store.workers()
         if worker.lease_until > now() and worker.name not in heard
-        for model in worker.info.get("models", {})
+        for model, info in worker.info.get("models", {}).items()
+        for served in (model, f"{model}{AT}{version_id(str(info.get('version')))}")
     }
     return {
         queue: count
         for queue, count in held.items()
-        if queue not in consumed and model_of(queue, settings.namespace).partition("@")[0] not in silent
+        if queue not in consumed and model_of(queue, settings.namespace) not in silent
     }
 
 

@@ -15,7 +15,7 @@ from celery.canvas import Signature
 from kombu import Exchange, Queue
 
 from penstock import routes
-from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, task_name
+from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, split_name, task_name
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
 
@@ -118,12 +118,16 @@ def model_signature(
     lane: str = Lane.INTERACTIVE,
     priority: int | None = None,
 ) -> Signature:
-    """A signature that any Celery program on the same broker can send, and a program without Celery app too."""
+    """A signature that any Celery program on the same broker can send, and a program without Celery app too.
+
+    ``name`` may say a version: ``"embed@2"``.
+    """
     lane = Lane(lane)
     if priority is not None and not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"priority must be 0 to {MAX_PRIORITY}")
-    options: dict[str, Any] = {"queue": queue_name(_namespace(), name, lane)}
+    model, version = split_name(name)
+    options: dict[str, Any] = {"queue": queue_name(_namespace(), model, lane, version)}
     if priority is not None:
         options["priority"] = priority
-    task = task_name(_namespace(), name)
+    task = task_name(_namespace(), model)
     return signature(task, args=tuple(args), kwargs=dict(kwargs), options=options, app=_sender())

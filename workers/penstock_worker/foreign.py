@@ -56,7 +56,9 @@ def timeout_of(request: Any) -> float | None:
     return timeout_s
 
 
-def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any], timeout_s: float | None) -> None:
+def adopt(
+    item: Item, asked_version: str | None, request: Any, properties: Mapping[str, Any], timeout_s: float | None
+) -> None:
     """Give ``item`` the row that its message becomes. Where that cannot keep it as it is, the item fails."""
     headers = headers_of(request)
     try:
@@ -71,7 +73,7 @@ def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any],
     item.row = NewJob(
         id=item.id,
         model=item.model,
-        version=version,
+        asked_version=asked_version,
         input=item.input if item.input is not None else "null",
         lane=item.lane,
         accepted_at=item.claimed_at,

@@ -24,7 +24,7 @@ from kombu.utils.json import dumps
 
 from penstock.errors import ConfigError
 from penstock.transport import keys
-from penstock.transport.claims import LEASE_S, Claimed, Claims, LeaseLost, Pending
+from penstock.transport.claims import LEASE_S, NO_TWINS, Claimed, Claims, LeaseLost, Pending
 from penstock.transport.delivery import Delivery, Sink, bury, payload_of
 from penstock.transport.demand import Demand, demand
 from penstock.transport.inspect import purge, ready_messages
@@ -113,8 +113,9 @@ class BulkChannel(stock.Channel):
     _sink: Sink | None = None
     #: The sink's optional method of this name.
     _charges: Callable[[], Mapping[str, float]] = dict
-    #: The sink's optional attribute of this name.
+    #: The sink's optional attributes of these names.
     _one_of: frozenset[str] = frozenset()
+    _twins: Mapping[str, str] = NO_TWINS
     _claims: Claims | None = None
     _keeper: LeaseKeeper | None = None
     _commands: redis.Redis | None = None
@@ -147,6 +148,7 @@ class BulkChannel(stock.Channel):
         self._sink = sink
         self._charges = getattr(sink, "charges", dict)
         self._one_of = getattr(sink, "one_of", frozenset())
+        self._twins = getattr(sink, "twins", NO_TWINS)
 
     def ack_many(self, tags: Iterable[int]) -> None:
         """Acknowledge messages: with the next claim, and at the latest at the end of this turn of the loop.
@@ -250,6 +252,7 @@ class BulkChannel(stock.Channel):
                 limit=wanted.limit,
                 charges=self._charges(),
                 one_of=self._one_of,
+                twins=self._twins,
             )
         except LeaseLost:
             self._on_lost()
@@ -275,10 +278,11 @@ class BulkChannel(stock.Channel):
             return
         self._wait_demand = wanted
         self._wait = pending = self._consumer().prepare(
-            wanted.quotas, limit=wanted.limit, charges=self._charges(), one_of=self._one_of
+            wanted.quotas, limit=wanted.limit, charges=self._charges(), one_of=self._one_of, twins=self._twins
         )
         self._interrupted = False
-        bells = [keys.bell(self.namespace, queue) for queue in wanted.quotas]
+        queues = [*wanted.quotas, *(self._twins[queue] for queue in wanted.quotas if queue in self._twins)]
+        bells = [keys.bell(self.namespace, queue) for queue in queues]
         wait = pack("BLPOP", *bells, keys.own_bell(self.namespace, pending.consumer), self.idle_tick_s)
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
