@@ -124,8 +124,8 @@ def model_signature(
 ) -> Signature:
     """A signature that any Celery program on the same broker can send, and a program without Celery app too.
 
-    ``name`` may say a version: ``"embed@2"``. With the ``model``'s class it can run in this process, too, where Celery is
-    told so (``eager``).
+    ``name`` may say a version: ``"embed@2"``. With the ``model``'s class it can run in this process, too, where Celery
+    is told so (``eager``).
     """
     lane = Lane(lane)
     if priority is not None and not 0 <= priority <= MAX_PRIORITY:
