@@ -25,6 +25,7 @@ from penstock_cli.context import App
 from penstock_cli.errors import fix_of
 from penstock_cli.jobview import seconds
 from penstock_cli.servers import check_owner, shown
+from penstock_cli.stranded import unserved, why
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
@@ -56,6 +57,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("dispatcher", lambda: _dispatcher(settings)),
         ("workers", lambda: _workers(app)),
         ("versions", lambda: _versions(app)),
+        ("queues", lambda: _queues(app)),
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
@@ -256,6 +258,18 @@ def _versions(app: App) -> Iterator[Finding]:
 
     for detail, fix in check(app):
         yield Finding("versions", WARNING, detail, fix)
+
+
+def _queues(app: App) -> Iterator[Finding]:
+    """Whether somebody consumes each queue that holds messages, those of plain Celery tasks included."""
+    stray = unserved(app)
+    for queue, count in stray.items():
+        messages = f"{count:,} message{'s' if count > 1 else ''} in {queue}"
+        yield Finding(
+            "queues", WARNING, f"{messages}: no worker consumes that queue", why(queue, app.settings.namespace)
+        )
+    if not stray:
+        yield Finding("queues", OK, "every queue that holds messages is consumed")
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

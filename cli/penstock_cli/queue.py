@@ -19,6 +19,7 @@ from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.params import complete_model
 from penstock_cli.serving import check_known, places
+from penstock_cli.stranded import unserved
 
 #: Jobs read per page while purging.
 PAGE = 500
@@ -41,13 +42,22 @@ def stats(app: App, model: str | None) -> None:
 
     ACCEPTED are waiting for their time or for the broker; READY and CLAIMED are messages. QUEUED in SQL and READY +
     CLAIMED at the broker are alike but for a moment. If not, the dispatcher mends it.
+
+    Queues that hold messages and that no worker consumes are named, those of your own Celery app included.
     """
     preflight.check(app)
     if model is not None:
         check_known(app, model)
     rows = [row for row in _rows(app) if model in (None, row["model"], split_name(row["model"])[0])]
-    if not app.out.rows(rows, id="model"):
+    stray = unserved(app) if model is None else {}
+    if not app.out.rows(rows, id="model") and not stray:
         app.out.say("no open jobs, no workers")
+    if app.out.json:
+        nobody = {"model": None, "lane": None, "workers": 0}
+        app.out.rows([{**nobody, "queue": queue, "ready": count} for queue, count in stray.items()], id="queue")
+        return
+    for queue, count in stray.items():
+        app.out.warn(f"no worker consumes the queue {queue}, which holds {count:,} message{'s' if count > 1 else ''}")
 
 
 def _rows(app: App) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,14 +14,18 @@ from celery import Celery, _state, signature
 from celery.canvas import Signature
 from kombu import Exchange, Queue
 
+from penstock import routes
 from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, split_name, task_name
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
 
 
-def make_celery(settings: Settings, *, models: Iterable[str] = (), worker: bool = False) -> Celery:
+def make_celery(
+    settings: Settings, *, models: Iterable[str] = (), known: Container[str] = (), worker: bool = False
+) -> Celery:
     """A Celery app that talks to this deployment; ``models`` are the ones whose queues it consumes.
 
+    What it sends by the name of a ``known`` model goes to that one's queue, and what has no route to the default queue.
     Only a ``worker`` becomes the process's current app: a producer may have its own.
     """
     broker, results = for_kombu(settings.broker), for_kombu(settings.results)
@@ -43,7 +47,8 @@ def make_celery(settings: Settings, *, models: Iterable[str] = (), worker: bool 
         worker_send_task_events=True,
         # Flower and `celery inspect` look at one queue per (model, lane).
         task_queues=[queue for name in models for queue in queues_of(settings.namespace, name)],
-        task_default_queue=f"{settings.namespace}.default",
+        task_default_queue=settings.celery.default_queue,
+        task_routes=[routes.WorkerRoutes(settings.namespace, known)],
         task_create_missing_queues=True,
         event_queue_prefix=f"{settings.namespace}.celeryev",
         broker_connection_retry_on_startup=True,
@@ -100,6 +105,9 @@ def _sender() -> Celery | None:
 @cache
 def _namespace() -> str:
     return Settings.load().namespace
+
+
+routes.install(_namespace, _sender)
 
 
 def model_signature(

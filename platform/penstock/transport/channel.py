@@ -74,11 +74,16 @@ class QoS(stock.QoS):
     def restore_unacked(self, client: Any = None) -> None:
         self._flush()
         if self._delivered:
-            self.channel.give_back(tuple(self._delivered))
+            self.channel.give_back(tuple(self._delivered), redelivered=True)
             self._delivered.clear()
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
         """The lease keeper does this."""
+
+    def release(self, delivery_tag: Any) -> None:
+        """A message that was dealt with without kombu: it takes nobody's place any more."""
+        if delivery_tag in self._delivered:
+            virtual.QoS.ack(self, delivery_tag)
 
     def forget(self) -> None:
         """All delivered messages are somebody else's now."""
@@ -154,19 +159,27 @@ class BulkChannel(stock.Channel):
         if self.connection is not None and not self.connection.wake_from_elsewhere():
             self.flush()
 
-    def give_back(self, tags: Iterable[int]) -> None:
+    def give_back(self, tags: Iterable[int], *, redelivered: bool = False) -> None:
         """Put claimed messages back at the head of their queues, in their original order, before returning.
 
         In the loop's thread only. Lower the sink's quota first, or this channel is the next to claim them.
+        ``redelivered``: some consumer had been given them.
         """
         if self._claims is not None:
             # A wait that is out would claim them by the quotas of when it was sent.
-            self._claims.give_back([*tags, *self._end_wait()])
+            waited = self._end_wait()
+            if redelivered and waited:  # these are newer, and nobody has seen them
+                self._claims.give_back(waited)
+                waited = []
+            self._claims.give_back([*tags, *waited], redelivered=redelivered)
 
     def requeue(self, tag: int) -> None:
-        """Put one message back at the head of its queue; this channel may well get it again. In any thread."""
+        """Put one message back at the head of its queue; this channel may well get it again. In any thread.
+
+        It is marked as redelivered: who rejects what was refused once before does not go round for ever.
+        """
         if self._claims is not None:
-            self._claims.give_back((tag,))
+            self._claims.give_back((tag,), redelivered=True)
 
     @property
     def unacked_name(self) -> str:
@@ -364,6 +377,7 @@ class BulkChannel(stock.Channel):
         """Take a message that cannot be read out of the queue."""
         bury(self._consumer(), message)
         self.ack_many((message.tag,))
+        self.qos.release(message.tag)
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         (self.no_ack_queues.add if no_ack else self.no_ack_queues.discard)(queue)
@@ -468,9 +482,12 @@ class BulkChannel(stock.Channel):
         if self._keeper is not None:
             self._keeper.stop()
         try:
-            self._end_wait()
+            waited = self._end_wait()
             if self._acks:
                 claims.ack(self._drain_acks())
+            # What kombu's consumers were given is marked; what was only on its way is newer, and stays behind it.
+            claims.give_back(waited)
+            self.qos.restore_unacked()
             claims.leave()
             abandoned.surrender(self._broker, self.namespace, self._command_client())
         except LeaseLost:

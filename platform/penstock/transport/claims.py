@@ -214,8 +214,11 @@ class Claims:
         """
         return int(SETTLE(self.wire, *settle_arguments(self.namespace, self._identity.unacked, spent)))
 
-    def give_back(self, tags: Iterable[int]) -> int:
-        """Put messages back at the head of their queues, in their original order, at once. How many were held."""
+    def give_back(self, tags: Iterable[int], *, redelivered: bool = False) -> int:
+        """Put messages back at the head of their queues, in their original order, at once. How many were held.
+
+        ``redelivered`` marks them, as a broker does with what a consumer had been given.
+        """
         unacked = self._identity.unacked
         newest_first = sorted(tags, reverse=True)
         moved = 0
@@ -228,6 +231,7 @@ class Claims:
                         keys.bell_prefix(self.namespace),
                         self._tenants,
                         keys.BELL_TTL_S,
+                        REDELIVERED if redelivered else "",
                         *newest_first[start : start + CHUNK],
                     ],
                 )
