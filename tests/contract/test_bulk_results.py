@@ -13,7 +13,11 @@ from celery.exceptions import ChordError
 
 from penstock_worker.results import BulkRedisBackend, bulk_url
 
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated")  # Celery's own calls
+# Celery's own calls, and a connection of its own that it does not close.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Call to deprecated"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture
