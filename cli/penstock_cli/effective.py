@@ -79,7 +79,9 @@ class _Sources:
         secrets = os.environ.get("PENSTOCK_SECRETS_DIR")
         self._secrets = {p.name.upper(): p for p in Path(secrets).iterdir()} if secrets else {}
         self._file = Path(os.environ.get("PENSTOCK_CONFIG", "penstock.toml"))
-        self._toml: dict[str, Any] = tomllib.loads(self._file.read_text()) if self._file.is_file() else {}
+        self._toml: dict[str, Any] = (
+            tomllib.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
+        )
 
     def of(self, name: str) -> str:
         """The source of a dotted name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -11,7 +10,7 @@ import click
 from penstock.clock import isoformat, now
 from penstock.job import JobState
 from penstock.lane import LANES
-from penstock_cli import jobwatch, preflight
+from penstock_cli import jobwatch, preflight, textio
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.jobview import ROW_HEADER, job_dict, job_pairs, job_row
@@ -142,7 +141,8 @@ def each_id(ids: tuple[str, ...]) -> Iterator[str]:
     """The ids given, with those of standard input in place of ``-``."""
     for id in ids:
         if id == "-":
-            yield from (line.split()[0] for line in sys.stdin if line.strip())
+            lines = textio.decode(textio.stdin().read(), "standard input").split("\n")
+            yield from (line.split()[0] for line in lines if line.strip())
         else:
             yield id
 

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 import click
 
+from penstock_cli.textio import speaks_utf8, unbroken
+
 COLOURS = {
     "succeeded": "green",
     "delivered": "green",
@@ -72,9 +74,6 @@ class Output:
     def line(self, text: str = "") -> None:
         """One line of text."""
         try:
-            # Text that no encoding can write (lone surrogates) becomes a JSON escape.
-            with suppress(AttributeError):
-                sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
             sys.stdout.write(text + "\n")
         except BrokenPipeError:
             pipe_closed()
@@ -121,7 +120,7 @@ class Output:
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """JSON text; what JSON has no word for becomes text."""
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    return unbroken(json.dumps(value, ensure_ascii=not speaks_utf8(sys.stdout), indent=indent, default=str))
 
 
 def is_terminal(stream: TextIO) -> bool:

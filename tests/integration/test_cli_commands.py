@@ -212,6 +212,42 @@ def test_a_line_that_the_producer_refuses_fails_alone(up: Penstock) -> None:
     assert by_id["line-3"]["response"]["body"] == 6
 
 
+def test_a_file_of_odd_lines_runs_under_any_locale_and_loses_nothing_when_resumed(up: Penstock) -> None:
+    """Beginning with a mark, in a locale that knows no other letters than ASCII's."""
+    good = {"a\u2028b": "x\u2029y", "é\x85": "☕", "😀": "z", "line-9": "nine"}
+    lines = [json.dumps({"custom_id": id, "body": text}, ensure_ascii=False).encode() for id, text in good.items()]
+    bad = [
+        rb'{"custom_id": "\ud800", "body": "x"}',
+        b'{"custom_id": "a\xff", "body": "x"}',
+        rb'{"custom_id": "half", "body": "\udfff"}',
+    ]
+    source, target = up.folder / "odd.jsonl", up.folder / "odd.out"
+    source.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([*lines, *bad]) + b"\n\n7\n")  # no text: the model refuses it
+    for env in (
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
+    ):
+        flag = "--resume" if target.exists() else "--overwrite"
+        ended = up.process("batch", "run", "-i", "odd.jsonl", "-o", "odd.out", "--model", "moody", flag, env=env)
+        assert ended.status == 1, ended.err
+        found = [json.loads(line) for line in target.read_bytes().decode().split("\n")[:-1]]
+        outputs = {line["custom_id"]: line["response"]["body"] for line in found if line["error"] is None}
+        assert outputs == {id: text.upper() for id, text in good.items()}
+        faults = {line["custom_id"]: line["error"]["code"] for line in found if line["error"]}
+        assert faults == {
+            "line-5": "invalid_line",
+            "line-6": "invalid_line",
+            "half": "not_serializable",
+            "line-9": "invalid_line",
+        }
+        # A killed run leaves a line cut off, in the middle of a letter.
+        target.write_bytes(target.read_bytes() + '{"id": "0", "custom_id": "☕'.encode()[:-1])
+    ended = up.process("run", "moody", "naïve ☕", "--json", "-q", env={"LC_ALL": "C", "PYTHONUTF8": "0"})
+    assert (ended.status, ended.json()["output"]) == (0, "NAÏVE ☕"), ended.err
+    ended = up.process("run", "moody", "-", "-r", input="\ufeffnaïve 😀\r\n", env={"PYTHONIOENCODING": "latin-1"})
+    assert ended.out == "NAÏVE 😀\n"
+
+
 def test_two_lines_of_one_id_are_not_mixed_up(up: Penstock) -> None:
     (up.folder / "twins.jsonl").write_text('{"custom_id": "a", "body": 1}\n{"custom_id": "a", "body": 2}\n')
     for flag in ("--overwrite", "--resume"):
