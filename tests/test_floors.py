@@ -29,6 +29,7 @@ FLOORS = {
     "penstock.job": 0,
     "penstock.lane": 0,
     "penstock.jsontext": 0,
+    "penstock.urltext": 0,
     "penstock.model": 0,
     "penstock.stepwise": 0,
     "penstock.policy": 1,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from penstock.errors import SchemaOutdated
+from penstock.urltext import safe_url
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import UNREACHABLE
-from penstock_cli.servers import shown
 from penstock_cli.up import schema
 
 
@@ -26,10 +26,10 @@ def upgrade(app: App) -> None:
     schema.upgrade(app.settings)
     after = penstock_migrations.current(app.settings.database)
     if app.out.json:
-        app.out.data({"database": shown(app.settings.database), "before": before, "now": after})
+        app.out.data({"database": safe_url(app.settings.database), "before": before, "now": after})
     else:
         app.out.line(str(after))
-        app.out.say("was up to date" if before == after else f"brought up to date: {shown(app.settings.database)}")
+        app.out.say("was up to date" if before == after else f"brought up to date: {safe_url(app.settings.database)}")
 
 
 @db.command("current")
@@ -42,7 +42,7 @@ def current(app: App) -> int | None:
     found = penstock_migrations.current(app.settings.database) if _exists(app) else None
     head = penstock_migrations.head()
     if app.out.json:
-        app.out.data({"database": shown(app.settings.database), "current": found, "head": head})
+        app.out.data({"database": safe_url(app.settings.database), "current": found, "head": head})
     else:
         app.out.line(str(found or "none"))
     if found == head:

@@ -1,8 +1,6 @@
-"""The servers by their URLs: whether the broker answers, and how a URL is shown."""
+"""Whether the broker answers."""
 
 from __future__ import annotations
-
-import re
 
 import redis
 
@@ -19,9 +17,3 @@ def check_broker(settings: Settings) -> None:
         raise unavailable(settings.broker, error) from error
     finally:
         client.close()
-
-
-def shown(url: str) -> str:
-    """A URL (of several hosts, perhaps) without its passwords."""
-    url = re.sub(r"(://[^:/@;]*):[^@/]*@", r"\1:…@", url)
-    return re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1…", url)

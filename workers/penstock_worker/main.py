@@ -1,4 +1,4 @@
-"""The worker process: ``python -m penstock_worker.main [--pool NAME] [--name NAME] [--model NAME …]``.
+"""The worker process: ``python -m penstock_worker [--pool NAME] [--name NAME] [--model NAME …]``.
 
 ``penstock worker`` runs it under a supervisor. Settings come from the environment.
 """

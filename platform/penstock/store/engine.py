@@ -24,6 +24,7 @@ from penstock.errors import ConfigError, InvalidInput, PenstockError, SchemaOutd
 from penstock.store import postgres, sqlite
 from penstock.store.session import Session
 from penstock.store.sql import Dialect
+from penstock.urltext import safe_url
 
 #: The newest migration that this code works with; a test holds it equal to the head of ``penstock_migrations``.
 SCHEMA_VERSION = "0004"
@@ -330,14 +331,13 @@ def _unfit(error: Exception) -> InvalidInput | None:
 def _driver(url: str) -> _Driver:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the second for a port that is no number, which it quotes
         parsed = None
     if parsed is not None and parsed.drivername == "sqlite":
         return _SQLite(parsed)
     if parsed is not None and parsed.drivername in _POSTGRES:
         return _Postgres(parsed)
-    scheme = url.split(":", 1)[0] if ":" in url else url
     raise ConfigError(
-        f"PENSTOCK_DATABASE_URL: {scheme!r} is no database that is supported",
+        f"PENSTOCK_DATABASE_URL is no database that is supported: {safe_url(url)}",
         fix="use sqlite:////path/to/file.db or postgresql://user:password@host/name",
     )

@@ -59,17 +59,27 @@ def parse(url: str) -> BrokerURL:
     try:
         return _parse(url)
     except ValueError as error:
+        # What the standard library says quotes the part that it cannot read: of a password, perhaps.
+        reason = error if isinstance(error, _Unfit) else "it is no URL, or has a character that must be written as %XX"
         raise ConfigError(
-            f"the broker URL cannot be read: {error}",
+            f"the broker URL cannot be read: {reason}",
             fix="use redis://host:6379/0, rediss://…, sentinel://…?master_name=…, or redis+socket:///path",
         ) from None
 
 
+class _Unfit(ValueError):
+    """Says what is wrong with a URL and quotes nothing of it."""
+
+
 def _parse(url: str) -> BrokerURL:
+    if not url.isprintable():
+        raise _Unfit("it has a line break or another control character")
     parts = [urlsplit(part if "://" in part else f"sentinel://{part}") for part in url.split(";") if part]
     if not parts or parts[0].scheme not in SCHEMES:
-        raise ValueError(f"its scheme is not one of {', '.join(SCHEMES)}")
+        raise _Unfit(f"its scheme is not one of {', '.join(SCHEMES)}")
     first = parts[0]
+    if any(part.fragment or (part.netloc and "@" in part.path + part.query) for part in parts):
+        raise _Unfit("in its password, / ? # and @ are written %2F %3F %23 %40")
     query = dict(parse_qsl(";".join(part.query for part in parts if part.query)))
     credentials: dict[str, Any] = {
         "username": unquote(first.username) if first.username else None,
@@ -78,7 +88,7 @@ def _parse(url: str) -> BrokerURL:
     if first.scheme in ("redis+socket", "unix"):
         path = unquote(first.path)
         if not path.startswith("/") or path == "/":
-            raise ValueError("a socket's path must be absolute")
+            raise _Unfit("a socket's path must be absolute")
         return BrokerURL(
             scheme="redis+socket",
             path=path,
@@ -88,9 +98,9 @@ def _parse(url: str) -> BrokerURL:
     default_port = 26379 if first.scheme == "sentinel" else 6379
     hosts = tuple((part.hostname or "localhost", part.port or default_port) for part in parts)
     if first.scheme != "sentinel" and len(hosts) > 1:
-        raise ValueError("several hosts need sentinel://")
+        raise _Unfit("several hosts need sentinel://")
     if first.scheme == "sentinel" and not query.get("master_name"):
-        raise ValueError("sentinel:// needs ?master_name=…")
+        raise _Unfit("sentinel:// needs ?master_name=…")
     return BrokerURL(
         scheme=first.scheme,
         hosts=hosts,
@@ -108,7 +118,7 @@ def _last_path(parts: list[SplitResult]) -> str:
 def _db(text: str) -> int:
     number = text.strip("/") or "0"
     if not number.isdecimal():
-        raise ValueError(f"the database must be a number, not {number!r}")
+        raise _Unfit("the database must be a number")
     return int(number)
 
 
@@ -116,7 +126,7 @@ def _tls(query: dict[str, str]) -> dict[str, Any]:
     tls: dict[str, Any] = {key: value for key, value in query.items() if key.startswith("ssl_")}
     reqs = tls.get("ssl_cert_reqs", "required").lower()
     if reqs not in _CERT_REQS:
-        raise ValueError(f"ssl_cert_reqs must be none, optional or required, not {reqs!r}")
+        raise _Unfit("ssl_cert_reqs must be none, optional or required")
     tls["ssl_cert_reqs"] = _CERT_REQS[reqs]
     if "ssl_check_hostname" in tls:
         tls["ssl_check_hostname"] = tls["ssl_check_hostname"].lower() not in ("false", "0", "no")
