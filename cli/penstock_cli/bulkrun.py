@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +53,11 @@ class BulkRun:
 
     def cancel(self) -> int:
         """Cancel what is in flight: a run that goes on later submits it again. How many were cancelled."""
-        count = 0
-        for chunk in self._flying:
-            for handle, _ in chunk:
-                if not handle.ended:
-                    with suppress(PenstockError):
-                        count += handle.cancel() in (JobState.CANCELLED, "cancelling")
-        return count
+        open_jobs = [handle.id for chunk in self._flying for handle, _ in chunk if not handle.ended]
+        try:
+            return len(self._client.cancel_many(open_jobs).changed)
+        except PenstockError:
+            return 0
 
     def _submit(self, lines: list[jsonl.Line], skip: Collection[str]) -> Iterator[dict[str, Any] | None]:
         good: list[jsonl.Line] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import UUID
 
 import click
@@ -10,9 +9,10 @@ import click
 from penstock.clock import isoformat, now
 from penstock.job import JobState
 from penstock.lane import LANES
-from penstock_cli import jobwatch, preflight, textio
+from penstock_cli import jobbulk, jobwatch, preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
+from penstock_cli.jobids import whole
 from penstock_cli.jobview import ROW_HEADER, job_dict, job_pairs, job_row
 from penstock_cli.params import Duration, complete_model
 from penstock_cli.serving import check_known
@@ -30,6 +30,8 @@ def job() -> None:
     """
 
 
+job.add_command(jobbulk.cancel)
+job.add_command(jobbulk.retry)
 job.add_command(jobwatch.watch)
 job.add_command(jobwatch.wait)
 job.add_command(jobwatch.stream)
@@ -41,13 +43,13 @@ job.add_command(jobwatch.stream)
 def get(app: App, id: str) -> None:
     """Show one job: its state, output or error, and where its time went."""
     preflight.check(app, broker=False)
-    found = app.client.get(id).job
+    found = app.client.get(whole(app, id)).job
     if app.out.json:
         app.out.data(job_dict(found))
         return
     app.out.pairs(job_pairs(found))
     if found.state in (JobState.FAILED, JobState.EXPIRED):
-        app.out.say(f"run it again: penstock job retry {id}")
+        app.out.say(f"run it again: penstock job retry {found.id}")
 
 
 @job.command("list")
@@ -70,9 +72,10 @@ def list_(
     before: str | None,
 ) -> None:
     """List jobs, newest first."""
-    if before is not None:
-        _check_id(before)
     preflight.check(app, broker=False)
+    if before is not None:
+        before = whole(app, before)
+        _check_id(before)
     if model is not None:
         check_known(app, model)
     wanted: tuple[str, str] | str | None = tag
@@ -88,26 +91,6 @@ def list_(
         app.out.say("no jobs")
     elif len(jobs) == limit and not app.out.json:
         app.out.say(f"older ones: --before {list(jobs)[-1]}")
-
-
-@job.command("cancel")
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
-@pass_app
-def cancel(app: App, ids: tuple[str, ...]) -> None:
-    """Cancel jobs. One that waits never runs; the result of a running one is dropped; an ended one stays."""
-    preflight.check(app, broker=False)
-    for id in each_id(ids):
-        _told(app, id, app.client.get(id).cancel())
-
-
-@job.command("retry")
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
-@pass_app
-def retry(app: App, ids: tuple[str, ...]) -> None:
-    """Run failed, cancelled or expired jobs again, under their ids. An open job is left alone."""
-    preflight.check(app, broker=False)
-    for id in each_id(ids):
-        _told(app, id, app.client.get(id).retry().status)
 
 
 @job.command("prune")
@@ -135,20 +118,3 @@ def _check_id(id: str) -> None:
         UUID(id)
     except ValueError:
         raise click.UsageError(f"{id!r} is no job's id. `penstock job list` shows them.") from None
-
-
-def each_id(ids: tuple[str, ...]) -> Iterator[str]:
-    """The ids given, with those of standard input in place of ``-``."""
-    for id in ids:
-        if id == "-":
-            lines = textio.decode(textio.stdin().read(), "standard input").split("\n")
-            yield from (line.split()[0] for line in lines if line.strip())
-        else:
-            yield id
-
-
-def _told(app: App, id: str, status: str) -> None:
-    if app.out.json:
-        app.out.jsonl({"id": id, "status": str(status)})
-    else:
-        app.out.line(f"{id}  {status}")

@@ -115,6 +115,11 @@ def seconds(value: float | None) -> str | None:
     return f"{hours}h {minutes:02}m {rest:02}s" if hours else f"{minutes}m {rest:02}s"
 
 
+def counted(count: int, what: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('ch') else 's'}"
+
+
 def short(text: str, width: int) -> str:
     """At most ``width`` characters."""
     return text if len(text) <= width else f"{text[: width - 1]}…"

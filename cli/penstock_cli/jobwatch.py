@@ -13,6 +13,7 @@ from penstock_cli import preflight
 from penstock_cli.commands import command, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED
+from penstock_cli.jobids import whole, whole_ids
 from penstock_cli.jobview import job_dict, job_pairs, short
 from penstock_cli.output import animated, dumps
 from penstock_cli.params import Duration
@@ -24,10 +25,8 @@ from penstock_cli.params import Duration
 @pass_app
 def wait(app: App, ids: tuple[str, ...], timeout: float | None) -> int | None:
     """Wait until jobs have ended, and print their outputs as they do. Exit 1 if one did not succeed."""
-    from penstock_cli.job import each_id
-
     preflight.check(app, broker=False)
-    handles = [app.client.get(id) for id in each_id(ids)]
+    handles = [app.client.get(id) for id in whole_ids(app, ids)]
     failed = False
     try:
         for handle in app.client.as_completed(handles, timeout):
@@ -57,7 +56,7 @@ def stream(app: App, id: str, after: str | None) -> int | None:
     """
     preflight.check(app, broker=False)
     state = None
-    for event in app.client.get(id).stream(after=after):
+    for event in app.client.get(whole(app, id)).stream(after=after):
         state = event.state
         app.out.jsonl(
             {
@@ -77,7 +76,8 @@ def stream(app: App, id: str, after: str | None) -> int | None:
 def watch(app: App, id: str) -> int | None:
     """Follow a job until it has ended, then show it. Exit 1 if it did not succeed."""
     preflight.check(app, broker=False)
-    handle = app.client.get(id)
+    handle = app.client.get(whole(app, id))
+    id = handle.id
     with _Spinner(app) as spinner:
         for event in handle.stream():
             if event.kind == "state":

@@ -66,9 +66,9 @@ class Progress:
         elif self._logged != self._started and kind is None:
             self._out.say(self._text(monotonic_s()))
 
-    def advance(self, *, failed: bool) -> None:
-        """One more is done."""
-        self._done += 1
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        """So many more are done."""
+        self._done += count
         self._failed += failed
         now = monotonic_s()
         self._rate.add(self._done, now)

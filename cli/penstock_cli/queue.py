@@ -9,7 +9,6 @@ from typing import Any
 import click
 import redis
 
-from penstock.errors import PenstockError, Unreachable
 from penstock.job import JobState
 from penstock.lane import LANES, queue_name
 from penstock.transport import inspect
@@ -19,9 +18,6 @@ from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.params import complete_model
 from penstock_cli.serving import check_known, places
-
-#: Jobs read per page while purging.
-PAGE = 500
 
 
 @group()
@@ -121,20 +117,11 @@ _WAITING = (JobState.ACCEPTED, JobState.QUEUED)
 
 
 def _cancel(app: App, model: str, lanes: Iterable[str]) -> int:
-    count = 0
-    for lane in lanes:
-        for state in _WAITING:
-            before = None
-            while page := app.client.list(status=state, model=model, lane=lane, limit=PAGE, before=before):
-                before = page[-1].id
-                for handle in page:
-                    try:
-                        count += handle.cancel() == JobState.CANCELLED
-                    except Unreachable:
-                        raise
-                    except PenstockError:
-                        continue  # it ended or was removed meanwhile
-    return count
+    return sum(
+        len(app.client.cancel_where(status=state, model=model, lane=lane).changed)
+        for lane in lanes
+        for state in _WAITING
+    )
 
 
 def _purge_messages(app: App, model: str, lanes: Iterable[str]) -> int:

@@ -15,6 +15,7 @@ from penstock.clock import isoformat, now
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
+from penstock_cli.jobids import each_id
 from penstock_cli.jobview import short
 from penstock_cli.services import Signals
 
@@ -80,8 +81,6 @@ def show(app: App, id: str) -> None:
 @pass_app
 def replay(app: App, ids: tuple[str, ...], dead: bool) -> None:
     """Deliver again, from the start of the schedule and under the same id. - reads ids from standard input."""
-    from penstock_cli.job import each_id
-
     if not ids and not dead:
         raise click.UsageError("Name a delivery (`penstock webhook list` shows them), or --dead.")
     preflight.check(app, broker=False)

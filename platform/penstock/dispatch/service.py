@@ -16,6 +16,7 @@ from typing import Any, cast
 from penstock import clock
 from penstock.dispatch.admission import Admission
 from penstock.dispatch.background import Background
+from penstock.dispatch.bulk import BulkVerbs
 from penstock.dispatch.catalog import Catalog, Target
 from penstock.dispatch.fastpath import FastPath
 from penstock.dispatch.groupcommit import GroupCommit
@@ -69,6 +70,8 @@ class Submitter:
         self._marks = Marks(store, self._background)
         self.admission = Admission(settings, publisher)
         self._fast_path = FastPath(publisher, self._marks, saw=self.admission.saw)
+        #: Cancel and retry for many jobs.
+        self.bulk = BulkVerbs(store, publisher, self._fast_path, grace_s=self._grace_s)
         self._commit = GroupCommit(self._insert, self._publish)
 
     # Submit ---------------------------------------------------------------------------------------------------
