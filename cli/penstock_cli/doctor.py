@@ -20,6 +20,7 @@ from penstock_cli.output import colour
 def command(app: App) -> int | None:
     """Print each effective setting with its source, then check servers, workers and this machine.
 
+    With -q, what was found alone.
     Exit status 0 when nothing is wrong (warnings are not), 3 when a server is not reachable, 1 for anything else.
     """
     settings = effective(app.settings, app.flags)
@@ -35,9 +36,10 @@ def command(app: App) -> int | None:
             }
         )
         return _status(found)
-    app.out.line(f"penstock {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
-    app.out.table(("setting", "value", "source"), [(item.name, item.text, item.source) for item in settings])
-    app.out.line()
+    if not app.out.quiet:
+        app.out.line(f"penstock {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
+        app.out.table(("setting", "value", "source"), [(item.name, item.text, item.source) for item in settings])
+        app.out.line()
     found = []
     for finding in findings(app):
         found.append(finding)

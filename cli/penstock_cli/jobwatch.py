@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from penstock_cli.jobids import whole, whole_ids
 from penstock_cli.jobview import job_dict, job_pairs, short
 from penstock_cli.output import animated, dumps
 from penstock_cli.params import Duration
+
+if TYPE_CHECKING:
+    from penstock.client import JobEvent
 
 
 @command("wait")
@@ -58,16 +61,19 @@ def stream(app: App, id: str, after: str | None) -> int | None:
     state = None
     for event in app.client.get(whole(app, id)).stream(after=after):
         state = event.state
-        app.out.jsonl(
-            {
-                "kind": event.kind,
-                "state": str(event.state),
-                "at": None if event.at is None else isoformat(event.at.timestamp()),
-                "data": event.data,
-                "cursor": event.cursor,
-            }
-        )
+        app.out.jsonl(event_dict(event))
     return FAILED if state is not None and state != JobState.SUCCEEDED else None
+
+
+def event_dict(event: JobEvent) -> dict[str, Any]:
+    """An event's JSON form."""
+    return {
+        "kind": event.kind,
+        "state": str(event.state),
+        "at": None if event.at is None else isoformat(event.at.timestamp()),
+        "data": event.data,
+        "cursor": event.cursor,
+    }
 
 
 @command("watch")

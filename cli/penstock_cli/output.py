@@ -73,8 +73,12 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """One line of text."""
+        self.text(text + "\n")
+
+    def text(self, text: str) -> None:
+        """Text as it stands."""
         try:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(text)
         except BrokenPipeError:
             pipe_closed()
 

@@ -46,8 +46,10 @@ def command(
         from penstock_worker import main
 
         return main.run(settings, pool=pool, name=name, only=models)
+    from penstock.telemetry.logs import configure_logs
     from penstock_worker import supervisor
 
+    configure_logs(settings.log_level)
     argv = [part for option, value in (("--pool", pool), ("--name", name)) if value for part in (option, value)]
     argv += [part for value in models for part in ("--model", value)]
     return supervisor.run(settings, argv)
