@@ -16,6 +16,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any, ClassVar
 
 from penstock.errors import ConfigError, InvalidInput
+from penstock.itemschema import tells_all
 from penstock.lane import Lane
 
 if typing.TYPE_CHECKING:
@@ -291,6 +292,10 @@ class ItemCodec:
             return self._adapter.json_schema()
         except PydanticInvalidForJsonSchema:
             return {}
+
+    def schema_tells_all(self) -> bool:
+        """Whether a producer without the type may refuse inputs by the schema."""
+        return tells_all(self._adapter.core_schema)
 
     def _invalid(self, error: Any) -> InvalidInput:
         if hasattr(error, "errors"):

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -71,6 +71,17 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._models)
+
+
+#: A registry, or what makes one when it is needed.
+Source = Registry | Callable[[], Registry]
+
+
+def are_imported(sources: Iterable[str]) -> bool:
+    """Whether ``load`` would import nothing that is not there: what it costs is paid."""
+    modules = [source.partition(":")[0] for source in sources]
+    modules += [point.module for point in entry_points(group=ENTRY_POINTS)]
+    return all((Path(name).stem if name.endswith(".py") else name) in sys.modules for name in modules)
 
 
 def unknown_model(name: str, known: Iterable[str]) -> UnknownModel:

@@ -477,6 +477,29 @@ def test_doctor_is_content(up: Penstock) -> None:
     assert "lease.ttl_s" in up("doctor").out
 
 
+def test_doctor_quietly_prints_what_it_found_alone(up: Penstock) -> None:
+    lines = up("doctor", "-q").out.splitlines()
+    assert lines and all(line.split()[0] in ("ok", "warning", "error", "fix:") for line in lines), lines
+
+
+def test_logs_are_json_in_a_file_and_say_who_speaks(up: Penstock) -> None:
+    """A wrong input is a line, without a traceback; a model's own fault has one."""
+    job = up("run", "moody", "log", "--json").json()
+    for model, input in (("double", '"x"'), ("moody", "refuse"), ("moody", "bad"), ("moody", "raise")):
+        assert up("run", model, input).status in (1, 2)
+    log = up.home / "logs" / "worker-default-1.log"
+    wait_for(lambda: "no mood for this batch" in log.read_text(encoding="utf-8"), what="the last line")
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    said = [line for line in lines if str(line["event"]).startswith("said by")]
+    assert [line["event"] for line in said] == ["said by structlog", "said by logging"]
+    assert {(line["model"], line["size"], line["job"]) for line in said} == {("moody", 1, job["id"])}
+    assert said[0]["batch"] == said[1]["batch"] >= 1
+    refused = [line for line in lines if "no such input" in json.dumps(line)]
+    assert refused and all("exception" not in line for line in refused)
+    assert any("no mood for this batch" in line.get("exception", "") for line in lines)
+    assert not any("Input should be" in line.get("exception", "") for line in lines)
+
+
 def test_db_current(up: Penstock) -> None:
     import penstock_migrations
 

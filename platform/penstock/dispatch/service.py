@@ -25,7 +25,7 @@ from penstock.dispatch.request import MAX_TEXT, Request, Terms, many, terms
 from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
 from penstock.job import Job, JobState, NewJob, new_id
 from penstock.lane import Lane
-from penstock.registry import Registry
+from penstock.registry import Source
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport import keys
@@ -55,7 +55,7 @@ class Submitter:
         publisher: Publisher,
         *,
         background: Background | None = None,
-        registry: Registry | None = None,
+        registry: Source | None = None,
         reply_to: str | None = None,
     ) -> None:
         self.catalog = Catalog(settings, store, registry=registry)
