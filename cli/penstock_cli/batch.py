@@ -17,7 +17,7 @@ from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED
 from penstock_cli.jobopts import as_keywords, job_options
-from penstock_cli.jobview import seconds
+from penstock_cli.jobview import counted, seconds
 from penstock_cli.output import Output, dumps
 from penstock_cli.params import complete_model
 from penstock_cli.progress import Progress
@@ -57,7 +57,7 @@ def run(app: App, source: str, target: str, model: str, resume: bool, overwrite:
         sink = None if target == "-" else files.enter_context(Path(target).open("ab"))
         warn_if_unserved(app, model)
         if done:
-            app.out.say(f"{len(done):,} results are there already")
+            app.out.say(f"{counted(len(done), 'result')} there already")
         runner = BulkRun(app.client, model, keywords)
         try:
             with Progress(app.out, total) as progress:
@@ -68,7 +68,9 @@ def run(app: App, source: str, target: str, model: str, resume: bool, overwrite:
         except (KeyboardInterrupt, OSError) as error:
             cancelled = runner.cancel()
             hint = "" if target == "-" else "; the same command with --resume goes on"
-            app.out.say(f"stopped: {runner.done:,} results written, {cancelled:,} jobs cancelled{hint}")
+            app.out.say(
+                f"stopped: {counted(runner.done, 'result')} written, {counted(cancelled, 'job')} cancelled{hint}"
+            )
             if isinstance(error, OSError) and error.filename is None and target != "-":
                 # What the file's buffer holds cannot be written either: that it is closed must not fail once more.
                 files.pop_all()
@@ -80,7 +82,7 @@ def run(app: App, source: str, target: str, model: str, resume: bool, overwrite:
         app.out.data(summary)
     rate = runner.done / took_s if took_s else 0.0
     app.out.say(
-        f"{runner.done:,} jobs in {seconds(took_s)} ({rate:,.0f}/s), {runner.failed:,} failed"
+        f"{counted(runner.done, 'job')} in {seconds(took_s)} ({rate:,.0f}/s), {runner.failed:,} failed"
         + (f": {target}" if target != "-" else "")
     )
     return FAILED if runner.failed else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import click
@@ -12,11 +14,13 @@ from penstock.lane import LANES
 from penstock_cli import jobbulk, jobwatch, preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
-from penstock_cli.jobids import whole
-from penstock_cli.jobview import ROW_HEADER, job_dict, job_pairs, job_row
+from penstock_cli.jobids import beginnings, whole
+from penstock_cli.jobview import AGES_HEADER, ROW_DROP, ROW_HEADER, job_dict, job_pairs, job_row
 from penstock_cli.params import Duration, complete_model
 from penstock_cli.serving import check_known
 
+#: From so many columns on, a terminal has room for whole ids.
+WHOLE_IDS = 120
 #: Jobs removed per transaction, so that nobody waits long for the write lock.
 PRUNE_CHUNK = 1000
 
@@ -87,7 +91,16 @@ def list_(
     )
     jobs = {handle.id: handle.job for handle in handles}
     rows = map(job_dict, jobs.values())
-    if not app.out.rows(rows, id="id", header=ROW_HEADER, cells=lambda row: job_row(jobs[row["id"]])):
+    width = app.out.width
+    header, at = (ROW_HEADER, None) if width is None else (AGES_HEADER, now())
+    ids = {id: id for id in jobs}
+    if width is not None and width < WHOLE_IDS and not (app.out.json or app.out.quiet):
+        ids = beginnings(jobs, app.store.neighbours(list(jobs)))
+
+    def cells(row: Mapping[str, Any]) -> list[Any]:
+        return job_row(jobs[row["id"]], id=ids[row["id"]], now=at)
+
+    if not app.out.rows(rows, id="id", header=header, cells=cells, drop=ROW_DROP):
         app.out.say("no jobs")
     elif len(jobs) == limit and not app.out.json:
         app.out.say(f"older ones: --before {list(jobs)[-1]}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from penstock.clock import isoformat
 from penstock.job import Job
+from penstock_cli.layout import age
 
 
 def job_dict(job: Job) -> dict[str, Any]:
@@ -79,27 +80,31 @@ def job_pairs(job: Job) -> list[tuple[str, Any]]:
         ("waited", seconds(_between(ledger.accepted_at, ledger.started_at))),
         ("computed", seconds(ledger.compute_s)),
         ("total", seconds(_between(ledger.accepted_at, ledger.settled_at))),
-        ("batch", f"{job.batch_size} jobs ({job.batch_reason})" if job.batch_size else None),
+        ("batch", f"{counted(job.batch_size, 'job')} ({job.batch_reason})" if job.batch_size else None),
         ("worker", job.worker),
         ("webhook", job.webhook),
         ("tags", ", ".join(f"{name}={value}" for name, value in job.tags.items())),
     ]
 
 
-def job_row(job: Job) -> list[Any]:
-    """One line of a list."""
+def job_row(job: Job, *, id: str | None = None, now: float | None = None) -> list[Any]:
+    """One line of a list; for a person at ``now`` with ages."""
+    at = job.ledger.accepted_at
     return [
-        job.id,
+        id or job.id,
         job.model,
         job.lane,
         job.status,
-        isoformat(job.ledger.accepted_at),
+        isoformat(at) if now is None else age(now - at),
         seconds(_between(job.ledger.accepted_at, job.ledger.settled_at)),
         job.attempt,
     ]
 
 
 ROW_HEADER = ("id", "model", "lane", "status", "created", "total", "attempts")
+#: On a terminal, and which of them it can do without, the first one first.
+AGES_HEADER = ("id", "model", "lane", "status", "age", "total", "attempts")
+ROW_DROP = ("attempts", "lane", "total", "model")
 
 
 def seconds(value: float | None) -> str | None:

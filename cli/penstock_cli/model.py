@@ -42,6 +42,8 @@ def list_(app: App) -> None:
     found = app.out.rows(
         _models(app).values(),
         id="name",
+        drop=("memory", "pool", "loaded", "description"),
+        wide=("description",),
         header=("name", "version", "pool", "workers", "loaded", "memory", "description"),
         cells=lambda m: (
             m["name"],

@@ -16,6 +16,7 @@ from penstock.transport.url import connect, unavailable
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
+from penstock_cli.jobview import counted
 from penstock_cli.params import complete_model
 from penstock_cli.serving import check_known, places
 
@@ -40,7 +41,7 @@ def stats(app: App, model: str | None) -> None:
     if model is not None:
         check_known(app, model)
     rows = [row for row in _rows(app) if model is None or row["model"] == model]
-    if not app.out.rows(rows, id="model"):
+    if not app.out.rows(rows, id="model", drop=("loaded", "claimed", "ready", "workers", "accepted")):
         app.out.say("no open jobs, no workers")
 
 
@@ -102,15 +103,15 @@ def purge(app: App, model: str, lane: str | None, yes: bool) -> None:
         app.out.say(f"no job of {model!r} waits")
     elif not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError(f"{waiting:,} jobs of {model!r} would be cancelled: confirm with --yes.")
-        click.confirm(f"Cancel {waiting:,} jobs of {model!r} that wait?", abort=True, err=True)
+            raise click.UsageError(f"{counted(waiting, 'job')} of {model!r} would be cancelled: confirm with --yes.")
+        click.confirm(f"Cancel {counted(waiting, 'waiting job')} of {model!r}?", abort=True, err=True)
     cancelled = _cancel(app, model, lanes)
     messages = _purge_messages(app, model, lanes)
     if app.out.json:
         app.out.data({"model": model, "cancelled": cancelled, "messages": messages})
     else:
         app.out.line(str(cancelled))
-        app.out.say(f"jobs cancelled; {messages} messages removed")
+        app.out.say(f"{counted(cancelled, 'job')} cancelled; {counted(messages, 'message')} removed")
 
 
 _WAITING = (JobState.ACCEPTED, JobState.QUEUED)

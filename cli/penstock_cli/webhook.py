@@ -47,7 +47,14 @@ def list_(app: App, state: str | None, limit: int) -> None:
         return d.id, d.job_id, d.state, d.attempts, _next(d), _answer(d), short(d.url, 60)
 
     header = ("id", "job", "state", "attempts", "next", "last answer", "url")
-    if not app.out.rows(map(_as_dict, found.values()), id="id", header=header, cells=cells):
+    if not app.out.rows(
+        map(_as_dict, found.values()),
+        id="id",
+        header=header,
+        cells=cells,
+        drop=("attempts", "next", "job", "url"),
+        wide=("last answer", "url"),
+    ):
         app.out.say("no deliveries")
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -112,6 +117,51 @@ def test_list_filters_and_pages(up: Penstock) -> None:
     assert [job["id"] for job in rest] == newest_first[2:]
     table = up("job", "list", "--tag", "list", "--status", "succeeded").out.splitlines()
     assert table[0].split()[:2] == ["ID", "MODEL"] and len(table) == 4
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_narrow_terminal_shows_what_fits_and_takes_what_it_showed(up: Penstock, columns: int) -> None:
+    up("run", "double", "21")
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = {name: value for name, value in up.env.items() if name not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "penstock_cli", "job", "list"]
+    done = subprocess.run(command, cwd=up.folder, env=env, stdin=subprocess.DEVNULL, stdout=writer, timeout=60)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as terminal:
+        lines = terminal.read1(65536).decode().splitlines()
+    assert done.returncode == 0
+    header, *rows = lines
+    assert header.split()[0] == "ID" and "AGE" in header.split() and "STATUS" in header.split()
+    assert ("TOTAL" in header.split()) == (columns == 80)
+    assert rows and max(map(len, lines)) <= columns
+    short = rows[0].split()[0]
+    found = up("job", "get", short, "--json").json()
+    assert len(short) < 36 and found["id"].startswith(short)
+    assert up("job", "wait", short).status in (0, 1)
+    assert up("job", "cancel", short).out.split()[0] == found["id"]
+    ambiguous = up("job", "get", short[:6])
+    assert ambiguous.status == 2 and "write more" in ambiguous.err
+    nobody = up("job", "get", "ffffffff-ffff")
+    assert nobody.status == 2 and "begins with" in nobody.err
+
+
+def test_bulk_verbs(up: Penstock) -> None:
+    ids = [up("submit", "double", "1", "--delay", "1h", "--tag", "bulk=1").out.strip() for _ in range(4)]
+    assert up("job", "cancel").status == 2 and up("job", "cancel", ids[0], "--tag", "bulk").status == 2
+    asked = up("job", "cancel", "--tag", "bulk=1")
+    assert asked.status == 2 and "--yes" in asked.err
+    named = up("job", "cancel", ids[0], "nobody", ids[1])
+    assert named.status == 2 and "'nobody'" in named.err, "the others go on"
+    assert named.out.splitlines() == [f"{id}  cancelled" for id in ids[:2]]
+    assert up("job", "cancel", "--tag", "bulk=1", "--model", "double", "--yes", "--json").json() == {"cancelled": 2}
+    again = up("job", "cancel", "--tag", "bulk=1", "--yes")
+    assert (again.status, again.out, again.err) == (0, "0\n", "0 jobs cancelled\n")
+    run = up("job", "retry", "--tag", "bulk=1", "--status", "cancelled", "--yes")
+    assert (run.out, run.err) == ("4\n", "4 jobs to run again\n")
+    up("job", "wait", *ids)
+    succeeded = up("job", "retry", ids[0])
+    assert succeeded.status == 2 and "succeeded" in succeeded.err
 
 
 def test_prune_removes_what_ended_before(up: Penstock) -> None:
