@@ -16,7 +16,7 @@ import pytest
 
 from penstock import AsyncClient, Client, JobState
 from penstock.client import JobEvent, JobHandle
-from penstock.errors import JobCancelled, JobExpired, JobFailed
+from penstock.errors import InvalidInput, JobCancelled, JobExpired, JobFailed
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect
@@ -276,8 +276,8 @@ def test_faulty_inputs_and_answers(sdk: Client, settings: Settings, worker_facto
     worker_factory()
     with pytest.raises(JobFailed, match="which does not run"):
         sdk.run("stray", "x", result_timeout=20)
-    with Client(settings.model_copy(update={"models": []})) as unaware, pytest.raises(JobFailed, match="does not fit"):
-        unaware.run("speller", 5, result_timeout=20)
+    with Client(settings.model_copy(update={"models": []})) as unaware, pytest.raises(InvalidInput, match="does not fit"):
+        unaware.enqueue("speller", 5)
     assert sdk.run("speller", {"text": "ok"}, result_timeout=20)["text"] == "ok"
 
 
