@@ -276,8 +276,9 @@ def test_faulty_inputs_and_answers(sdk: Client, settings: Settings, worker_facto
     worker_factory()
     with pytest.raises(JobFailed, match="which does not run"):
         sdk.run("stray", "x", result_timeout=20)
-    with Client(settings.model_copy(update={"models": []})) as unaware, pytest.raises(InvalidInput, match="does not fit"):
-        unaware.enqueue("speller", 5)
+    unaware = settings.model_copy(update={"models": []})
+    with Client(unaware) as client, pytest.raises(InvalidInput, match="does not fit"):
+        client.enqueue("speller", 5)
     assert sdk.run("speller", {"text": "ok"}, result_timeout=20)["text"] == "ok"
 
 
