@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -57,6 +58,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
 @click.version_option(__version__, "-V", "--version", prog_name="penstock", message="%(prog)s %(version)s")
 def cli() -> None:
     """Asynchronous inference on a message queue: lanes, batches and results that are never lost."""
+
+
+def main() -> NoReturn:
+    """For scripts that were installed before ``penstock_cli.entry`` was there."""
+    from penstock_cli.entry import main as enter
+
+    enter()
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -82,6 +82,8 @@ def _words(app: App) -> dict[str, Word] | None:
 def check_known(app: App, model: str) -> None:
     """Raise ``UnknownModel`` for a name that nobody announced, that is not defined here, and that has no job."""
     known = set(app.store.models())
+    if model in known:
+        return
     with suppress(ConfigError):  # it may be importable elsewhere only
         known |= {cls.name for cls in Registry.load(app.settings.models)}
     if model not in known and not app.client.list(model=model, limit=1):

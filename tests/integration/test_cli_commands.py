@@ -262,6 +262,20 @@ def test_a_line_that_the_producer_refuses_fails_alone(up: Penstock) -> None:
     assert by_id["line-3"]["response"]["body"] == 6
 
 
+def test_submitting_imports_no_module_of_a_model_that_a_worker_announced(up: Penstock) -> None:
+    (up.folder / "heavy_models.py").write_text(
+        "from pathlib import Path\nPath('imported').touch()\nimport my_models_\n"
+    )
+    env = {"PENSTOCK_MODELS": "heavy_models", "PYTHONDONTWRITEBYTECODE": "1"}
+    assert up("run", "double", "21", env=env).out == "42\n"
+    refused = up("submit", "double", '"x"', env=env)
+    assert refused.status == 2 and "valid integer" in refused.err
+    assert up("job", "list", "--model", "double", "-q", env=env).status == 0
+    assert not (up.folder / "imported").exists()
+    assert up("submit", "nobody", "1", env=env).status == 2
+    assert (up.folder / "imported").exists(), "only to find a model that nobody announced"
+
+
 def test_a_file_of_odd_lines_runs_under_any_locale_and_loses_nothing_when_resumed(up: Penstock) -> None:
     """Beginning with a mark, in a locale that knows no other letters than ASCII's."""
     good = {"a\u2028b": "x\u2029y", "é\x85": "☕", "😀": "z", "line-9": "nine"}
@@ -535,7 +549,7 @@ def test_doctor_quietly_prints_what_it_found_alone(up: Penstock) -> None:
 def test_logs_are_json_in_a_file_and_say_who_speaks(up: Penstock) -> None:
     """A wrong input is a line, without a traceback; a model's own fault has one."""
     job = up("run", "moody", "log", "--json").json()
-    for model, input in (("double", '"x"'), ("moody", "refuse"), ("moody", "bad"), ("moody", "raise")):
+    for model, input in (("double", '"7.5"'), ("moody", "refuse"), ("moody", "bad"), ("moody", "raise")):
         assert up("run", model, input).status in (1, 2)
     log = up.home / "logs" / "worker-default-1.log"
     wait_for(lambda: "no mood for this batch" in log.read_text(encoding="utf-8"), what="the last line")
