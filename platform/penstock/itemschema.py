@@ -37,6 +37,23 @@ def tells_all(core: Any) -> bool:
     return all(map(tells_all, core)) if isinstance(core, (list, tuple)) else True
 
 
+_TYPES: dict[str, frozenset[type]] = {
+    "string": frozenset({str}),
+    "integer": frozenset({int}),
+    "number": frozenset({int, float}),
+    "boolean": frozenset({bool}),
+}
+_NONE: frozenset[type] = frozenset()
+
+
+def at_once(schema: Any) -> frozenset[type]:
+    """Types of which every value fits, as far as ``misfit`` looks: what most inputs are, told without a look."""
+    if not isinstance(schema, Mapping) or schema.keys() & {"enum", "const", "anyOf", "oneOf", "$ref"}:
+        return _NONE
+    kind = schema.get("type")
+    return _TYPES.get(kind, _NONE) if isinstance(kind, str) else _NONE
+
+
 def misfit(schema: Mapping[str, Any], value: Any) -> str | None:
     """Why ``value`` does not fit; ``None`` when it may."""
     return next(_faults(schema, value, schema.get("$defs", {}), ""), None)
@@ -62,8 +79,11 @@ def _faults(schema: Any, value: Any, defs: Mapping[str, Any], path: str) -> Iter
     elif kind == "object" and isinstance(value, dict):
         yield from _object(schema, value, defs, path)
     elif kind == "array" and isinstance(value, (list, tuple)):
+        of = schema.get("items")
+        fine = at_once(of)
         for place, item in enumerate(islice(value, MOST)):
-            yield from _faults(schema.get("items"), item, defs, f"{_inside(path)}{place}: ")
+            if type(item) not in fine:
+                yield from _faults(of, item, defs, f"{_inside(path)}{place}: ")
 
 
 def _object(schema: Mapping[str, Any], value: Mapping[Any, Any], defs: Mapping[str, Any], path: str) -> Iterator[str]:

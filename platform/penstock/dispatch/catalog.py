@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from penstock.clock import monotonic_s
 from penstock.errors import ConfigError, InvalidInput, NotSerializable, TooLarge
-from penstock.itemschema import misfit
+from penstock.itemschema import at_once, misfit
 from penstock.jsontext import NotJSON, dumps, has_nonfinite
 from penstock.model import ItemCodec, Model, check_model, codec_of
 from penstock.registry import Registry, Source, are_imported, unknown_model
@@ -39,11 +39,14 @@ class Target:
     version: str
     codec: ItemCodec | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    #: Types of which every value fits the schema that was announced.
+    fine: frozenset[type] = frozenset()
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
         if self.codec is None:
-            self._check(value)
+            if type(value) not in self.fine:
+                self._check(value)
         else:
             tolist = getattr(value, "tolist", None)  # arrays and tensors: pydantic knows lists only
             value = self._validate(self.codec, value if tolist is None else tolist())
@@ -176,7 +179,10 @@ class Catalog:
 
 def announced(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:
     """Targets of what workers announced: name -> ``{"version": …, "schema": …, …}``."""
-    return {name: Target(name, str(info.get("version", "")), info=info) for name, info in infos.items()}
+    return {
+        name: Target(name, str(info.get("version", "")), info=info, fine=at_once(info.get("schema")))
+        for name, info in infos.items()
+    }
 
 
 def _local(cls: type[Model]) -> Target:
