@@ -121,7 +121,8 @@ def test_list_filters_and_pages(up: Penstock) -> None:
 
 @pytest.mark.parametrize("columns", [40, 80])
 def test_a_narrow_terminal_shows_what_fits_and_takes_what_it_showed(up: Penstock, columns: int) -> None:
-    up("run", "double", "21")
+    for number in ("21", "22"):
+        up("run", "double", number)
     reader, writer = pty.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = {name: value for name, value in up.env.items() if name not in ("COLUMNS", "LINES")}
