@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import redis
 
+from penstock.dispatch.ownership import Ownership
 from penstock.settings import Settings
+from penstock.store import Store
 from penstock.transport.url import connect, unavailable
 
 
@@ -17,3 +19,9 @@ def check_broker(settings: Settings) -> None:
         raise unavailable(settings.broker, error) from error
     finally:
         client.close()
+
+
+def check_owner(settings: Settings, store: Store) -> None:
+    """Raise ``NamespaceTaken`` if what is at the broker belongs to another database."""
+    with connect(settings.broker, timeout_s=1.0) as client:
+        Ownership(settings, store, client).compare()

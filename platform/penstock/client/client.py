@@ -134,10 +134,11 @@ class Client(BaseClient):
         return gathered(self._runtime().submitter.bulk.retry_where(**filters), on_chunk)
 
     def check(self) -> None:
-        """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers."""
-        runtime = self._runtime()
-        runtime.store.check()
-        runtime.publisher.check()
+        """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers.
+
+        ``NamespaceTaken``, a ``BrokerUnavailable``, where broker and database do not belong together.
+        """
+        self._runtime().check()
 
     def look(self, *models: str) -> None:
         """Read the load of these models now, so that the very next ``enqueue`` can be refused (``Overloaded``).
