@@ -73,7 +73,7 @@ def test_a_walk_finds_who_fits_a_bounded_number_at_a_time(store: Store, fits: di
     }
     ids = {add(store, 1, **fields)[0]: name for name, fields in made.items()}
     end(store, running(store, 2, model="a"))
-    found, after, pages = "", "", 0
+    found, after, pages = "", (0.0, ""), 0
     while after is not None:
         page, after = store.page("accepted", {"until": T0 + 100, **fits}, after=after, scan=2)
         found += "".join(ids[id] for id in page)

@@ -18,6 +18,7 @@ from penstock.dispatch.notices import tell
 from penstock.errors import InvalidInput
 from penstock.job import JobState
 from penstock.store import Store
+from penstock.store.bulk import FIRST
 from penstock.transport.publisher import Publisher
 
 #: How often the states are walked through at most: a job may go back to one that was passed.
@@ -124,7 +125,7 @@ class BulkVerbs:
         for _ in range(PASSES):
             found = False
             for state in wanted:
-                after: str | None = ""
+                after: tuple[float, str] | None = FIRST
                 while after is not None:
                     ids, after = self._store.page(state, fits, after=after, scan=rows)
                     if ids and (done := verb(ids, state)).changed:

@@ -1,6 +1,6 @@
 """Cancel and retry for many jobs at a time: a page of ids, then one statement for all of them.
 
-Ids come either from the caller or from a walk over the jobs of one state in the order of their ids, which an index
+Ids come either from the caller or from a walk over the jobs of one state in the order of their acceptance, which an index
 holds. A page of it looks at a bounded number of jobs, however few of them fit: nobody waits long for a reader, and a
 writer holds its lock for one statement.
 """
@@ -40,24 +40,29 @@ _FITS = {
 }
 
 
+#: Behind which job a page begins: its time of acceptance and its id.
+Place = tuple[float, str]
+FIRST: Place = (0.0, "")
+
+
 class Page(NamedTuple):
-    """Ids that fit, and behind which id the next page begins; ``None`` when there is none."""
+    """Ids that fit, and behind which job the next page begins; ``None`` when there is none."""
 
     ids: list[str]
-    after: str | None
+    after: Place | None
 
 
-def page(db: Database, *, state: str, fits: dict[str, Any], after: str, scan: int) -> Page:
+def page(db: Database, *, state: str, fits: dict[str, Any], after: Place, scan: int) -> Page:
     """See ``Store.page``."""
     conditions = " AND ".join(_FITS[name] for name in fits if name in _FITS) or "true"
     text = f"""
-        SELECT id, {conditions} FROM (
-            SELECT id, model, lane, tenant, accepted_at FROM penstock_job {{by ix_penstock_job_state}}
-            WHERE state = :state AND id > :after ORDER BY id LIMIT :scan) AS page
-        ORDER BY id"""  # noqa: S608 - constants only
+        SELECT id, {conditions}, accepted_at FROM (
+            SELECT id, model, lane, tenant, accepted_at FROM penstock_job {{by ix_penstock_job_time}}
+            WHERE state = :state AND (accepted_at, id) > (:at, :after) ORDER BY accepted_at, id LIMIT :scan) AS page
+        ORDER BY accepted_at, id"""  # noqa: S608 - constants only
     with db.read() as session:
-        rows = session.all(text, {**fits, "state": state, "after": after, "scan": scan})
-    return Page([id for id, fit in rows if fit], rows[-1][0] if len(rows) == scan else None)
+        rows = session.all(text, {**fits, "state": state, "at": after[0], "after": after[1], "scan": scan})
+    return Page([id for id, fit, _ in rows if fit], (rows[-1][2], rows[-1][0]) if len(rows) == scan else None)
 
 
 def cancel(db: Database, ids: Sequence[str], *, only: str, now: float) -> list[Settled]:

@@ -305,7 +305,7 @@ class Store:
         """The status of each of these jobs that exists, by id."""
         return bulk.statuses(self._db, ids)
 
-    def page(self, state: str, fits: Mapping[str, Any], *, after: str, scan: int) -> bulk.Page:
+    def page(self, state: str, fits: Mapping[str, Any], *, after: bulk.Place = bulk.FIRST, scan: int) -> bulk.Page:
         """Of the next ``scan`` jobs in a state, those that fit: ``model``, ``tenant``, ``lane``, ``tag`` and ``value``,
         ``tag_name``, ``until`` (accepted then or before). Jobs that change their state meanwhile may be passed over."""
         return bulk.page(self._db, state=state, fits=dict(fits), after=after, scan=scan)
