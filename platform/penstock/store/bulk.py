@@ -1,8 +1,8 @@
 """Cancel and retry for many jobs at a time: a page of ids, then one statement for all of them.
 
 Ids come either from the caller or from a walk over the jobs of one state in the order of their acceptance, which an
-index holds. A page of it looks at a bounded number of jobs, however few of them fit: nobody waits long for a reader, and a
-writer holds its lock for one statement.
+index holds. A page of it looks at a bounded number of jobs, however few of them fit: nobody waits long for a reader.
+A writer holds its lock for one statement.
 """
 
 from __future__ import annotations
