@@ -82,4 +82,4 @@ def _table(fields: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render())
+    PAGE.write_text(render(), encoding="utf-8")

@@ -21,10 +21,11 @@ from penstock.errors import NamespaceTaken, PenstockError, Unreachable, install
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect, unavailable
+from penstock.urltext import safe_url
 from penstock_cli.context import App
 from penstock_cli.errors import fix_of
 from penstock_cli.jobview import seconds
-from penstock_cli.servers import check_owner, shown
+from penstock_cli.servers import check_owner
 from penstock_cli.stranded import unserved, why
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -118,7 +119,9 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         skew_s = at_s + micro_s / 1e6 - clock.now()
         refused = _refused(client, keys.doctor(settings.namespace))
     yield Finding(
-        "broker", OK, f"{shown(settings.broker)}: Redis {info.get('redis_version', '?')} answers in {seconds(took_s)}"
+        "broker",
+        OK,
+        f"{safe_url(settings.broker)}: Redis {info.get('redis_version', '?')} answers in {seconds(took_s)}",
     )
     if refused is None:
         yield Finding("broker writes", OK, "a key was written, read and removed")
@@ -184,7 +187,9 @@ def _database(app: App) -> Iterator[Finding]:
     found = penstock_migrations.verify(app.settings.database)
     # An UPDATE of no row: it needs the right to write, a server that is no replica, and SQLite's lock.
     app.store.heartbeat("penstock doctor", lease_until=0.0, now=0.0)
-    yield Finding("database", OK, f"{shown(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}")
+    yield Finding(
+        "database", OK, f"{safe_url(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}"
+    )
 
 
 def _namespace(app: App) -> Iterator[Finding]:

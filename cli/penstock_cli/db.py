@@ -8,11 +8,11 @@ import click
 
 from penstock.errors import NamespaceTaken, SchemaOutdated
 from penstock.transport.url import connect
+from penstock.urltext import safe_url
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import UNREACHABLE
-from penstock_cli.servers import shown
 from penstock_cli.up import schema
 
 
@@ -32,10 +32,10 @@ def upgrade(app: App) -> None:
     schema.upgrade(app.settings)
     after = penstock_migrations.current(app.settings.database)
     if app.out.json:
-        app.out.data({"database": shown(app.settings.database), "before": before, "now": after})
+        app.out.data({"database": safe_url(app.settings.database), "before": before, "now": after})
     else:
         app.out.line(str(after))
-        app.out.say("was up to date" if before == after else f"brought up to date: {shown(app.settings.database)}")
+        app.out.say("was up to date" if before == after else f"brought up to date: {safe_url(app.settings.database)}")
 
 
 @db.command("current")
@@ -48,7 +48,7 @@ def current(app: App) -> int | None:
     found = penstock_migrations.current(app.settings.database)
     head = penstock_migrations.head()
     if app.out.json:
-        app.out.data({"database": shown(app.settings.database), "current": found, "head": head})
+        app.out.data({"database": safe_url(app.settings.database), "current": found, "head": head})
     else:
         app.out.line(str(found or "none"))
     try:

@@ -28,7 +28,8 @@ from penstock.errors import (
     WebhookRefused,
 )
 from penstock_cli.context import App
-from penstock_cli.output import drop_output, dumps
+from penstock_cli.layout import wrap
+from penstock_cli.output import columns, drop_output, dumps
 
 OK, FAILED, USAGE, UNREACHABLE, TIMEOUT, FAULT, OVERLOADED, INTERRUPTED = 0, 1, 2, 3, 4, 70, 75, 130
 
@@ -135,9 +136,12 @@ def _print(app: App, *, code: str, message: str, fix: str, **more: Any) -> None:
     if app.out.json:
         click.echo(dumps({"error": {"code": code, "message": message, "fix": fix or None, **more}}), err=True)
         return
-    click.echo(f"{click.style('error', fg='red', bold=True)}: {message}", err=True)
+    width = columns(sys.stderr)
+    words = wrap(f"error: {message}", width, indent="  ").removeprefix("error")
+    click.echo(f"{click.style('error', fg='red', bold=True)}{words}", err=True)
     if fix:
-        click.echo(f"  {click.style('fix', fg='green')}: {fix}", err=True)
+        words = wrap(f"  fix: {fix}", width, indent="    ").removeprefix("  fix")
+        click.echo(f"  {click.style('fix', fg='green')}{words}", err=True)
 
 
 def _debug(error: BaseException, app: App) -> None:

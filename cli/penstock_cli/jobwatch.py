@@ -13,6 +13,7 @@ from penstock_cli import preflight
 from penstock_cli.commands import command, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED
+from penstock_cli.jobids import whole, whole_ids
 from penstock_cli.jobview import job_dict, job_pairs, short
 from penstock_cli.output import animated, dumps
 from penstock_cli.params import Duration
@@ -20,6 +21,7 @@ from penstock_cli.reminder import Reminder
 
 if TYPE_CHECKING:
     from penstock import JobHandle
+    from penstock.client import JobEvent
 
 
 @command("wait")
@@ -28,10 +30,8 @@ if TYPE_CHECKING:
 @pass_app
 def wait(app: App, ids: tuple[str, ...], timeout: float | None) -> int | None:
     """Wait until jobs have ended, and print their outputs as they do. Exit 1 if one did not succeed."""
-    from penstock_cli.job import each_id
-
     preflight.check(app, broker=False)
-    handles = [app.client.get(id) for id in each_id(ids)]
+    handles = [app.client.get(id) for id in whole_ids(app, ids)]
     failed = False
     try:
         with Reminder(app, {handle.job.model for handle in handles}) as reminder:
@@ -67,21 +67,24 @@ def stream(app: App, id: str, after: str | None) -> int | None:
     """
     preflight.check(app, broker=False)
     state = None
-    handle = app.client.get(id)
+    handle = app.client.get(whole(app, id))
     with Reminder(app, [handle.job.model]) as reminder:
         for event in handle.stream(after=after):
             reminder.news()
             state = event.state
-            app.out.jsonl(
-                {
-                    "kind": event.kind,
-                    "state": str(event.state),
-                    "at": None if event.at is None else isoformat(event.at.timestamp()),
-                    "data": event.data,
-                    "cursor": event.cursor,
-                }
-            )
+            app.out.jsonl(event_dict(event))
     return FAILED if state is not None and state != JobState.SUCCEEDED else None
+
+
+def event_dict(event: JobEvent) -> dict[str, Any]:
+    """An event's JSON form."""
+    return {
+        "kind": event.kind,
+        "state": str(event.state),
+        "at": None if event.at is None else isoformat(event.at.timestamp()),
+        "data": event.data,
+        "cursor": event.cursor,
+    }
 
 
 @command("watch")
@@ -90,7 +93,8 @@ def stream(app: App, id: str, after: str | None) -> int | None:
 def watch(app: App, id: str) -> int | None:
     """Follow a job until it has ended, then show it. Exit 1 if it did not succeed."""
     preflight.check(app, broker=False)
-    handle = app.client.get(id)
+    handle = app.client.get(whole(app, id))
+    id = handle.id
     with _Spinner(app) as spinner, Reminder(app, [handle.job.model]) as reminder:
         for event in handle.stream():
             reminder.news()

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from penstock import usercode
 from penstock.errors import ConfigError, InvalidInput
+from penstock.itemschema import tells_all
 from penstock.lane import Lane
 
 if typing.TYPE_CHECKING:
@@ -375,6 +376,10 @@ class ItemCodec:
             raise
         except BaseException as error:
             raise _not_usable(self.name, error) from error
+
+    def schema_tells_all(self) -> bool:
+        """Whether a producer without the type may refuse inputs by the schema."""
+        return tells_all(self._adapter.core_schema)
 
     def _invalid(self, error: Any) -> InvalidInput:
         if hasattr(error, "errors"):

@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -76,6 +76,17 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._models)
+
+
+#: A registry, or what makes one when it is needed.
+Source = Registry | Callable[[], Registry]
+
+
+def are_imported(sources: Iterable[str]) -> bool:
+    """Whether ``load`` would import nothing that is not there: what it costs is paid."""
+    modules = [source.partition(":")[0] for source in sources]
+    modules += [point.module for point in entry_points(group=ENTRY_POINTS)]
+    return all((Path(name).stem if name.endswith(".py") else name) in sys.modules for name in modules)
 
 
 def unknown_model(name: str, known: Iterable[str]) -> UnknownModel:

@@ -174,8 +174,12 @@ def test_invalid_input_is_refused_by_a_producer_that_knows_the_model(up: Penstoc
     explained(ended, 2, "valid integer", "penstock model show double")
 
 
-def test_invalid_input_is_refused_by_the_worker_otherwise(up: Penstock) -> None:
-    explained(up("run", "double", "many"), 1, "valid integer", "penstock job get")
+def test_invalid_input_is_refused_by_what_the_workers_announced(up: Penstock) -> None:
+    explained(up("run", "double", "many"), 2, "valid integer", "penstock model show double")
+
+
+def test_what_the_schema_does_not_tell_is_refused_by_the_worker(up: Penstock) -> None:
+    explained(up("run", "double", '"7.5"'), 1, "valid integer", "penstock job get")
 
 
 def test_damaged_json(up: Penstock) -> None:

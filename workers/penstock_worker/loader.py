@@ -127,6 +127,7 @@ def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
             "steps": issubclass(cls, StepModel),
             "memory": cls.resources.memory_bytes,
             "schema": dict(codec_of(cls).schema()),
+            "exact": codec_of(cls).schema_tells_all(),
             "code": fingerprint(cls),
         }
         for name, cls in models.items()

@@ -144,7 +144,7 @@ class Child:
         self._on_change()
         try:
             if told is not None:
-                with os.fdopen(told) as deaths:
+                with os.fdopen(told, encoding="utf-8") as deaths:
                     for line in deaths:  # until the service ends, and its end of the pipe with it
                         self._died(json.loads(line))
             return process.wait()

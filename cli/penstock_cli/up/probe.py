@@ -45,7 +45,8 @@ class Probe:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a module prints what it likes
             env=dict(env),
         )
 

@@ -16,9 +16,10 @@ from penstock.clock import monotonic_s
 from penstock.errors import ModelLoadFailed, PenstockError, StoreUnavailable, Unreachable, install
 from penstock.settings import Settings
 from penstock.transport.embedded import EmbeddedBroker
+from penstock.urltext import safe_url
 from penstock.waiting import passes, until_reachable
 from penstock_cli.childenv import child_env
-from penstock_cli.servers import check_broker, shown
+from penstock_cli.servers import check_broker
 from penstock_cli.up import owner, ports, ready, schema
 from penstock_cli.up.child import Child, last_error
 from penstock_cli.up.plan import BROKER, WORKERS, Service, dashboard_service, dispatcher_service, worker_services
@@ -312,8 +313,8 @@ class Stack:
 
     def _describe(self) -> None:
         state = self.state
-        state.broker = shown(self.settings.broker)
-        state.database = shown(self.settings.database)
+        state.broker = safe_url(self.settings.broker)
+        state.database = safe_url(self.settings.database)
         state.modules = list(self.settings.models)
         state.models = [model.name for model in self.models]
         state.example = ready.example_command(self.settings, self.models)

@@ -95,13 +95,13 @@ class Lease:
     def write(self, state: State) -> None:
         """Publish the state, whole or not at all."""
         draft = self._path.with_suffix(".new")
-        private.file(draft).write_text(json.dumps(state.as_dict(), indent=2) + "\n")
+        private.file(draft).write_text(json.dumps(state.as_dict(), indent=2) + "\n", encoding="utf-8")
         draft.replace(self._path)
 
     def read(self) -> State | None:
         """The last state written, ``None`` when there is none that can be read."""
         with suppress(OSError, ValueError, TypeError):
-            raw = json.loads(self._path.read_text())
+            raw = json.loads(self._path.read_text(encoding="utf-8"))
             children = [ChildState(**child) for child in raw.pop("children", [])]
             return State(**raw, children=children)
         return None

@@ -17,6 +17,7 @@ from penstock.client.handle import AsyncJobHandle, Handle
 from penstock.client.inbox import Mark
 from penstock.client.runtime import Runtime
 from penstock.clock import monotonic_s
+from penstock.dispatch.bulk import Bulk, Filters, gathered
 from penstock.dispatch.request import Options, Request
 from penstock.dispatch.service import Submitted
 from penstock.errors import PenstockError
@@ -125,6 +126,22 @@ class AsyncClient(BaseClient):
             )
 
         return [self._handle(job) for job in await self._call(read)]
+
+    async def cancel_many(self, jobs: Iterable[str | AsyncJobHandle]) -> Bulk:
+        """Cancel many jobs, by ids or handles; see ``Client.cancel_many``. ``jobs`` is read in another thread."""
+        return await self._call(lambda runtime: gathered(runtime.submitter.bulk.cancel(jobs)))
+
+    async def cancel_where(self, **filters: Unpack[Filters]) -> Bulk:
+        """Cancel all jobs that fit every filter; see ``Client.cancel_where``."""
+        return await self._call(lambda runtime: gathered(runtime.submitter.bulk.cancel_where(**filters)))
+
+    async def retry_many(self, jobs: Iterable[str | AsyncJobHandle]) -> Bulk:
+        """Run many jobs again, by ids or handles; see ``Client.retry_many``."""
+        return await self._call(lambda runtime: gathered(runtime.submitter.bulk.retry(jobs)))
+
+    async def retry_where(self, **filters: Unpack[Filters]) -> Bulk:
+        """Run all jobs again that fit every filter; see ``Client.retry_where``."""
+        return await self._call(lambda runtime: gathered(runtime.submitter.bulk.retry_where(**filters)))
 
     async def check(self) -> None:
         """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers.

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from penstock.arguments import shown
@@ -15,7 +16,7 @@ from penstock.client._flow import closed
 from penstock.client.runtime import Runtime, abandon
 from penstock.errors import ConfigError
 from penstock.model import Model
-from penstock.registry import Registry
+from penstock.registry import Registry, Source
 from penstock.settings import Settings
 
 _open_clients: weakref.WeakSet[BaseClient] = weakref.WeakSet()
@@ -64,7 +65,12 @@ class BaseClient:
                 settings = settings.model_copy(update=overrides)
         #: The settings that this client was opened with.
         self.settings = settings or Settings.load(**overrides)
-        self._registry = Registry([*Registry.load(self.settings.models), *classes]) if classes else None
+        #: Where inputs are to be checked by the classes; ``None`` leaves that to what is cheaper.
+        self._registry: Source | None = None
+        if classes:
+            self._registry = Registry([*Registry.load(self.settings.models), *classes])
+        elif models is not None:
+            self._registry = partial(Registry.load, self.settings.models)
         self._opened: Runtime | None = None
         self._opening = threading.Lock()
         self._finalizer: weakref.finalize[[Runtime], BaseClient] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from penstock import arguments
@@ -12,6 +12,7 @@ from penstock.client.base import BaseClient
 from penstock.client.events import JobEvent
 from penstock.client.handle import Handle, JobHandle
 from penstock.client.inbox import Mark
+from penstock.dispatch.bulk import Bulk, Filters, gathered
 from penstock.dispatch.request import Options, Request
 from penstock.dispatch.service import Submitted
 from penstock.job import Job, JobState
@@ -110,6 +111,30 @@ class Client(BaseClient):
             before=before,
         )
         return [self._handle(job) for job in jobs]
+
+    def cancel_many(self, jobs: Iterable[str | JobHandle], *, on_chunk: Callable[[Bulk], object] | None = None) -> Bulk:
+        """``JobHandle.cancel`` for many jobs, by ids or handles, hundreds to a transaction: what became of each.
+
+        What has ended is left, an unknown id is told and no error. Durable chunk by chunk, which ``on_chunk`` hears:
+        after ``StoreUnavailable`` the same call does the rest. Other writers come in between two chunks.
+        """
+        return gathered(self._runtime().submitter.bulk.cancel(jobs), on_chunk)
+
+    def cancel_where(self, *, on_chunk: Callable[[Bulk], object] | None = None, **filters: Unpack[Filters]) -> Bulk:
+        """``cancel_many`` for all jobs that fit every filter and were accepted before this call.
+
+        ``model``, ``tenant``, ``lane``, ``tag`` and ``status`` as in ``list``; ``older_than`` is the least age in
+        seconds. ``InvalidInput`` without any filter.
+        """
+        return gathered(self._runtime().submitter.bulk.cancel_where(**filters), on_chunk)
+
+    def retry_many(self, jobs: Iterable[str | JobHandle], *, on_chunk: Callable[[Bulk], object] | None = None) -> Bulk:
+        """``JobHandle.retry`` for many jobs, as ``cancel_many``. One that is open or has succeeded is left."""
+        return gathered(self._runtime().submitter.bulk.retry(jobs), on_chunk)
+
+    def retry_where(self, *, on_chunk: Callable[[Bulk], object] | None = None, **filters: Unpack[Filters]) -> Bulk:
+        """``retry_many`` for all failed, cancelled and expired jobs that fit; see ``cancel_where``."""
+        return gathered(self._runtime().submitter.bulk.retry_where(**filters), on_chunk)
 
     def check(self) -> None:
         """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers.

@@ -154,6 +154,11 @@ class Database:
         """Rows of one bulk insert: on SQLite nobody else writes meanwhile, for 10 µs a row."""
         return 125 if self.dialect is Dialect.SQLITE else 1000
 
+    @property
+    def change_rows(self) -> int:
+        """Rows of one bulk change of state by a user's word."""
+        return 500 if self.dialect is Dialect.SQLITE else 1000
+
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
         """For queries: each statement sees what was committed before it began."""

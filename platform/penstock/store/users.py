@@ -24,6 +24,11 @@ _ONE = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id = :id"  # noqa: S608 - 
 _ACCEPTED_AT = "SELECT accepted_at FROM penstock_job WHERE id = :id"
 _NEWEST = "ORDER BY accepted_at DESC, id DESC LIMIT :limit"
 _HOLDER = "SELECT id FROM penstock_job WHERE tenant = :tenant AND idempotency_key = :key"
+_FROM = "SELECT id FROM penstock_job WHERE id >= :first AND id < :last ORDER BY id LIMIT :limit"
+_NEIGHBOURS = """
+    SELECT (SELECT max(id) FROM penstock_job WHERE id < {0 text}),
+        (SELECT min(id) FROM penstock_job WHERE id > {0 text})
+    FROM {each rows}"""
 # Those that ask for a version are among them; they are few, and have an index of their own.
 _COUNTS = """
     SELECT model, lane, state, count(*) FROM penstock_job
@@ -35,25 +40,27 @@ _ASKED = """
     GROUP BY model, lane, asked_version, state ORDER BY model, lane, asked_version, state"""
 
 # One statement for every state it may be in; nothing changes in a terminal one.
-_CANCEL = f"""
-    UPDATE penstock_job SET
+CANCEL_SET = """
         cancel_requested = true,
         state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END,
-        settled_at = CASE WHEN state = 'running' THEN NULL ELSE :now END
+        settled_at = CASE WHEN state = 'running' THEN NULL ELSE :now END"""
+_CANCEL = f"""
+    UPDATE penstock_job SET {CANCEL_SET}
     WHERE penstock_job.id = :id AND {{hidden state IN ('accepted', 'queued', 'running')}} AND NOT cancel_requested
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 
 # A replay by hand is a new chance: new budgets, and no deadline if the old one has passed. The attempt number goes on,
 # since it fences off workers that still hold an old attempt.
 # Suspicion stays: a job that somebody sends again after it killed its workers still runs alone.
-_RETRY = """
-    UPDATE penstock_job SET
+RETRY_SET = """
         state = 'accepted', available_at = :now, publish_lease_until = :lease_until, queued_at = NULL,
         claimed_at = NULL, started_at = NULL, settled_at = NULL, batch_wait_s = NULL, load_s = NULL, compute_s = NULL,
         transfer_s = NULL, batch_size = NULL, batch_reason = NULL, worker = NULL, cancel_requested = false,
         canvas_done = false, failures = 0, losses = 0, ooms = 0, kills = 0, error = NULL, output = NULL,
-        deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END, version = ''
-    WHERE id = :id AND {hidden state IN ('failed', 'cancelled', 'expired')}"""
+        deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END, version = ''"""
+_RETRY = f"""
+    UPDATE penstock_job SET {RETRY_SET}
+    WHERE id = :id AND {{hidden state IN ('failed', 'cancelled', 'expired')}}"""  # noqa: S608 - constants only
 
 _FILTERS = {
     "status": "state = :status",
@@ -113,6 +120,20 @@ def ends(db: Database, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
     with db.read() as session:
         rows = session.all(_ENDS, {"ids": session.ids(ids)})
     return {id: (STATES[state], settled_at or 0.0) for id, state, settled_at in rows}
+
+
+def ids_from(db: Database, prefix: str, *, limit: int) -> list[str]:
+    """See ``Store.ids_from``."""
+    with db.read() as session:
+        values = {"first": prefix, "last": prefix + "\U0010ffff", "limit": limit}
+        return [row[0] for row in session.all(_FROM, values)]
+
+
+def neighbours(db: Database, ids: Sequence[str]) -> set[str]:
+    """See ``Store.neighbours``."""
+    with db.read() as session:
+        rows = session.all(_NEIGHBOURS, {"rows": session.rows([[id] for id in ids])})
+    return {id for row in rows for id in row if id is not None}
 
 
 def list_jobs(

@@ -6,6 +6,7 @@ On a terminal they are coloured lines, elsewhere one JSON object a line; always 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
@@ -13,7 +14,8 @@ import structlog
 
 def _console() -> structlog.dev.ConsoleRenderer:
     # The pretty tracebacks show local variables: addresses with passwords, and users' inputs.
-    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return structlog.dev.ConsoleRenderer(colors=coloured, exception_formatter=structlog.dev.plain_traceback)
 
 
 def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
@@ -25,7 +27,8 @@ def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # A person looks at the clock on the wall.
+        structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
     ]
     if as_json:
         shared.append(errors)
@@ -43,4 +46,5 @@ def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    logging.getLogger("penstock").setLevel(number)
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)

@@ -157,7 +157,7 @@ class EmbeddedBroker:
     def _recorded_pid(self) -> int | None:
         """The process that wrote the pid file, if it is still our server: for one that does not answer."""
         try:
-            pid = int((self.home / "run" / "broker.pid").read_text())
+            pid = int((self.home / "run" / "broker.pid").read_text(encoding="utf-8"))
             ours = str(self.socket) in " ".join(psutil.Process(pid).cmdline())
         except (OSError, ValueError, psutil.Error):
             return None
@@ -188,7 +188,7 @@ class EmbeddedBroker:
         if self._process is not None:
             self._process.poll()  # one of ours that has died is reaped
         try:
-            pid = int((self.home / "run" / "broker.pid").read_text())
+            pid = int((self.home / "run" / "broker.pid").read_text(encoding="utf-8"))
             # A pid can be somebody else's by now; the socket's path in the command line is ours alone.
             alive = str(self.socket) in psutil.Process(pid).cmdline()
         except (OSError, ValueError, psutil.Error):
@@ -215,7 +215,9 @@ class EmbeddedBroker:
 
 
 def _check_version(program: Path) -> None:
-    text = subprocess.run([str(program), "--version"], capture_output=True, text=True, timeout=10).stdout
+    text = subprocess.run(
+        [str(program), "--version"], capture_output=True, encoding="utf-8", errors="replace", timeout=10
+    ).stdout
     found = re.search(r"v=(\d+)\.(\d+)", text)
     if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
         raise ConfigError(f"{program} is too old: {text.strip()}", fix="use Redis 6.2 or newer, or Valkey")
@@ -233,14 +235,14 @@ def _private(folder: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with private.file(path).open("a") as file:
+    with private.file(path).open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _last_line(path: Path) -> str:
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         return "it wrote no log"
     return lines[-1] if lines else "it wrote no log"

@@ -104,7 +104,7 @@ def local_key(home: Path) -> str:
     private.folder(home)
     handle, name = tempfile.mkstemp(dir=home, prefix=".webhook.")  # created with mode 0600
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(new_key() + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -120,7 +120,7 @@ def _read_private(path: Path) -> str:
     private.close(path)
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"{path} can be read by others", fix=f"chmod 600 {path}")
-    return path.read_text().strip()
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _decode(key: str) -> bytes:
