@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -17,10 +18,15 @@ from typing import Any, ClassVar
 
 from penstock.errors import ConfigError, InvalidInput
 from penstock.lane import Lane
+from penstock.plain import Strange, plain
 
 if typing.TYPE_CHECKING:
     from celery.canvas import Signature
     from pydantic import TypeAdapter
+
+    from penstock.plain import Plain
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -283,6 +289,23 @@ class ItemCodec:
         except ValueError as error:  # pydantic's ValidationError is one
             raise self._invalid(error) from None
 
+    def write(self, value: Any, found: Plain) -> str | None:
+        """JSON text that is read as exactly this value, as the item type itself writes it; ``None`` where it cannot.
+
+        ``found`` is the value as ``plain`` found it. Whatever JSON has no word for must be in what is read: a set that
+        became a list, or a decimal that became a float, is not the same value.
+        """
+        for each in (value, found.form):
+            try:
+                valid = self._adapter.validate_python(each)
+                text = self._adapter.dump_json(valid, by_alias=True, warnings=False).decode()
+                read = self._adapter.validate_json(text)
+                if read == valid and _keeps(plain(read).strange, found.strange):
+                    return text
+            except Exception:  # validators and comparisons are the users' own
+                log.debug("model %s: the item type cannot write an input", self.name, exc_info=True)
+        return None
+
     def schema(self) -> Mapping[str, Any]:
         """The item's JSON schema; empty where the type has none."""
         from pydantic.errors import PydanticInvalidForJsonSchema
@@ -303,6 +326,19 @@ class ItemCodec:
             f"the input does not fit model {self.name!r}: {faults}",
             fix=f"`penstock model show {self.name}` prints the input's schema",
         )
+
+
+def _keeps(read: Sequence[Strange], given: Sequence[Strange]) -> bool:
+    """Whether everything that was given is in what was read."""
+    rest = [each.leaf for each in read]
+    for strange in given:
+        for place, leaf in enumerate(rest):
+            if isinstance(leaf, type(strange.leaf)) and leaf == strange.leaf:
+                del rest[place]
+                break
+        else:
+            return False
+    return True
 
 
 _codecs: dict[type[Model], ItemCodec] = {}

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.clock import monotonic_s
-from penstock.errors import ConfigError, InvalidInput, NotSerializable, TooLarge
-from penstock.jsontext import NotJSON, dumps, has_nonfinite
+from penstock.errors import ConfigError, InvalidInput
 from penstock.model import ItemCodec, Model, check_model, codec_of
+from penstock.payload import write_input
 from penstock.registry import Registry, unknown_model
 from penstock.settings import Settings
 from penstock.store import Store
@@ -40,51 +40,7 @@ class Target:
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
-        if self.codec is not None:
-            tolist = getattr(value, "tolist", None)  # arrays and tensors: pydantic knows lists only
-            value = self._validate(self.codec, value if tolist is None else tolist())
-        text = self._dumps(value)
-        # A character is at most four bytes, so most texts need not be encoded to be measured.
-        if len(text) * 4 > max_bytes and (size := len(text.encode())) > max_bytes:
-            raise TooLarge(
-                f"the input for model {self.name!r} has {size:,} bytes of JSON; the limit is {max_bytes:,}",
-                fix="pass a path or URL that the worker can read, or raise PENSTOCK_JOB__MAX_INPUT_BYTES",
-            )
-        return text
-
-    def _validate(self, codec: ItemCodec, value: Any) -> Any:
-        try:
-            return codec.validate(value)
-        except InvalidInput as fault:
-            # It may fit as the JSON that the worker would read: a dict with an array in it, say.
-            try:
-                return codec.decode(dumps(value))
-            except (NotJSON, InvalidInput):
-                raise fault from None
-
-    def _dumps(self, value: Any) -> str:
-        if isinstance(value, (bytes, bytearray, memoryview)) or (
-            self.codec is None and isinstance(value, (set, frozenset))
-        ):
-            # They would come out as something else: as base64 text, as a list in any order.
-            raise NotSerializable(
-                f"the input for model {self.name!r} is of type {type(value).__name__}, which JSON has not",
-                fix="pass text (base64.b64encode(data).decode(), say) or a list",
-            )
-        try:
-            text = dumps(value)
-            # JSON has no such number and ``dumps`` writes null: only a text with one in it has to be looked through.
-            if "null" in text and has_nonfinite(value):
-                raise NotSerializable(
-                    f"the input for model {self.name!r} holds NaN or an infinity, which JSON has not",
-                    fix="pass None, or leave it out",
-                )
-            return text
-        except NotJSON as error:
-            raise NotSerializable(
-                f"the input for model {self.name!r} has no JSON form: {error}",
-                fix="pass text, numbers, lists, dicts, dataclasses, pydantic models, arrays or tensors",
-            ) from error
+        return write_input(self.name, value, codec=self.codec, max_bytes=max_bytes)
 
 
 class Catalog:

@@ -1,0 +1,133 @@
+"""The one way of values into the system and out of it: every entrance and exit writes its JSON here.
+
+What the worker validates equals what the producer gave, or the producer is told where it does not. A value of JSON's
+own is written as it is. Others (dates, decimals, sets, keys that are no text …) pass where the item type declares them,
+which only who has the model's class can know: there the item type itself writes them, and they are read back and
+compared.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import InvalidInput, InvalidOutput, NotSerializable, TooLarge
+from penstock.jsontext import NotJSON, dumps, look, not_json, quick, written
+from penstock.plain import Plain
+
+if TYPE_CHECKING:
+    from penstock.model import ItemCodec
+
+_FIX = "pass text, numbers, lists, dicts, dataclasses, pydantic models, arrays or tensors"
+
+
+def write_input(model: str, value: Any, *, codec: ItemCodec | None, max_bytes: int, fits: bool = True) -> str:
+    """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``.
+
+    With the item type's ``codec`` the input is validated; not with ``fits=False``, where its worker does so later.
+    """
+    data = quick(value)
+    if data is not None:
+        text = data.decode()
+        if codec is not None and fits:
+            _validate(codec, value, text)
+    else:
+        text = _write_other(model, value, codec)
+    if (size := excess(text, max_bytes)) is not None:
+        raise too_large(model, size, max_bytes)
+    return text
+
+
+def too_large(model: str, size: int, max_bytes: int) -> TooLarge:
+    """The refusal of an input of this size."""
+    return TooLarge(
+        f"the input for model {model!r} has {size:,} bytes of JSON; the limit is {max_bytes:,}",
+        fix="pass a path or URL that the worker can read, or raise PENSTOCK_JOB__MAX_INPUT_BYTES",
+    )
+
+
+def write_output(value: Any, what: str, *, max_bytes: int, fix: str = "") -> str:
+    """``what`` a model gave as JSON text; raises ``InvalidOutput``."""
+    try:
+        text = dumps(value)
+    except NotJSON as error:
+        raise InvalidOutput(
+            f"the model's {what} holds {error}",
+            fix=error.fix or "return numbers, text, lists, dicts, dataclasses, pydantic models, arrays or tensors",
+        ) from None
+    if (size := excess(text, max_bytes)) is not None:
+        raise InvalidOutput(f"the model's {what} has {size} bytes of JSON; the limit is {max_bytes}", fix=fix)
+    return text
+
+
+def excess(text: str, max_bytes: int) -> int | None:
+    """The bytes of a text that has too many."""
+    # A character is at most four bytes, so most texts need not be encoded to be measured.
+    if len(text) * 4 > max_bytes and (size := len(text.encode())) > max_bytes:
+        return size
+    return None
+
+
+def read_strictly(text: str | bytes) -> Any:
+    """The value of a person's or a program's JSON text; raises ``ValueError`` for what reading it would change.
+
+    That is: a key twice in one object, of which the last would win, and numbers that no float can hold.
+    """
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+
+
+def check_keys(text: str | bytes) -> None:
+    """Raise ``ValueError`` for a key that is twice in one object."""
+    json.loads(text, object_pairs_hook=_once)
+
+
+def _validate(codec: ItemCodec, value: Any, text: str) -> None:
+    try:
+        codec.validate(value)
+    except InvalidInput as fault:
+        # It may fit as the JSON that the worker reads: strict types take dates as text there, and only there.
+        try:
+            codec.decode(text)
+        except InvalidInput:
+            raise fault from None
+
+
+def _write_other(model: str, value: Any, codec: ItemCodec | None) -> str:
+    misfit: InvalidInput | None = None
+    try:
+        found = look(value)
+        if not found.strange:
+            text = written(found)
+            if codec is not None:
+                codec.decode(text)
+            return text
+        fault = not_json(found.strange[0])
+    except NotJSON as error:
+        found, fault = Plain(value, []), error
+    except InvalidInput as error:
+        misfit = error
+    if codec is not None and (own := codec.write(value, found)) is not None:
+        return own
+    if misfit is not None:
+        raise misfit
+    raise NotSerializable(f"the input for model {model!r} holds {fault}, which JSON has not", fix=fault.fix or _FIX)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r:.80} is twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0.0:
+        raise ValueError(f"no float can hold {text:.80}")
+    return value
