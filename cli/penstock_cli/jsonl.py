@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.payload import read_strictly
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -29,7 +31,7 @@ def parse(number: int, text: str) -> Line | None:
         return None
     own_id = f"line-{number}"
     try:
-        value = json.loads(text)
+        value = read_strictly(text)
     except (ValueError, RecursionError) as error:
         return Line(number, own_id, fault=f"line {number} is not JSON: {error}")
     if not isinstance(value, dict) or "body" not in value:

@@ -15,6 +15,7 @@ from celery.canvas import Signature
 from kombu import Exchange, Queue
 
 from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, task_name
+from penstock.payload import for_celery
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
 
@@ -118,4 +119,5 @@ def model_signature(
     if priority is not None:
         options["priority"] = priority
     task = task_name(_namespace(), name)
-    return signature(task, args=tuple(args), kwargs=dict(kwargs), options=options, app=_sender())
+    args, kwargs = tuple(for_celery(name, each) for each in args), {k: for_celery(name, v) for k, v in kwargs.items()}
+    return signature(task, args=args, kwargs=kwargs, options=options, app=_sender())

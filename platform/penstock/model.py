@@ -17,6 +17,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any, ClassVar
 
 from penstock.errors import ConfigError, InvalidInput
+from penstock.itemtypes import raw_bytes
 from penstock.lane import Lane
 from penstock.plain import Strange, plain
 
@@ -219,7 +220,19 @@ def check_model(cls: type[Model]) -> None:
             f"{where} takes one {shown}, not a batch of them",
             fix=f"hint the batch: list[{shown}], and return one result per item",
         )
+    _refuse_bytes(cls, _item(hint))
     _ = cls.resources.memory_bytes
+
+
+def _refuse_bytes(cls: type[Model], kind: Any) -> None:
+    """Raise ``ConfigError`` for an item type with bytes in it: no producer could send them as they are."""
+    if (found := raw_bytes(kind)) is not None:
+        path, name = found
+        raise ConfigError(
+            f"{cls.__module__}.{cls.__qualname__} takes {name}{f' in its field {path[1:]}' if path else ''}, "
+            "which JSON has not",
+            fix="hint pydantic.Base64Bytes and send base64 text, or take a path or URL that the worker can read",
+        )
 
 
 def _takes(function: Callable[..., Any], *arguments: object) -> bool:
@@ -246,7 +259,7 @@ def _hint(cls: type[Model]) -> Any:
     function = inspect.unwrap(cls.takes_batch())
     names = [name for name in inspect.signature(function).parameters if name != "self"]
     try:
-        return typing.get_type_hints(function).get(names[0]) if names else None
+        return typing.get_type_hints(function, include_extras=True).get(names[0]) if names else None
     except Exception:  # names that are defined further down; ``item_type`` tells when it is needed
         return None
 
@@ -261,6 +274,7 @@ class ItemCodec:
     def __init__(self, cls: type[Model]) -> None:
         self.name = cls.name
         self.type = item_type(cls)
+        _refuse_bytes(cls, self.type)
 
     @functools.cached_property
     def _adapter(self) -> TypeAdapter[Any]:
@@ -356,14 +370,20 @@ def item_type(cls: type[Model]) -> Any:
     """``T`` of ``predict(self, batch: list[T])``, or ``Any`` when there is no such hint."""
     function = inspect.unwrap(cls.takes_batch())
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise ConfigError(
             f"the hints of {function.__qualname__} name something unknown: {error}",
             fix="import the item type at module level",
         ) from None
     names = [p for p in inspect.signature(function).parameters if p != "self"]
-    hint = hints.get(names[0]) if names else None
+    return _item(hints.get(names[0]) if names else None)
+
+
+def _item(hint: Any) -> Any:
+    """``T`` of ``list[T]``; ``Any`` of anything else."""
+    if typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
     arguments = typing.get_args(hint)
     return arguments[0] if arguments else Any
 

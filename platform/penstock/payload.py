@@ -9,7 +9,10 @@ compared.
 from __future__ import annotations
 
 import json
+from datetime import date, time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from penstock.errors import InvalidInput, InvalidOutput, NotSerializable, TooLarge
 from penstock.jsontext import NotJSON, dumps, look, not_json, quick, written
@@ -18,7 +21,13 @@ from penstock.plain import Plain
 if TYPE_CHECKING:
     from penstock.model import ItemCodec
 
+#: What Celery's JSON (kombu's) writes with its type, and reads as it was.
+_MARKED = (date, time, Decimal, UUID, bytes)
 _FIX = "pass text, numbers, lists, dicts, dataclasses, pydantic models, arrays or tensors"
+
+
+class Unfaithful(ValueError):
+    """JSON text that would not be read as it was written."""
 
 
 def write_input(model: str, value: Any, *, codec: ItemCodec | None, max_bytes: int, fits: bool = True) -> str:
@@ -46,6 +55,22 @@ def too_large(model: str, size: int, max_bytes: int) -> TooLarge:
     )
 
 
+def for_celery(model: str, value: Any) -> Any:
+    """An argument as a Celery message carries it unchanged; raises ``NotSerializable`` for what it would not.
+
+    Dates, decimals, UUIDs and bytes are left to Celery, which marks them: the worker judges them with the item type.
+    """
+    try:
+        found = look(value)
+        faults = [each for each in found.strange if not isinstance(each.leaf, _MARKED)]
+        if not faults:
+            return found.form
+        fault = not_json(faults[0])
+    except NotJSON as error:
+        fault = error
+    raise _refusal(model, fault)
+
+
 def write_output(value: Any, what: str, *, max_bytes: int, fix: str = "") -> str:
     """``what`` a model gave as JSON text; raises ``InvalidOutput``."""
     try:
@@ -69,15 +94,15 @@ def excess(text: str, max_bytes: int) -> int | None:
 
 
 def read_strictly(text: str | bytes) -> Any:
-    """The value of a person's or a program's JSON text; raises ``ValueError`` for what reading it would change.
+    """The value of a person's or a program's JSON text; raises ``ValueError``, ``Unfaithful`` where reading changes it.
 
-    That is: a key twice in one object, of which the last would win, and numbers that no float can hold.
+    That is: a key twice in one object, of which the last would win, and numbers that Python cannot hold.
     """
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
 
 
 def check_keys(text: str | bytes) -> None:
-    """Raise ``ValueError`` for a key that is twice in one object."""
+    """Raise ``Unfaithful`` for a key that is twice in one object."""
     json.loads(text, object_pairs_hook=_once)
 
 
@@ -110,7 +135,11 @@ def _write_other(model: str, value: Any, codec: ItemCodec | None) -> str:
         return own
     if misfit is not None:
         raise misfit
-    raise NotSerializable(f"the input for model {model!r} holds {fault}, which JSON has not", fix=fault.fix or _FIX)
+    raise _refusal(model, fault)
+
+
+def _refusal(model: str, fault: NotJSON) -> NotSerializable:
+    return NotSerializable(f"the input for model {model!r} holds {fault}, which JSON has not", fix=fault.fix or _FIX)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -118,7 +147,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r:.80} is twice in one object")
+        raise Unfaithful(f"the key {twice!r:.80} is twice in one object")
     return found
 
 
@@ -129,5 +158,12 @@ def _no_constant(name: str) -> Any:
 def _finite(text: str) -> float:
     value = float(text)
     if value - value != 0.0:
-        raise ValueError(f"no float can hold {text:.80}")
+        raise Unfaithful(f"no float can hold {text:.80}")
     return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise Unfaithful(f"the number {text:.20}… is too long") from None

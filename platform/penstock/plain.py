@@ -110,9 +110,7 @@ class _Look:
                 here = f"{path}[{key!r}]"
                 self._not(key, path, f"the key {key!r:.80} of type {type(key).__name__}", "keys are text: str(key)")
             if name in form:
-                self._not(
-                    pairs, path, f"two keys that are both {name!r:.80} as text", "make them differ as text"
-                )
+                self._not(pairs, path, f"two keys that are both {name!r:.80} as text", "make them differ as text")
             form[name] = self.at(value, here)
         return form
 

@@ -117,6 +117,7 @@ class Engine:
             target_s=settings.lanes.interactive.target,
             charges=self.charges.expected,
             one_of=rivals(classes, settings.namespace),
+            max_input_bytes=settings.job.max_input_bytes,
         )
         self._canvas = CanvasFinisher(app, store, post=self._post)
         self._retries = RetryBudget()

@@ -6,15 +6,20 @@ row then holds the message with what cannot be stored written out (``\\udc80`` f
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from penstock.errors import InvalidInput, safe_text
+from penstock import payload
+from penstock.errors import InvalidInput, NotSerializable, TooLarge, safe_text
 from penstock.job import NewJob
 from penstock.lane import MAX_PRIORITY
 from penstock.transport.message import canvas_of
 from penstock_worker.item import Item
+
+#: The header of a message that was refused, once it is stored.
+REFUSED = "penstock_refused"
 
 #: Longest id of a message that becomes a job's, characters.
 MAX_ID = 255
@@ -47,15 +52,52 @@ def timeout_of(request: Any) -> float | None:
     return timeout_s
 
 
+def check_again(request: Any) -> None:
+    """Raise what was said of this message before: its job was started again, and the message was not kept as it was."""
+    said = request.request_dict.get(REFUSED)
+    if isinstance(said, Mapping):
+        kinds = {kind.code: kind for kind in (NotSerializable, TooLarge)}
+        raise kinds.get(str(said.get("code")), InvalidInput)(safe_text(said.get("message")))
+
+
+def check_keys(message: Any) -> None:
+    """Raise ``InvalidInput`` for a key that is twice in one object of the message: the last would have won.
+
+    That is what becomes of ``{1: "a", "1": "b"}`` where a producer writes it.
+    """
+    if message.content_type != "application/json" or not isinstance(message.body, bytes | str):
+        return
+    try:
+        payload.check_keys(message.body)
+    except RecursionError:
+        return  # whoever reads it says so
+    except ValueError as error:
+        raise InvalidInput(f"the message cannot be read as it was meant: {error}", fix="keys are text") from None
+
+
+def json_body(message: Any) -> bytes | str | None:
+    """The JSON text of a message in Celery's second protocol; ``None`` for any other."""
+    text = message.body
+    if message.content_type != "application/json" or not isinstance(text, bytes | str):
+        return None
+    if str(message.content_encoding or "utf-8").lower() not in ("utf-8", "ascii", "us-ascii"):
+        return None
+    start = text.lstrip()[:1]
+    return text if start in ("[", b"[") else None
+
+
 def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any], timeout_s: float | None) -> None:
     """Give ``item`` the row that its message becomes. Where that cannot keep it as it is, the item fails."""
     headers = {name: value for name, value in request.message.headers.items() if name not in ("eta", "expires")}
-    try:
-        canvas = canvas_of(headers, request._payload, properties)
-    except Exception as error:
-        if item.error is None:
+    canvas = None
+    if item.error is None:
+        try:
+            # As the producer wrote it: what Celery has made of dates and bytes would be written differently.
+            canvas = canvas_of(headers, json_body(request.message) or request._payload, properties)
+        except Exception as error:
             item.error = InvalidInput(f"the message cannot be stored: {safe_text(error)}")
-        canvas = canvas_of(cleansed(headers), cleansed(request._payload), cleansed(properties))
+    if canvas is None:
+        canvas = _refused(item, headers, request, properties)
     if item.error is not None:
         # It fails at once: nothing is gained by waiting for its time.
         item.not_before = None
@@ -72,6 +114,19 @@ def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any],
         timeout_s=timeout_s,
         canvas=canvas,
     )
+
+
+def _refused(item: Item, headers: Mapping[str, Any], request: Any, properties: Mapping[str, Any]) -> str:
+    """The message of an item that fails, so that it fails alike when it is started again."""
+    error: Any = item.error
+    try:
+        args, kwargs, embed = json.loads(json_body(request.message) or "")
+    except (ValueError, RecursionError):
+        args, kwargs, embed = request._payload
+    if isinstance(error, TooLarge):
+        args, kwargs = [], {}  # the limit is there to spare the database
+    said = {"code": error.code, "message": safe_text(error.message)}
+    return canvas_of({**cleansed(headers), REFUSED: said}, cleansed([args, kwargs, embed]), cleansed(properties))
 
 
 def cleansed(value: Any) -> Any:

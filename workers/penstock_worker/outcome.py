@@ -14,10 +14,10 @@ from celery.exceptions import TaskPredicate
 from penstock.errors import (
     MAX_TEXT_BYTES,
     ExecutionError,
-    InvalidInput,
     InvalidOutput,
     ModelRaised,
     OutOfMemory,
+    Rejected,
     safe_text,
 )
 from penstock.job import JobState, Outcome
@@ -110,7 +110,7 @@ class Concluder:
 def error_record(error: BaseException) -> dict[str, Any]:
     """What is stored of an error: code, message, retryable, and the exception's type. Never raises."""
     kind = safe_text(type(error).__name__)
-    if isinstance(error, (ExecutionError, InvalidInput)):
+    if isinstance(error, (ExecutionError, Rejected)):
         message = safe_text(getattr(error, "message", error))
         return {"code": error.code, "message": message, "retryable": _is_retryable(error), "type": kind}
     text = safe_text(error)
