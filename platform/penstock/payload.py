@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from penstock.errors import InvalidInput, InvalidOutput, NotSerializable, TooLarge
-from penstock.jsontext import NotJSON, dumps, look, not_json, quick, written
+from penstock.jsontext import NotJSON, look, not_json, quick, written
 from penstock.plain import Plain
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ def write_input(model: str, value: Any, *, codec: ItemCodec | None, max_bytes: i
     With the item type's ``codec`` the input is validated; not with ``fits=False``, where its worker does so later.
     """
     data = quick(value)
-    if data is not None:
-        text = data.decode()
+    if data is None:
+        text, size = _write_other(model, value, codec)
+    else:
+        text, size = data.decode(), len(data)
         if codec is not None and fits:
             _validate(codec, value, text)
-    else:
-        text = _write_other(model, value, codec)
-    if (size := excess(text, max_bytes)) is not None:
+    if size > max_bytes:
         raise too_large(model, size, max_bytes)
     return text
 
@@ -73,24 +73,18 @@ def for_celery(model: str, value: Any) -> Any:
 
 def write_output(value: Any, what: str, *, max_bytes: int, fix: str = "") -> str:
     """``what`` a model gave as JSON text; raises ``InvalidOutput``."""
+    data = quick(value)
     try:
-        text = dumps(value)
+        text = written(look(value)) if data is None else data.decode()
     except NotJSON as error:
         raise InvalidOutput(
             f"the model's {what} holds {error}",
             fix=error.fix or "return numbers, text, lists, dicts, dataclasses, pydantic models, arrays or tensors",
         ) from None
-    if (size := excess(text, max_bytes)) is not None:
+    size = len(text.encode()) if data is None else len(data)
+    if size > max_bytes:
         raise InvalidOutput(f"the model's {what} has {size} bytes of JSON; the limit is {max_bytes}", fix=fix)
     return text
-
-
-def excess(text: str, max_bytes: int) -> int | None:
-    """The bytes of a text that has too many."""
-    # A character is at most four bytes, so most texts need not be encoded to be measured.
-    if len(text) * 4 > max_bytes and (size := len(text.encode())) > max_bytes:
-        return size
-    return None
 
 
 def read_strictly(text: str | bytes) -> Any:
@@ -117,7 +111,7 @@ def _validate(codec: ItemCodec, value: Any, text: str) -> None:
             raise fault from None
 
 
-def _write_other(model: str, value: Any, codec: ItemCodec | None) -> str:
+def _write_other(model: str, value: Any, codec: ItemCodec | None) -> tuple[str, int]:
     misfit: InvalidInput | None = None
     try:
         found = look(value)
@@ -125,14 +119,14 @@ def _write_other(model: str, value: Any, codec: ItemCodec | None) -> str:
             text = written(found)
             if codec is not None:
                 codec.decode(text)
-            return text
+            return text, len(text.encode())
         fault = not_json(found.strange[0])
     except NotJSON as error:
         found, fault = Plain(value, []), error
     except InvalidInput as error:
         misfit = error
     if codec is not None and (own := codec.write(value, found)) is not None:
-        return own
+        return own, len(own.encode())
     if misfit is not None:
         raise misfit
     raise _refusal(model, fault)
