@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, _state, signature
 from celery.canvas import Signature
@@ -18,6 +18,9 @@ from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, task_name
 from penstock.payload import for_celery
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
+
+if TYPE_CHECKING:
+    from penstock.model import ItemCodec
 
 
 def make_celery(settings: Settings, *, models: Iterable[str] = (), worker: bool = False) -> Celery:
@@ -110,8 +113,13 @@ def model_signature(
     *,
     lane: str = Lane.INTERACTIVE,
     priority: int | None = None,
+    codec: ItemCodec | None = None,
 ) -> Signature:
-    """A signature that any Celery program on the same broker can send, and a program without Celery app too."""
+    """A signature that any Celery program on the same broker can send, and a program without Celery app too.
+
+    Arrays and records in the arguments become lists and dicts; what Celery would change is refused
+    (``NotSerializable``). ``codec`` is the item type's, where it is known.
+    """
     lane = Lane(lane)
     if priority is not None and not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"priority must be 0 to {MAX_PRIORITY}")
@@ -119,5 +127,7 @@ def model_signature(
     if priority is not None:
         options["priority"] = priority
     task = task_name(_namespace(), name)
-    args, kwargs = tuple(for_celery(name, each) for each in args), {k: for_celery(name, v) for k, v in kwargs.items()}
-    return signature(task, args=args, kwargs=kwargs, options=options, app=_sender())
+    whole = codec if len(args) == 1 and not kwargs else None
+    given = tuple(for_celery(name, value, whole) for value in args)
+    named = {key: for_celery(name, value) for key, value in kwargs.items()}
+    return signature(task, args=given, kwargs=named, options=options, app=_sender())

@@ -117,7 +117,7 @@ class Model:
         """A Celery signature of this model, for ``chain``, ``group`` and ``chord`` in any Celery program."""
         from penstock.app import model_signature
 
-        return model_signature(cls.name, args, kwargs, lane=lane)
+        return model_signature(cls.name, args, kwargs, lane=lane, codec=codec_of(cls))
 
     @classmethod
     def takes_batch(cls) -> Callable[..., Any]:

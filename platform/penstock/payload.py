@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from penstock.errors import InvalidInput, InvalidOutput, NotSerializable, TooLarge
-from penstock.jsontext import NotJSON, look, not_json, quick, written
+from penstock.jsontext import NotJSON, loads, look, not_json, quick, written
 from penstock.plain import Plain
 
 if TYPE_CHECKING:
@@ -55,16 +55,19 @@ def too_large(model: str, size: int, max_bytes: int) -> TooLarge:
     )
 
 
-def for_celery(model: str, value: Any) -> Any:
+def for_celery(model: str, value: Any, codec: ItemCodec | None = None) -> Any:
     """An argument as a Celery message carries it unchanged; raises ``NotSerializable`` for what it would not.
 
-    Dates, decimals, UUIDs and bytes are left to Celery, which marks them: the worker judges them with the item type.
+    With the item type's ``codec`` it is taken as the whole item, and may be whatever the item type declares. Dates,
+    decimals, UUIDs and bytes are left to Celery, which marks them: the worker judges them with the item type.
     """
     try:
         found = look(value)
-        faults = [each for each in found.strange if not isinstance(each.leaf, _MARKED)]
+        faults = [each for each in found.strange if each.is_key or not isinstance(each.leaf, _MARKED)]
         if not faults:
             return found.form
+        if codec is not None and (text := codec.write(value, found)) is not None:
+            return loads(text)
         fault = not_json(faults[0])
     except NotJSON as error:
         fault = error

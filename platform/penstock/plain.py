@@ -30,6 +30,7 @@ class Strange(NamedTuple):
     what: str
     fix: str
     leaf: Any
+    is_key: bool = False
 
 
 @dataclass(slots=True)
@@ -90,7 +91,8 @@ class _Look:
 
     def _int(self, number: int, path: str) -> int:
         if abs(number) >= _TOO_LONG:
-            self._not(number, path, "a whole number of more than 308 digits", "pass it as text")
+            # No item type makes it right: NaN equals nothing that is read.
+            self._not(math.nan, path, "a whole number of more than 308 digits", "pass it as text")
         return number
 
     def _float(self, number: float, path: str) -> float:
@@ -108,7 +110,8 @@ class _Look:
             else:
                 name = str(key)
                 here = f"{path}[{key!r}]"
-                self._not(key, path, f"the key {key!r:.80} of type {type(key).__name__}", "keys are text: str(key)")
+                what = f"the key {key!r:.80} of type {type(key).__name__}"
+                self.strange.append(Strange(path, what, "keys are text: str(key)", key, is_key=True))
             if name in form:
                 self._not(pairs, path, f"two keys that are both {name!r:.80} as text", "make them differ as text")
             form[name] = self.at(value, here)

@@ -72,6 +72,8 @@ def _fault(returned: Any) -> tuple[str, str] | None:
     if isinstance(returned, Sequence):
         return None
     if hasattr(kind, "__await__"):
+        if hasattr(returned, "close"):
+            returned.close()  # nobody will await it
         return f"a {name}", "predict() is called in a thread of its own: write def, not async def"
     if hasattr(kind, "__next__"):
         return f"a {name}", "return a list: list(…), or [result for item in batch]"

@@ -75,7 +75,6 @@ def model_that_returns(make: Callable[[], Any]) -> type[Model]:
     return odd
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.parametrize(("make", "says"), WRONG.values(), ids=WRONG)
 def test_what_is_no_list_of_results_fails_by_name(make: Callable[[], Any], says: str) -> None:
     odd = model_that_returns(make)
