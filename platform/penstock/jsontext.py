@@ -15,8 +15,8 @@ from penstock.errors import safe_text
 from penstock.own import own
 from penstock.plain import Plain, Strange, plain
 
-#: Bytes.
-LITTLE = 1024
+#: Up to so many bytes a dict, and anything else, is read back at once.
+LITTLE, FEW = 1024, 64
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
@@ -37,8 +37,11 @@ def quick(value: Any) -> bytes | None:
     """The JSON of a value that is made of JSON's own; ``None`` for any other, which needs a closer look."""
     try:
         data = _encode(value)
+        kind = type(value)
+        if kind is str:
+            return data
         # Reading a little back costs less than looking at each part of it.
-        if (len(data) > LITTLE or type(value) is not dict) and own(value):
+        if len(data) > (LITTLE if kind is dict else FEW) and own(value):
             return data
         if _decode(data) == value and not (len(data) > len(_HUGE) and _HUGE in data.translate(_ZEROED)):
             return data
