@@ -429,3 +429,12 @@ def test_a_value_whose_own_attributes_raise_is_refused() -> None:
 
     with pytest.raises(NotJSON, match="cannot be read: RuntimeError: no"):
         dumps(Nasty())
+
+
+def test_a_signature_says_at_once_what_celery_would_change() -> None:
+    assert ANYTHING.s(np.array([1.5, 2.0]), Point(1.0)).args == ([1.5, 2.0], {"x": 1.0, "at": None})
+    assert ANYTHING.s(at=NOW, v=(1, 2)).kwargs == {"at": NOW, "v": [1, 2]}, "Celery marks dates"
+    assert model_of(dict[int, float]).s({1: 0.5}).args == ({"1": 0.5},)
+    for value in (NAN, {1: "a", "1": "b"}, {NOW: 1}, {1, 2}, [Colour.RED]):
+        with pytest.raises(NotSerializable, match="the input for model 'echo' holds"):
+            ANYTHING.s(value)

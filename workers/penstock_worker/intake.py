@@ -148,8 +148,8 @@ class Intake:
         timeout_s = None
         try:
             foreign.check_again(request)
-            foreign.check_keys(message)
             item.input = self._write(model, item_from_call(request.args, request.kwargs))
+            foreign.check_keys(message)
             timeout_s = foreign.timeout_of(request)
         except (Rejected, TypeError) as error:
             item.input = item.input or "null"
