@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from penstock.errors import safe_text
 from penstock.own import own
 
 #: A longer whole number would become infinite where a float is wanted.
@@ -143,7 +144,9 @@ class _Look:
         try:
             listed = value.tolist()
         except Exception as error:
-            return self._not(value, path, f"a {name} that cannot be listed ({error})", "make it dense, on a device")
+            return self._not(
+                value, path, f"a {name} that cannot be listed ({safe_text(error)})", "make it dense, on a device"
+            )
         if hasattr(listed, "dtype"):
             return self._not(value, path, f"a {name}", "convert it to numbers or text")
         return listed if own(listed) else self.at(listed, path)
