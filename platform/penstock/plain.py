@@ -144,7 +144,8 @@ class _Look:
         try:
             listed = value.tolist()
         except Exception as error:
-            return self._not(
+            what = f"a {name} that cannot be listed ({safe_text(error)})"
+            return self._not(value, path, what, "make it dense, on a device")
                 value, path, f"a {name} that cannot be listed ({safe_text(error)})", "make it dense, on a device"
             )
         if hasattr(listed, "dtype"):
