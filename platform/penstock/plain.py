@@ -146,8 +146,6 @@ class _Look:
         except Exception as error:
             what = f"a {name} that cannot be listed ({safe_text(error)})"
             return self._not(value, path, what, "make it dense, on a device")
-                value, path, f"a {name} that cannot be listed ({safe_text(error)})", "make it dense, on a device"
-            )
         if hasattr(listed, "dtype"):
             return self._not(value, path, f"a {name}", "convert it to numbers or text")
         return listed if own(listed) else self.at(listed, path)
