@@ -6,7 +6,6 @@ array or a quoted text) is an error rather than a surprise.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from penstock.payload import Unfaithful, read_strictly
 from penstock_cli import textio
 
 
@@ -33,9 +33,11 @@ def read_input(text: str, *, raw: bool = False) -> Any:
 
 def _value(content: str, source: str) -> Any:
     try:
-        return json.loads(content, parse_constant=_no_constant)
+        return read_strictly(content)
     except RecursionError:
         raise click.UsageError(f"{source or 'INPUT'} is nested too deeply to be read as JSON.") from None
+    except Unfaithful as error:
+        raise click.UsageError(f"{source or 'INPUT'} cannot be taken as it is: {error}.") from None
     except ValueError as error:
         if content.lstrip()[:1] in ("{", "[", '"'):
             _damaged(content, source, error)
@@ -44,10 +46,6 @@ def _value(content: str, source: str) -> Any:
                 f"{source or 'INPUT'} is empty. An empty text is written '\"\"', or -r with an empty INPUT."
             ) from None
         return content
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _damaged(content: str, source: str, error: ValueError) -> NoReturn:

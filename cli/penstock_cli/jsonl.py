@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.payload import read_strictly
 from penstock_cli.textio import MARK
 
 #: JSON's own white space: what else looks empty is text, and not JSON.
@@ -43,7 +44,7 @@ def parse(number: int, raw: bytes) -> Line | None:
         fault = f"line {number} is not UTF-8 (byte 0x{raw[error.start]:02x} in column {error.start + 1})"
         text = raw.decode(errors="surrogateescape")
     try:
-        value = json.loads(text)
+        value = read_strictly(text)
     except (ValueError, RecursionError) as error:
         return Line(number, own_id, fault=fault or f"line {number} is not JSON: {error}")
     if not isinstance(value, dict) or not value.keys() & {"body", "custom_id"}:

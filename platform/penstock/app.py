@@ -17,7 +17,8 @@ from kombu import Exchange, Queue
 from penstock import routes
 from penstock.eager import Inline
 from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, split_name, task_name
-from penstock.model import Model
+from penstock.model import Model, codec_of
+from penstock.payload import for_celery
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
 
@@ -124,8 +125,9 @@ def model_signature(
 ) -> Signature:
     """A signature that any Celery program on the same broker can send, and a program without Celery app too.
 
-    ``name`` may say a version: ``"embed@2"``. With the ``model``'s class it can run in this process, too, where Celery
-    is told so (``eager``).
+    ``name`` may say a version: ``"embed@2"``. Arrays and records in the arguments become lists and dicts; what Celery
+    would change is refused (``NotSerializable``), but for what the item type declares, where ``model`` is given: its
+    class. With that it can run in this process, too, where Celery is told so (``eager``).
     """
     lane = Lane(lane)
     if priority is not None and not 0 <= priority <= MAX_PRIORITY:
@@ -134,6 +136,9 @@ def model_signature(
     options: dict[str, Any] = {"queue": queue_name(_namespace(), plain, lane, version)}
     if priority is not None:
         options["priority"] = priority
-    task = task_name(_namespace(), plain)
-    inline: Any = Inline(task, model, _sender)
-    return signature(inline, args=tuple(args), kwargs=dict(kwargs), options=options, immutable=immutable, app=_sender())
+    inline: Any = Inline(task_name(_namespace(), plain), model, _sender)
+    # The whole item, where it is one argument, may be whatever its type declares.
+    whole = codec_of(model) if model is not None and len(args) == 1 and not kwargs else None
+    given = tuple(for_celery(plain, value, whole) for value in args)
+    named = {key: for_celery(plain, value) for key, value in kwargs.items()}
+    return signature(inline, args=given, kwargs=named, options=options, immutable=immutable, app=_sender())

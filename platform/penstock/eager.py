@@ -6,14 +6,17 @@ as unknown, so that nothing of it is in a message.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Celery, Task, current_app
 
-from penstock.errors import ConfigError, WrongResultCount
-from penstock.jsontext import dumps, loads
+from penstock.errors import ConfigError
+from penstock.jsontext import loads
 from penstock.model import Model, codec_of, item_from_call
+from penstock.payload import write_input, write_output
+from penstock.results import results_of
 
 if TYPE_CHECKING:
     Base = Task[Any, Any]
@@ -74,16 +77,11 @@ class Inline(Base):
                 fix="make the signature of the model's class, Model.s(…), or send it without task_always_eager",
             )
         codec = codec_of(self._model)
-        item = codec.decode(dumps(codec.validate(item_from_call(args, kwargs))))
-        results = _instance(self._model).predict([item])
-        if len(results) != 1:
-            raise WrongResultCount(
-                f"model {self._model.name!r} returned {len(results)} results for 1 item",
-                fix="predict() must return one result per item, in order",
-            )
-        if isinstance(results[0], BaseException):
-            raise results[0]
-        return loads(dumps(results[0]))
+        given = write_input(codec.name, item_from_call(args, kwargs), codec=codec, max_bytes=sys.maxsize)
+        [result] = results_of(codec.name, _instance(self._model).predict([codec.decode(given)]), 1)
+        if isinstance(result, BaseException):
+            raise result
+        return loads(write_output(result, "result", max_bytes=sys.maxsize))
 
 
 def _instance(cls: type[Model]) -> Model:

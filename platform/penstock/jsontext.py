@@ -1,66 +1,91 @@
-"""Values as JSON text, for inputs and outputs: strict JSON, fast for plain values, helpful for the usual others.
+"""Values as JSON text, and nothing changed on the way: what is read back equals what was written, or it is refused.
 
-Beyond what msgspec writes by itself (dataclasses, datetimes, UUIDs, enums, sets …) this takes pydantic models, numpy
-arrays and scalars, and torch tensors, without importing any of those packages. ``NaN`` and infinities become ``null``,
-since JSON has no such numbers; an input that holds one is refused (``dispatch.catalog``).
+JSON's own values are written as they are. Tuples, arrays and tensors become lists, array scalars numbers, dataclasses
+and pydantic models dicts (``plain``). Everything else that a writer of JSON would quietly turn into something similar
+(bytes into base64, a date into text, NaN into ``null``, the key 1 into ``"1"``) is ``NotJSON``, with its place.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
 
 from penstock.errors import safe_text
+from penstock.own import own
+from penstock.plain import Plain, Strange, plain
+
+#: Up to so many bytes a dict, and anything else, is read back at once.
+LITTLE, FEW = 1024, 64
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.decode
+#: More digits than any float's; see ``plain``.
+_HUGE = b"0" * 309
+_ZEROED = bytes.maketrans(b"123456789", b"000000000")
 
 
 class NotJSON(ValueError):
-    """The value, or something inside it, has no JSON form."""
+    """The value, or something inside it, has no JSON form. ``fix`` says what to write instead."""
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
-def _hook(value: Any) -> Any:
-    if hasattr(value, "model_dump"):  # pydantic
-        return value.model_dump(mode="json")
-    if hasattr(value, "detach") and hasattr(value, "tolist"):  # torch; bfloat16 has no numpy, tolist() needs none
-        return value.detach().tolist()
-    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # numpy
-        return value.tolist()
-    raise NotImplementedError(f"{type(value).__module__}.{type(value).__qualname__} has no JSON form")
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_hook)
+def quick(value: Any) -> bytes | None:
+    """The JSON of a value that is made of JSON's own; ``None`` for any other, which needs a closer look."""
+    try:
+        data = _encode(value)
+        kind = type(value)
+        if kind is str:
+            return data
+        # Reading a little back costs less than looking at each part of it.
+        if len(data) > (LITTLE if kind is dict else FEW) and own(value):
+            return data
+        if _decode(data) == value and not (len(data) > len(_HUGE) and _HUGE in data.translate(_ZEROED)):
+            return data
+    except Exception:  # an array's comparison has no truth value, for one
+        pass
+    return None
 
 
 def dumps(value: Any) -> str:
     """``value`` as JSON text; raises ``NotJSON``."""
+    data = quick(value)
+    if data is not None:
+        return data.decode()
+    return written(look(value))
+
+
+def look(value: Any) -> Plain:
+    """The value in JSON's own, and what in it has no such form; raises ``NotJSON`` where that cannot be told."""
     try:
-        return _encoder.encode(value).decode()
-    except (TypeError, NotImplementedError, ValueError, OverflowError, RecursionError) as error:
-        raise NotJSON(str(error)) from error
-    except Exception as error:
-        # What a value's own `model_dump` or `tolist` raised.
-        raise NotJSON(f"{type(error).__name__} was raised by a value's own code: {safe_text(error)}") from error
+        return plain(value)
+    except RecursionError:
+        raise NotJSON("too many values inside each other") from None
+    except Exception as error:  # what an object's own attributes raise
+        raise NotJSON(f"a value that cannot be read: {type(error).__name__}: {safe_text(error)}") from error
 
 
-def has_nonfinite(value: Any) -> bool:
-    """Whether ``NaN`` or an infinity is in ``value``, or in the lists, tuples and dicts that it is made of."""
-    rest = [value]
-    while rest:
-        item = rest.pop()
-        if isinstance(item, float):
-            if not math.isfinite(item):
-                return True
-        elif isinstance(item, (list, tuple)):
-            rest.extend(item)
-        elif isinstance(item, dict):
-            rest.extend(item.values())
-    return False
+def written(found: Plain) -> str:
+    """The text of a value that was looked through; raises ``NotJSON`` naming the first thing that has none."""
+    if found.strange:
+        raise not_json(found.strange[0])
+    try:
+        return _encode(found.form).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise NotJSON(f"what JSON has not: {error}") from error
+
+
+def not_json(strange: Strange) -> NotJSON:
+    """The refusal of one thing inside a value."""
+    return NotJSON(f"{strange.what}{f' at {strange.path}' if strange.path else ''}", fix=strange.fix)
 
 
 def loads(text: str | bytes) -> Any:
     """The value of JSON text; raises ``NotJSON``."""
     try:
-        return msgspec.json.decode(text)
+        return _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise NotJSON(str(error)) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -18,11 +19,17 @@ from typing import Any, ClassVar
 from penstock import usercode
 from penstock.errors import ConfigError, InvalidInput
 from penstock.itemschema import tells_all
+from penstock.itemtypes import raw_bytes
 from penstock.lane import Lane
+from penstock.plain import Strange, plain
 
 if typing.TYPE_CHECKING:
     from celery.canvas import Signature
     from pydantic import TypeAdapter
+
+    from penstock.plain import Plain
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 #: Longest version, characters.
@@ -277,7 +284,19 @@ def check_model(cls: type[Model]) -> None:
             f"{where} takes one {shown}, not a batch of them",
             fix=f"hint the batch: list[{shown}], and return one result per item",
         )
+    _refuse_bytes(cls, _item(hint))
     _ = cls.resources.memory_bytes
+
+
+def _refuse_bytes(cls: type[Model], kind: Any) -> None:
+    """Raise ``ConfigError`` for an item type with bytes in it: no producer could send them as they are."""
+    if (found := raw_bytes(kind)) is not None:
+        path, name = found
+        raise ConfigError(
+            f"{cls.__module__}.{cls.__qualname__} takes {name}{f' in its field {path[1:]}' if path else ''}, "
+            "which JSON has not",
+            fix="hint pydantic.Base64Bytes and send base64 text, or take a path or URL that the worker can read",
+        )
 
 
 def _takes(function: Callable[..., Any], *arguments: object) -> bool:
@@ -304,7 +323,7 @@ def _hint(cls: type[Model]) -> Any:
     function = inspect.unwrap(cls.takes_batch())
     names = [name for name in inspect.signature(function).parameters if name != "self"]
     try:
-        return typing.get_type_hints(function).get(names[0]) if names else None
+        return typing.get_type_hints(function, include_extras=True).get(names[0]) if names else None
     except BaseException as error:
         if not usercode.is_its_own(error):
             raise
@@ -322,6 +341,7 @@ class ItemCodec:
     def __init__(self, cls: type[Model]) -> None:
         self.name = cls.name
         self.type = item_type(cls)
+        _refuse_bytes(cls, self.type)
 
     @functools.cached_property
     def _adapter(self) -> TypeAdapter[Any]:
@@ -363,6 +383,23 @@ class ItemCodec:
             if not usercode.is_its_own(error):
                 raise
             raise self._invalid(error) from error
+
+    def write(self, value: Any, found: Plain) -> str | None:
+        """JSON text that is read as exactly this value, as the item type itself writes it; ``None`` where it cannot.
+
+        ``found`` is the value as ``plain`` found it. Whatever JSON has no word for must be in what is read: a set that
+        became a list, or a decimal that became a float, is not the same value.
+        """
+        for each in (value, found.form):
+            try:
+                valid = self._adapter.validate_python(each)
+                text = self._adapter.dump_json(valid, by_alias=True, warnings=False).decode()
+                read = self._adapter.validate_json(text)
+                if read == valid and _keeps(plain(read).strange, found.strange):
+                    return text
+            except Exception:  # validators and comparisons are the users' own
+                log.debug("model %s: the item type cannot write an input", self.name, exc_info=True)
+        return None
 
     def schema(self) -> Mapping[str, Any]:
         """The item's JSON schema; empty where the type has none."""
@@ -406,6 +443,19 @@ def _not_usable(model: str, error: BaseException) -> ConfigError:
     )
 
 
+def _keeps(read: Sequence[Strange], given: Sequence[Strange]) -> bool:
+    """Whether everything that was given is in what was read."""
+    rest = [each.leaf for each in read]
+    for strange in given:
+        for place, leaf in enumerate(rest):
+            if isinstance(leaf, type(strange.leaf)) and leaf == strange.leaf:
+                del rest[place]
+                break
+        else:
+            return False
+    return True
+
+
 _codecs: dict[type[Model], ItemCodec] = {}
 
 
@@ -421,7 +471,7 @@ def item_type(cls: type[Model]) -> Any:
     """``T`` of ``predict(self, batch: list[T])``, or ``Any`` when there is no such hint."""
     function = inspect.unwrap(cls.takes_batch())
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise ConfigError(
             f"the hints of {function.__qualname__} name something unknown: {error}",
@@ -430,7 +480,13 @@ def item_type(cls: type[Model]) -> Any:
     except BaseException as error:
         raise _not_usable(cls.name, error) from error
     names = [p for p in inspect.signature(function).parameters if p != "self"]
-    hint = hints.get(names[0]) if names else None
+    return _item(hints.get(names[0]) if names else None)
+
+
+def _item(hint: Any) -> Any:
+    """``T`` of ``list[T]``; ``Any`` of anything else."""
+    if typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
     arguments = typing.get_args(hint)
     return arguments[0] if arguments else Any
 

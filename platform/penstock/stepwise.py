@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from penstock.model import Model
+from penstock.results import answers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class StepModel(Model):
         state = self.begin(batch)
         results: dict[int, Any] = {}
         while len(results) < len(batch):
-            for index, answer in self.step(state).items():
+            running = set(range(len(batch))) - results.keys()
+            for index, answer in answers_of(self.name, self.step(state), running):
                 if not isinstance(answer, Progress):
                     results[index] = answer
                     self.finish(state, index)

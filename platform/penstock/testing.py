@@ -6,14 +6,17 @@ Neither needs pytest.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from penstock.client.handle import JobHandle
 from penstock.errors import InvalidInput, InvalidOutput, ModelRaised, WrongResultCount
 from penstock.job import Job, JobState
-from penstock.jsontext import NotJSON, dumps, loads
+from penstock.jsontext import loads
 from penstock.model import Batching, ItemCodec, Model, check_model, codec_of
+from penstock.payload import write_input, write_output
+from penstock.results import results_of
 
 
 class FakeClock:
@@ -86,7 +89,7 @@ def assert_settled(job: JobHandle, state: str = JobState.SUCCEEDED, *, timeout: 
 
 def _read(codec: ItemCodec, value: Any) -> Any:
     try:
-        return codec.decode(dumps(codec.validate(value)))
+        return codec.decode(write_input(codec.name, value, codec=codec, max_bytes=sys.maxsize))
     except InvalidInput as error:
         return error
 
@@ -108,19 +111,14 @@ def _batches(indices: Sequence[int], values: Sequence[Any], limits: Batching) ->
 
 def _predict(model: Model, values: list[Any]) -> Sequence[Any]:
     try:
-        results = model.predict(values)
+        return results_of(model.name, model.predict(values), len(values))
+    except WrongResultCount as fault:
+        return [fault] * len(values)
     except Exception as error:
         if len(values) == 1:
             return [error]
         middle = len(values) // 2
         return [*_predict(model, values[:middle]), *_predict(model, values[middle:])]
-    if len(results) != len(values):
-        fault = WrongResultCount(
-            f"model {model.name!r} returned {len(results)} results for {len(values)} items",
-            fix="predict() must return one result per item, in order",
-        )
-        return [fault] * len(values)
-    return results
 
 
 def _write(result: Any) -> Any:
@@ -129,8 +127,6 @@ def _write(result: Any) -> Any:
         fault.__cause__ = result
         return result if isinstance(result, WrongResultCount) else fault
     try:
-        return loads(dumps(result))
-    except NotJSON as error:
-        return InvalidOutput(
-            f"the model's result has no JSON form: {error}", fix="return numbers, text, lists, dicts …"
-        )
+        return loads(write_output(result, "result", max_bytes=sys.maxsize))
+    except InvalidOutput as error:
+        return error

@@ -5,9 +5,11 @@ Importing this module does not import torch; loading a model does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from penstock.errors import ConfigError, WrongResultCount
 from penstock.model import Model
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ class TorchModel(Model):
     ``torch.inference_mode`` and, with ``autocast``, in mixed precision.
     """
 
-    #: ``"float32"``, ``"float16"`` or ``"bfloat16"``: the dtype of the parameters.
+    #: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``: the dtype of the parameters.
     dtype: ClassVar[str] = "float32"
     #: Run ``forward`` under ``torch.autocast`` (``bfloat16`` on the CPU, ``float16`` on CUDA).
     autocast: ClassVar[bool] = False
@@ -37,23 +39,31 @@ class TorchModel(Model):
     def collate(self, batch: Sequence[Any]) -> Any:
         """Inputs of the module: a tensor, a tuple (positional) or a dict (keywords); first dimension = items.
 
-        The default makes one tensor of equally shaped numbers.
+        The default makes one tensor of equally shaped numbers: whole numbers stay whole, others take ``dtype``.
         """
         import torch
 
-        return torch.as_tensor(batch)
+        tensor = torch.as_tensor(batch)
+        wanted = _dtype(self.dtype)
+        if tensor.is_floating_point() and tensor.dtype is not wanted:
+            # From the numbers again: float64 through float32 would lose half of their digits.
+            tensor = torch.as_tensor(batch, dtype=wanted)
+        return tensor
 
     def split(self, output: Any, size: int) -> Sequence[Any]:
-        """``size`` results from the module's output; the default gives row *i* as nested lists of numbers."""
-        rows = output.float().cpu() if output.is_floating_point() else output.cpu()
-        return list(rows[:size].tolist())
+        """``size`` results from the module's output; the default gives row *i* as nested lists of numbers.
+
+        Of a dict, a tuple or a dataclass of tensors each result has row *i* of all of them. A list is taken as the
+        results. Raises ``WrongResultCount`` for a tensor whose first dimension is not ``size``.
+        """
+        return rows_of(self.name, output, size)
 
     def load(self, device: str) -> None:
         """Build the module and move it to ``device`` in the model's dtype."""
         import torch
 
         self.device = torch.device(device)
-        self.module = self.build().to(self.device, getattr(torch, self.dtype)).eval()
+        self.module = self.build().to(self.device, _dtype(self.dtype)).eval()
 
     def predict(self, batch: Any) -> Sequence[Any]:
         """Collate, transfer, forward, split."""
@@ -62,7 +72,7 @@ class TorchModel(Model):
         inputs = self._transfer(self.collate(batch))
         half = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=half, enabled=self.autocast):
-            if isinstance(inputs, dict):
+            if isinstance(inputs, Mapping):
                 output = self.module(**inputs)
             elif isinstance(inputs, tuple):
                 output = self.module(*inputs)
@@ -78,8 +88,51 @@ class TorchModel(Model):
                 # Pinned memory lets the copy overlap with the CPU's next work.
                 value = value.pin_memory()
             return value.to(self.device, non_blocking=True)
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):  # what tokenizers give is no dict
             return {key: self._transfer(item) for key, item in value.items()}
         if isinstance(value, tuple):
             return tuple(self._transfer(item) for item in value)
+        if isinstance(value, list):
+            return [self._transfer(item) for item in value]
         return value
+
+
+def rows_of(model: str, output: Any, size: int, path: str = "") -> list[Any]:
+    """Row *i* of each tensor in ``output``, for every *i* below ``size``; raises ``WrongResultCount``."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        shape = tuple(output.shape)
+        if not shape or shape[0] != size:
+            raise WrongResultCount(
+                f"the output{path} of model {model!r} has the shape {shape} for {size} items",
+                fix="its first dimension must be the batch; override split() where it is not",
+            )
+        return list(output.detach().cpu().tolist())
+    if isinstance(output, list) and not path:
+        return output
+    if output is None and path:
+        return [None] * size  # what was not asked for
+    if is_dataclass(output) and not isinstance(output, (type, Mapping)):
+        output = {field.name: getattr(output, field.name) for field in fields(output)}
+    if isinstance(output, Mapping):
+        columns = {key: rows_of(model, value, size, f"{path}[{key!r}]") for key, value in output.items()}
+        if columns:
+            return [{key: rows[index] for key, rows in columns.items()} for index in range(size)]
+    elif isinstance(output, (tuple, list)):
+        parts = [rows_of(model, value, size, f"{path}[{place}]") for place, value in enumerate(output)]
+        if parts:
+            return [[rows[index] for rows in parts] for index in range(size)]
+    raise WrongResultCount(
+        f"the output{path} of model {model!r} is of type {type(output).__name__}, which has no rows",
+        fix="override split() to make one result per item of it",
+    )
+
+
+def _dtype(name: str) -> torch.dtype:
+    import torch
+
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"dtype={name!r} is none of torch's", fix='for example dtype = "bfloat16"')
+    return dtype

@@ -115,13 +115,15 @@ def test_values_that_are_not_plain_json(client: Client, running: MiniWorker) -> 
     @dataclasses.dataclass
     class Point:
         x: int
-        at: datetime
+        at: datetime | None = None
 
     class Box(pydantic.BaseModel):
         side: float = 1.0
 
     at = datetime(2030, 1, 1, tzinfo=UTC)
-    assert client.run("echo", Point(1, at), result_timeout=20) == {"x": 1, "at": "2030-01-01T00:00:00Z"}
+    assert client.run("echo", Point(1), result_timeout=20) == {"x": 1, "at": None}
+    with pytest.raises(NotSerializable, match=r"datetime\.datetime at \.at"):
+        client.enqueue("echo", Point(1, at))
     assert client.run("echo", Box(), result_timeout=20) == {"side": 1.0}
     assert client.run("echo", np.arange(3), result_timeout=20) == [0, 1, 2]
     assert client.run("echo", {"v": np.float32(0.5), "m": np.eye(2)}, result_timeout=20) == {

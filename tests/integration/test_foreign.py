@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import Celery
 from celery.exceptions import TaskRevokedError
 
-from penstock.errors import JobNotFound
+from penstock import Client
+from penstock.dispatch.catalog import Target
+from penstock.errors import JobNotFound, Rejected
 from penstock.job import Job, JobState, new_id
 from penstock.lane import queue_name
 from penstock.settings import Settings
@@ -130,7 +135,7 @@ def test_a_faulty_message_fails_its_job(stranger: Stranger) -> None:
     sent = {fault: stranger.send(**fields) for fault, fields in FAULTY.items()}
     ended = {fault: stranger.ended(id) for fault, id in sent.items()}
     assert {job.state for job in ended.values()} == {JobState.FAILED}, ended
-    assert {(job.error or {}).get("code") for job in ended.values()} == {"invalid_input"}, ended
+    assert {(job.error or {}).get("code") for job in ended.values()} == {"invalid_input", "not_serializable"}, ended
     for id in sent.values():
         with pytest.raises(Exception, match=r"\w"):
             stranger.app.AsyncResult(id).get(timeout=20)
@@ -256,3 +261,41 @@ def test_a_soft_limit_is_the_attempts(stranger: Stranger) -> None:
     ]
     sent = [(stranger.produce("echo", 1, **options), timeout_s) for options, timeout_s in limits]
     assert [stranger.ended(id).timeout_s for id, _ in sent] == [timeout_s for _, timeout_s in sent]
+
+
+def test_values_follow_the_rule_of_the_client(stranger: Stranger, settings: Settings) -> None:
+    """The client's verdict, and its words, whoever sends the value; also when the job is started again."""
+    target = Target("echo", "1")
+    large = "x" * (settings.job.max_input_bytes + 1)
+    strange: list[Any] = [
+        math.nan,
+        [1, {"a": math.inf}],
+        b"\xff",
+        [datetime(2024, 1, 2, tzinfo=UTC)],
+        UUID(int=1),
+        large,
+    ]
+    said = {}
+    for value in strange:
+        with pytest.raises(Rejected) as refused:
+            target.encode(value, settings.job.max_input_bytes)
+        said[stranger.produce("echo", value)] = (refused.value.code, refused.value.message)
+    twins = stranger.produce("echo", {1: "a", "1": "b"})
+    taken = {stranger.produce("echo", value): value for value in ([2**64, 1e308, "é\u2028"], {"a": [None, True]})}
+
+    for id, (code, message) in said.items():
+        job = stranger.ended(id)
+        assert (job.state, (job.error or {})["code"], (job.error or {})["message"]) == (JobState.FAILED, code, message)
+    assert "the key '1' is twice" in str(stranger.ended(twins).error)
+    assert {id: stranger.ended(id).output for id in taken} == taken
+
+    def again(id: str) -> Job | None:
+        job = stranger.ended(id)
+        return job if job.attempt == 2 else None
+
+    wait_for(stranger.holds_nothing, what="no message to go round")
+    with Client(settings) as client:
+        for id, (code, message) in said.items():
+            client.get(id).retry()
+            job = wait_for(partial(again, id), what="the second attempt")
+            assert ((job.error or {})["code"], (job.error or {})["message"]) == (code, message)

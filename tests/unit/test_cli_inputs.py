@@ -46,6 +46,13 @@ def test_damaged_json_is_an_error_that_shows_how_to_write_it(text: str) -> None:
     assert "-r" in caught.value.format_message()
 
 
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', "1e400", "-1e400", "9" * 5000, '{"a": [1e999]}'])
+def test_json_that_would_be_changed_is_an_error(text: str) -> None:
+    with pytest.raises(click.UsageError, match=r"twice|no float|too long"):
+        read_input(text)
+    assert read_input(text, raw=True) == text
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000])
 def test_json_that_is_nested_too_deeply(text: str) -> None:
     with pytest.raises(click.UsageError, match="nested too deeply"):

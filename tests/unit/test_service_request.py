@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import pytest
 
 from penstock.dispatch.catalog import Target
@@ -126,3 +128,12 @@ def test_a_webhook_into_a_private_network_is_refused() -> None:
 def test_a_misspelt_option_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="priorty"):
         check(priorty=5)
+
+
+def test_texts_of_other_types_are_texts() -> None:
+    class Word(StrEnum):
+        A = "a"
+
+    checked = check(tenant=Word.A, idempotency_key=Word.A, tags={Word.A: np.str_("b")})
+    assert [type(each) for each in (checked.tenant, checked.idempotency_key)] == [str, str]
+    assert {(type(name), type(value)) for name, value in checked.tags.items()} == {(str, str)}

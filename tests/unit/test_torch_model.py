@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 
 from penstock import TorchModel
+from penstock.errors import ModelLoadFailed, WrongResultCount
 from penstock.testing import run_model
 from penstock_worker.device import choose_device, is_out_of_memory
 from penstock_worker.loader import load_model
@@ -112,3 +118,106 @@ def test_devices():
 def test_defining_a_torch_model_does_not_import_torch():
     code = "import sys, penstock\nclass M(penstock.TorchModel):\n    name = 'm'\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+class Whole(TorchModel):
+    """Gives what its module gives: the items themselves, or what ``shape`` makes of them."""
+
+    name = "whole"
+
+    def build(self) -> torch.nn.Module:
+        model = self
+
+        class Module(torch.nn.Module):
+            def forward(self, rows: torch.Tensor) -> Any:
+                return model.shape(rows)
+
+        return Module()
+
+    def shape(self, rows: torch.Tensor) -> Any:
+        return rows
+
+
+ROWS = [[0.1, 1e300, 1.0], [2.0, 3.0, 4.0]]
+
+
+def test_float64_keeps_its_digits() -> None:
+    class Double(Whole):
+        dtype = "float64"
+
+    assert run_model(Double, ROWS) == ROWS
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_the_default_collate_gives_what_the_parameters_are(dtype: str) -> None:
+    class Scaled(TorchModel):
+        name = "scaled"
+
+        def build(self) -> torch.nn.Module:
+            layer = torch.nn.Linear(3, 1, bias=False)
+            torch.nn.init.ones_(layer.weight)
+            return layer
+
+    Scaled.dtype = dtype
+    assert run_model(Scaled, [[1.0, 2.0, 3.5]]) == [[6.5]]
+    model = Scaled()
+    assert model.collate([[1, 2]]).dtype is torch.int64, "whole numbers are indices"
+    assert model.collate([[True]]).dtype is torch.bool
+
+
+def test_a_dtype_that_torch_has_not_is_named() -> None:
+    class Odd(Whole):
+        dtype = "bf16"
+
+    with pytest.raises(ModelLoadFailed, match="dtype='bf16'"):
+        load_model(Odd, "cpu")
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    hidden: torch.Tensor | None = None
+
+
+class ModelOutput(OrderedDict[str, Any]):
+    """As transformers have it: a dict whose iteration gives names."""
+
+
+SHAPES: dict[str, tuple[Callable[[torch.Tensor], Any], str | None]] = {
+    "more rows": (lambda x: torch.cat([x, x, x])[:5], r"has the shape \(5, 3\) for 2 items"),
+    "fewer rows": (lambda x: x[:1], r"\(1, 3\) for 2 items"),
+    "no dimension": (lambda x: x.sum(), r"the shape \(\) for 2"),
+    "a dict": (lambda x: {"a": x, "b": x.sum(1)}, None),
+    "a dict with another": (lambda x: {"a": x, "b": x.T}, r"output\['b'\].* \(3, 2\)"),
+    "a tuple with another": (lambda x: (x, (x, x[:1])), r"output\[1\]\[1\].* \(1, 3\)"),
+    "a dataclass": (lambda x: Output(x), None),
+    "a dataclass with another": (lambda x: Output(x, x.T), r"output\['hidden'\]"),
+    "a model output": (lambda x: ModelOutput(logits=x), None),
+    "a model output with another": (lambda x: ModelOutput(logits=x, loss=x.sum()), r"\['loss'\].*\(\)"),
+    "text": (lambda x: "ab", "of type str"),
+    "none": (lambda x: None, "of type NoneType"),
+    "a set inside": (lambda x: {"a": {1}}, r"output\['a'\].* of type set"),
+}
+
+
+@pytest.mark.parametrize(("shape", "says"), SHAPES.values(), ids=SHAPES)
+def test_each_tensor_of_the_output_has_a_row_per_item(shape: Callable[[torch.Tensor], Any], says: str | None) -> None:
+    class Shaped(Whole):
+        def shape(self, rows: torch.Tensor) -> Any:
+            return shape(rows)
+
+    answers = run_model(Shaped, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], return_exceptions=True)
+    if says is None:
+        assert [next(iter(answer.values())) for answer in answers] == [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+        return
+    for answer in answers:
+        assert isinstance(answer, WrongResultCount)
+        assert re.search(says, answer.message), answer.message
+
+
+def test_a_tuple_gives_each_item_its_rows() -> None:
+    class Two(Whole):
+        def shape(self, rows: torch.Tensor) -> Any:
+            return rows[:, 0], None, {"sum": rows.sum(1)}
+
+    assert run_model(Two, [[1.0, 2.0], [3.0, 4.0]]) == [[1.0, None, {"sum": 3.0}], [3.0, None, {"sum": 7.0}]]

@@ -118,6 +118,7 @@ class Engine:
             charges=self.charges.expected,
             one_of=rivals(classes, settings.namespace),
             twins=twins_of(classes, settings.namespace),
+            max_input_bytes=settings.job.max_input_bytes,
         )
         self._canvas = CanvasFinisher(app, store, post=self.post)
         self._retries = RetryBudget()

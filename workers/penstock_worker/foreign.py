@@ -6,13 +6,15 @@ row then holds the message with what cannot be stored written out (``\\udc80`` f
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kombu.utils.json import dumps
 
-from penstock.errors import InvalidInput, safe_text
+from penstock import payload
+from penstock.errors import InvalidInput, NotSerializable, TooLarge, safe_text
 from penstock.job import NewJob
 from penstock.lane import MAX_PRIORITY
 from penstock.transport.message import canvas_of
@@ -27,6 +29,9 @@ HEADERS = (
 
 #: The fields of a message that name what follows its job.
 _FOLLOWERS = ("chord", "callbacks", "errbacks", "chain")
+#: The header of a message that was refused, once it is stored.
+REFUSED = "penstock_refused"
+
 #: Longest id of a message that becomes a job's, characters.
 MAX_ID = 255
 
@@ -65,17 +70,9 @@ def check_canvas(request: Any) -> None:
 
     What cannot be read is left out of the request, so that the failure reaches whom it can.
     """
-    payload = request._payload
-    embed = payload[2] if isinstance(payload, list | tuple) and len(payload) > 2 else None
-    broken = {}
-    place: Any
-    for place in (request.request_dict, embed):
-        for name in _FOLLOWERS if isinstance(place, dict) else ():
-            value = place.get(name)
-            several = name != "chord" and isinstance(value, list | tuple)
-            if value is not None and not all(map(_is_signature, value if several else [value])):
-                broken[name] = value
-                place[name] = None
+    body = request._payload
+    embed = body[2] if isinstance(body, list | tuple) and len(body) > 2 else None
+    broken = _leave_out(request.request_dict) | _leave_out(embed)
     for name, value in broken.items():
         raise InvalidInput(
             f"the message's {name} {safe_text(repr(value)):.300} is no Celery signature",
@@ -83,8 +80,54 @@ def check_canvas(request: Any) -> None:
         )
 
 
+def _leave_out(place: Any) -> dict[str, Any]:
+    """Take out of a message's part what names a follower and cannot be read; what that was."""
+    broken = {}
+    for name in _FOLLOWERS if isinstance(place, dict) else ():
+        value = place.get(name)
+        several = name != "chord" and isinstance(value, list | tuple)
+        if value is not None and not all(map(_is_signature, value if several else [value])):
+            broken[name] = value
+            place[name] = None
+    return broken
+
+
 def _is_signature(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("task"), str) and bool(value["task"])
+
+
+def check_again(request: Any) -> None:
+    """Raise what was said of this message before: its job was started again, and the message was not kept as it was."""
+    said = request.request_dict.get(REFUSED)
+    if isinstance(said, Mapping):
+        kinds = {kind.code: kind for kind in (NotSerializable, TooLarge)}
+        raise kinds.get(str(said.get("code")), InvalidInput)(safe_text(said.get("message")))
+
+
+def check_keys(message: Any) -> None:
+    """Raise ``InvalidInput`` for a key that is twice in one object of the message: the last would have won.
+
+    That is what becomes of ``{1: "a", "1": "b"}`` where a producer writes it.
+    """
+    if message.content_type != "application/json" or not isinstance(message.body, bytes | str):
+        return
+    try:
+        payload.check_keys(message.body)
+    except RecursionError:
+        return  # whoever reads it says so
+    except ValueError as error:
+        raise InvalidInput(f"the message cannot be read as it was meant: {error}", fix="keys are text") from None
+
+
+def json_body(message: Any) -> bytes | str | None:
+    """The JSON text of a message in Celery's second protocol; ``None`` for any other."""
+    text = message.body
+    if message.content_type != "application/json" or not isinstance(text, bytes | str):
+        return None
+    if str(message.content_encoding or "utf-8").lower() not in ("utf-8", "ascii", "us-ascii"):
+        return None
+    start = text.lstrip()[:1]
+    return text if start in ("[", b"[") else None
 
 
 def adopt(
@@ -92,12 +135,15 @@ def adopt(
 ) -> None:
     """Give ``item`` the row that its message becomes. Where that cannot keep it as it is, the item fails."""
     headers = headers_of(request)
-    try:
-        canvas = canvas_of(headers, body_of(request), properties)
-    except Exception as error:
-        if item.error is None:
+    canvas = None
+    if item.error is None:
+        try:
+            # As the producer wrote it: what Celery has made of dates and bytes would be written differently.
+            canvas = canvas_of(headers, json_body(request.message) or body_of(request), properties)
+        except Exception as error:
             item.error = InvalidInput(f"the message cannot be stored: {safe_text(error)}")
-        canvas = canvas_of(cleansed(headers), cleansed(request._payload), cleansed(properties))
+    if canvas is None:
+        canvas = _refused(item, headers, request, properties)
     if item.error is not None:
         # It fails at once: nothing is gained by waiting for its time.
         item.not_before = None
@@ -127,6 +173,20 @@ def body_of(request: Any) -> Any:
     """``[args, kwargs, embed]``, as text where Celery's marks are needed: dates and the like are not plain text."""
     text = dumps(request._payload)
     return text if "__type__" in text else request._payload
+
+
+def _refused(item: Item, headers: Mapping[str, Any], request: Any, properties: Mapping[str, Any]) -> str:
+    """The message of an item that fails, so that it fails alike when it is started again."""
+    error: Any = item.error
+    try:
+        args, kwargs, embed = json.loads(json_body(request.message) or "")
+    except (ValueError, RecursionError):
+        args, kwargs, embed = request._payload
+    _leave_out(embed)
+    if isinstance(error, TooLarge):
+        args, kwargs = [], {}  # the limit is there to spare the database
+    said = {"code": error.code, "message": safe_text(error.message)}
+    return canvas_of({**cleansed(headers), REFUSED: said}, cleansed([args, kwargs, embed]), cleansed(properties))
 
 
 def cleansed(value: Any) -> Any:

@@ -5,23 +5,18 @@ Only the device thread touches them. A group raises what its model raises; ``ite
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from penstock.errors import WrongResultCount
 from penstock.lane import Lane
+from penstock.results import answers_of
 from penstock.stepwise import StepModel
 from penstock_worker.item import Item
 
 log = structlog.get_logger(__name__)
-
-
-class BadAnswer(WrongResultCount):
-    """``step`` answered for a sequence that does not run, or not with a mapping: the model's fault, whatever the
-    items."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,22 +68,8 @@ class Group:
 
     def step(self) -> list[tuple[Member, Any]]:
         """One step; who was answered for, and what."""
-        answers = self.model.step(self._state)
-        if not isinstance(answers, Mapping):
-            raise BadAnswer(
-                f"step() of model {self.model.name!r} returned {type(answers).__name__}",
-                fix="return a dict: index -> Progress(…), result or exception; empty when there is nothing to tell",
-            )
-        out = []
-        for index, answer in answers.items():
-            member = self.members.get(index)
-            if member is None:
-                raise BadAnswer(
-                    f"step() of model {self.model.name!r} answered for index {index!r}, which does not run",
-                    fix="answer only for sequences that have begun and not ended; indices are never used again",
-                )
-            out.append((member, answer))
-        return out
+        answers = answers_of(self.model.name, self.model.step(self._state), self.members)
+        return [(self.members[index], answer) for index, answer in answers]
 
     def leave(self, member: Member) -> None:
         """The sequence is over. What ``finish`` raises is logged: its outcome is known."""

@@ -6,6 +6,7 @@ every other message of a model through ``take_request``. Runs on the hub thread;
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from typing import Any
@@ -14,10 +15,10 @@ import structlog
 from celery.worker import state as worker_state
 
 from penstock import clock, usercode
-from penstock.errors import InvalidInput, safe_text
-from penstock.jsontext import NotJSON, dumps
+from penstock.errors import InvalidInput, Rejected, safe_text
 from penstock.lane import Lane, queue_name
 from penstock.model import Model, codec_of, item_from_call
+from penstock.payload import write_input
 from penstock.stepwise import StepModel
 from penstock.transport.keys import DEFAULT_TENANT, step_of
 from penstock.transport.message import Envelope
@@ -50,6 +51,7 @@ class Intake:
         charges: Callable[[], Mapping[str, float]] | None = None,
         one_of: frozenset[str] = frozenset(),
         twins: Mapping[str, str] | None = None,
+        max_input_bytes: int = sys.maxsize,
     ) -> None:
         self._batcher = batcher
         self._announcer = announcer
@@ -58,6 +60,7 @@ class Intake:
         self._timeout_s = {
             name: cls.timeout_s if cls.timeout_s is not None else default_timeout_s for name, cls in models.items()
         }
+        self._max_input_bytes = max_input_bytes
         #: The broker hash that holds the current channel's claims; set when a channel is attached.
         self.source: Callable[[], str] = str
         self._weighed = {name: cls.batching for name, cls in models.items() if cls.batching.cost or cls.batching.key}
@@ -157,11 +160,13 @@ class Intake:
             item.not_before = _unix(request.eta)
         timeout_s = None
         try:
-            item.input = dumps(item_from_call(request.args, request.kwargs))
+            foreign.check_again(request)
+            item.input = self._write(model, item_from_call(request.args, request.kwargs))
+            foreign.check_keys(message)
             timeout_s = foreign.timeout_of(request)
-        except (InvalidInput, NotJSON, TypeError) as error:
+        except (Rejected, TypeError) as error:
             item.input = item.input or "null"
-            item.error = error if isinstance(error, InvalidInput) else InvalidInput(safe_text(error))
+            item.error = error if isinstance(error, Rejected) else InvalidInput(safe_text(error))
         try:
             foreign.check_canvas(request)
         except InvalidInput as error:
@@ -176,6 +181,17 @@ class Intake:
             item, foreign.priority_of(message.properties), unix + self._target_s if lane is Lane.INTERACTIVE else None
         )
         self._batcher.put([item])
+
+    def _write(self, model: type[Model], value: Any) -> str:
+        """The input of a message, by the rule for all producers. The device thread validates it, as it does theirs."""
+        try:
+            return write_input(model.name, value, codec=codec_of(model), max_bytes=self._max_input_bytes, fits=False)
+        except Rejected:
+            raise
+        except NOT_THE_MODELS:
+            raise
+        except BaseException as error:  # the item type's own validators
+            raise InvalidInput(f"this input could not be validated: {safe_text(error)}") from error
 
     def weigh_from(self, items: Sequence[Item], inputs: Mapping[str, str]) -> None:
         """Weigh items whose inputs are too long for a message; by the device thread, before it plans with them."""

@@ -16,6 +16,7 @@ from penstock.clock import monotonic_s
 from penstock.errors import ModelLoadFailed, safe_text
 from penstock.model import Model, codec_of
 from penstock.policy.latency import LatencyBook
+from penstock.results import answers_of, results_of
 from penstock.stepwise import Progress, StepModel
 
 log = structlog.get_logger(__name__)
@@ -54,9 +55,10 @@ def load_model(cls: type[Model], device: str) -> Model:
         example = model.example()
         if example is not NotImplemented:
             item = codec_of(cls).validate(example)
-            results = warm_steps(model, item) if isinstance(model, StepModel) else model.predict([item])
-            if len(results) != 1:
-                raise ValueError(f"predict() returned {len(results)} results for 1 item")
+            if isinstance(model, StepModel):
+                results = warm_steps(model, item)
+            else:
+                results = results_of(cls.name, model.predict([item]), 1)
             if isinstance(results[0], BaseException):
                 raise results[0]
     except BaseException as error:
@@ -73,7 +75,7 @@ def warm_steps(model: StepModel, item: Any) -> Sequence[Any]:
     """The first ``WARM_STEPS`` steps of a generation: enough to compile and to allocate, whatever its length."""
     state = model.begin([item])
     for _ in range(WARM_STEPS):
-        answer = model.step(state).get(0)
+        answer = dict(answers_of(model.name, model.step(state), {0})).get(0)
         if answer is not None and not isinstance(answer, Progress):
             model.finish(state, 0)
             return [answer]

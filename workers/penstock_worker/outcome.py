@@ -14,15 +14,15 @@ from celery.exceptions import TaskPredicate
 from penstock.errors import (
     MAX_TEXT_BYTES,
     ExecutionError,
-    InvalidInput,
     InvalidOutput,
     ModelRaised,
     OutOfMemory,
+    Rejected,
     safe_text,
 )
 from penstock.job import JobState, Outcome
-from penstock.jsontext import dumps
 from penstock.lane import Lane
+from penstock.payload import write_output
 from penstock.policy.overload import RetryBudget
 from penstock.policy.retry import Budgets, Cause, Spent, retry_at
 from penstock_worker.item import Item, Run
@@ -68,19 +68,17 @@ class Concluder:
         """The outcome of one item whose model gave ``result``, which may be an exception."""
         if not isinstance(result, BaseException):
             try:
-                text = dumps(result)
-            except BaseException as error:  # `NotJSON`, or whatever a foreign object's own methods raise
-                result = InvalidOutput(
-                    f"the model's result cannot be written as JSON: {safe_text(error)}",
-                    fix="return numbers, text, lists, dicts, pydantic models, numpy arrays or tensors",
-                )
-            else:
-                if len(text) <= self._max_output_bytes:
-                    return Outcome(id=item.id, attempt=item.attempt, state=JobState.SUCCEEDED, output=text)
-                result = InvalidOutput(
-                    f"the model's result has {len(text)} bytes of JSON; the limit is {self._max_output_bytes}",
+                text = write_output(
+                    result,
+                    "result",
+                    max_bytes=self._max_output_bytes,
                     fix="return less, or raise PENSTOCK_JOB__MAX_OUTPUT_BYTES",
                 )
+                return Outcome(id=item.id, attempt=item.attempt, state=JobState.SUCCEEDED, output=text)
+            except InvalidOutput as error:
+                result = error
+            except BaseException as error:  # whatever a foreign object's own methods raise
+                result = InvalidOutput(f"the model's result cannot be written as JSON: {safe_text(error)}")
         return self._failure(item, result, now)
 
     def _failure(self, item: Item, error: BaseException, now: float) -> Outcome:
@@ -112,7 +110,7 @@ class Concluder:
 def error_record(error: BaseException) -> dict[str, Any]:
     """What is stored of an error: code, message, retryable, and the exception's type. Never raises."""
     kind = safe_text(type(error).__name__)
-    if isinstance(error, (ExecutionError, InvalidInput)):
+    if isinstance(error, (ExecutionError, Rejected)):
         message = safe_text(getattr(error, "message", error))
         return {"code": error.code, "message": message, "retryable": _is_retryable(error), "type": kind}
     text = safe_text(error)

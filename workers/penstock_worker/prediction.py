@@ -15,6 +15,7 @@ import structlog
 from penstock.errors import ModelRaised, OutOfMemory, WrongResultCount, safe_text
 from penstock.model import Model
 from penstock.policy.bisect import PROBES, Answer, Search, Verdict
+from penstock.results import results_of
 from penstock_worker.device import is_out_of_memory
 from penstock_worker.logcontext import raised
 
@@ -63,17 +64,12 @@ class Prediction:
         if self._on_call is not None:
             self._on_call(part)
         try:
-            # A list, so that an iterator that raises half-way is the model's fault, here.
-            results = list(self._model.predict(values))
+            results = results_of(self._model.name, self._model.predict(values), len(values))
+        except WrongResultCount as wrong:
+            results = [wrong] * len(values)
         except BaseException as error:
             return self._fault(part, error)
         self.calls.append((part, False))
-        if len(results) != len(values):
-            wrong = WrongResultCount(
-                f"model {self._model.name!r} returned {len(results)} results for {len(values)} items",
-                fix="predict() must return one result per item, in order",
-            )
-            results = [wrong] * len(values)
         self._results[part.start : part.stop] = results
         return Answer(Verdict.FINE)
 

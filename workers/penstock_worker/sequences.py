@@ -16,11 +16,12 @@ import structlog
 from penstock import clock
 from penstock.errors import AttemptTimeout, InvalidOutput, OutOfMemory, safe_text
 from penstock.job import JobState, Outcome
-from penstock.jsontext import NotJSON, dumps
 from penstock.lane import Lane
+from penstock.payload import write_output
+from penstock.results import BadAnswer
 from penstock.stepwise import Progress, StepModel
 from penstock_worker.device import is_out_of_memory
-from penstock_worker.groups import BadAnswer, Group, Member
+from penstock_worker.groups import Group, Member
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.logcontext import calling, raised
 from penstock_worker.outcome import Concluder, error_record
@@ -166,18 +167,16 @@ class Sequences:
 
     def _written(self, progress: Progress) -> str | InvalidOutput:
         try:
-            text = dumps(progress.data)
-        except NotJSON as error:
-            return InvalidOutput(
-                f"the model's progress cannot be written as JSON: {error}",
-                fix="give Progress numbers, text, lists, dicts …",
-            )
-        if len(text) > self._max_progress_bytes:
-            return InvalidOutput(
-                f"the model's progress has {len(text)} bytes of JSON; the limit is {self._max_progress_bytes}",
+            return write_output(
+                progress.data,
+                "progress",
+                max_bytes=self._max_progress_bytes,
                 fix="give Progress what is new, not all so far, or raise PENSTOCK_PROGRESS__MAX_BYTES",
             )
-        return text
+        except InvalidOutput as error:
+            return error
+        except BaseException as error:  # whatever a foreign object's own methods raise
+            return InvalidOutput(f"the model's progress cannot be written as JSON: {safe_text(error)}")
 
     def _broken(self, group: Group, error: BaseException) -> None:
         """``step`` raised: the state is of no use. Whoever may be innocent begins again, as a new attempt."""

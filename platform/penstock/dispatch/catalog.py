@@ -16,11 +16,11 @@ from typing import Any, NoReturn
 
 from penstock.arguments import shown
 from penstock.clock import monotonic_s
-from penstock.errors import ConfigError, InvalidInput, NotSerializable, TooLarge
+from penstock.errors import ConfigError, InvalidInput
 from penstock.itemschema import at_once, misfit
-from penstock.jsontext import NotJSON, dumps, has_nonfinite
 from penstock.lane import split_name
 from penstock.model import MAX_VERSION, ItemCodec, Model, check_model, codec_of
+from penstock.payload import write_input
 from penstock.registry import Registry, Source, are_imported, unknown_model
 from penstock.settings import Settings
 from penstock.store import Store
@@ -46,19 +46,9 @@ class Target:
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
-        if self.codec is None:
-            if type(value) not in self.fine:
-                self._check(value)
-        else:
-            value = self._validate(self.codec, _plain(value))
-        text = self._dumps(value)
-        # A character is at most four bytes, so most texts need not be encoded to be measured.
-        if len(text) * 4 > max_bytes and (size := len(text.encode())) > max_bytes:
-            raise TooLarge(
-                f"the input for model {self.name!r} has {size:,} bytes of JSON; the limit is {max_bytes:,}",
-                fix="pass a path or URL that the worker can read, or raise PENSTOCK_JOB__MAX_INPUT_BYTES",
-            )
-        return text
+        if self.codec is None and type(value) not in self.fine:
+            self._check(value)
+        return write_input(self.name, value, codec=self.codec, max_bytes=max_bytes)
 
     def _check(self, value: Any) -> None:
         """By the schema that was announced."""
@@ -70,40 +60,6 @@ class Target:
                 f"the input does not fit model {self.name!r}: {fault}",
                 fix=f"`penstock model show {self.name}` prints the input's schema",
             )
-
-    def _validate(self, codec: ItemCodec, value: Any) -> Any:
-        try:
-            return codec.validate(value)
-        except InvalidInput as fault:
-            # It may fit as the JSON that the worker would read: a dict with an array in it, say.
-            try:
-                return codec.decode(dumps(value))
-            except (NotJSON, InvalidInput):
-                raise fault from None
-
-    def _dumps(self, value: Any) -> str:
-        if isinstance(value, (bytes, bytearray, memoryview)) or (
-            self.codec is None and isinstance(value, (set, frozenset))
-        ):
-            # They would come out as something else: as base64 text, as a list in any order.
-            raise NotSerializable(
-                f"the input for model {self.name!r} is of type {type(value).__name__}, which JSON has not",
-                fix="pass text (base64.b64encode(data).decode(), say) or a list",
-            )
-        try:
-            text = dumps(value)
-            # JSON has no such number and ``dumps`` writes null: only a text with one in it has to be looked through.
-            if "null" in text and has_nonfinite(value):
-                raise NotSerializable(
-                    f"the input for model {self.name!r} holds NaN or an infinity, which JSON has not",
-                    fix="pass None, or leave it out",
-                )
-            return text
-        except NotJSON as error:
-            raise NotSerializable(
-                f"the input for model {self.name!r} has no JSON form: {error}",
-                fix="pass text, numbers, lists, dicts, dataclasses, pydantic models, arrays or tensors",
-            ) from error
 
 
 class Catalog:
@@ -187,15 +143,6 @@ class Catalog:
                 log.warning("models are not validated here: %s", error.message)
                 self._registry = Registry()
         return self._registry
-
-
-def _plain(value: Any) -> Any:
-    """Arrays and tensors as lists: pydantic knows nothing else."""
-    try:
-        tolist = getattr(value, "tolist", None)
-        return value if tolist is None else tolist()
-    except Exception:  # code of the user's: what cannot become a list is looked at as it is
-        return value
 
 
 def announced(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:

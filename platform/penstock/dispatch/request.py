@@ -99,13 +99,13 @@ def terms(
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(Options.__optional_keys__))}"
         raise TypeError(f"there is no option {name!r}: {hint}")
     if tenant != "default":
-        _text("tenant", tenant)
+        tenant = _text("tenant", tenant)
     if idempotency_key is not None:
-        _text("idempotency_key", idempotency_key)
+        idempotency_key = _text("idempotency_key", idempotency_key)
     if priority != 0 or type(priority) is not int:
         _priority(priority)
     if webhook is not None:
-        _webhook(webhook, allow_private)
+        webhook = _webhook(webhook, allow_private)
     return Terms(
         lane=default_lane if lane is None else _lane(lane),
         tenant=tenant,
@@ -182,9 +182,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _text(name: str, value: Any) -> None:
+def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
         raise InvalidInput(f"{name}={shown(value)} is not usable", fix=f"pass 1 to {MAX_TEXT} printable characters")
+    return str.__str__(value)  # of an enum, or numpy's text, the text itself
 
 
 def _tags(tags: Any) -> dict[str, str]:
@@ -201,13 +202,14 @@ def _tags(tags: Any) -> dict[str, str]:
         _text("a tag's name", name)
         if len(value) > MAX_TEXT:
             raise InvalidInput(f"the value of tag {name!r} is too long", fix=f"use at most {MAX_TEXT} characters")
-    return dict(tags)
+    return {str.__str__(name): str.__str__(value) for name, value in tags.items()}
 
 
-def _webhook(url: Any, allow_private: bool) -> None:
+def _webhook(url: Any, allow_private: bool) -> str:
     if not isinstance(url, str):
         raise InvalidInput(f"webhook={shown(url)} is not a URL", fix="for example webhook='https://example.com/done'")
     # Imported here: few producers use callbacks, and all of them pay for imports.
     from penstock.webhooks.address import check_url
 
     check_url(url, allow_private)
+    return str.__str__(url)
