@@ -235,6 +235,7 @@ class Ledger:
         ids: Sequence[str],
         *,
         worker: str,
+        version: str,
         now: float,
         claimed_at: Mapping[str, float] | float,
         need_input: Sequence[str] = (),
