@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+#: What msgspec raises for JSON that it cannot read, deeply nested or cut inside a character included.
+UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeError)
+
 
 class NotJSON(ValueError):
     """The value, or something inside it, has no JSON form."""
@@ -57,5 +60,5 @@ def loads(text: str | bytes) -> Any:
     """The value of JSON text; raises ``NotJSON``."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise NotJSON(str(error)) from error

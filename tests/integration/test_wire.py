@@ -21,7 +21,7 @@ from tests.fixtures.redis import RedisServer, until
 
 @pytest.fixture
 def wire(broker_url: str) -> Iterator[Wire]:
-    wire = Wire(broker_url)
+    wire = Wire(broker_url, "ns")
     yield wire
     wire.close()
 

@@ -42,6 +42,9 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     # use CUDA.
     app.conf.worker_pool = "solo"
     app.conf.worker_concurrency = 1
+    # Loaded models outlive whatever the broker refuses.
+    app.conf.worker_consumer = "penstock_worker.consumer:PatientConsumer"
+    app.conf.broker_channel_error_retry = True
     app.steps["worker"].add(Serve)
     app.steps["consumer"].add(Feed)
     app.penstock = Plan(settings, models, pool or "default")

@@ -20,6 +20,7 @@ from penstock.job import Job, NewJob
 from penstock.lane import queue_name
 from penstock.policy.sharing import Shares, Standing
 from penstock.transport import keys
+from penstock.transport.mend import number
 from penstock.transport.message import encode
 from penstock.transport.scripts import STANDINGS
 from penstock.transport.url import TIMEOUT_S, connect, parse, unavailable
@@ -63,7 +64,7 @@ class Publisher:
         self.namespace = namespace
         self._url = parse(url)
         self._redis = connect(self._url, timeout_s=timeout_s)
-        self._wire = Wire(self._redis)
+        self._wire = Wire(self._redis, namespace)
 
     def publish(self, jobs: Sequence[NewJob | Job]) -> Published:
         """Put the jobs' messages on their queues, in order, and ring the queues' bells.
@@ -111,7 +112,9 @@ class Publisher:
         found = {}
         for model, said, one in zip(models, words, standings, strict=True):
             pairs = said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True)
-            found[model] = LoadEntries({worker.decode(): entry for worker, entry in pairs}, _shares(one))
+            found[model] = LoadEntries(
+                {worker.decode(errors="replace"): entry for worker, entry in pairs}, _shares(one)
+            )
         return found
 
     def forget_load(self, model: str, workers: Sequence[str]) -> None:
@@ -157,10 +160,21 @@ def _shares(answer: Sequence[Any]) -> Shares:
     for name, nine, six, three, zero, weight, cap in zip(*(answer[start::7] for start in range(1, 8)), strict=True):
         standings[keys.tenant_of_id(name.decode())] = Standing(
             (int(zero), int(three), int(six), int(nine)),
-            float(weight) if weight else 1.0,
-            int(cap) if cap else None,
+            _weight(weight),
+            _cap(cap),
         )
     return Shares(standings, busy=int(answer[0]))
+
+
+def _weight(text: bytes) -> float:
+    """What claims take for the weight that stands there: see ``lua/tenants.lua``."""
+    weight = number(text, 1.0)
+    return weight if 1e-9 <= weight <= 1e9 else 1.0
+
+
+def _cap(text: bytes) -> int | None:
+    cap = int(number(text))
+    return cap if cap >= 1 else None
 
 
 def register(namespace: str, queue: str, tenants: Iterable[str]) -> bytes:

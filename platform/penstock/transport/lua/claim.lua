@@ -41,7 +41,7 @@ if not ends and ARGV[3] ~= '1' then
 end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
-if not ends or ends - now < lease * 2 / 3 then -- not each time: an idle consumer should write nothing
+if not ends or tonumber(ends) - now < lease * 2 / 3 then -- not each time: an idle consumer should write nothing
   redis.call('ZADD', KEYS[1], string.format('%.6f', now + lease), consumer)
 end
 
@@ -104,6 +104,7 @@ end
 local chosen = #one_of > 0 and oldest_of(function(queue)
   return string.sub(one_of, queue, queue) == '1' and tonumber(ARGV[9 + acks + queue]) > 0
 end)
+local broken -- what was in the way of a queue, as the server said; told when nothing else was there to be taken
 for queue = 1, queues do
   local first = 4 + (queue - 1) * (lists + 1)
   local wanted = math.min(tonumber(ARGV[9 + acks + queue]), limit - total)
@@ -112,7 +113,10 @@ for queue = 1, queues do
   local shared = wanted > 0 and not passed and is_shared(KEYS[first + lists])
   if shared then
     local charge = tonumber(ARGV[9 + acks + queues + queue] or 1)
-    got = take_fairly(tenants, KEYS[first + lists], wanted, charge, unacked, noted, take)
+    local before = total
+    local went, why = pcall(take_fairly, tenants, KEYS[first + lists], wanted, charge, unacked, noted, take)
+    got = total - before
+    broken = broken or not went and (type(why) == 'table' and why.err or tostring(why))
   elseif not passed then
     for list = first + 1, first + lists do
       if got >= wanted then break end
@@ -140,12 +144,16 @@ for queue = 1, queues do
   end
 end
 if total == 0 then
-  return 0
+  return broken and redis.error_reply(broken) or 0
 end
 
 -- Tags start at the server's clock in microseconds, so that they never come again after the counter was lost.
-redis.call('SETNX', KEYS[3], string.format('%.0f', time[1] * 1e6 + time[2]))
-local last = redis.call('INCRBY', KEYS[3], total)
+redis.pcall('SETNX', KEYS[3], string.format('%.0f', time[1] * 1e6 + time[2]))
+local last = redis.pcall('INCRBY', KEYS[3], total)
+if type(last) ~= 'number' or last <= total or last > 9e15 then -- broken: the messages are taken, so not an error
+  redis.call('SET', KEYS[3], string.format('%.0f', time[1] * 1e6 + time[2]))
+  last = redis.call('INCRBY', KEYS[3], total)
+end
 local first = last - total + 1
 for i = 1, total, CHUNK do
   local fields = {}
@@ -157,7 +165,7 @@ for i = 1, total, CHUNK do
 end
 for tenant, places in pairs(noted) do
   for _, place in ipairs(places) do
-    redis.call('SADD', tenants .. 'held:' .. tenant, string.format('%.0f %s', first + place - 1, consumer))
+    redis.pcall('SADD', tenants .. 'held:' .. tenant, string.format('%.0f %s', first + place - 1, consumer))
   end
 end
 return { first, table.concat(counts, ',') .. ';' .. table.concat(lengths, ','), table.concat(messages) }
