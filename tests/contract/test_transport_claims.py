@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from penstock.transport import inspect, keys
 from penstock.transport.claims import CHUNK, Claims, LeaseLost, restore_expired, surrender
 from penstock.transport.publisher import RING_REPLIES, ring
+from penstock.transport.refusals import Refused
 from penstock.transport.url import connect
 from penstock.transport.wire import Wire
 from tests.fixtures.redis import RedisServer, until

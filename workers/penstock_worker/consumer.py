@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from typing import Any
 
 import structlog
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import consumer as celery_consumer
 from celery.worker import state
 
@@ -74,7 +76,8 @@ class PatientConsumer(celery_consumer.Consumer):
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let go of the connection, and wait before the next one."""
-        with self._quiet:
+        with self._quiet, warnings.catch_warnings():
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)  # of a setting that we have set
             super().on_connection_error_after_connected(exc)
         self._wait(exc)
 

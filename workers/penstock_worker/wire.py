@@ -115,7 +115,7 @@ class Wire:
 
     def _read(self, most: int) -> None:
         """Read the answers that are there; waits only while more than ``most`` are outstanding."""
-        connection = self._connection
+        connection, read = self._connection, self._answered
         while self._outstanding and (self._outstanding > most or connection.can_read(timeout=0)):
             try:
                 connection.read_response()
@@ -128,7 +128,7 @@ class Wire:
         if self._refusal:
             refusal, self._refusal = self._refusal, ""
             raise _Refusal(refusal)
-        if not self._outstanding:
+        if not self._outstanding and self._answered > read:
             if self._told and not self._troubled:
                 self._told.clear()
                 log.info("broker is back", action="wire.up")
