@@ -1,7 +1,7 @@
 """Celery's event dispatcher, which keeps what it cannot send instead of waiting for the broker.
 
-Celery's heartbeat is sent until it arrives, on the hub thread: with a broker that is away or refuses, nothing else would
-happen there, not even the end of the worker.
+Celery's heartbeat is sent until it arrives, on the hub thread: with a broker that is away or refuses, nothing else
+would happen there, not even the end of the worker.
 """
 
 from __future__ import annotations

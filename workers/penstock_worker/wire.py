@@ -51,8 +51,9 @@ class Wire:
         #: Causes that were told and have not passed, and whether one was met since all answers were last read.
         self._told: set[str] = set()
         self._troubled = False
-        #: Why a command that must arrive was refused just now.
-        self._refusal = ""
+        #: Whether a command that must arrive was refused on this connection, and when those are sent again.
+        self._refused_here = False
+        self._must_at = 0.0
 
     def send(self, news: Sequence[Command], must: Sequence[Command] = ()) -> None:
         """Write ``news`` (lost when the broker is away), then ``must`` (kept and sent again)."""
@@ -81,19 +82,23 @@ class Wire:
         return len(self._unsent) + sum(len(commands) for _, commands in self._unanswered)
 
     def _send(self, news: Sequence[Command]) -> None:
-        if not news and not self._unsent:
+        if not news and (not self._unsent or monotonic_s() < self._must_at):
             return
         if self._down and monotonic_s() < self._retry_at:
             return
         self._guard(lambda: self._write(news))
 
     def _write(self, news: Sequence[Command]) -> None:
-        if self._connection is not None and not self._open():
-            self._drop()  # the server has closed it, maybe since it was idle: what is written there would be lost
+        # What is written where the server has closed, maybe since it was idle, would be lost; and where it refuses, the
+        # address may lead to another server by now.
+        if self._connection is not None and (not self._open() or self._refused_here):
+            self._drop()
         if self._connection is None:
             self._connection = self._client.connection_pool.get_connection()
         connection = self._connection
-        must, self._unsent = self._unsent, []
+        must: list[Command] = []
+        if monotonic_s() >= self._must_at:
+            must, self._unsent = self._unsent, []
         commands = [*news, *must]
         if must:
             self._unanswered.append((self._written + len(commands), must))
@@ -108,8 +113,6 @@ class Wire:
         try:
             self._read(MOST_OUTSTANDING)
             return bool(self._outstanding or not self._connection.can_read(timeout=0))
-        except _Refusal:
-            raise
         except (redis.RedisError, OSError):
             return False
 
@@ -125,11 +128,8 @@ class Wire:
             self._answered += 1
             while self._unanswered and self._unanswered[0][0] <= self._answered:
                 self._unanswered.popleft()
-        if self._refusal:
-            refusal, self._refusal = self._refusal, ""
-            raise _Refusal(refusal)
         if not self._outstanding and self._answered > read:
-            if self._told and not self._troubled:
+            if self._told and not self._troubled and not self._unsent:
                 self._told.clear()
                 log.info("broker is back", action="wire.up")
             self._troubled = False
@@ -139,7 +139,8 @@ class Wire:
         self._tell("broker refused a command", "wire.refused", error)
         if isinstance(error, RefusedReply):
             if self._keep_refused():
-                self._refusal = str(error)
+                self._refused_here = True
+                self._must_at = monotonic_s() + RETRY_EVERY_S
         elif malformed(error) and self._mend():
             self._keep_refused()
 
@@ -171,11 +172,9 @@ class Wire:
         try:
             step()
         except (redis.RedisError, OSError) as error:
-            if not isinstance(error, _Refusal):
-                self._tell("broker is away", "wire.down", error)
+            self._tell("broker is away", "wire.down", error)
             self._down = True
             self._retry_at = monotonic_s() + RETRY_EVERY_S
-            # Also after a refusal: the address may lead to another server by now.
             self._drop()
 
     def _drop(self) -> None:
@@ -187,7 +186,4 @@ class Wire:
         self._unanswered.clear()
         self._outstanding = 0
         self._written = self._answered = 0
-
-
-class _Refusal(redis.ConnectionError):
-    """Something that must arrive was refused for the time being, and has been told."""
+        self._refused_here = False
