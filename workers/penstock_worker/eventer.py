@@ -23,4 +23,4 @@ class PatientDispatcher(EventDispatcher):
         self._outbound_buffer: deque[Any] = deque(maxlen=MOST_KEPT)
 
     def _publish(self, event: Any, producer: Any, routing_key: str, **options: Any) -> None:
-        super()._publish(event, producer, routing_key, **(options | {"retry": False}))
+        super()._publish(event, producer, routing_key, **(options | {"retry": False}))  # type: ignore[misc]

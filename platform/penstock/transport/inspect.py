@@ -169,6 +169,12 @@ def buried_ids(client: redis.Redis, namespace: str) -> Counter[str]:
     return Counter(_ids(dead))
 
 
+def newest_buried(client: redis.Redis, namespace: str) -> bytes | None:
+    """The message that was last set aside as unreadable."""
+    found: Any = mended(client, namespace, lambda: client.lindex(keys.dead(namespace), 0))
+    return bytes(found) if found is not None else None
+
+
 def mark(client: redis.Redis, namespace: str) -> DataMark:
     """The mark of the server and its data. A new ``epoch`` means that the data was lost since the last look."""
     key = keys.epoch(namespace)

@@ -16,7 +16,7 @@ import redis
 from kombu.exceptions import OperationalError
 from kombu.utils.json import loads
 
-from penstock.errors import PenstockError
+from penstock.errors import Unreachable
 
 #: Encodings of a body inside the message that kombu knows.
 _ENCODINGS = ("base64", "utf-8")
@@ -84,7 +84,7 @@ def while_reading(error: Exception) -> bool:
 
     Not what a server refuses, nor what comes out of a task that ran: the solo pool runs it inside the delivery.
     """
-    if isinstance(error, redis.RedisError | OSError | OperationalError | PenstockError | MemoryError):
+    if isinstance(error, redis.RedisError | OSError | OperationalError | Unreachable | MemoryError):
         return False
     step: TracebackType | None = error.__traceback__
     while step is not None:

@@ -22,14 +22,14 @@ class TooLarge(ValueError):
     """The body would be larger than ``MOST_UNPACKED``."""
 
 
-def bounded(decompressor: Callable[[], Any]) -> Callable[[Any], bytes]:
+def bounded(decompressor: Callable[[], Any], most: int = MOST_UNPACKED) -> Callable[[Any], bytes]:
     """A decoder for kombu that stops at the bound."""
 
     def decode(body: Any) -> bytes:
         stream = decompressor()
-        data: bytes = stream.decompress(ensure_bytes(body), MOST_UNPACKED)
+        data: bytes = stream.decompress(ensure_bytes(body), most)
         if not stream.eof:
-            raise TooLarge(f"unpacks to more than {MOST_UNPACKED} bytes, or is cut short")
+            raise TooLarge(f"unpacks to more than {most} bytes, or is cut short")
         return data
 
     return decode
