@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: How long what was set aside is kept, seconds.
 ASIDE_S = 86400
+#: Lease of consumers whose own was lost, seconds.
+LEASE_S = 30
 #: All keys are looked through this often at most, seconds: it takes long where there are many.
 EVERY_S = 1.0
 #: Keys per command.
@@ -58,9 +60,20 @@ def mend_keys(client: redis.Redis, namespace: str, names: Iterable[str]) -> dict
         args: list[Arg] = [keys.aside_prefix(namespace), ASIDE_S, *(part for _, form in page for part in form)]
         answer = MEND(Wire(client), [name for name, _ in page], args)
         done |= {key.decode(): what.decode() for key, what in zip(answer[::2], answer[1::2], strict=True)}
+    if keys.consumers(namespace) in done:
+        _revive(client, namespace)
     if done:
         log.warning("malformed keys at the broker: %s", "; ".join(f"{key}: {what}" for key, what in done.items()))
     return done
+
+
+def _revive(client: redis.Redis, namespace: str) -> None:
+    """Who holds messages gets a lease again: without one, nobody would ever put them back."""
+    prefix = keys.unacked_prefix(namespace)
+    seconds, _ = client.time()
+    ends = {key[len(prefix) :]: seconds + LEASE_S for key in client.scan_iter(f"{prefix}*", PAGE)}
+    if ends:
+        client.zadd(keys.consumers(namespace), ends)
 
 
 def mended(client: redis.Redis, namespace: str, call: Callable[[], T]) -> T:

@@ -158,7 +158,7 @@ def _shares(answer: Sequence[Any]) -> Shares:
     """One queue of the script's answer."""
     standings = {}
     for name, nine, six, three, zero, weight, cap in zip(*(answer[start::7] for start in range(1, 8)), strict=True):
-        standings[keys.tenant_of_id(name.decode())] = Standing(
+        standings[keys.tenant_of_id(name.decode(errors="replace"))] = Standing(
             (int(zero), int(three), int(six), int(nine)),
             _weight(weight),
             _cap(cap),
