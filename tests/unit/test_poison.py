@@ -6,6 +6,7 @@ import bz2
 import lzma
 import random
 import zlib
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,7 +97,7 @@ class Receiver:
             return
         try:
             channel = SimpleNamespace(
-                decode_body=lambda *args: Channel.decode_body(Channel, *args),  # type: ignore[arg-type]
+                decode_body=partial(Channel.decode_body, Channel),  # type: ignore[arg-type]
                 set_aside=lambda *args: self.aside.append(args),
                 no_ack_consumers=None,
                 basic_ack=lambda *args, **kwargs: None,

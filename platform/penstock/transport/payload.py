@@ -8,6 +8,7 @@ here, as far as they depend on it; and what they raise while they still read (``
 from __future__ import annotations
 
 import binascii
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,12 @@ _ENCODINGS = ("base64", "utf-8")
 
 #: What Celery looks up, or writes as text, without looking at it first.
 _TEXTS = ("task", "id", "root_id", "parent_id", "group", "shadow", "lang", "origin")
+
+
+#: Who reads messages: where an error comes through anybody else, it is theirs.
+_READERS = frozenset({"kombu", "celery", "vine", "penstock", "penstock_worker", *sys.stdlib_module_names})
+#: Who runs tasks.
+_RUNNERS = ("celery.concurrency", "celery.app.trace")
 
 
 class Unreadable(ValueError):
@@ -80,15 +87,16 @@ def _check_texts(of: Mapping[str, Any], names: tuple[str, ...]) -> None:
 
 
 def while_reading(error: Exception) -> bool:
-    """Whether an error from a delivery is the message's fault.
+    """Whether an error from a delivery, where it is caught, is the message's fault.
 
-    Not what a server refuses, nor what comes out of a task that ran: the solo pool runs it inside the delivery.
+    Not what a server refuses, nor what comes out of a task that ran (the solo pool runs it inside the delivery), nor
+    what a program's own callback raises.
     """
     if isinstance(error, redis.RedisError | OSError | OperationalError | Unreachable | MemoryError):
         return False
     step: TracebackType | None = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_globals.get("__name__", "").startswith(("celery.concurrency", "celery.app.trace")):
+    while step is not None and (step := step.tb_next) is not None:  # behind whoever has caught it
+        module = step.tb_frame.f_globals.get("__name__", "")
+        if module.startswith(_RUNNERS) or module.partition(".")[0] not in _READERS:
             return False
-        step = step.tb_next
     return True
