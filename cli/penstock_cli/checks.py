@@ -15,17 +15,19 @@ from typing import Any
 
 import redis
 
-from penstock import __version__, clock
+from penstock import __version__, clock, private
 from penstock.dispatch.reconciler import ALIVE_S
-from penstock.errors import PenstockError, Unreachable, install
+from penstock.errors import NamespaceTaken, PenstockError, Unreachable, install
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.refusals import Refused
 from penstock.transport.url import connect, unavailable
+from penstock.urltext import safe_url
 from penstock_cli.context import App
 from penstock_cli.errors import fix_of
 from penstock_cli.jobview import seconds
-from penstock_cli.servers import shown
+from penstock_cli.servers import check_owner
+from penstock_cli.stranded import unserved, why
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
@@ -53,13 +55,17 @@ def findings(app: App) -> Iterator[Finding]:
         ("up", lambda: _up(settings)),
         ("broker", lambda: _broker(settings)),
         ("database", lambda: _database(app)),
+        ("namespace", lambda: _namespace(app)),
         ("dispatcher", lambda: _dispatcher(settings)),
         ("workers", lambda: _workers(app)),
+        ("versions", lambda: _versions(app)),
+        ("queues", lambda: _queues(app)),
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
         ("device", lambda: _device(settings)),
         ("disk", lambda: _disk(settings.home)),
+        ("home", lambda: _home(settings.home)),
     )
     for name, check in checks:
         try:
@@ -114,7 +120,9 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         skew_s = at_s + micro_s / 1e6 - clock.now()
         refused = _refused(client, keys.doctor(settings.namespace))
     yield Finding(
-        "broker", OK, f"{shown(settings.broker)}: Redis {info.get('redis_version', '?')} answers in {seconds(took_s)}"
+        "broker",
+        OK,
+        f"{safe_url(settings.broker)}: Redis {info.get('redis_version', '?')} answers in {seconds(took_s)}",
     )
     if refused is None:
         yield Finding("broker writes", OK, "a key was written, read and removed")
@@ -177,10 +185,23 @@ def _database(app: App) -> Iterator[Finding]:
     took_s = clock.monotonic_s() - start
     import penstock_migrations
 
-    found = penstock_migrations.current(app.settings.database)
+    found = penstock_migrations.verify(app.settings.database)
     # An UPDATE of no row: it needs the right to write, a server that is no replica, and SQLite's lock.
     app.store.heartbeat("penstock doctor", lease_until=0.0, now=0.0)
-    yield Finding("database", OK, f"{shown(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}")
+    yield Finding(
+        "database", OK, f"{safe_url(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}"
+    )
+
+
+def _namespace(app: App) -> Iterator[Finding]:
+    """Whether broker and database belong together; silent while one of them is away, which is told above."""
+    try:
+        check_owner(app.settings, app.store)
+    except NamespaceTaken:
+        raise
+    except Unreachable:
+        return
+    yield Finding("namespace", OK, f"{app.settings.namespace!r} at the broker is this database's, or free")
 
 
 def _dispatcher(settings: Settings) -> Iterator[Finding]:
@@ -240,6 +261,25 @@ def _workers(app: App) -> Iterator[Finding]:
         )
     if not live:
         yield Finding("workers", WARNING, "none is live", "`penstock up my_models` or `penstock worker my_models`")
+
+
+def _versions(app: App) -> Iterator[Finding]:
+    from penstock_cli.checkversions import check
+
+    for detail, fix in check(app):
+        yield Finding("versions", WARNING, detail, fix)
+
+
+def _queues(app: App) -> Iterator[Finding]:
+    """Whether somebody consumes each queue that holds messages, those of plain Celery tasks included."""
+    stray = unserved(app)
+    for queue, count in stray.items():
+        messages = f"{count:,} message{'s' if count > 1 else ''} in {queue}"
+        yield Finding(
+            "queues", WARNING, f"{messages}: no worker consumes that queue", why(queue, app.settings.namespace)
+        )
+    if not stray:
+        yield Finding("queues", OK, "every queue that holds messages is consumed")
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
@@ -331,6 +371,23 @@ def _memory(device: str) -> str:
 
     free, total = torch.cuda.mem_get_info(device)
     return f", {torch.cuda.get_device_name(device)}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+
+
+def _home(home: Path) -> Iterator[Finding]:
+    """Whether others can read or replace what is in it."""
+    if not home.exists():
+        return
+    places = private.open_places(home)
+    if not places:
+        yield Finding("home", OK, f"nobody else can read or write {home}")
+        return
+    more = f" (and {len(places) - 3} more)" if len(places) > 3 else ""
+    yield Finding(
+        "home",
+        ERROR if any("read" not in place for place in places) else WARNING,
+        f"{'; '.join(places[:3])}{more}",
+        f"give penstock a folder of its own (PENSTOCK_HOME) that only its user may enter: chmod -R go= {home}",
+    )
 
 
 def _disk(home: Path) -> Iterator[Finding]:

@@ -48,10 +48,8 @@ def list_(app: App) -> None:
 
 @tenant.command("set")
 @click.argument("name")
-@click.option(
-    "--weight", type=click.FloatRange(min=0, min_open=True), help="Its share, relative to the others' weights."
-)
-@click.option("--cap", type=click.IntRange(min=1), help="Most jobs that it may have running at a time.")
+@click.option("--weight", type=click.FloatRange(min=1e-6, max=1e6), help="Its share, relative to the others' weights.")
+@click.option("--cap", type=click.IntRange(min=1, max=10**9), help="Most jobs that it may have running at a time.")
 @click.option("--no-cap", is_flag=True, help="Remove the cap.")
 @click.option("--reset", is_flag=True, help="Forget what was set here: the settings apply again.")
 @pass_app
@@ -102,8 +100,8 @@ def _terms(app: App, name: str, weight: float | None, cap: int | None, no_cap: b
 def _rows(app: App) -> list[dict[str, Any]]:
     namespace = app.settings.namespace
     terms = terms_of(app.settings, app.store)
-    models = set(app.store.models()) | {count.model for count in app.store.counts()}
-    queues = [queue_name(namespace, model, lane) for model in sorted(models) for lane in LANES]
+    lines = {(model, None) for model in app.store.models()} | {(c.model, c.version) for c in app.store.counts()}
+    queues = [queue_name(namespace, model, lane, version) for model, version in lines for lane in LANES]
     client = connect(app.settings.broker)
     try:
         used = used_s(client, namespace)

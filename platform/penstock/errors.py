@@ -10,7 +10,10 @@ followed by the fix.
     ├── ConfigError            a setting is wrong or misspelt
     ├── Unreachable            a server does not answer            (CLI exit code 3)
     │   ├── BrokerUnavailable
+    │   │   └── NamespaceTaken     the namespace there belongs to another database
     │   └── StoreUnavailable
+    │       ├── StoreTimeout       it answers, but not in time
+    │       ├── StoreRefused       it refuses this user, or does not exist: waiting does not help
     │       └── SchemaOutdated     the database needs `penstock db upgrade`
     ├── Rejected               the request cannot become a job     (CLI exit code 2)
     │   ├── UnknownModel
@@ -103,10 +106,30 @@ class BrokerUnavailable(Unreachable):
     code = "broker_unavailable"
 
 
+class NamespaceTaken(BrokerUnavailable):
+    """Redis answers, but its namespace is another database's: the two would take each other's messages."""
+
+    code = "namespace_taken"
+    retryable = False
+
+
 class StoreUnavailable(Unreachable):
     """The database does not answer. Nothing was accepted."""
 
     code = "store_unavailable"
+
+
+class StoreTimeout(StoreUnavailable):
+    """The database did not finish in time: a statement was too slow, or somebody else held what it needs."""
+
+    code = "store_timeout"
+
+
+class StoreRefused(StoreUnavailable):
+    """The database refuses: a wrong password, no such database, a user without rights. It does not pass by itself."""
+
+    code = "store_refused"
+    retryable = False
 
 
 class SchemaOutdated(StoreUnavailable):

@@ -18,7 +18,7 @@ from typing import Any
 import redis
 import structlog
 
-from penstock import clock
+from penstock import clock, usercode
 from penstock.errors import ConfigError, ModelLoadFailed
 from penstock.lane import LANES, queue_name
 from penstock.model import Model
@@ -146,7 +146,12 @@ class Residency:
         now = clock.monotonic_s()
         self._count(batcher, now)
         cold = [name for name in self._classes if name not in self.models]
-        queues = {queue_name(self._namespace, name, lane): name for name in cold for lane in LANES}
+        queues = {
+            queue_name(self._namespace, name, lane, version): name
+            for name in cold
+            for lane in LANES
+            for version in (None, self._classes[name].version)
+        }
         waiting = dict.fromkeys(self._classes, 0)
         if queues:
             for queue, depth in inspect.ready(self._client, self._namespace, queues).items():
@@ -262,7 +267,9 @@ class Residency:
         model: Any = self.models.pop(name)
         try:
             model.unload()
-        except Exception:
+        except BaseException as error:
+            if not usercode.is_its_own(error):
+                raise
             log.exception("unload() raised", action="model.unload.error", model=name)
         del model
         gc.collect()

@@ -64,6 +64,7 @@ class Reconciler:
         settings: Settings,
         *,
         stopping: threading.Event,
+        claim: Callable[[], None] = lambda: None,
         on_settled: Callable[[Sequence[Row]], None] | None = None,
     ) -> None:
         self._store = store
@@ -71,6 +72,8 @@ class Reconciler:
         self._client = client
         self._settings = settings
         self._stopping = stopping
+        #: Raises unless the broker's namespace is ours.
+        self._claim = claim
         #: Told what was ended or put back, for the metrics.
         self._on_settled = on_settled
         self._rhythm = Rhythm(
@@ -118,10 +121,14 @@ class Reconciler:
         """Note the time, and which broker answers, if any."""
         self._diary = replace(self._diary, now=clock.monotonic_s())
         try:
+            self._claim()
             mark = self._ask(lambda: inspect.mark(self._client, self._settings.namespace))
             self._show_life(self._diary.now)
         except BrokerUnavailable as error:
             self._lose_broker(error)
+        except StoreUnavailable as error:  # asked once for who we are
+            self._database.lost(error)
+            self._diary = replace(self._diary, incarnation=None)
         else:
             self._broker.found()
             self._diary = replace(self._diary, incarnation=f"{mark.run_id}:{mark.epoch}")
@@ -211,8 +218,10 @@ class Reconciler:
 
     def _mend(self) -> None:
         """What no command stumbles over, such as a lease or a counter that has no end, is looked for."""
-        queues = [queue_name(self._settings.namespace, model, lane) for model in self._store.models() for lane in LANES]
-        mend_keys(self._client, self._settings.namespace, keys.named(self._settings.namespace, queues))
+        namespace = self._settings.namespace
+        queues = {queue_name(namespace, model, lane) for model in self._store.models() for lane in LANES}
+        queues |= {queue_name(namespace, row.model, row.lane, row.version) for row in self._store.asked()}
+        mend_keys(self._client, namespace, keys.named(namespace, queues))
 
     def _republish(self) -> None:
         incarnation = self._diary.incarnation

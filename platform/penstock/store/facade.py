@@ -7,9 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.errors import PenstockError
-from penstock.job import Job, NewJob, Outcome
+from penstock.job import Job, JobState, NewJob, Outcome
 from penstock.policy.fairness import Terms
-from penstock.store import claims, deliveries, producers, relay, retention, tenants, users, workers
+from penstock.store import (
+    bulk,
+    claims,
+    deliveries,
+    identity,
+    producers,
+    relay,
+    retention,
+    tenants,
+    users,
+    workers,
+)
 from penstock.store.engine import Database
 from penstock.store.records import (
     ClaimResult,
@@ -17,6 +28,7 @@ from penstock.store.records import (
     Delivery,
     Inserted,
     Latency,
+    Moment,
     Rescued,
     Settled,
     WorkerInfo,
@@ -47,9 +59,23 @@ class Store:
         self._db.check()
 
     @property
+    def where(self) -> str:
+        """The database for a person: no user, no password."""
+        return self._db.where
+
+    def identity(self) -> str:
+        """Who this database is: the same wherever it is moved or restored to, another in each new one."""
+        return identity.identity(self._db)
+
+    @property
     def bulk_rows(self) -> int:
         """How many jobs one ``insert`` should have at most, so that other writers do not wait long for it."""
         return self._db.bulk_rows
+
+    @property
+    def change_rows(self) -> int:
+        """How many jobs one ``cancel_many`` or ``retry_many`` should have at most, for the same reason."""
+        return self._db.change_rows
 
     def tidy(self) -> bool:
         """Housekeeping that is due every half second; whether there was any. May wait for the disk."""
@@ -131,12 +157,15 @@ class Store:
         *,
         worker: str,
         now: float,
+        version: str | None = None,
         claimed_at: Mapping[str, float] | float | None = None,
         need_input: Sequence[str] = (),
         repeated: bool = False,
         alone: bool = True,
     ) -> ClaimResult:
         """``accepted | queued -> running`` under a new attempt number, for those that may run.
+
+        ``version`` is what will run them; jobs that ask for another one are not claimed.
 
         A suspect is claimed by itself or not at all, and only by a worker that says it will be ``alone`` there.
 
@@ -150,6 +179,7 @@ class Store:
             self._db,
             ids,
             worker=worker,
+            version=version,
             now=now,
             claimed_at=claimed_at,
             need_input=need_input,
@@ -204,6 +234,22 @@ class Store:
         """The jobs that exist, by id."""
         return users.get_many(self._db, ids)
 
+    def ends(self, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
+        """State and time of those of these jobs that have ended."""
+        return users.ends(self._db, ids)
+
+    def models_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """The model of each of these jobs."""
+        return users.models_of(self._db, ids)
+
+    def ids_from(self, prefix: str, *, limit: int) -> builtins.list[str]:
+        """Ids that begin with ``prefix``, in order."""
+        return users.ids_from(self._db, prefix, limit=limit)
+
+    def neighbours(self, ids: Sequence[str]) -> set[str]:
+        """The ids just before and just behind each of these."""
+        return users.neighbours(self._db, ids)
+
     def holder(self, tenant: str, key: str) -> str | None:
         """The id of the tenant's job with this idempotency key, if there is one."""
         return users.holder(self._db, tenant, key)
@@ -219,18 +265,25 @@ class Store:
         limit: int = 100,
         before: str | None = None,
     ) -> builtins.list[Job]:
-        """Jobs that fit every filter, newest id first. ``before`` continues after the last id of a page.
+        """Jobs that fit every filter, the newest first; those of one moment by their ids.
 
-        ``tag`` is ``(name, value)``, ``"name=value"``, or ``"name"`` for any value. Only ``status`` and ``tag`` have an
-        index: other filters that few jobs fit take time in proportion to the jobs that are kept.
+        ``before`` continues after the last id of a page; raises ``JobNotFound`` where that job is not kept any more.
+
+        ``model`` may be ``name@version``: those that ask for it. ``tag`` is ``(name, value)``, ``"name=value"``, or
+        ``"name"`` for any value. Only ``status`` and ``tag`` have an index: other filters that few jobs fit take time
+        in proportion to the jobs that are kept.
         """
         return users.list_jobs(
             self._db, status=status, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before
         )
 
     def counts(self) -> builtins.list[Count]:
-        """Open jobs per model, lane and state. States without any are left out."""
+        """Open jobs per model, version asked for, lane and state. States without any are left out."""
         return users.counts(self._db)
+
+    def asked(self) -> builtins.list[Count]:
+        """Those of ``counts`` that ask for a version; quick, however many others there are."""
+        return users.asked(self._db)
 
     def cancel(self, id: str, *, now: float) -> Job:
         """Cancel, durably: at once while it waits, else at the end of its attempt. Once it has ended this is a look."""
@@ -242,6 +295,28 @@ class Store:
         An open job is left as it is; one that succeeded raises ``IllegalTransition``.
         """
         return users.retry(self._db, id, now=now, publish_lease_s=publish_lease_s)
+
+    def cancel_many(self, ids: Sequence[str], *, now: float, only: str = "") -> builtins.list[Settled]:
+        """``cancel`` for many jobs in one statement: those that this changed, running ones among them.
+
+        ``only`` leaves those alone that are in another state by now.
+        """
+        return bulk.cancel(self._db, ids, only=only, now=now)
+
+    def retry_many(
+        self, ids: Sequence[str], *, now: float, only: str = "", publish_lease_s: float = 0.0
+    ) -> builtins.list[Job]:
+        """``retry`` for many jobs in one statement: those that this changed."""
+        return bulk.retry(self._db, ids, only=only, now=now, publish_lease_s=publish_lease_s)
+
+    def statuses(self, ids: Sequence[str]) -> dict[str, str]:
+        """The status of each of these jobs that exists, by id."""
+        return bulk.statuses(self._db, ids)
+
+    def page(self, state: str, fits: Mapping[str, Any], *, after: bulk.Place = bulk.FIRST, scan: int) -> bulk.Page:
+        """Of the next ``scan`` jobs in a state, those that fit: ``model``, ``tenant``, ``lane``, ``tag`` and ``value``,
+        ``tag_name``, ``until`` (accepted then or before). Jobs that change their state meanwhile may be passed over."""
+        return bulk.page(self._db, state=state, fits=dict(fits), after=after, scan=scan)
 
     # Dispatcher -------------------------------------------------------------------------------------------------
 
@@ -275,9 +350,9 @@ class Store:
         """End waiting jobs whose deadline has passed."""
         return relay.expire(self._db, now=now, limit=limit)
 
-    def queued_ids(self, *, after: str | None = None, limit: int = 1000) -> builtins.list[str]:
-        """Ids of queued jobs in ascending order, from after ``after``."""
-        return relay.queued_ids(self._db, after=after, limit=limit)
+    def queued(self, *, after: Moment | None = None, limit: int = 1000) -> builtins.list[Moment]:
+        """Queued jobs, the oldest first, from after ``after``."""
+        return relay.queued(self._db, after=after, limit=limit)
 
     def requeue(self, ids: Sequence[str], *, now: float) -> int:
         """``queued -> accepted``: their messages are lost, so that they are due again. How many were still queued."""

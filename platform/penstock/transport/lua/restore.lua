@@ -5,8 +5,8 @@
 --       3 what precedes the keys of the tenants   4 life of a bell, seconds   5 most messages to move
 --       6 a consumer, or "" for the one whose lease ended first   7 text that marks a message as redelivered, or ""
 --
--- Returns { messages moved, 1 if there is more to do, how many were none and were buried }. The messages go to the head of their queues, the youngest
--- first, so that the oldest is the next to be claimed.
+-- Returns { messages moved, 1 if there is more to do, how many were none and were buried }. The messages go to the head
+-- of their queues, the youngest first, so that the oldest is the next to be claimed.
 --
 -- When one call cannot move all, what is left is renamed, so that the consumer, should it live after all, learns of
 -- its loss at its next claim instead of going on with half of its messages.
@@ -31,14 +31,11 @@ local moved = math.min(#tags, limit)
 for i = 1, moved do
   local held = redis.call('HGET', hash, tags[i])
   local charge, list, message = open_held(held)
-  if not list then
+  if list then
+    rung[ARGV[2] .. put_back(ARGV[3], list, marked(message, mark), charge)] = true
+  else
     bury(ARGV[3], held)
     buried = buried + 1
-  elseif mark ~= '' and string.sub(message, -1) == '}' and string.sub(message, -#mark - 1) ~= mark .. '}' then
-    message = string.sub(message, 1, -2) .. mark .. '}'
-  end
-  if list then
-    rung[ARGV[2] .. put_back(ARGV[3], list, message, charge)] = true
   end
   redis.call('HDEL', hash, tags[i])
 end

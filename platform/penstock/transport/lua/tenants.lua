@@ -71,6 +71,14 @@ local function bury(tenants, held)
   redis.pcall('LTRIM', dead, 0, 999)
 end
 
+-- A message with the text `mark` at its end, inside the closing brace; '' marks nothing, and nothing is marked twice.
+local function marked(message, mark)
+  if mark ~= '' and string.sub(message, -1) == '}' and string.sub(message, -#mark - 1) ~= mark .. '}' then
+    return string.sub(message, 1, -2) .. mark .. '}'
+  end
+  return message
+end
+
 -- Whose list this is: queue and tenant.
 local function owner_of(list)
   local cut = string.find(list, SEP, 1, true)
