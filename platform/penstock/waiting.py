@@ -12,15 +12,12 @@ from typing import TypeVar
 import redis
 
 from penstock.errors import BrokerUnavailable, Unreachable
-from penstock.transport.refusals import Refused, passing
+from penstock.transport.refusals import RIGHTS, Refused, passing
 
 T = TypeVar("T")
 
 #: First and longest pause between two tries, seconds.
 FIRST_S, LONGEST_S = 1.0, 5.0
-
-#: What a Redis refuses for a while, and what it does at a start as long as nobody changes its rights.
-_LASTING = frozenset({"DENIED", "NOAUTH", "NOPERM", "WRONGPASS"})
 
 
 def until_reachable(
@@ -48,5 +45,5 @@ def passes(error: Unreachable) -> bool:
     if not isinstance(error, BrokerUnavailable) or not isinstance(cause, redis.RedisError):
         return error.retryable
     if isinstance(cause, redis.ResponseError | Refused):
-        return passing(str(cause)) not in (None, *_LASTING)
+        return passing(str(cause)) not in (None, *RIGHTS)
     return not isinstance(cause, redis.AuthenticationError) and "CERTIFICATE_VERIFY_FAILED" not in str(cause)

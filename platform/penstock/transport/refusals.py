@@ -35,6 +35,9 @@ PASSING = frozenset(
     }
 )
 
+#: Those of them that pass only when somebody changes the rights of the user, or who is let in.
+RIGHTS = frozenset({"DENIED", "NOAUTH", "NOPERM", "WRONGPASS"})
+
 # A script's error quotes what the command inside it met: Redis 6 behind a dash, and rights in words only.
 _QUOTED = re.compile(rf"(?:^|[\s:]-?)({'|'.join(sorted(PASSING))})\s")
 _NO_RIGHTS = ("The user executing the script can't", "ACL failure in script")

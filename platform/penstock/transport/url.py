@@ -19,7 +19,7 @@ from redis.sentinel import Sentinel
 
 from penstock import address
 from penstock.errors import BrokerUnavailable, ConfigError
-from penstock.transport.refusals import Refused, refuse
+from penstock.transport.refusals import RIGHTS, Refused, passing, refuse
 
 #: How long a connection attempt, and the wait for an answer, may take by default, seconds.
 TIMEOUT_S = 1.0
@@ -224,10 +224,11 @@ def unavailable(url: str | BrokerURL, error: BaseException) -> BrokerUnavailable
     broker = parse(url) if isinstance(url, str) else url
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, redis.ResponseError | Refused):
-        return BrokerUnavailable(
-            f"the broker at {broker} refuses ({reason})",
-            fix="what passes (a failover, a full disk) is waited for; `penstock doctor` shows more",
-        )
+        if passing(reason) in RIGHTS:
+            fix = "check the user and the password in PENSTOCK_BROKER_URL, and the user's rights"
+        else:
+            fix = "what passes (a failover, a full disk) is waited for; `penstock doctor` shows more"
+        return BrokerUnavailable(f"the broker at {broker} refuses ({reason})", fix=fix)
     fix = (
         "`penstock up` starts the embedded broker"
         if broker.path is not None
