@@ -20,6 +20,7 @@ from penstock.dispatch.reconciler import ALIVE_S
 from penstock.errors import NamespaceTaken, PenstockError, Unreachable, install
 from penstock.settings import Settings
 from penstock.transport import keys
+from penstock.transport.refusals import Refused
 from penstock.transport.url import connect, unavailable
 from penstock.urltext import safe_url
 from penstock_cli.context import App
@@ -141,7 +142,7 @@ def _refused(client: redis.Redis, key: str) -> str | None:
         client.set(key, "x", ex=10)
         value = client.get(key)
         client.delete(key)
-    except redis.ResponseError as error:
+    except (redis.ResponseError, Refused) as error:
         return str(error)
     return None if value == b"x" else "what was written is not what is read"
 
@@ -214,8 +215,11 @@ def _dispatcher(settings: Settings) -> Iterator[Finding]:
             "`penstock up` runs one; alone, `penstock dispatcher`",
         )
         return
-    about = json.loads(sign)
-    detail = f"process {about['pid']} on {about['host']} lives"
+    try:
+        about: dict[str, Any] = dict(json.loads(sign))
+    except (ValueError, TypeError, RecursionError):
+        about = {}
+    detail = f"process {about.get('pid', '?')} on {about.get('host', '?')} lives"
     yield from _same_version("dispatcher", detail, about.get("version"))
 
 

@@ -24,6 +24,9 @@ _decode = msgspec.json.decode
 _HUGE = b"0" * 309
 _ZEROED = bytes.maketrans(b"123456789", b"000000000")
 
+#: What msgspec raises for JSON that it cannot read, deeply nested or cut inside a character included.
+UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeError)
+
 
 class NotJSON(ValueError):
     """The value, or something inside it, has no JSON form. ``fix`` says what to write instead."""
@@ -87,5 +90,5 @@ def loads(text: str | bytes) -> Any:
     """The value of JSON text; raises ``NotJSON``."""
     try:
         return _decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise NotJSON(str(error)) from error

@@ -12,16 +12,12 @@ from typing import TypeVar
 import redis
 
 from penstock.errors import BrokerUnavailable, Unreachable
+from penstock.transport.refusals import RIGHTS, Refused, passing
 
 T = TypeVar("T")
 
 #: First and longest pause between two tries, seconds.
 FIRST_S, LONGEST_S = 1.0, 5.0
-
-#: First words of errors by which a Redis says that it will do later: while it loads its data, say, or fails over.
-_PASSING = frozenset(
-    {"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "READONLY", "MISCONF", "OOM", "NOREPLICAS"}
-)
 
 
 def until_reachable(
@@ -48,6 +44,6 @@ def passes(error: Unreachable) -> bool:
     cause = error.__cause__
     if not isinstance(error, BrokerUnavailable) or not isinstance(cause, redis.RedisError):
         return error.retryable
-    if isinstance(cause, redis.ResponseError):
-        return str(cause).partition(" ")[0] in _PASSING
+    if isinstance(cause, redis.ResponseError | Refused):
+        return passing(str(cause)) not in (None, *RIGHTS)
     return not isinstance(cause, redis.AuthenticationError) and "CERTIFICATE_VERIFY_FAILED" not in str(cause)

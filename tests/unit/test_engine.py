@@ -48,7 +48,7 @@ def database_url(sqlite_url: str) -> str:
 
 @pytest.fixture
 def engine(settings: Settings, store: Store) -> Iterator[Engine]:
-    wire = Wire(settings.broker)
+    wire = Wire(settings.broker, settings.namespace)
     announcer = Announcer(wire, namespace=settings.namespace, worker="w1", events=None)
     app = Celery(set_as_current=False)
     engine = Engine(

@@ -7,6 +7,7 @@ import redis
 
 from penstock.errors import BrokerUnavailable, SchemaOutdated, StoreRefused, StoreTimeout, StoreUnavailable, Unreachable
 from penstock.store.pgerrors import explain
+from penstock.transport.refusals import Refused
 from penstock.waiting import passes, until_reachable
 
 
@@ -14,6 +15,10 @@ def caused(cause: Exception) -> BrokerUnavailable:
     error = BrokerUnavailable("the broker does not answer")
     error.__cause__ = cause
     return error
+
+
+def refused(text: str) -> Refused:
+    return Refused(text, text.partition(" ")[0])
 
 
 @pytest.mark.parametrize(
@@ -32,6 +37,11 @@ def caused(cause: Exception) -> BrokerUnavailable:
         (caused(redis.AuthenticationError("invalid username-password pair")), False),
         (caused(redis.ResponseError("DB index is out of range")), False),
         (caused(redis.ResponseError("NOPERM this user has no permissions")), False),
+        (caused(refused("LOADING Redis is loading the dataset in memory")), True),
+        (caused(refused("READONLY You can't write against a read only replica.")), True),
+        (caused(refused("WRONGPASS invalid username-password pair or user is disabled.")), False),
+        (caused(refused("NOAUTH Authentication required.")), False),
+        (caused(refused("NOPERM this user has no permissions to run the 'ping' command")), False),
         (caused(redis.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")), False),
     ],
 )

@@ -19,6 +19,7 @@ from penstock.settings import Settings
 from penstock.transport.redis import install
 from penstock_worker import remote
 from penstock_worker.bootsteps import Feed, Serve
+from penstock_worker.eventer import PatientDispatcher
 from penstock_worker.results import bulk_url
 from penstock_worker.serving import Plan
 from penstock_worker.tasks import register
@@ -45,6 +46,10 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     # use CUDA.
     app.conf.worker_pool = "solo"
     app.conf.worker_concurrency = 1
+    # Loaded models outlive whatever the broker refuses.
+    app.conf.worker_consumer = "penstock_worker.consumer:PatientConsumer"
+    app.conf.broker_channel_error_retry = True
+    app.events.dispatcher_cls = PatientDispatcher
     app.steps["worker"].add(Serve)
     app.steps["consumer"].add(Feed)
     app.penstock = Plan(settings, models, pool or "default")

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery.platforms import SecurityWarning  # type: ignore[attr-defined]
+from celery.worker import state
 
 from penstock.errors import ModelLoadFailed, PenstockError
 from penstock.settings import Settings
@@ -24,6 +25,8 @@ from penstock_worker.heartbeat import PULSE_FD
 from penstock_worker.logcontext import heed
 from penstock_worker.supervisor import EXIT_NOT_LOADED
 
+#: The exit status after an error that nobody has foreseen.
+EXIT_DEFECT = 1
 #: How long one thread may keep the interpreter while another wants it, seconds. With Python's 5 ms, a device thread
 #: whose batch has ended would wait for as long as a small batch takes while a commit is prepared elsewhere.
 SWITCH_S = 0.0005
@@ -69,8 +72,17 @@ def run(settings: Settings, *, pool: str | None = None, name: str | None = None,
     worker.start()
     if app.penstock.failure is not None:
         raise app.penstock.failure
-    # Celery's status after Ctrl-C is 1, although it stops in the same way as after SIGTERM.
-    return 0 if app.penstock.drained else int(worker.exitcode or 0)
+    asked = any(flag not in (None, False) for flag in (state.should_stop, state.should_terminate))
+    return exit_status(worker.exitcode, asked=asked, drained=app.penstock.drained)
+
+
+def exit_status(celerys: int | None, *, asked: bool, drained: bool) -> int:
+    """This process's exit status, from Celery's. 0 only after a stop that somebody has asked for. PURE."""
+    if asked:
+        # Celery's status after Ctrl-C is 1, although it stops in the same way as after SIGTERM.
+        return 0 if drained else int(celerys or 0)
+    # 0 is the remote control's `shutdown`; without a status, it ended by an error that it has logged.
+    return EXIT_DEFECT if celerys is None else int(celerys)
 
 
 def _die_with_parent() -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 from celery.backends.redis import RedisBackend
 
+from penstock.transport.refusals import refuse
+
 SCHEME = "penstock+"
 
 
@@ -34,6 +36,10 @@ class BulkRedisBackend(RedisBackend):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pending = threading.local()
+
+    def _create_client(self, **params: Any) -> Any:
+        """What is refused for the time being is a lost connection, as Celery knows it: it tries again."""
+        return refuse(super()._create_client(**params))
 
     @contextmanager
     def bulk(self) -> Iterator[None]:

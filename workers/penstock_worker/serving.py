@@ -80,7 +80,7 @@ class Serving:
         self._settings = settings = plan.settings
         self._classes = plan.models
         self._store = Store.open(settings.database)
-        self._wire = Wire(settings.broker)
+        self._wire = Wire(settings.broker, settings.namespace)
         self._channel: Any = None
         self._heartbeat: Heartbeat | None = None
         self._memory: LatencyMemory | None = None

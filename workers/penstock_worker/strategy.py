@@ -13,15 +13,14 @@ from typing import Any
 
 import structlog
 from celery import signals
-from celery.exceptions import InvalidTaskError
 from celery.worker import state as worker_state
 from celery.worker.request import create_request_cls  # type: ignore[attr-defined]
 from celery.worker.strategy import hybrid_to_proto2, proto1_to_proto2  # type: ignore[attr-defined]
-from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.imports import symbol_by_name
 
 from penstock.errors import safe_text
 from penstock.transport.claims import Claimed
+from penstock.transport.payload import while_reading
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +35,11 @@ def model_strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[...
     def on_message(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **_: Any) -> None:
         try:
             take(message, body, ack, reject, callbacks)
-        except (InvalidTaskError, ContentDisallowed, DecodeError):
-            raise  # Celery's own rejections
         except Exception as error:
-            # Anything else would end this worker, and the next one that is given the message.
+            if not while_reading(error):
+                raise  # a server refuses: the message is good
+            # It would end this worker, and the next one that is given the message. Celery would drop what it rejects
+            # itself; kept, it tells the dispatcher that no message of this job can be read.
             set_aside(message, error)
 
     def take(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> None:
@@ -91,4 +91,4 @@ def set_aside(message: Any, error: Exception) -> None:
     """Keep a message of which no job can be made where it disturbs nobody."""
     log.error("message cannot become a job", action="strategy.set_aside", error=safe_text(error))
     kept = {"body": message.body, "headers": message.headers, "properties": message.properties}
-    message.channel.set_aside(Claimed(message.delivery_tag, json.dumps(kept, default=safe_text).encode()))
+    message.channel.set_aside(Claimed(message.delivery_tag, json.dumps(kept, default=safe_text).encode()), error)

@@ -3,7 +3,7 @@
 What the worker tells the broker while it works (news, acknowledgements) needs no answer before the next batch can
 run, so a round trip per batch would be time lost. ``Wire`` writes the commands and reads the answers of earlier ones
 when it comes by again. Commands that must arrive are kept until they are answered, and sent again after a
-reconnect; they have to be idempotent.
+reconnect; they have to be idempotent. So are those that were refused for the time being: a failover, a full disk.
 """
 
 from __future__ import annotations
@@ -17,21 +17,13 @@ import redis
 import structlog
 
 from penstock.clock import monotonic_s
+from penstock.transport.mend import mend
+from penstock.transport.refusals import RefusedReply, cause_of, malformed
 from penstock.transport.url import connect
 
 log = structlog.get_logger(__name__)
 
 Command = tuple[Any, ...]
-
-#: Refusals that end by themselves: a failover, a server that has no replicas, disk or memory for the moment.
-PASSING = (
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.TryAgainError,
-    redis.exceptions.OutOfMemoryError,
-)
-PASSING_CODES = ("MISCONF", "NOREPLICAS", "BUSY", "LOADING")
 
 #: After a failure, nothing is tried for so long, seconds.
 RETRY_EVERY_S = 0.5
@@ -40,10 +32,12 @@ MOST_OUTSTANDING = 4096
 
 
 class Wire:
-    """One connection, used by any thread, one at a time. Never raises for a broker that is away."""
+    """One connection, used by any thread, one at a time. Never raises for a broker that is away or refuses."""
 
-    def __init__(self, url: str) -> None:
-        self._client = connect(url)
+    def __init__(self, url: str, namespace: str) -> None:
+        # Each answer is looked at here: one that is refused must not make the others be sent again.
+        self._client = connect(url, replies=True)
+        self._namespace = namespace
         self._lock = threading.Lock()
         self._connection: Any = None
         self._outstanding = 0
@@ -54,6 +48,12 @@ class Wire:
         self._answered = 0
         self._retry_at = 0.0
         self._down = False
+        #: Causes that were told and have not passed, and whether one was met since all answers were last read.
+        self._told: set[str] = set()
+        self._troubled = False
+        #: Whether a command that must arrive was refused on this connection, and when those are sent again.
+        self._refused_here = False
+        self._must_at = 0.0
 
     def send(self, news: Sequence[Command], must: Sequence[Command] = ()) -> None:
         """Write ``news`` (lost when the broker is away), then ``must`` (kept and sent again)."""
@@ -82,59 +82,97 @@ class Wire:
         return len(self._unsent) + sum(len(commands) for _, commands in self._unanswered)
 
     def _send(self, news: Sequence[Command]) -> None:
-        if not news and not self._unsent:
+        if not news and (not self._unsent or monotonic_s() < self._must_at):
             return
         if self._down and monotonic_s() < self._retry_at:
             return
         self._guard(lambda: self._write(news))
 
     def _write(self, news: Sequence[Command]) -> None:
+        # What is written where the server has closed, maybe since it was idle, would be lost; and where it refuses, the
+        # address may lead to another server by now.
+        if self._connection is not None and (not self._open() or self._refused_here):
+            self._drop()
         if self._connection is None:
             self._connection = self._client.connection_pool.get_connection()
         connection = self._connection
-        # Answers that have arrived are read first: unread ones would fill the socket's buffer.
-        self._read(MOST_OUTSTANDING)
-        must, self._unsent = self._unsent, []
+        must: list[Command] = []
+        if monotonic_s() >= self._must_at:
+            must, self._unsent = self._unsent, []
         commands = [*news, *must]
         if must:
             self._unanswered.append((self._written + len(commands), must))
         self._written += len(commands)
         self._outstanding += len(commands)
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        if self._down:
-            self._down = False
-            log.info("broker is back", action="wire.up")
+        self._down = False
+
+    def _open(self) -> bool:
+        """Whether the connection is open, as far as this side knows. Takes in the answers that have arrived: unread
+        ones would fill the socket's buffer."""
+        try:
+            self._read(MOST_OUTSTANDING)
+            return bool(self._outstanding or not self._connection.can_read(timeout=0))
+        except (redis.RedisError, OSError):
+            return False
 
     def _read(self, most: int) -> None:
         """Read the answers that are there; waits only while more than ``most`` are outstanding."""
-        connection = self._connection
+        connection, read = self._connection, self._answered
         while self._outstanding and (self._outstanding > most or connection.can_read(timeout=0)):
             try:
                 connection.read_response()
             except redis.ResponseError as error:
-                # A refused PUBLISH must not stop the worker.
-                log.warning("broker refused a command", action="wire.refused", error=str(error))
-                if isinstance(error, PASSING) or str(error).startswith(PASSING_CODES):
-                    self._keep_refused()
+                self._refused(error)
             self._outstanding -= 1
             self._answered += 1
             while self._unanswered and self._unanswered[0][0] <= self._answered:
                 self._unanswered.popleft()
+        if not self._outstanding and self._answered > read:
+            if self._told and not self._troubled and not self._unsent:
+                self._told.clear()
+                log.info("broker is back", action="wire.up")
+            self._troubled = False
 
-    def _keep_refused(self) -> None:
+    def _refused(self, error: redis.ResponseError) -> None:
+        """A refused PUBLISH must not stop the worker, and what must arrive is sent again if there is hope."""
+        self._tell("broker refused a command", "wire.refused", error)
+        if isinstance(error, RefusedReply):
+            if self._keep_refused():
+                self._refused_here = True
+                self._must_at = monotonic_s() + RETRY_EVERY_S
+        elif malformed(error) and self._mend():
+            self._keep_refused()
+
+    def _mend(self) -> bool:
+        try:
+            return mend(self._client, self._namespace)
+        except (redis.RedisError, OSError) as error:
+            log.warning("broken keys could not be looked for", action="wire.mend", error=str(error))
+            return False
+
+    def _tell(self, what: str, action: str, error: BaseException) -> None:
+        self._troubled = True
+        cause = cause_of(error)
+        if cause not in self._told:
+            self._told.add(cause)
+            log.warning(what, action=action, cause=cause, error=str(error))
+
+    def _keep_refused(self) -> bool:
         """The command of the answer at hand is sent again with the next ones, when it is one that must arrive."""
         if self._unanswered:
             ends, must = self._unanswered[0]
             place = self._answered + len(must) - ends
             if place >= 0:
                 self._unsent.append(must[place])
+                return True
+        return False
 
     def _guard(self, step: Any) -> None:
         try:
             step()
         except (redis.RedisError, OSError) as error:
-            if not self._down:
-                log.warning("broker is away", action="wire.down", error=str(error))
+            self._tell("broker is away", "wire.down", error)
             self._down = True
             self._retry_at = monotonic_s() + RETRY_EVERY_S
             self._drop()
@@ -148,3 +186,4 @@ class Wire:
         self._unanswered.clear()
         self._outstanding = 0
         self._written = self._answered = 0
+        self._refused_here = False

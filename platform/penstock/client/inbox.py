@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from penstock.job import TERMINAL, JobState
+from penstock.jsontext import UNREADABLE
 
 #: Results kept for later waiters: number, and bytes of their outputs.
 MOST_EARLY = 4096
@@ -164,7 +165,7 @@ class Inbox:
         """A message of our own channel: results. Anything unreadable is ignored: SQL has the truth."""
         try:
             records = decode_records(message)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return
         with self._mutex:
             for record in records:
@@ -181,7 +182,7 @@ class Inbox:
         """A message of the common channel: a change of state of any jobs."""
         try:
             change = decode_change(message)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return
         ended = change.state in TERMINAL
         with self._mutex:

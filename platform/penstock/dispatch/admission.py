@@ -29,6 +29,7 @@ from penstock import clock
 from penstock.dispatch.background import Background
 from penstock.errors import BrokerUnavailable, Overloaded
 from penstock.job import NewJob
+from penstock.jsontext import UNREADABLE
 from penstock.lane import Lane, full_name, queue_name, split_name
 from penstock.policy.admission import Refuse, WorkerLoad
 from penstock.policy.picture import STALE_S, Crowd, Picture
@@ -223,7 +224,7 @@ def read(entries: Mapping[str, bytes]) -> dict[str, WorkerLoad]:
     """What workers said; an entry of another version is passed over."""
     said = {}
     for worker, entry in entries.items():
-        with suppress(msgspec.MsgspecError):
+        with suppress(*UNREADABLE):
             said[worker] = _decoder.decode(entry)
     return said
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import redis
 
@@ -20,6 +21,9 @@ from penstock.transport import inspect
 
 #: Ids per statement.
 CHUNK = 1000
+
+#: A job so many of whose messages stand among the unreadable ones is given up.
+UNREADABLE_AFTER = 2
 
 _Line = tuple[str, str, str | None]
 
@@ -53,8 +57,18 @@ class Deficit:
         return sum(max(0, min(count, after.get(line, 0)) - depths[names[line]].total) for line, count in before.items())
 
 
-def republish_lost(store: Store, client: redis.Redis, namespace: str, *, stopping: threading.Event) -> int:
-    """Put jobs whose message is missing back to ``accepted``, for the relay to publish. Returns how many.
+class Lost(NamedTuple):
+    """How many jobs were put back to ``accepted``, and those of whom no message can be read."""
+
+    requeued: int
+    unreadable: list[str]
+
+
+def republish_lost(store: Store, client: redis.Redis, namespace: str, *, stopping: threading.Event) -> Lost:
+    """Put jobs whose message is missing back to ``accepted``, for the relay to publish.
+
+    A job whose message was set aside as unreadable gets a new one, once: when that cannot be read either, it is
+    ``unreadable``, for the caller to fail.
 
     SQL is read first and the broker afterwards, so a job that is published meanwhile is not judged, and one that is
     claimed or settled meanwhile is not ``queued`` any more when its turn comes. Ends early when ``stopping`` is set.
@@ -62,16 +76,19 @@ def republish_lost(store: Store, client: redis.Redis, namespace: str, *, stoppin
     found = list(_queued_ids(store, stopping))
     missing = set(found)
     if not missing:
-        return 0
+        return Lost(0, [])
     queues = [queue_name(namespace, *line) for line in queued_counts(store)]
     missing -= inspect.held_ids(client, namespace, queues)
+    buried = inspect.buried_ids(client, namespace)
+    unreadable = [id for id in found if id in missing and buried[id] >= UNREADABLE_AFTER]
+    missing.difference_update(unreadable)
     lost = [id for id in found if id in missing]  # by age
     done = 0
     for start in range(0, len(lost), CHUNK):
         if stopping.is_set():
             break
         done += store.requeue(lost[start : start + CHUNK], now=clock.now())
-    return done
+    return Lost(done, unreadable)
 
 
 def _queued_ids(store: Store, stopping: threading.Event) -> Iterator[str]:

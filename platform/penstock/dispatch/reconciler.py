@@ -22,9 +22,11 @@ from penstock import __version__, clock
 from penstock.dispatch.lostmessages import Deficit, republish_lost
 from penstock.dispatch.notices import tell
 from penstock.dispatch.tenants import push
+from penstock.dispatch.unsendable import fail
 from penstock.errors import BrokerUnavailable, StoreUnavailable
 from penstock.job import JobState
-from penstock.policy.duties import NEEDS_BROKER, NEEDS_NO_DATABASE, Diary, Duty, Rhythm, due, wake_at
+from penstock.lane import LANES, queue_name
+from penstock.policy.duties import MISMATCHES, NEEDS_BROKER, NEEDS_NO_DATABASE, Diary, Duty, Rhythm, due, wake_at
 from penstock.policy.liveness import Seen, judge
 from penstock.settings import Settings
 from penstock.store import Store
@@ -33,6 +35,7 @@ from penstock.telemetry.reach import Reach
 from penstock.telemetry.tally import Row
 from penstock.transport import inspect, keys
 from penstock.transport.claims import restore_expired
+from penstock.transport.mend import mend_keys
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import unavailable
 
@@ -82,6 +85,8 @@ class Reconciler:
         self._alive_at = -ALIVE_EVERY_S
         for duty in (Duty.RESCUE, Duty.RESTORE):  # the servers may have been away until just now
             self._hold(duty)
+        #: The newest of the messages that were set aside, when it was last looked for.
+        self._buried: bytes | None = None
         self._deficit = Deficit(store, client, settings.namespace)
         #: Workers' leases as they were first seen.
         self._leases: Mapping[str, Seen] = {}
@@ -202,19 +207,34 @@ class Reconciler:
                 return
 
     def _compare(self) -> None:
+        self._ask(lambda: self._mend())
         missing = self._ask(self._deficit.look)
         mismatches = self._diary.mismatches + 1 if missing else 0
+        buried = self._ask(lambda: inspect.newest_buried(self._client, self._settings.namespace))
+        if buried != self._buried:
+            # A message was set aside as unreadable: its job may have no other.
+            self._buried, mismatches = buried, max(mismatches, MISMATCHES)
         self._diary = replace(self._diary, mismatches=mismatches)
+
+    def _mend(self) -> None:
+        """What no command stumbles over, such as a lease or a counter that has no end, is looked for."""
+        namespace = self._settings.namespace
+        queues = {queue_name(namespace, model, lane) for model in self._store.models() for lane in LANES}
+        queues |= {queue_name(namespace, row.model, row.lane, row.version) for row in self._store.asked()}
+        mend_keys(self._client, namespace, keys.named(namespace, queues))
 
     def _republish(self) -> None:
         incarnation = self._diary.incarnation
-        lost = self._ask(
+        lost, unreadable = self._ask(
             lambda: republish_lost(self._store, self._client, self._settings.namespace, stopping=self._stopping)
         )
         # Only now: when the comparison broke off, it is made again.
         self._diary = replace(self._diary, reconciled=incarnation, mismatches=0)
         if lost:
             log.warning("jobs that the broker lost are published again", action="messages_lost", jobs=lost)
+        if unreadable:
+            reason = "no worker could read the messages of this job, made anew though they were"
+            fail(self._store, self._publisher, dict.fromkeys(unreadable, reason), on_settled=self._on_settled)
 
     def _canvas(self) -> None:
         """Republish settled canvas members whose callbacks were not sent: the message makes a worker finish them."""

@@ -13,14 +13,12 @@ is harmless, since a claim guards on the job's state.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from uuid import uuid4
 
 import structlog
 
 from penstock import clock
-from penstock.dispatch.notices import tell
-from penstock.errors import BrokerUnavailable, InvalidInput, StoreUnavailable, safe_text
-from penstock.job import JobState, Outcome
+from penstock.dispatch.unsendable import fail
+from penstock.errors import BrokerUnavailable, StoreUnavailable, safe_text
 from penstock.settings import DispatcherSettings
 from penstock.store import Store
 from penstock.telemetry.reach import Reach
@@ -91,20 +89,9 @@ class Relay:
         return len(jobs) == self._settings.batch
 
     def _fail(self, refused: Sequence[Refused]) -> None:
-        """End jobs of which no message can be made, by the way of every job: claimed, then settled."""
-        worker = f"relay:{uuid4().hex}"
-        reasons = {job.id: error for job, error in refused}
-        now = clock.now()
-        claimed = self._store.claim(list(reasons), worker=worker, now=now).claimed
-        outcomes = []
-        for id, claim in claimed.items():
-            fault = InvalidInput(f"no message can be made of this job: {safe_text(reasons[id])}")
-            outcomes.append(Outcome(id=id, attempt=claim.attempt, state=JobState.FAILED, error=fault.as_dict()))
-        settled = self._store.settle(outcomes, worker=worker, now=now)
-        log.error("jobs failed, as no message can be made of them", action="relay.refused", jobs=len(settled))
-        if self._on_settled is not None:
-            self._on_settled(settled)
-        tell(self._publisher, settled, now=now)
+        """End jobs of which no message can be made."""
+        reasons = {job.id: f"no message can be made of this job: {safe_text(error)}" for job, error in refused}
+        fail(self._store, self._publisher, reasons, on_settled=self._on_settled)
 
     def _pause_s(self) -> float:
         """Until the next job is due, at most ``poll_s``: what others put back is not announced."""

@@ -22,14 +22,17 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, safe_text
 from penstock.transport import keys
 from penstock.transport.claims import LEASE_S, NO_TWINS, Claimed, Claims, LeaseLost, Pending
-from penstock.transport.delivery import Delivery, Sink, bury, payload_of
+from penstock.transport.delivery import Delivery, Sink, bury
 from penstock.transport.demand import Demand, demand
 from penstock.transport.inspect import purge, ready_messages
 from penstock.transport.lease import LeaseKeeper, abandoned
+from penstock.transport.mend import mend, mended
+from penstock.transport.payload import Unreadable, payload_of, while_reading
 from penstock.transport.publisher import RING_REPLIES, register, ring, ring_commands
+from penstock.transport.refusals import Refused, malformed, refusing
 from penstock.transport.scripts import CLAIM
 from penstock.transport.wire import Wire, pack
 
@@ -308,9 +311,11 @@ class BulkChannel(stock.Channel):
         except redis.exceptions.NoScriptError:  # the second answer: Redis was restarted or flushed
             CLAIM.load(self._consumer().wire)
             return True, {}
-        except BaseException:  # whatever else is to be read on this connection, nobody will
+        except BaseException as error:  # whatever else is to be read on this connection, nobody will
             connection.disconnect()
             self._abandon()
+            if malformed(error):
+                mend(self._command_client(), self.namespace)
             raise
         finally:
             self._in_poll = self._wait = None
@@ -361,11 +366,11 @@ class BulkChannel(stock.Channel):
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Claim one message now; ``None`` if there is none."""
         for message in self._claim(Demand({queue: 1})).get(queue, ()):
-            payload = payload_of(message)
-            if payload is None:
-                self.set_aside(message)
+            try:
+                python = self.Message(payload_of(message.raw, message.tag), channel=self)
+            except Unreadable as error:
+                self.set_aside(message, error)
                 continue
-            python = self.Message(payload, channel=self)
             if no_ack:
                 self.ack_many((message.tag,))
             else:
@@ -373,11 +378,23 @@ class BulkChannel(stock.Channel):
             return python
         return None
 
-    def set_aside(self, message: Claimed) -> None:
+    def set_aside(self, message: Claimed, error: BaseException | None = None) -> None:
         """Take a message that cannot be read out of the queue."""
-        bury(self._consumer(), message)
+        bury(self._consumer(), message, error)
         self.ack_many((message.tag,))
-        self.qos.release(message.tag)
+        self.qos.release(message.tag)  # kombu may have counted it as delivered
+
+    def _receive_one(self, c: Any) -> Any:
+        try:
+            return super()._receive_one(c)
+        except Empty:
+            raise
+        except Exception as error:
+            if not while_reading(error):
+                raise
+            # Broadcast: nobody has to acknowledge it, and nothing of ours depends on it.
+            log.error("passed over a broadcast that cannot be read: %.200s", safe_text(error))
+            return None
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         (self.no_ack_queues.add if no_ack else self.no_ack_queues.discard)(queue)
@@ -402,14 +419,23 @@ class BulkChannel(stock.Channel):
             if tenant != keys.DEFAULT_TENANT:
                 commands.append(register(self.namespace, queue, [tenant]))
             replies = len(commands) + RING_REPLIES
-            Wire(self._command_client())([*commands, ring(bell)], replies=replies, retry=True)
+            Wire(self._command_client(), self.namespace)([*commands, ring(bell)], replies=replies, retry=True)
             return
-        super()._put(queue, message, **kwargs)
+        mended(self._command_client(), self.namespace, lambda: super(BulkChannel, self)._put(queue, message, **kwargs))
         if batch is None:
-            Wire(self._command_client())([ring(bell)], replies=RING_REPLIES, retry=True)
+            Wire(self._command_client(), self.namespace)([ring(bell)], replies=RING_REPLIES, retry=True)
             return
         for name, *args in ring_commands(bell):
             batch.add(str(name).lower(), *args)
+
+    def _queue_bind(self, exchange: str, *args: Any) -> None:
+        """Write down a binding, which only producers read. A full server refuses it, but can still be emptied."""
+        try:
+            super()._queue_bind(exchange, *args)
+        except Refused as refused:
+            if refused.code != "OOM":
+                raise
+            log.warning("the binding of a queue to %s was not written: %s", exchange, refused)
 
     def _size(self, queue: str) -> int:
         """Ready messages, all tenants'."""
@@ -492,7 +518,7 @@ class BulkChannel(stock.Channel):
             abandoned.surrender(self._broker, self.namespace, self._command_client())
         except LeaseLost:
             pass
-        except self.connection_errors:
+        except (*self.connection_errors, redis.ResponseError):
             if claims.started:
                 abandoned.add(self._broker, self.namespace, claims.consumer)
             if self._in_poll:
@@ -503,6 +529,11 @@ class BulkChannel(stock.Channel):
             self._claims = None
 
     # Connections ----------------------------------------------------------------------------------------------------
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """What is refused for the time being (a failover, a full disk) is a lost connection, as kombu knows it."""
+        params: dict[str, Any] = super()._connparams(asynchronous)
+        return params | {"connection_class": refusing(params["connection_class"])}
 
     def _command_client(self) -> redis.Redis:
         if self._commands is None:

@@ -10,6 +10,7 @@ and that a consumer that was thought dead stops working. SQL guards against both
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import uuid
@@ -20,8 +21,11 @@ from typing import Any, NamedTuple
 import redis
 
 from penstock.transport import keys
+from penstock.transport.refusals import Refused
 from penstock.transport.scripts import CLAIM, GIVE_BACK, RESTORE, SETTLE
 from penstock.transport.wire import Arg, Wire
+
+log = logging.getLogger(__name__)
 
 #: How long a silent consumer keeps its messages by default, seconds.
 LEASE_S = 30.0
@@ -76,6 +80,11 @@ class Pending:
         self.quotas = quotas
         self.arguments = arguments
 
+    def refused(self, fresh: bool) -> None:
+        """The server has refused the claim: a ``fresh`` consumer, whose first one it was, holds nothing."""
+        if fresh:
+            self._identity.started = False
+
     def read(self, answer: Any) -> dict[str, list[Claimed]]:
         """The claim script's answer as messages per queue. Raises ``LeaseLost``."""
         if answer == -1:
@@ -112,7 +121,7 @@ class Claims:
 
     def __init__(self, client: redis.Redis, namespace: str, *, lease_s: float = LEASE_S) -> None:
         self.client = client
-        self.wire = Wire(client)
+        self.wire = Wire(client, namespace)
         self.namespace = namespace
         self.lease_s = lease_s
         self._tenants = keys.tenants(namespace)
@@ -154,8 +163,13 @@ class Claims:
         A queue's twin shares its quota, and its place in the answer; of the two, the one whose head has waited longer
         goes first. Raises ``LeaseLost``.
         """
+        fresh = not self._identity.started
         pending = self.prepare(quotas, acks=acks, limit=limit, charges=charges, one_of=one_of, twins=twins)
-        return pending.read(CLAIM(self.wire, *pending.arguments))
+        try:
+            return pending.read(CLAIM(self.wire, *pending.arguments))
+        except Refused:
+            pending.refused(fresh)
+            raise
 
     def prepare(
         self,
@@ -279,8 +293,8 @@ def restore_expired(client: redis.Redis, namespace: str, *, calls: int = 100) ->
 
 
 def _restore(client: redis.Redis, namespace: str, *, consumer: str, mark: str) -> tuple[int, bool]:
-    moved, more = RESTORE(
-        Wire(client),
+    moved, more, buried = RESTORE(
+        Wire(client, namespace),
         [keys.consumers(namespace)],
         [
             keys.unacked_prefix(namespace),
@@ -292,4 +306,6 @@ def _restore(client: redis.Redis, namespace: str, *, consumer: str, mark: str) -
             mark,
         ],
     )
+    if buried:
+        log.warning("set aside %d claimed messages that cannot be read, in %s", buried, keys.dead(namespace))
     return int(moved), bool(more)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from kombu.utils.json import loads
-
+from penstock.errors import safe_text
 from penstock.transport import keys
 from penstock.transport.claims import Claimed, Claims
 from penstock.transport.message import Envelope, decode
+from penstock.transport.payload import Unreadable, payload_of, while_reading
+from penstock.transport.refusals import Refused
 from penstock.transport.wire import pack
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Messages kept of those that cannot be read.
-DEAD_MAX = 1000
+#: Messages kept of those that cannot be read, and how much of each, bytes.
+DEAD_MAX, DEAD_BYTES = 1000, 256 * 1024
 
 
 class Sink(Protocol):
@@ -99,32 +100,31 @@ class Delivery:
 
     def _foreign(self, queue: str, message: Claimed) -> None:
         channel = self._channel
-        payload = payload_of(message)
-        self._left.discard(message.tag)
-        if payload is None:
-            channel.set_aside(message)
+        try:
+            payload = payload_of(message.raw, message.tag)
+        except Unreadable as error:
+            self._left.discard(message.tag)
+            channel.set_aside(message, error)
             return
+        self._left.discard(message.tag)
         if queue in channel.no_ack_queues:
             channel.ack_many((message.tag,))
         self.stirred = True
-        channel.connection._deliver(payload, queue)
+        try:
+            channel.connection._deliver(payload, queue)
+        except Exception as error:
+            if not while_reading(error):
+                raise
+            channel.set_aside(message, error)
 
 
-def payload_of(message: Claimed) -> dict[str, Any] | None:
-    """The message as kombu's own transport would have it, with our tag; ``None`` if it is no message."""
-    try:
-        payload: dict[str, Any] = loads(message.raw.decode())
-        payload["properties"]["delivery_tag"] = message.tag
-        if payload.pop("redelivered", False):
-            payload["headers"]["redelivered"] = True
-            payload["properties"]["delivery_info"]["redelivered"] = True
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return payload
-
-
-def bury(claims: Claims, message: Claimed) -> None:
+def bury(claims: Claims, message: Claimed, error: BaseException | None = None) -> None:
     """Keep a message that cannot be read where it disturbs nobody."""
-    log.critical("set aside a message that cannot be read: %.200r", message.raw)
+    log.critical("set aside a message that cannot be read (%.200s): %.200r", safe_text(error or "?"), message.raw)
     dead = keys.dead(claims.namespace)
-    claims.wire([pack("LPUSH", dead, message.raw), pack("LTRIM", dead, 0, DEAD_MAX - 1)])
+    try:
+        claims.wire([pack("LPUSH", dead, message.raw[:DEAD_BYTES]), pack("LTRIM", dead, 0, DEAD_MAX - 1)])
+    except Refused as refused:
+        if refused.code != "OOM":  # a full server is emptied by those who go on
+            raise
+        log.warning("it was not kept: %s", refused)

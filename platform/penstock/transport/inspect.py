@@ -8,13 +8,16 @@ harmless.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import redis
 
 from penstock.transport import keys
+from penstock.transport.mend import mended
 from penstock.transport.message import id_of
 from penstock.transport.scripts import CENSUS, DEPTHS, PURGE
 from penstock.transport.wire import Wire
@@ -80,9 +83,12 @@ def ready(client: redis.Redis, namespace: str, queues: Iterable[str]) -> dict[st
 def ready_messages(client: redis.Redis, namespace: str, queues: Iterable[str]) -> dict[str, dict[str, int]]:
     """Ready messages per queue and tenant, counted at one instant; those without a message are left out."""
     names = list(queues)
-    answer = DEPTHS(Wire(client), names, [keys.tenants(namespace)]) if names else []
+    answer = DEPTHS(Wire(client, namespace), names, [keys.tenants(namespace)]) if names else []
     return {
-        queue: {keys.tenant_of_id(id.decode()): int(n) for id, n in zip(counts[::2], counts[1::2], strict=True)}
+        queue: {
+            keys.tenant_of_id(id.decode(errors="replace")): int(n)
+            for id, n in zip(counts[::2], counts[1::2], strict=True)
+        }
         for queue, counts in zip(names, answer, strict=True)
     }
 
@@ -90,14 +96,16 @@ def ready_messages(client: redis.Redis, namespace: str, queues: Iterable[str]) -
 def claimed_lists(client: redis.Redis, namespace: str) -> Iterator[tuple[str, int]]:
     """How many claimed messages came from each list, per consumer."""
     for consumer in _consumers(client, namespace):
-        counts = CENSUS(Wire(client), [keys.unacked(namespace, consumer)], [])
+        counts = CENSUS(Wire(client, namespace), [keys.unacked(namespace, consumer)], [])
         for key, count in zip(counts[::2], counts[1::2], strict=True):
-            yield key.decode(), int(count)
+            yield key.decode(errors="replace"), int(count)
 
 
 def queues(client: redis.Redis, namespace: str) -> list[str]:
     """The queues of this namespace that hold a ready message, by a scan over all keys."""
-    found = {keys.queue_of(key.decode()) for key in client.scan_iter(f"{namespace}.*", PAGE, _type="list")}
+    found = {
+        keys.queue_of(key.decode(errors="replace")) for key in client.scan_iter(f"{namespace}.*", PAGE, _type="list")
+    }
     return sorted(found)
 
 
@@ -107,24 +115,28 @@ def held_ids(client: redis.Redis, namespace: str, queues: Iterable[str]) -> set[
     for queue in queues:
         for tenant in [keys.DEFAULT_TENANT, *busy(client, namespace, queue)]:
             for key in keys.list_keys(queue, tenant):
-                ids.update(_ids(_list(client, key)))
-    ids.update(_ids(_message(held) for held in _held(client, namespace)))
+                ids.update(mended(client, namespace, partial(_ids_of, client, key)))
+    ids |= mended(client, namespace, lambda: set(_ids(_message(held) for held in _held(client, namespace))))
     return ids
 
 
 def busy(client: redis.Redis, namespace: str, queue: str) -> list[str]:
     """The tenants, apart from ``default``, that may have messages in a queue."""
-    ids: Any = client.zrange(keys.busy(namespace, queue), 0, -1)
-    return [tenant for id in ids if (tenant := keys.tenant_of_id(id.decode())) != keys.DEFAULT_TENANT]
+    ids: Any = mended(client, namespace, lambda: client.zrange(keys.busy(namespace, queue), 0, -1))
+    return [tenant for id in ids if (tenant := keys.tenant_of_id(id.decode(errors="replace"))) != keys.DEFAULT_TENANT]
 
 
 def _message(held: bytes) -> bytes:
     """The message in a consumer's hash: what follows the list key, before which there may be a charge."""
-    return held.split(b"\0", 3)[3] if held.startswith(b"\0") else held.partition(b"\0")[2]
+    return held.split(b"\0", 3)[-1] if held.startswith(b"\0") else held.partition(b"\0")[2]
 
 
 def _ids(messages: Iterable[bytes]) -> Iterator[str]:
     return (id for id in map(id_of, messages) if id is not None)
+
+
+def _ids_of(client: redis.Redis, key: str) -> set[str]:
+    return set(_ids(_list(client, key)))
 
 
 def _list(client: redis.Redis, key: str) -> Iterator[bytes]:
@@ -147,21 +159,37 @@ def _held(client: redis.Redis, namespace: str) -> Iterator[bytes]:
 
 
 def _consumers(client: redis.Redis, namespace: str) -> list[str]:
-    names: Any = client.zrange(keys.consumers(namespace), 0, -1)
-    return [name.decode() for name in names]
+    names: Any = mended(client, namespace, lambda: client.zrange(keys.consumers(namespace), 0, -1))
+    return [name.decode(errors="replace") for name in names]
+
+
+def buried_ids(client: redis.Redis, namespace: str) -> Counter[str]:
+    """How often a message of each job stands among those that could not be read, as far as the id could."""
+    dead: Any = mended(client, namespace, lambda: client.lrange(keys.dead(namespace), 0, -1))
+    return Counter(_ids(dead))
+
+
+def newest_buried(client: redis.Redis, namespace: str) -> bytes | None:
+    """The message that was last set aside as unreadable."""
+    found: Any = mended(client, namespace, lambda: client.lindex(keys.dead(namespace), 0))
+    return bytes(found) if found is not None else None
 
 
 def mark(client: redis.Redis, namespace: str) -> DataMark:
     """The mark of the server and its data. A new ``epoch`` means that the data was lost since the last look."""
     key = keys.epoch(namespace)
-    pipeline: Any = client.pipeline(transaction=False)
-    pipeline.set(key, uuid.uuid4().hex, nx=True)
-    pipeline.get(key)
-    pipeline.info("server")
-    _, epoch, server = pipeline.execute()
-    return DataMark(run_id=server["run_id"], epoch=epoch.decode())
+
+    def ask() -> Any:
+        pipeline: Any = client.pipeline(transaction=False)
+        pipeline.set(key, uuid.uuid4().hex, nx=True)
+        pipeline.get(key)
+        pipeline.info("server")
+        return pipeline.execute()
+
+    _, epoch, server = mended(client, namespace, ask)
+    return DataMark(run_id=server["run_id"], epoch=epoch.decode(errors="backslashreplace"))
 
 
 def purge(client: redis.Redis, namespace: str, queue: str) -> int:
     """Remove a queue's ready messages; claimed ones stay. How many. SQL still has the jobs."""
-    return int(PURGE(Wire(client), [queue, keys.bell(namespace, queue)], [keys.tenants(namespace)]))
+    return int(PURGE(Wire(client, namespace), [queue, keys.bell(namespace, queue)], [keys.tenants(namespace)]))

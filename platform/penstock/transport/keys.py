@@ -31,6 +31,7 @@ key                                       type      what it holds
 ``{ns}:progress:{job}``                   stream    partial output: entry ``{attempt}-{index}``, bounded, with a TTL
 ``{ns}:reply:{client}``                   pub/sub   results for one client
 ``{ns}:events``                           pub/sub   changes of state of all jobs, and that some have made progress
+``{ns}:aside:{key}``                      any       a key that had another type, or what could not be read; a day
 ========================================  ========  ==============================================================
 
 Messages are pushed on the left and claimed on the right, as kombu does. The *head* of a queue is its right end.
@@ -42,8 +43,11 @@ The scripts touch several keys at a time: one Redis (or one Sentinel group), not
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import quote, unquote
+
+from penstock.lane import LANES
 
 #: The tenant of whoever names none.
 DEFAULT_TENANT = "default"
@@ -183,6 +187,57 @@ def caps(namespace: str) -> str:
 def dead(namespace: str) -> str:
     """Messages that could not be read."""
     return f"{namespace}:dead"
+
+
+def aside_prefix(namespace: str) -> str:
+    """What comes before the name of a key that ``transport.mend`` sets aside."""
+    return f"{namespace}:aside:"
+
+
+#: Type and content of our keys, by what follows the namespace: a name, or the beginning of one where it ends with ":".
+#: Contents are what ``lua/mend.lua`` knows; the others are free text.
+_FORMS = {
+    "consumers": ("zset", "leases"),
+    "tags": ("string", "counter"),
+    "tenants:weight": ("hash", "weights"),
+    "tenants:cap": ("hash", "caps"),
+    "tenants:used": ("hash", "seconds"),
+    "device": ("hash", "seconds"),
+    "dead": ("list", ""),
+    "epoch": ("string", ""),
+    "owner": ("string", ""),
+    "dispatcher": ("string", ""),
+    "doctor": ("string", ""),
+    "residents": ("hash", ""),
+    "bell:": ("list", ""),
+    "unacked:": ("hash", "claimed"),
+    "tenants:busy:": ("zset", "busy"),
+    "tenants:idle:": ("zset", "idle"),
+    "tenants:held:": ("set", "held"),
+    "load:": ("hash", ""),
+    "progress:": ("stream", ""),
+}
+
+
+def form_of(namespace: str, key: str) -> tuple[str, str] | None:
+    """The type that a key must have, and what stands in it; ``None`` for keys that are not ours."""
+    if key.startswith(f"{namespace}."):
+        # Somebody else's key may begin like ours: only what ends with a lane is a queue of ours.
+        return ("list", "") if queue_of(key).rpartition(".")[2] in LANES else None
+    if not key.startswith(f"{namespace}:"):
+        return None
+    rest = key[len(namespace) + 1 :]
+    if rest in _FORMS:
+        return _FORMS[rest]
+    return next((form for start, form in _FORMS.items() if start.endswith(":") and rest.startswith(start)), None)
+
+
+def named(namespace: str, queues: Iterable[str] = ()) -> list[str]:
+    """The keys of a namespace that there is one of, and the books of these queues."""
+    names = [f"{namespace}:{name}" for name in _FORMS if not name.endswith(":")]
+    for queue in queues:
+        names += [queue, bell(namespace, queue), busy(namespace, queue), f"{tenants(namespace)}idle:{queue}"]
+    return names
 
 
 def epoch(namespace: str) -> str:

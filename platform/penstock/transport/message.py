@@ -11,6 +11,7 @@ A plain message is at most 2 KiB: a larger input is not in it, and the worker re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 
 from penstock.job import Job, NewJob
+from penstock.jsontext import UNREADABLE
 from penstock.lane import queue_name, task_name
 
 #: Version of the ``penstock`` header. A reader hands messages of another version to Celery's own path.
@@ -203,7 +205,7 @@ def decode(raw: bytes) -> Envelope | None:
     """Read a plain job's message; ``None`` for any other, readable or not: that is for kombu to deliver."""
     try:
         wire = _decode_wire(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     headers, properties, body = wire.headers, wire.properties, wire.body
     header = headers.penstock
@@ -219,7 +221,7 @@ def decode(raw: bytes) -> Envelope | None:
         try:
             args, _, _ = _decode_body(body)
             (value,) = args
-        except (msgspec.DecodeError, ValueError):
+        except (ValueError, *UNREADABLE):
             return None
         text = bytes(value).decode()
     return Envelope(
@@ -251,12 +253,20 @@ class _WireId(msgspec.Struct, gc=False):
 _decode_id = msgspec.json.Decoder(_WireId).decode
 
 
+#: An id in the text of a message. In the body, which is text itself, the quotes are escaped.
+_ID = re.compile(rb'"id"\s*:\s*"([ !#-\[\]-~]{1,255})"')
+
+
 def id_of(raw: bytes) -> str | None:
-    """The job id (Celery's task id) of any message; ``None`` when it has none."""
+    """The job id (Celery's task id) of any message; ``None`` when it has none.
+
+    Of a message that is no JSON, or nested too deeply to be read, the id that its text shows.
+    """
     try:
         return _decode_id(raw).headers.id or None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    except UNREADABLE:
+        found = _ID.search(raw)
+        return found[1].decode() if found is not None else None
 
 
 # Canvas -------------------------------------------------------------------------------------------------------

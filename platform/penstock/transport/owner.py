@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import redis
 
+from penstock.jsontext import UNREADABLE
 from penstock.transport import keys
 
 _encode = msgspec.json.encode
@@ -54,7 +55,7 @@ def _read(client: redis.Redis, key: str) -> Owner | None:
     try:
         text: Any = client.get(key)
         return None if text is None else _owner.decode(text)
-    except (redis.ResponseError, msgspec.MsgspecError) as error:
+    except (redis.ResponseError, *UNREADABLE) as error:
         if isinstance(error, redis.ResponseError) and "WRONGTYPE" not in str(error):
             raise
         return None

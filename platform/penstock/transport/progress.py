@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 import redis
 
+from penstock.jsontext import UNREADABLE
 from penstock.transport import keys
+from penstock.transport.mend import mended, number
 from penstock.transport.url import TIMEOUT_S, connect, parse, unavailable
 
 
@@ -49,18 +51,25 @@ class ProgressLog:
     def read(self, job: str, attempt: int, index: int, most: int) -> list[Entry]:
         """At most ``most`` entries from this one on, in order. Raises ``BrokerUnavailable``."""
         try:
-            found: Any = self._redis.xrange(
-                keys.progress(self._namespace, job), min=f"{attempt}-{index}", max="+", count=most
+            key = keys.progress(self._namespace, job)
+            found: Any = mended(
+                self._redis,
+                self._namespace,
+                lambda: self._redis.xrange(key, min=f"{attempt}-{index}", max="+", count=most),
             )
         except (redis.RedisError, OSError) as error:
             raise unavailable(self._url, error) from error
-        return [_entry(id, fields) for id, fields in found]
+        return [entry for id, fields in found if (entry := _entry(id, fields)) is not None]
 
     def close(self) -> None:
         """Close the connections. It can be used again."""
         self._redis.close()
 
 
-def _entry(id: bytes, fields: dict[bytes, bytes]) -> Entry:
+def _entry(id: bytes, fields: dict[bytes, bytes]) -> Entry | None:
+    """``None`` for what is none of ours: to readers, it is missing."""
     attempt, _, index = id.decode().partition("-")
-    return Entry(int(attempt), int(index), float(fields[b"at"]), msgspec.json.decode(fields[b"data"]))
+    try:
+        return Entry(int(attempt), int(index), number(fields[b"at"]), msgspec.json.decode(fields[b"data"]))
+    except (KeyError, *UNREADABLE):
+        return None

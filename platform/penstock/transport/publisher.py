@@ -21,6 +21,7 @@ from penstock.job import Job, NewJob
 from penstock.lane import queue_name, split_name
 from penstock.policy.sharing import Line, Shares, Standing
 from penstock.transport import keys
+from penstock.transport.mend import number
 from penstock.transport.message import encode
 from penstock.transport.scripts import STANDINGS
 from penstock.transport.url import TIMEOUT_S, connect, parse, unavailable
@@ -72,7 +73,7 @@ class Publisher:
         self.namespace = namespace
         self._url = parse(url)
         self._redis = connect(self._url, timeout_s=timeout_s)
-        self._wire = Wire(self._redis)
+        self._wire = Wire(self._redis, namespace)
 
     @property
     def client(self) -> redis.Redis:
@@ -136,7 +137,7 @@ class Publisher:
         lines = map(_line, standings)
         for name, said in zip(models, words, strict=True):
             pairs = said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True)
-            by_worker = {worker.decode(): entry for worker, entry in pairs}
+            by_worker = {worker.decode(errors="replace"): entry for worker, entry in pairs}
             found[name] = LoadEntries(by_worker, next(lines), [next(lines) for _ in beside.get(name, ())])
         return found
 
@@ -181,12 +182,23 @@ def _line(answer: Sequence[Any]) -> Line:
     """One queue of the script's answer."""
     standings = {}
     for name, nine, six, three, zero, weight, cap in zip(*(answer[start::7] for start in range(1, 8)), strict=True):
-        standings[keys.tenant_of_id(name.decode())] = Standing(
+        standings[keys.tenant_of_id(name.decode(errors="replace"))] = Standing(
             (int(zero), int(three), int(six), int(nine)),
-            float(weight) if weight else 1.0,
-            int(cap) if cap else None,
+            _weight(weight),
+            _cap(cap),
         )
     return Line(standings, int(answer[0]))
+
+
+def _weight(text: bytes) -> float:
+    """What claims take for the weight that stands there: see ``lua/tenants.lua``."""
+    weight = number(text, 1.0)
+    return weight if 1e-9 <= weight <= 1e9 else 1.0
+
+
+def _cap(text: bytes) -> int | None:
+    cap = int(number(text))
+    return cap if cap >= 1 else None
 
 
 def register(namespace: str, queue: str, tenants: Iterable[str]) -> bytes:

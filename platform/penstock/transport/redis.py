@@ -32,6 +32,7 @@ from typing import Any
 import kombu.transport
 from kombu.transport import redis as stock
 
+from penstock.transport import unpacking
 from penstock.transport.channel import BulkChannel, Channel, SentinelChannel
 
 
@@ -136,6 +137,7 @@ class SentinelTransport(BulkTransport, stock.SentinelTransport):
 
 def install() -> None:
     """Let kombu use this transport for all its Redis URLs, in this process. Idempotent; before the first connection."""
+    unpacking.bound()
     plain, sentinel = f"{__name__}:Transport", f"{__name__}:SentinelTransport"
     for alias, target in (("redis", plain), ("rediss", plain), ("sentinel", sentinel)):
         kombu.transport.TRANSPORT_ALIASES[alias] = target

@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 import redis
 
+from penstock.jsontext import UNREADABLE
 from penstock.transport import keys
+from penstock.transport.mend import mended
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -29,12 +31,12 @@ class Word(msgspec.Struct, frozen=True):
 
 def say(client: redis.Redis, namespace: str, worker: str, word: Word) -> None:
     """Set a worker's word."""
-    client.hset(keys.residents(namespace), worker, msgspec.json.encode(word))
+    mended(client, namespace, lambda: client.hset(keys.residents(namespace), worker, msgspec.json.encode(word)))
 
 
 def unsay(client: redis.Redis, namespace: str, worker: str) -> None:
     """A worker holds nothing any more."""
-    client.hdel(keys.residents(namespace), worker)
+    mended(client, namespace, lambda: client.hdel(keys.residents(namespace), worker))
 
 
 def words(client: redis.Redis, namespace: str) -> dict[str, Word]:
@@ -42,9 +44,9 @@ def words(client: redis.Redis, namespace: str) -> dict[str, Word]:
 
     How old they are is the caller's affair. Who loads a model says so again every second; silence means trouble.
     """
-    found: Any = client.hgetall(keys.residents(namespace))
+    found: Any = mended(client, namespace, lambda: client.hgetall(keys.residents(namespace)))
     said = {}
     for worker, text in found.items():
-        with suppress(msgspec.MsgspecError):
+        with suppress(*UNREADABLE):
             said[worker.decode()] = msgspec.json.decode(text, type=Word)
     return said

@@ -14,6 +14,7 @@ import redis
 from penstock.clock import monotonic_s
 from penstock.transport import keys
 from penstock.transport.inspect import PAGE, ready
+from penstock.transport.refusals import Refused
 
 #: How kombu's keys of bindings begin, and what parts their members: routing key, pattern, queue.
 BINDINGS, PART = "_kombu.binding.", "\x06\x16"
@@ -33,8 +34,9 @@ def holding(client: redis.Redis, namespace: str) -> dict[str, int]:
     for name in sorted(names - ours):
         try:
             counts |= ready(client, namespace, [name])
-        except redis.exceptions.NoPermissionError:
-            continue  # this user may not look into it, nor send there
+        except Refused as refused:
+            if refused.code != "NOPERM":  # this user may not look into it, nor send there
+                raise
     return {queue: count for queue, count in counts.items() if count}
 
 

@@ -5,6 +5,7 @@ SQL and the settings say what they are (``dispatch.tenants``); the broker has a 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import redis
 
 from penstock.policy.fairness import PLAIN, Terms
 from penstock.transport import keys
+from penstock.transport.mend import mended, number
 from penstock.transport.scripts import CONFIGURE
 from penstock.transport.wire import Arg, Wire
 
@@ -22,20 +24,24 @@ def configure(client: redis.Redis, namespace: str, terms: Mapping[str, Terms]) -
     for tenant, one in terms.items():
         if one != PLAIN:
             args += [keys.tenant_id(tenant), one.weight, "" if one.cap is None else one.cap]
-    CONFIGURE(Wire(client), [keys.consumers(namespace)], args)
+    CONFIGURE(Wire(client, namespace), [keys.consumers(namespace)], args)
 
 
 def configured(client: redis.Redis, namespace: str) -> dict[str, Terms]:
     """The terms that claims go by now, of those tenants that have any."""
-    weights: Any = client.hgetall(keys.weights(namespace))
-    caps: Any = client.hgetall(keys.caps(namespace))
-    return {
-        keys.tenant_of_id(id.decode()): Terms(float(weight), int(caps[id]) if id in caps else None)
-        for id, weight in weights.items()
-    }
+    weights: Any = mended(client, namespace, lambda: client.hgetall(keys.weights(namespace)))
+    caps: Any = mended(client, namespace, lambda: client.hgetall(keys.caps(namespace)))
+    found = {}
+    for id, weight in weights.items():
+        # Text that is no number is none that was set: the terms are then pushed again.
+        cap = int(number(caps.get(id)))
+        found[keys.tenant_of_id(id.decode(errors="replace"))] = Terms(
+            max(number(weight), sys.float_info.min), cap if cap >= 1 else None
+        )
+    return found
 
 
 def used_s(client: redis.Redis, namespace: str) -> dict[str, float]:
     """Device seconds per tenant since the broker's data set began."""
-    used: Any = client.hgetall(keys.used(namespace))
-    return {keys.tenant_of_id(id.decode()): float(seconds) for id, seconds in used.items()}
+    used: Any = mended(client, namespace, lambda: client.hgetall(keys.used(namespace)))
+    return {keys.tenant_of_id(id.decode(errors="replace")): number(seconds) for id, seconds in used.items()}

@@ -19,6 +19,7 @@ from redis.sentinel import Sentinel
 
 from penstock import address
 from penstock.errors import BrokerUnavailable, ConfigError
+from penstock.transport.refusals import RIGHTS, Refused, passing, refuse
 
 #: How long a connection attempt, and the wait for an answer, may take by default, seconds.
 TIMEOUT_S = 1.0
@@ -141,8 +142,13 @@ def redis_kwargs(url: str | BrokerURL) -> dict[str, Any]:
     return kwargs
 
 
-def connect(url: str | BrokerURL, *, timeout_s: float | None = TIMEOUT_S, **options: Any) -> redis.Redis:
+def connect(
+    url: str | BrokerURL, *, timeout_s: float | None = TIMEOUT_S, replies: bool = False, **options: Any
+) -> redis.Redis:
     """A redis-py client for a URL. It connects on first use; each wait is bounded by ``timeout_s``.
+
+    What the server refuses for the time being is a lost connection, raised as ``Refused``; with ``replies``, it is a
+    reply like others, raised as ``RefusedReply``.
 
     A command whose pooled connection turns out to be dead is sent once more on a fresh one, so a command may be
     executed twice. Everything that penstock sends is harmless when it is.
@@ -165,11 +171,12 @@ def connect(url: str | BrokerURL, *, timeout_s: float | None = TIMEOUT_S, **opti
             **common,
         )
         client: redis.Redis = sentinel.master_for(broker.master_name, redis.Redis)
-        return client
+        return refuse(client, replies=replies)
     kwargs = redis_kwargs(broker) | common
     if broker.path is not None:
         kwargs.pop("socket_connect_timeout")
-    return redis.Redis(**kwargs)
+    client = redis.Redis(**kwargs)
+    return refuse(client, replies=replies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +223,12 @@ def unavailable(url: str | BrokerURL, error: BaseException) -> BrokerUnavailable
     """The error to raise when the broker at ``url`` does not answer."""
     broker = parse(url) if isinstance(url, str) else url
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, redis.ResponseError | Refused):
+        if passing(reason) in RIGHTS:
+            fix = "check the user and the password in PENSTOCK_BROKER_URL, and the user's rights"
+        else:
+            fix = "what passes (a failover, a full disk) is waited for; `penstock doctor` shows more"
+        return BrokerUnavailable(f"the broker at {broker} refuses ({reason})", fix=fix)
     fix = (
         "`penstock up` starts the embedded broker"
         if broker.path is not None

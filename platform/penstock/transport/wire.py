@@ -11,6 +11,8 @@ from typing import Any
 
 import redis
 
+from penstock.transport.refusals import malformed
+
 Arg = str | bytes | int | float
 
 
@@ -25,10 +27,16 @@ def pack(*args: Arg) -> bytes:
 
 
 class Wire:
-    """Sends packed commands over a client's connection pool. Thread-safe."""
+    """Sends packed commands over a client's connection pool. Thread-safe.
 
-    def __init__(self, client: redis.Redis) -> None:
+    With a ``namespace``, commands that were refused since somebody has broken a key of it are sent once more when it
+    could be repaired: all of them, so some may be executed twice. (A claim that is refused has claimed nothing.)
+    """
+
+    def __init__(self, client: redis.Redis, namespace: str | None = None) -> None:
+        self._client = client
         self._pool: Any = client.connection_pool
+        self._namespace = namespace
 
     def __call__(self, commands: Sequence[bytes], *, replies: int | None = None, retry: bool = False) -> list[Any]:
         """Send all commands and read their replies: as many as there are commands, unless told otherwise.
@@ -37,6 +45,18 @@ class Wire:
         connection. With ``retry`` everything is sent once more when the connection was lost, so it may be executed
         twice.
         """
+        try:
+            return self._send(commands, replies, retry)
+        except redis.ResponseError as error:
+            if self._namespace is None or not malformed(error):
+                raise
+            from penstock.transport.mend import mend  # it is built on this module
+
+            if not mend(self._client, self._namespace):
+                raise
+        return self._send(commands, replies, retry)
+
+    def _send(self, commands: Sequence[bytes], replies: int | None, retry: bool) -> list[Any]:
         connection = self._pool.get_connection()
         try:
             try:

@@ -7,7 +7,9 @@
 local counts = {}
 for _, held in ipairs(redis.call('HVALS', KEYS[1])) do
   local _, list = open_held(held)
-  counts[list] = (counts[list] or 0) + 1
+  if list then
+    counts[list] = (counts[list] or 0) + 1
+  end
 end
 local answer = {}
 for list, count in pairs(counts) do

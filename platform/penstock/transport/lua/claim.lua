@@ -44,7 +44,7 @@ if not ends and ARGV[3] ~= '1' then
 end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
-if not ends or ends - now < lease * 2 / 3 then -- not each time: an idle consumer should write nothing
+if not ends or tonumber(ends) - now < lease * 2 / 3 then -- not each time: an idle consumer should write nothing
   redis.call('ZADD', KEYS[1], string.format('%.6f', now + lease), consumer)
 end
 
@@ -122,13 +122,26 @@ local function take(head, message, tenant)
   end
 end
 
+local broken -- what was in the way of a queue, as the server said; told when nothing else was there to be taken
+
+-- What `call` returns; nothing where a broken key is in its way: messages may have been popped before.
+local function unbroken(call, ...)
+  local went, answer = pcall(call, ...)
+  if went then
+    return answer
+  end
+  broken = broken or type(answer) == 'table' and answer.err or tostring(answer)
+end
+
 -- Take up to `wanted` messages of the queue whose keys begin at `first`: how many they were, as the answer has it too. The
 -- bell is seen to where the queue was `asked` for; of a `passed` one it is left alone while there is something.
 local function serve(first, wanted, charge, asked, passed)
   local queue, got = KEYS[first + lists], 0
   local shared = wanted > 0 and not passed and is_shared(queue)
   if shared then
-    got = take_fairly(tenants, queue, wanted, charge, unacked, noted, take)
+    local before = total
+    unbroken(take_fairly, tenants, queue, wanted, charge, unacked, noted, take)
+    got = total - before
   elseif not passed then
     for list = first + 1, first + lists do
       if got >= wanted then break end
@@ -170,7 +183,7 @@ for queue = 1, queues do
     second = nil
   end
   if second and not passed then
-    local here, there = waits_since(first), waits_since(second)
+    local here, there = unbroken(waits_since, first), unbroken(waits_since, second)
     if there and (not here or there < here) then
       first, second = second, first
     end
@@ -183,12 +196,16 @@ for queue = 1, queues do
   counts[queue] = count
 end
 if total == 0 then
-  return 0
+  return broken and redis.error_reply(broken) or 0
 end
 
 -- Tags start at the server's clock in microseconds, so that they never come again after the counter was lost.
-redis.call('SETNX', KEYS[3], string.format('%.0f', time[1] * 1e6 + time[2]))
-local last = redis.call('INCRBY', KEYS[3], total)
+redis.pcall('SETNX', KEYS[3], string.format('%.0f', time[1] * 1e6 + time[2]))
+local last = redis.pcall('INCRBY', KEYS[3], total)
+if type(last) ~= 'number' or last <= total or last > 9e15 then -- broken: the messages are taken, so not an error
+  redis.call('SET', KEYS[3], string.format('%.0f', time[1] * 1e6 + time[2]))
+  last = redis.call('INCRBY', KEYS[3], total)
+end
 local first = last - total + 1
 for i = 1, total, CHUNK do
   local fields = {}
@@ -200,7 +217,7 @@ for i = 1, total, CHUNK do
 end
 for tenant, places in pairs(noted) do
   for _, place in ipairs(places) do
-    redis.call('SADD', tenants .. 'held:' .. tenant, string.format('%.0f %s', first + place - 1, consumer))
+    redis.pcall('SADD', tenants .. 'held:' .. tenant, string.format('%.0f %s', first + place - 1, consumer))
   end
 end
 return { first, table.concat(counts, ',') .. ';' .. table.concat(lengths, ','), table.concat(messages) }

@@ -33,7 +33,7 @@ if count > 0 then
     local held = redis.call('HGETALL', ARGV[2] .. consumer)
     for i = 1, #held, 2 do
       local _, list = open_held(held[i + 1])
-      local _, tenant = owner_of(list)
+      local _, tenant = owner_of(list or '')
       if fresh[tenant] then
         redis.call('SADD', tenants .. 'held:' .. tenant, held[i] .. ' ' .. consumer)
       end

@@ -35,7 +35,8 @@ local function room_of(tenants, tenant, cap, wanted, unacked)
   if cap - running < wanted and running > 0 then
     for _, entry in ipairs(redis.call('SMEMBERS', key)) do
       local cut = string.find(entry, ' ', 1, true)
-      if redis.call('HEXISTS', unacked .. string.sub(entry, cut + 1), string.sub(entry, 1, cut - 1)) == 0 then
+      if not cut
+          or redis.call('HEXISTS', unacked .. string.sub(entry, cut + 1), string.sub(entry, 1, cut - 1)) == 0 then
         redis.call('SREM', key, entry)
         running = running - 1
       end
@@ -62,16 +63,17 @@ local function candidates_of(tenants, queue, wanted, unacked, noted)
     local caps = redis.call('HMGET', tenants .. 'cap', unpack(names))
     for i, name in ipairs(names) do
       if #found >= wanted then break end
-      local one = { name = name, counter = tonumber(page[2 * i]), weight = tonumber(weights[i] or 1), taken = 0 }
+      local one = { name = name, counter = tonumber(page[2 * i]), weight = weight_of(weights[i]), taken = 0 }
       one.lists = lists_of(queue, name)
       one.lengths, one.left = lengths_of(one.lists)
       if one.left == 0 then
         empty[#empty + 1] = one
       else
         one.room = wanted
-        if caps[i] then
+        local cap = cap_of(caps[i])
+        if cap then
           one.capped = true
-          one.room = room_of(tenants, name, tonumber(caps[i]), wanted, unacked) - #(noted[name] or {})
+          one.room = room_of(tenants, name, cap, wanted, unacked) - #(noted[name] or {})
         end
         if one.room > 0 then
           found[#found + 1] = one

@@ -13,9 +13,13 @@ for i = 5, #ARGV do
   local held = redis.call('HGET', KEYS[1], ARGV[i])
   if held then
     local charge, list, message = open_held(held)
-    rung[ARGV[1] .. put_back(ARGV[2], list, marked(message, ARGV[4]), charge)] = true
+    if list then
+      rung[ARGV[1] .. put_back(ARGV[2], list, marked(message, ARGV[4]), charge)] = true
+      moved = moved + 1
+    else
+      bury(ARGV[2], held)
+    end
     redis.call('HDEL', KEYS[1], ARGV[i])
-    moved = moved + 1
   end
 end
 for bell in pairs(rung) do

@@ -5,8 +5,8 @@
 --       3 what precedes the keys of the tenants   4 life of a bell, seconds   5 most messages to move
 --       6 a consumer, or "" for the one whose lease ended first   7 text that marks a message as redelivered, or ""
 --
--- Returns { messages moved, 1 if there is more to do }. The messages go to the head of their queues, the youngest
--- first, so that the oldest is the next to be claimed.
+-- Returns { messages moved, 1 if there is more to do, how many were none and were buried }. The messages go to the head
+-- of their queues, the youngest first, so that the oldest is the next to be claimed.
 --
 -- When one call cannot move all, what is left is renamed, so that the consumer, should it live after all, learns of
 -- its loss at its next claim instead of going on with half of its messages.
@@ -18,20 +18,25 @@ local consumer = ARGV[6]
 if consumer == '' then
   consumer = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)[1]
   if not consumer then
-    return { 0, 0 }
+    return { 0, 0, 0 }
   end
 end
 local hash = ARGV[1] .. consumer
 redis.call('HDEL', hash, '') -- lets the script run on a full server: see claim.lua
 local tags = redis.call('HKEYS', hash)
-table.sort(tags, function(a, b) return tonumber(a) > tonumber(b) end)
+table.sort(tags, function(a, b) return number_of(a, 0) > number_of(b, 0) end)
 
-local mark, rung = ARGV[7], {}
+local mark, rung, buried = ARGV[7], {}, 0
 local moved = math.min(#tags, limit)
 for i = 1, moved do
   local held = redis.call('HGET', hash, tags[i])
   local charge, list, message = open_held(held)
-  rung[ARGV[2] .. put_back(ARGV[3], list, marked(message, mark), charge)] = true
+  if list then
+    rung[ARGV[2] .. put_back(ARGV[3], list, marked(message, mark), charge)] = true
+  else
+    bury(ARGV[3], held)
+    buried = buried + 1
+  end
   redis.call('HDEL', hash, tags[i])
 end
 for bell in pairs(rung) do
@@ -49,6 +54,6 @@ if #tags > moved then
     redis.call('RENAME', hash, ARGV[1] .. rest)
   end
   redis.call('ZADD', KEYS[1], 0, rest)
-  return { moved, 1 }
+  return { moved, 1, buried }
 end
-return { moved, redis.call('ZCOUNT', KEYS[1], '-inf', now) > 0 and 1 or 0 }
+return { moved, redis.call('ZCOUNT', KEYS[1], '-inf', now) > 0 and 1 or 0, buried }

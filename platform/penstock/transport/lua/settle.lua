@@ -16,14 +16,14 @@ for i = 4, #ARGV, 2 do
     redis.call('HDEL', KEYS[1], ARGV[i])
     settled = settled + 1
     local charge, list = open_held(held)
-    local queue, tenant = owner_of(list)
+    local queue, tenant = owner_of(list or '')
     local seconds = tonumber(ARGV[i + 1])
     if not weights[tenant] then
-      weights[tenant] = tonumber(redis.call('HGET', tenants .. 'weight', tenant) or 1)
+      weights[tenant] = weight_of(redis.call('HGET', tenants .. 'weight', tenant))
       capped[tenant] = redis.call('HEXISTS', tenants .. 'cap', tenant) == 1
     end
     if charge ~= '' then
-      charge_tenant(tenants, queue, tenant, seconds / weights[tenant] - tonumber(charge))
+      charge_tenant(tenants, queue, tenant, seconds / weights[tenant] - number_of(charge, 0))
     end
     used[tenant] = (used[tenant] or 0) + seconds
     if capped[tenant] then

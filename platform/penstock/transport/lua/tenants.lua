@@ -29,15 +29,46 @@ local function lengths_of(lists)
   return lengths, total
 end
 
--- A held message's charge ('' when there was none), list and text.
+-- What somebody has broken must not end a script halfway: a text that is no number counts as `default`.
+local function number_of(text, default)
+  local number = tonumber(text or default)
+  return number and number == number and math.abs(number) < math.huge and number or default
+end
+
+-- A tenant's weight; 1 where none is set, or none that `mend.lua` would leave.
+local function weight_of(text)
+  local weight = number_of(text, 1)
+  return weight >= 1e-9 and weight <= 1e9 and weight or 1
+end
+
+-- A tenant's cap; nil where none is set, or none that `mend.lua` would leave.
+local function cap_of(text)
+  local cap = text and number_of(text, 0) or 0
+  return cap >= 1 and math.floor(cap) or nil
+end
+
+-- A held message's charge ('' when there was none), list and text. No list when it is no held message.
 local function open_held(held)
   local charge, start = '', 1
   if string.byte(held, 1) == 0 then
     local cut = string.find(held, '\0', 2, true)
+    if not cut then
+      return '', nil, held
+    end
     charge, start = string.sub(held, 2, cut - 1), cut + 1
   end
   local cut = string.find(held, '\0', start, true)
+  if not cut or cut == start then
+    return '', nil, held
+  end
   return charge, string.sub(held, start, cut - 1), string.sub(held, cut + 1)
+end
+
+-- Keep where it disturbs nobody what stood among the claimed messages and is none. `delivery.py` does the same.
+local function bury(tenants, held)
+  local dead = string.sub(tenants, 1, -#'tenants:' - 1) .. 'dead'
+  redis.pcall('LPUSH', dead, held)
+  redis.pcall('LTRIM', dead, 0, 999)
 end
 
 -- A message with the text `mark` at its end, inside the closing brace; '' marks nothing, and nothing is marked twice.
@@ -83,7 +114,7 @@ local function put_back(tenants, list, message, charge)
   redis.call('RPUSH', list, message)
   local queue, tenant = owner_of(list)
   if charge ~= '' then
-    charge_tenant(tenants, queue, tenant, -tonumber(charge))
+    charge_tenant(tenants, queue, tenant, -number_of(charge, 0))
   end
   if tenant ~= 'default' then
     redis.call('ZADD', tenants .. 'busy:' .. queue, 'NX', -1, tenant)
