@@ -22,6 +22,7 @@ from penstock.transport.claims import CHUNK, Claims, LeaseLost, restore_expired,
 from penstock.transport.publisher import RING_REPLIES, ring
 from penstock.transport.url import connect
 from penstock.transport.wire import Wire
+from tests.fixtures.examples import examples
 from tests.fixtures.redis import RedisServer, until
 
 Q, R = "ns.model.interactive", "ns.model.background"
@@ -549,11 +550,12 @@ class Conservation(RuleBasedStateMachine):
         assert sum(depth.claimed for depth in depths.values()) == sum(map(len, self.held))
 
 
+@pytest.mark.hypothesis
 def test_messages_are_conserved(broker: redis.Redis) -> None:
     machine: Callable[[], RuleBasedStateMachine] = type("Bound", (Conservation,), {"client": broker})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(40), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
