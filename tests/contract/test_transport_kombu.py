@@ -29,6 +29,7 @@ from penstock.transport.claims import Claims
 from penstock.transport.lease import LeaseKeeper
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import for_kombu
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
 from tests.fixtures.stopwatch import Stopwatch
 
@@ -232,7 +233,7 @@ def test_one_ring_wakes_as_many_consumers_as_there_is_work_for(
         thread.start()
     publisher.publish([make_job(str(i)) for i in range(3)])
     for thread in threads:
-        thread.join(15)
+        thread.join(PATIENCE_S)
     assert sorted(message.payload[0][0] for box in boxes for message in box.messages) == [0, 1, 2]
 
 
@@ -359,7 +360,7 @@ def test_a_callback_that_raises_keeps_nothing_but_its_message(
     box.consumer.on_message = fail
     with box.consumer:
         with pytest.raises(LookupError):
-            box.connection.drain_events(timeout=5)
+            box.connection.drain_events(timeout=PATIENCE_S)
         assert ready(broker, queue) == 4
 
 
@@ -397,7 +398,7 @@ def test_a_channel_that_is_dropped_without_being_closed_gives_up_its_messages(
 
     keeper = LeaseKeeper(Dropped(), claims)  # type: ignore[arg-type]
     keeper.start()
-    keeper.join(10)
+    keeper.join(PATIENCE_S)
     assert not keeper.is_alive()
     assert ready(broker, queue) == 1
 
@@ -428,7 +429,7 @@ def test_redis_killed_under_an_idle_consumer(
     box.until(1)
     redis_server.kill()
     with pytest.raises(connection.connection_errors):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=PATIENCE_S)
     connection.release()
     redis_server.start()
     with inbox(connect_kombu(), queue) as again:
@@ -499,7 +500,7 @@ def test_a_stock_worker_runs_our_jobs(
         until(lambda: not broker.exists("unacked"))
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(PATIENCE_S)
     assert sorted(done.read_text().splitlines()) == sorted(f'"text {i}"' for i in range(20))
     assert ready(broker, queue) == 0
 

@@ -25,6 +25,7 @@ from penstock.job import NewJob, new_id
 from penstock.transport.claims import restore_expired
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import connect, for_kombu
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.ports import free_port
 from tests.fixtures.redis import RedisServer, until
 from tests.fixtures.redisprogram import LoggedServer
@@ -123,7 +124,7 @@ class TLSProxy:
     def close(self) -> None:
         self._closer.close()  # every select sees it
         for thread in self._threads:
-            thread.join(10)
+            thread.join(PATIENCE_S)
         self._listener.close()
         self._closing.close()
 

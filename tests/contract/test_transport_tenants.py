@@ -25,6 +25,7 @@ from penstock.transport.tenants import configure, configured, used_s
 from penstock.transport.url import connect
 from penstock.transport.wire import Wire
 from tests.fixtures.examples import examples
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
 
 NS = "ns"
@@ -306,7 +307,7 @@ def test_a_consumer_killed_at_any_instant_loses_nothing(
         seen += os.read(reader, 200)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join(10)
+    process.join(PATIENCE_S)
     while chunk := os.read(reader, 65_536):
         seen += chunk
     os.close(reader)

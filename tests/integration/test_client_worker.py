@@ -15,6 +15,7 @@ from penstock.errors import JobCancelled, JobExpired, JobFailed
 from penstock.settings import Settings
 from penstock.testing import assert_settled
 from tests.fixtures.client import until
+from tests.fixtures.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -32,11 +33,11 @@ def sdk(settings: Settings, worker_factory: Callable[..., Any]) -> Iterator[Clie
 
 
 def test_results_failures_and_the_ledger(sdk: Client) -> None:
-    assert sdk.run("upper", "hello", result_timeout=30) == "HELLO"
+    assert sdk.run("upper", "hello", result_timeout=PATIENCE_S) == "HELLO"
     with pytest.raises(JobFailed, match="does not fit"):
-        sdk.run("upper", 5, result_timeout=30)  # validated by the worker, since the class is not here
+        sdk.run("upper", 5, result_timeout=PATIENCE_S)  # validated by the worker, since the class is not here
     with pytest.raises(JobFailed, match="no good"):
-        sdk.run("fail", 1, result_timeout=30)
+        sdk.run("fail", 1, result_timeout=PATIENCE_S)
     job = assert_settled(sdk.enqueue("inc", 1), timeout=30)
     assert job.output == 2
     ledger = job.ledger
@@ -74,10 +75,10 @@ def test_a_running_job_is_cancelled_and_another_expires(sdk: Client) -> None:
     until(lambda: job.refresh().state is JobState.RUNNING)
     assert job.cancel() == "cancelling"
     with pytest.raises(JobCancelled):
-        job.result(30)
+        job.result(PATIENCE_S)
     late = sdk.enqueue("nap", 0.8, deadline=0.4)
     with pytest.raises(JobExpired):
-        late.result(30)
+        late.result(PATIENCE_S)
 
 
 def test_a_stream_follows_retries(sdk: Client, dispatcher: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from penstock.dashboard.guard import check, is_loopback
 from penstock.errors import ConfigError
 from penstock.settings import Settings
 from tests.fixtures.cli import Penstock
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import wait_for
 
 LOGIN = "ada:hunter2"
@@ -51,7 +52,7 @@ class Browser:
         request = urllib.request.Request(f"{self.url}{path}")
         if login:
             request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return str(answer.read().decode())
 
     def until(self, path: str, words: str) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fixtures.patience import PATIENCE_S
+
 PENSTOCK = Path(sys.executable).with_name("penstock")
 
 
@@ -67,5 +69,5 @@ def test_ctrl_c_stops_all_of_it(folder: Path) -> None:
     demo.send_signal(signal.SIGINT)
     demo.communicate(timeout=60)
     assert demo.returncode == 130
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE_S)[1] == []
     assert list(folder.iterdir()) == []

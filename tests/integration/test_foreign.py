@@ -17,6 +17,7 @@ from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport import inspect, keys
 from penstock.transport.url import connect, for_kombu
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, wait_for
 
 
@@ -117,7 +118,7 @@ def test_a_faulty_message_fails_its_job(stranger: Stranger) -> None:
     assert {(job.error or {}).get("code") for job in ended.values()} == {"invalid_input"}, ended
     for id in sent.values():
         with pytest.raises(Exception, match=r"\w"):
-            stranger.app.AsyncResult(id).get(timeout=20)
+            stranger.app.AsyncResult(id).get(timeout=PATIENCE_S)
     assert not stranger.set_aside()
 
 

@@ -16,6 +16,7 @@ from penstock.settings import Settings
 from penstock.transport.embedded import find_server
 from penstock.transport.url import connect
 from penstock_cli.up import Stack
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.ports import free_port
 from tests.fixtures.redisprogram import LoggedServer, all_programs, version
 
@@ -106,9 +107,9 @@ def test_the_documented_redis_user_is_enough(restricted_url: str, tmp_path: Path
     with Stack(settings, [str(EXAMPLES / "shout.py")]) as stack:
         stack.wait_ready()
         with penstock.Client(settings) as client:
-            assert client.run("shout", "hello", result_timeout=30) == "HELLO"
+            assert client.run("shout", "hello", result_timeout=PATIENCE_S) == "HELLO"
             jobs = client.enqueue_many("shout", ["text"] * 50)
-            assert {job.result(30) for job in client.as_completed(jobs, timeout=30)} == {"TEXT"}
+            assert {job.result(PATIENCE_S) for job in client.as_completed(jobs, timeout=PATIENCE_S)} == {"TEXT"}
         assert "HELLO" in typed(sys.executable, str(EXAMPLES / "canvas.py"))
         penstock_ = (sys.executable, "-m", "penstock_cli")
         assert "shout" in typed(*penstock_, "queue", "stats")

@@ -32,6 +32,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("up", flush=True)
 while True: signal.pause()
 """
+from tests.fixtures.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_child_that_does_not_listen_is_killed(children: list[subprocess.Popen[
     child = spawn(children, STUBBORN)
     guardian.add(child.pid, stage=0, grace_s=0.2)
     guardian.stop()
-    assert child.wait(timeout=10) == -signal.SIGKILL
+    assert child.wait(PATIENCE_S) == -signal.SIGKILL
 
 
 def test_a_child_that_is_gone_is_not_looked_for(children: list[subprocess.Popen[str]]) -> None:

@@ -332,7 +332,10 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
     else:
         # What is left of the running batches is among the items ahead.
         wait = min(max(free_s, ahead / load.capacity * load.round_s, load.at_cap_s(ask)), _FOREVER_S)
-    mates = load.size if load.filled else (ahead - begun) / load.workers + 1.0
+    # Under load those who come after it fill its batch: for a deadline that counts, else half of a batch does. Never
+    # fewer for more that is ahead, or a lower priority could be the better one.
+    most = load.size if load.filled or ask.deadline_at is not None else (load.size + 1.0) / 2.0
+    mates = load.size if load.filled else min((ahead - begun) / load.workers + 1.0, most)
     own = load.factor * load.batch_s(mates)
     if ask.deadline_at is None:
         limit = max(ask.target_s, PATIENCE * max(1.0, load.factor) * load.round_s)
