@@ -18,6 +18,8 @@ from penstock_cli.up.watch import Guardian
 # One write each: `print` writes the end of the line by itself, and two children share a pipe.
 OBEDIENT = """
 import os, signal, sys, time
+
+from tests.fixtures.patience import PATIENCE_S
 def stop(number, frame):
     os.write(1, f"{sys.argv[1]}\\n".encode())
     sys.exit(0)
@@ -32,7 +34,6 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("up", flush=True)
 while True: signal.pause()
 """
-from tests.fixtures.patience import PATIENCE_S
 
 
 @pytest.fixture
