@@ -13,13 +13,12 @@ import pytest
 
 from penstock_cli.up.state import AlreadyRunning, ChildState, Lease, State, born_at, running
 from penstock_cli.up.watch import Guardian
+from tests.fixtures.patience import PATIENCE_S
 
 # Says when it is asked to stop, and stops.
 # One write each: `print` writes the end of the line by itself, and two children share a pipe.
 OBEDIENT = """
 import os, signal, sys, time
-
-from tests.fixtures.patience import PATIENCE_S
 def stop(number, frame):
     os.write(1, f"{sys.argv[1]}\\n".encode())
     sys.exit(0)
