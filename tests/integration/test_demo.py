@@ -46,13 +46,21 @@ def test_demo_answers_as_without_the_queue(folder: Path) -> None:
     assert demo.returncode == 0, messages
     report = json.loads(out)
     assert report["passed"]
-    assert report["background"]["jobs"] == 40
+    assert report["burst"]["jobs"] + report["background"]["jobs"] == 40
+    assert report["alone"]["jobs"] == 24 and report["alone"]["batch_max"] == 1
+    assert report["burst"]["batch_max"] > 4, "and a larger burst gives larger ones"
+    # How many times is the machine's affair.
+    assert report["gain"] == report["burst_per_s"] / report["alone_per_s"] > 0
     assert report["interactive"]["jobs"] >= 20, "each question is asked"
     assert report["check"]["questions"] == report["check"]["agreeing"] == 20
     assert report["check"]["max_abs_diff"] < 1e-5
     assert report["webhook"].startswith("job.succeeded")
     assert report["dashboard"].startswith("http://127.0.0.1:")
-    assert all(seconds >= 0 for lane in ("interactive", "background") for seconds in report[lane]["stages"].values())
+    assert all(
+        seconds >= 0
+        for lane in ("interactive", "background", "alone", "burst")
+        for seconds in report[lane]["stages"].values()
+    )
     assert report["interactive"]["stages"]["in the model"] > 0
     assert list(folder.iterdir()) == []
 
