@@ -47,7 +47,7 @@ def reference() -> np.ndarray[Any, Any]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=110,
+        timeout=280,
         env={"HF_HUB_OFFLINE": "1", "PATH": ""},
     )
     return np.array(json.loads(done.stdout.splitlines()[-1]))
