@@ -56,8 +56,8 @@ def check(
         (theirs, _), (best, score) = queued.nearest(asked[question])[0], direct.nearest(vector)[0]
         # Two passages can be equally good: then either may come first.
         agreeing += theirs == best or float(direct.vectors[theirs] @ np.asarray(vector)) >= score - TOLERANCE
-    for place, vector in (alone or {}).items():
-        differences.append(float(np.abs(np.subtract(vector, direct.vectors[place])).max()))
+    for place, single in (alone or {}).items():
+        differences.append(float(np.abs(np.subtract(single, direct.vectors[place])).max()))
     # What is no number differs from everything, and `max` alone would not see it.
     worst = max(differences) if np.isfinite(differences).all() else float("inf")
     return Check(max_abs_diff=worst, agreeing=agreeing, questions=len(own))
