@@ -43,6 +43,7 @@ FLOORS = {
     "penstock.transport": 2,
     "penstock.telemetry": 2,
     "penstock.app": 3,
+    "penstock.routes": 3,
     "penstock.dispatch": 3,
     "penstock.webhooks": 3,
     "penstock.client": 4,

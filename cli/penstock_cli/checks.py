@@ -17,14 +17,15 @@ import redis
 
 from penstock import __version__, clock
 from penstock.dispatch.reconciler import ALIVE_S
-from penstock.errors import PenstockError, Unreachable, install
+from penstock.errors import NamespaceTaken, PenstockError, Unreachable, install
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect, unavailable
 from penstock_cli.context import App
 from penstock_cli.errors import fix_of
 from penstock_cli.jobview import seconds
-from penstock_cli.servers import shown
+from penstock_cli.servers import check_owner, shown
+from penstock_cli.stranded import unserved, why
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
@@ -52,8 +53,11 @@ def findings(app: App) -> Iterator[Finding]:
         ("up", lambda: _up(settings)),
         ("broker", lambda: _broker(settings)),
         ("database", lambda: _database(app)),
+        ("namespace", lambda: _namespace(app)),
         ("dispatcher", lambda: _dispatcher(settings)),
         ("workers", lambda: _workers(app)),
+        ("versions", lambda: _versions(app)),
+        ("queues", lambda: _queues(app)),
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
@@ -182,6 +186,17 @@ def _database(app: App) -> Iterator[Finding]:
     yield Finding("database", OK, f"{shown(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}")
 
 
+def _namespace(app: App) -> Iterator[Finding]:
+    """Whether broker and database belong together; silent while one of them is away, which is told above."""
+    try:
+        check_owner(app.settings, app.store)
+    except NamespaceTaken:
+        raise
+    except Unreachable:
+        return
+    yield Finding("namespace", OK, f"{app.settings.namespace!r} at the broker is this database's, or free")
+
+
 def _dispatcher(settings: Settings) -> Iterator[Finding]:
     with _connected(settings) as client:
         sign: Any = client.get(keys.dispatcher(settings.namespace))
@@ -236,6 +251,25 @@ def _workers(app: App) -> Iterator[Finding]:
         )
     if not live:
         yield Finding("workers", WARNING, "none is live", "`penstock up my_models` or `penstock worker my_models`")
+
+
+def _versions(app: App) -> Iterator[Finding]:
+    from penstock_cli.checkversions import check
+
+    for detail, fix in check(app):
+        yield Finding("versions", WARNING, detail, fix)
+
+
+def _queues(app: App) -> Iterator[Finding]:
+    """Whether somebody consumes each queue that holds messages, those of plain Celery tasks included."""
+    stray = unserved(app)
+    for queue, count in stray.items():
+        messages = f"{count:,} message{'s' if count > 1 else ''} in {queue}"
+        yield Finding(
+            "queues", WARNING, f"{messages}: no worker consumes that queue", why(queue, app.settings.namespace)
+        )
+    if not stray:
+        yield Finding("queues", OK, "every queue that holds messages is consumed")
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from penstock.errors import SchemaOutdated
+import sys
+
+import click
+
+from penstock.errors import NamespaceTaken, SchemaOutdated
+from penstock.transport.url import connect
+from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import UNREACHABLE
@@ -50,6 +56,37 @@ def current(app: App) -> int | None:
         return None
     app.out.warn(f"this penstock needs {head}: `penstock db upgrade`")
     return UNREACHABLE
+
+
+@db.command("take-over")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@pass_app
+def take_over(app: App, yes: bool) -> None:
+    """Make the broker's namespace this database's, when the one that it belongs to is gone for good.
+
+    A namespace belongs to one database: two would take each other's messages. Workers and dispatchers of the other one
+    stop, or treat the broker as away, as soon as they look again.
+    """
+    from penstock.dispatch.ownership import Ownership
+
+    preflight.check(app, broker=False)
+    with connect(app.settings.broker, timeout_s=1.0) as client:
+        ownership = Ownership(app.settings, app.store, client)
+        try:
+            ownership.compare()
+        except NamespaceTaken as error:
+            if not yes:
+                if not sys.stdin.isatty():
+                    raise click.UsageError(f"{error.message}: confirm with --yes.") from None
+                click.confirm(f"{error.message}. Take it over?", abort=True, err=True)
+        before = ownership.take()
+    if app.out.json:
+        app.out.data(
+            {"namespace": app.settings.namespace, "database": app.store.where, "before": before and before.where}
+        )
+    else:
+        app.out.line(app.store.where)
+        app.out.say("was this database's" if before is None else f"taken over from {before.where or before.database}")
 
 
 def _reachable(app: App) -> None:

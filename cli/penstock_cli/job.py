@@ -10,13 +10,13 @@ import click
 
 from penstock.clock import isoformat, now
 from penstock.job import JobState
-from penstock.lane import LANES
+from penstock.lane import LANES, full_name
 from penstock_cli import jobwatch, preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.jobview import ROW_HEADER, job_dict, job_pairs, job_row
 from penstock_cli.params import Duration, complete_model
-from penstock_cli.serving import check_known
+from penstock_cli.serving import check_known, warn_if_unserved
 
 #: Jobs removed per transaction, so that nobody waits long for the write lock.
 PRUNE_CHUNK = 1000
@@ -47,6 +47,8 @@ def get(app: App, id: str) -> None:
         app.out.data(job_dict(found))
         return
     app.out.pairs(job_pairs(found))
+    if found.state in (JobState.ACCEPTED, JobState.QUEUED):
+        warn_if_unserved(app, full_name(found.model, found.asked_version))
     if found.state in (JobState.FAILED, JobState.EXPIRED):
         app.out.say(f"run it again: penstock job retry {id}")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from penstock.clock import isoformat
 from penstock.job import Job
+from penstock.lane import full_name
 
 
 def job_dict(job: Job) -> dict[str, Any]:
@@ -14,7 +15,8 @@ def job_dict(job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
         "model": job.model,
-        "version": job.version,
+        "version": job.version or None,
+        "asked_version": job.asked_version,
         "status": job.status,
         "input": job.input,
         "output": job.output,
@@ -67,7 +69,7 @@ def job_pairs(job: Job) -> list[tuple[str, Any]]:
     return [
         ("id", job.id),
         ("status", job.status),
-        ("model", f"{job.model} (version {job.version})" if job.version else job.model),
+        ("model", f"{full_name(job.model, job.asked_version)}{f' (version {job.version})' if job.version else ''}"),
         ("output", None if job.output is None else short(dumps(job.output), 400)),
         ("error", _error(job)),
         ("input", short(dumps(job.input), 200)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +12,7 @@ import redis
 from penstock.lane import LANES, queue_name
 from penstock.policy.isolation import isolation_bound_s
 from penstock.policy.latency import LatencyModel
+from penstock.policy.versions import by_version, warnings
 from penstock.registry import unknown_model
 from penstock.store.records import Latency
 from penstock.transport import usage
@@ -20,7 +22,7 @@ from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.output import dumps
 from penstock_cli.params import complete_model
-from penstock_cli.serving import places
+from penstock_cli.serving import places, served
 
 
 @group()
@@ -36,11 +38,14 @@ def model() -> None:
 def list_(app: App) -> None:
     """List models: version, pool, how many workers serve them now, on how many of these they are loaded.
 
+    Each version that is served has a line.
+
     A worker with PENSTOCK_WORKER__MEMORY loads what does not fit when it is needed.
     """
     preflight.check(app, broker=False)
+    known = _models(app)
     found = app.out.rows(
-        _models(app).values(),
+        (row for one in known.values() for row in _each_version(one)),
         id="name",
         header=("name", "version", "pool", "workers", "loaded", "memory", "description"),
         cells=lambda m: (
@@ -55,6 +60,9 @@ def list_(app: App) -> None:
     )
     if not found:
         app.out.say("no models: name the module that defines one, `penstock up my_models`")
+    for one in known.values():
+        for warning in one["warnings"]:
+            app.out.warn(warning)
 
 
 @model.command("show")
@@ -80,7 +88,7 @@ def show(app: App, name: str) -> None:
         [
             ("name", one["name"]),
             ("description", one["description"]),
-            ("version", one["version"]),
+            ("version", "\n".join(map(_version, one["versions"])) if one["warnings"] else one["version"]),
             ("pool", one["pool"]),
             ("max batch", one["max_batch"]),
             ("memory", size(one["memory"]) if one["memory"] else None),
@@ -94,6 +102,17 @@ def show(app: App, name: str) -> None:
             ("input", dumps(schema, indent=2) if schema else "any JSON"),
         ]
     )
+
+
+def _version(one: dict[str, Any]) -> str:
+    return f"{one['version']} ({', '.join(one['workers'])})"
+
+
+def _each_version(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is known of a model, once for each version that is served."""
+    for each in one["versions"] or [{"version": one["version"], "workers": []}]:
+        residency = [place for place in one["residency"] if place["version"] == each["version"]]
+        yield one | each | {"residency": residency}
 
 
 def loaded(residency: list[dict[str, Any]]) -> str:
@@ -152,7 +171,7 @@ def _device_s(app: App, model: str) -> dict[str, float] | None:
 
 def _models(app: App) -> dict[str, dict[str, Any]]:
     """What is known of each model. An announcement says what is really served, so it wins."""
-    where = places(app)
+    where, now = places(app), served(app)
     found = _local(app)
     for name, info in app.store.models().items():
         found[name] = _info(
@@ -171,6 +190,9 @@ def _models(app: App) -> dict[str, dict[str, Any]]:
     for name, one in found.items():
         one["residency"] = [asdict(place) for place in where.get(name, [])]
         one["workers"] = [place["worker"] for place in one["residency"]]
+        versions = by_version(now.get(name, ()))
+        one["versions"] = [{"version": version, "workers": workers} for version, workers in versions.items()]
+        one["warnings"] = warnings(name, now.get(name, ()))
         lines = learned.get((name, one["version"]), [])
         one["latency"] = [_learned(line) for line in lines]
         # One item has to run, however long it takes.

@@ -9,8 +9,11 @@ from penstock_cli.context import App
 
 
 def check(app: App, *, broker: bool = True, store: bool = True) -> None:
-    """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated``; both servers are asked at once."""
-    from penstock_cli.servers import check_broker
+    """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated``; both servers are asked at once.
+
+    Of both it is also asked whether they belong together: ``NamespaceTaken``.
+    """
+    from penstock_cli.servers import check_broker, check_owner
 
     with ThreadPoolExecutor(2, thread_name_prefix="penstock-preflight") as pool:
         answers = []
@@ -20,6 +23,8 @@ def check(app: App, *, broker: bool = True, store: bool = True) -> None:
             answers.append(pool.submit(check_broker, app.settings))
         for answer in answers:
             answer.result()
+    if store and broker:
+        check_owner(app.settings, app.store)
 
 
 def broker_answers(app: App) -> bool:

@@ -6,7 +6,9 @@ import re
 
 import redis
 
+from penstock.dispatch.ownership import Ownership
 from penstock.settings import Settings
+from penstock.store import Store
 from penstock.transport.url import connect, unavailable
 
 
@@ -19,6 +21,12 @@ def check_broker(settings: Settings) -> None:
         raise unavailable(settings.broker, error) from error
     finally:
         client.close()
+
+
+def check_owner(settings: Settings, store: Store) -> None:
+    """Raise ``NamespaceTaken`` if what is at the broker belongs to another database."""
+    with connect(settings.broker, timeout_s=1.0) as client:
+        Ownership(settings, store, client).compare()
 
 
 def shown(url: str) -> str:

@@ -10,6 +10,8 @@ import redis
 
 from penstock.clock import now
 from penstock.errors import ConfigError
+from penstock.lane import split_name
+from penstock.policy.versions import Served
 from penstock.registry import Registry, unknown_model
 from penstock.store.records import WorkerInfo
 from penstock.transport.residents import Word, words
@@ -17,15 +19,21 @@ from penstock.transport.url import connect
 from penstock_cli.context import App
 
 
-def live_workers(app: App) -> dict[str, list[str]]:
-    """Names of live workers by model."""
+def served(app: App) -> dict[str, list[Served]]:
+    """What live workers announced, by model."""
     at = now()
-    serving: dict[str, list[str]] = defaultdict(list)
+    serving: dict[str, list[Served]] = defaultdict(list)
     for worker in app.store.workers():
         if worker.lease_until > at:
-            for model in worker.info.get("models", {}):
-                serving[model].append(worker.name)
+            for model, info in worker.info.get("models", {}).items():
+                serving[model].append(Served(worker.name, info))
     return dict(serving)
+
+
+def live_workers(app: App, name: str) -> list[str]:
+    """Names of the live workers that serve a model, or the version of it that ``name`` asks for."""
+    model, version = split_name(name)
+    return [one.worker for one in served(app).get(model, ()) if version in (None, one.version)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Place:
     worker: str
     device: str | None
     state: str
+    version: str = ""
     used: int | None = None
     memory: int | None = None
 
@@ -61,12 +70,13 @@ def places(app: App) -> dict[str, list[Place]]:
 
 def _place(worker: WorkerInfo, model: str, word: Word | None) -> Place:
     device, memory = worker.info.get("device"), worker.info.get("memory")
+    version = Served(worker.name, worker.info["models"][model]).version
     if memory is None:
-        return Place(worker.name, device, "loaded")
+        return Place(worker.name, device, "loaded", version)
     if word is None:
-        return Place(worker.name, device, "unknown", None, memory)
+        return Place(worker.name, device, "unknown", version, None, memory)
     state = "loaded" if model in word.models else "loading" if word.loading == model else "not loaded"
-    return Place(worker.name, device, state, word.used, memory)
+    return Place(worker.name, device, state, version, word.used, memory)
 
 
 def _words(app: App) -> dict[str, Word] | None:
@@ -80,7 +90,11 @@ def _words(app: App) -> dict[str, Word] | None:
 
 
 def check_known(app: App, model: str) -> None:
-    """Raise ``UnknownModel`` for a name that nobody announced, that is not defined here, and that has no job."""
+    """Raise ``UnknownModel`` for a name that nobody announced, that is not defined here, and that has no job.
+
+    ``model`` may name a version; whether anybody serves it is not asked.
+    """
+    model, _ = split_name(model)
     known = set(app.store.models())
     with suppress(ConfigError):  # it may be importable elsewhere only
         known |= {cls.name for cls in Registry.load(app.settings.models)}
@@ -90,5 +104,5 @@ def check_known(app: App, model: str) -> None:
 
 def warn_if_unserved(app: App, model: str) -> None:
     """Tell somebody who is about to wait that nobody works on it."""
-    if model not in live_workers(app):
+    if not live_workers(app, model):
         app.out.warn(f"no worker serves {model!r} now; waiting for one (`penstock up` or `penstock worker` starts one)")

@@ -102,8 +102,8 @@ def _terms(app: App, name: str, weight: float | None, cap: int | None, no_cap: b
 def _rows(app: App) -> list[dict[str, Any]]:
     namespace = app.settings.namespace
     terms = terms_of(app.settings, app.store)
-    models = set(app.store.models()) | {count.model for count in app.store.counts()}
-    queues = [queue_name(namespace, model, lane) for model in sorted(models) for lane in LANES]
+    lines = {(model, None) for model in app.store.models()} | {(c.model, c.version) for c in app.store.counts()}
+    queues = [queue_name(namespace, model, lane, version) for model, version in lines for lane in LANES]
     client = connect(app.settings.broker)
     try:
         used = used_s(client, namespace)

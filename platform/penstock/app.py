@@ -6,7 +6,7 @@ import it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,14 +14,18 @@ from celery import Celery, _state, signature
 from celery.canvas import Signature
 from kombu import Exchange, Queue
 
-from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, task_name
+from penstock import routes
+from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, split_name, task_name
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
 
 
-def make_celery(settings: Settings, *, models: Iterable[str] = (), worker: bool = False) -> Celery:
+def make_celery(
+    settings: Settings, *, models: Iterable[str] = (), known: Container[str] = (), worker: bool = False
+) -> Celery:
     """A Celery app that talks to this deployment; ``models`` are the ones whose queues it consumes.
 
+    What it sends by the name of a ``known`` model goes to that one's queue, and what has no route to the default queue.
     Only a ``worker`` becomes the process's current app: a producer may have its own.
     """
     broker, results = for_kombu(settings.broker), for_kombu(settings.results)
@@ -43,7 +47,8 @@ def make_celery(settings: Settings, *, models: Iterable[str] = (), worker: bool 
         worker_send_task_events=True,
         # Flower and `celery inspect` look at one queue per (model, lane).
         task_queues=[queue for name in models for queue in queues_of(settings.namespace, name)],
-        task_default_queue=f"{settings.namespace}.default",
+        task_default_queue=settings.celery.default_queue,
+        task_routes=[routes.WorkerRoutes(settings.namespace, known)],
         task_create_missing_queues=True,
         event_queue_prefix=f"{settings.namespace}.celeryev",
         broker_connection_retry_on_startup=True,
@@ -102,6 +107,9 @@ def _namespace() -> str:
     return Settings.load().namespace
 
 
+routes.install(_namespace, _sender)
+
+
 def model_signature(
     name: str,
     args: Sequence[Any],
@@ -110,12 +118,16 @@ def model_signature(
     lane: str = Lane.INTERACTIVE,
     priority: int | None = None,
 ) -> Signature:
-    """A signature that any Celery program on the same broker can send, and a program without Celery app too."""
+    """A signature that any Celery program on the same broker can send, and a program without Celery app too.
+
+    ``name`` may say a version: ``"embed@2"``.
+    """
     lane = Lane(lane)
     if priority is not None and not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"priority must be 0 to {MAX_PRIORITY}")
-    options: dict[str, Any] = {"queue": queue_name(_namespace(), name, lane)}
+    model, version = split_name(name)
+    options: dict[str, Any] = {"queue": queue_name(_namespace(), model, lane, version)}
     if priority is not None:
         options["priority"] = priority
-    task = task_name(_namespace(), name)
+    task = task_name(_namespace(), model)
     return signature(task, args=tuple(args), kwargs=dict(kwargs), options=options, app=_sender())

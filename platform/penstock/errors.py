@@ -10,6 +10,7 @@ followed by the fix.
     ├── ConfigError            a setting is wrong or misspelt
     ├── Unreachable            a server does not answer            (CLI exit code 3)
     │   ├── BrokerUnavailable
+    │   │   └── NamespaceTaken     the namespace there belongs to another database
     │   └── StoreUnavailable
     │       └── SchemaOutdated     the database needs `penstock db upgrade`
     ├── Rejected               the request cannot become a job     (CLI exit code 2)
@@ -101,6 +102,13 @@ class BrokerUnavailable(Unreachable):
     """Redis does not answer. Accepted jobs are safe in SQL and are published when it is back."""
 
     code = "broker_unavailable"
+
+
+class NamespaceTaken(BrokerUnavailable):
+    """Redis answers, but its namespace is another database's: the two would take each other's messages."""
+
+    code = "namespace_taken"
+    retryable = False
 
 
 class StoreUnavailable(Unreachable):

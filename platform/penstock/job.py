@@ -69,28 +69,24 @@ def new_id() -> str:
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
-def id_floor(at: float) -> str:
-    """The smallest id that ``new_id`` can give at Unix time ``at``: range scans by age use the primary key."""
-    h = f"{max(0, int(at * 1000)):012x}"
-    return f"{h[:8]}-{h[8:12]}-7000-8000-000000000000"
-
-
 # Not frozen: thousands are made per second, and a frozen dataclass costs five times as much to build.
 @dataclass(slots=True, kw_only=True)
 class NewJob:
     """What ``Store.insert`` needs: a job that was validated and not stored yet.
 
-    ``input`` is JSON text. ``canvas`` is JSON text with what Celery needs to finish a canvas member (callbacks,
-    chain, chord, group; see ``transport.message``); ``None`` for a plain job.
+    ``input`` is JSON text. ``asked_version`` is the only version that may run it; ``None``: any. ``canvas`` is
+    JSON text with what Celery needs to finish a canvas member (callbacks, chain, group; see ``transport.message``);
+    ``None`` for a plain job.
     """
 
     id: str
     model: str
-    version: str
     input: str
     lane: str
     accepted_at: float
     available_at: float
+    version: str = ""
+    asked_version: str | None = None
     tenant: str = "default"
     priority: int = 0
     deadline_at: float | None = None
@@ -126,7 +122,11 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A snapshot of a stored job. ``input`` and ``output`` are decoded JSON values."""
+    """A snapshot of a stored job. ``input`` and ``output`` are decoded JSON values.
+
+    ``version`` is the version of the model that made the output, or runs the job now; empty before that.
+    ``asked_version`` is the one that the request named, if any: no other runs it.
+    """
 
     id: str
     model: str
@@ -148,6 +148,7 @@ class Job:
     trace: str | None = None
     reply_to: str | None = None
     canvas: str | None = None
+    asked_version: str | None = None
     worker: str | None = None
     cancel_requested: bool = False
     failures: int = 0

@@ -23,6 +23,8 @@ if typing.TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+#: Longest version, characters.
+MAX_VERSION = 128
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -84,7 +86,7 @@ class Model:
 
     #: How users address it; also part of the queue's name. Lower case, digits, ``-`` and ``_``.
     name: ClassVar[str] = ""
-    #: Stored with every job; change it when results change.
+    #: Stored with every job that it has run; change it when results change. ``name@version`` asks for it.
     version: ClassVar[str] = "1"
     batching: ClassVar[Batching] = Batching()
     resources: ClassVar[Resources] = Resources()
@@ -196,6 +198,11 @@ def check_model(cls: type[Model]) -> None:
         raise ConfigError(
             f"{where} has name={cls.name!r}",
             fix='give it a name of lower-case letters, digits, "-" or "_", for example name = "embed"',
+        )
+    if not (isinstance(cls.version, str) and 0 < len(cls.version) <= MAX_VERSION and cls.version.isprintable()):
+        raise ConfigError(
+            f"{where} has version={cls.version!r:.80}",
+            fix=f'give it a text of 1 to {MAX_VERSION} printable characters, for example version = "2"',
         )
     if (missing := cls.unwritten()) is not None:
         method, example = missing

@@ -150,6 +150,16 @@ class DashboardSettings(_Section):
     basic_auth: SecretStr | None = Field(None, description="user:password; needed unless bound to loopback")
 
 
+class CelerySettings(_Section):
+    """Canvases that run through models and through tasks of your own."""
+
+    default_queue: str = Field(
+        "celery",
+        min_length=1,
+        description="where workers send follow-ups whose producer gave no route: your app's default queue",
+    )
+
+
 class MetricsSettings(_Section):
     """Figures of workers and dispatchers for Prometheus, at /metrics."""
 
@@ -189,6 +199,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     admission: AdmissionSettings = AdmissionSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    celery: CelerySettings = CelerySettings()
     metrics: MetricsSettings = MetricsSettings()
     tenants: dict[str, TenantSettings] = Field(
         default_factory=dict, description='weight and cap per tenant: `{"acme": {"weight": 2, "cap": 8}}`'

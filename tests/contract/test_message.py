@@ -159,7 +159,7 @@ def test_what_is_written_is_read_again(
     assert (read.id, read.model, read.version, read.lane, read.tenant) == (
         job.id,
         "embed",
-        "1",
+        "",
         "interactive",
         tenant,
     )

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from penstock.store import claims, deliveries, events, producers, relay, retention, users, workers
+from penstock.store import Store, claims, deliveries, events, producers, relay, retention, users, workers
 from penstock.store.sql import Dialect, compile_sql, insert_sql
 
 MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
@@ -20,6 +20,7 @@ MODULES = (claims, deliveries, events, producers, relay, retention, users, worke
 SMALL = re.compile(
     r"SCAN (penstock_worker|penstock_model|penstock_latency|json_each|r |due|\(subquery|soonest|CONSTANT)"
     r"|SCAN penstock_job USING INDEX ix_penstock_job_due"  # in order, and ended by LIMIT
+    r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_asked"  # those that are open and ask for a version
     r"|SCAN penstock_delivery USING INDEX ix_penstock_delivery_due"
 )
 
@@ -103,6 +104,9 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         "key",
         "lost",
         "quarantined",
+        "version",
+        "model",
+        "input",
     ):
         if column in values:
             values[column] = "x"
@@ -111,3 +115,24 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {text}", values).fetchall())
     for table in ("penstock_job", "penstock_job_tag"):
         assert not re.search(rf"Seq Scan on {table}\b", plan), plan
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("filters", ["", "status", "model", "tenant", "tag"])
+def test_a_list_walks_an_index_by_time(store: Store, filters: str, before: bool) -> None:
+    """However many jobs are kept, a page reads no more of them than fit on it (where its filter has an index)."""
+    names = {"": [], "status": ["status"], "model": ["model", "asked"], "tenant": ["tenant"], "tag": ["tag"]}[filters]
+    where = " AND ".join(users._FILTERS[name] for name in [*names, *(["before"] if before else [])]) or "true"
+    text = users._list_sql(where, walk=filters not in ("status", "tag"))
+    values = dict.fromkeys(re.findall(r"(?<!:):([a-z_]+)", text), "x") | {"at": 1.0, "limit": 20, "status": "failed"}
+    db = store._db
+    explain = "EXPLAIN QUERY PLAN " if db.dialect is Dialect.SQLITE else "EXPLAIN "
+    with db.read() as session:
+        plan = "\n".join(
+            str(row[3] if db.dialect is Dialect.SQLITE else row[0]) for row in session.all(explain + text, values)
+        )
+    assert not re.search(r"SCAN penstock_job\b|Seq Scan on penstock_job\b", plan), plan
+    if filters != "tag":
+        assert "ix_penstock_job_time" in plan, plan
+    if db.dialect is Dialect.SQLITE and filters == "status":
+        assert "TEMP B-TREE" not in plan, plan

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
+from typing import Any
+from uuid import UUID
+
 import pytest
 
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import JobState
 from penstock.store import Count, Store
-from tests.fixtures.store import T0, W, add, claim, end, outcome, running
+from tests.fixtures.store import T0, W, add, claim, end, make_job, outcome, running
 
 
 def test_an_unknown_id_is_an_error_never_pending(store: Store) -> None:
@@ -27,7 +31,10 @@ def test_an_id_of_any_kind(store: Store, id: str) -> None:
     try:
         assert store.get_many([id]) == {}
         assert store.claim([id], worker=W, now=T0).missing == [id]
-        assert store.list(tag=(id, id), tenant=id, before=id) == []
+        assert store.list(tag=(id, id), tenant=id) == []
+        with pytest.raises(JobNotFound, match="go on from") as caught:
+            store.list(before=id)
+        assert caught.value.fix
     except InvalidInput as error:
         assert error.fix
     add(store)
@@ -118,6 +125,32 @@ def test_a_list_is_newest_first_in_pages(store: Store) -> None:
     page = store.list(limit=10, before=page[-1].id)
     assert [job.id for job in page] == newest_first[10:20]
     assert len(store.list(before=page[-1].id)) == 5
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{}, {"status": "accepted"}, {"model": "embed"}, {"tag": "run"}, {"tag": ("run", "7")}, {"tenant": "acme"}],
+    ids=str,
+)
+def test_newest_is_by_time_whatever_the_ids_are(store: Store, filters: dict[str, Any]) -> None:
+    """Celery's ids say nothing of time; those of one moment follow each other by their ids."""
+    ids = [str(UUID(int=Random(at).getrandbits(128), version=4)) for at in range(30)]
+    common: dict[str, Any] = {"tags": {"run": "7"}, "tenant": "acme"}
+    store.insert([make_job(id=id, accepted_at=T0 + at // 3, **common) for at, id in enumerate(ids)])
+    # States change nothing of the order.
+    claim(store, ids[::4])
+    for id in ids[1::4] if not filters.get("status") else ():
+        store.cancel(id, now=T0)
+    if filters.get("status"):
+        ids = [id for at, id in enumerate(ids) if at % 4]
+    times = {job.id: job.ledger.accepted_at for job in store.get_many(ids).values()}
+    newest = sorted(ids, key=lambda id: (times[id], id), reverse=True)
+    seen: list[str] = []
+    while page := store.list(limit=4, before=seen[-1] if seen else None, **filters):
+        seen += [job.id for job in page]
+        # A job that comes while somebody turns the pages is on none that is still to come.
+        store.insert([make_job(accepted_at=T0 + 1000 + len(seen), **common)])
+    assert seen == newest
 
 
 def test_filters_are_combined(store: Store) -> None:

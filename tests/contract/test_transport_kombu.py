@@ -25,7 +25,7 @@ from penstock.errors import ConfigError
 from penstock.job import NewJob, new_id
 from penstock.lane import queue_name
 from penstock.transport import inspect, keys
-from penstock.transport.claims import Claims
+from penstock.transport.claims import Claimed, Claims
 from penstock.transport.lease import LeaseKeeper
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import for_kombu
@@ -534,3 +534,42 @@ def test_the_host_name_is_part_of_a_consumers_name(connect_kombu: Any, queue: st
     with inbox(connect_kombu(), queue) as box:
         box.silence(0.05)
         assert box.channel._claims.consumer.startswith(f"{socket.gethostname()}:{os.getpid()}:")
+
+
+def test_what_a_consumer_had_is_marked_when_it_comes_again(
+    connect_kombu: Any, publisher: Publisher, queue: str, make_job: Any, broker: redis.Redis, namespace: str
+) -> None:
+    """Rejected to the queue or left at the end: as on every broker, so that a task can tell that it was here before."""
+    publisher.publish([make_job("1"), make_job("2"), make_job("3")])
+    connection = connect_kombu()
+    with inbox(connection, queue, ack=False, prefetch_count=1) as box:
+        box.until(1)
+        assert not box.messages[0].delivery_info.get("redelivered")
+        box.messages[0].requeue()
+        assert box.until(2) == [1, 1]
+        assert box.messages[1].delivery_info["redelivered"] is box.messages[1].headers["redelivered"] is True
+        box.messages[1].requeue()  # marked once: the text does not grow
+        assert box.until(3) == [1, 1, 1]
+    connection.release()
+    raw = [bytes(message) for message in reversed(broker.lrange(queue, 0, -1))]
+    assert [message.count(b',"redelivered":true}') for message in raw] == [1, 0, 0]
+    connection = connect_kombu()
+    one = kombu.Queue(queue, no_declare=True)(connection.channel())
+    assert [one.get().delivery_info.get("redelivered", False) for _ in range(3)] == [True, False, False]
+
+
+def test_set_aside_messages_free_their_places(
+    connect_kombu: Any, publisher: Publisher, queue: str, make_job: Any, broker: redis.Redis, namespace: str
+) -> None:
+    publisher.publish([make_job(str(n)) for n in range(5)])
+    with inbox(connect_kombu(), queue, ack=False, prefetch_count=1) as box:
+        for count in range(1, 5):
+            message = box.messages[-1] if box.until(count) else None
+            assert message is not None
+            box.channel.set_aside(Claimed(message.delivery_tag, b"{}"))
+        assert box.until(5) == [0, 1, 2, 3, 4]
+        # One that kombu was never given frees nobody else's place.
+        broker.lpush(queue, b"no json")
+        box.silence(0.1)
+        assert box.channel.qos.can_consume_max_estimate() == 0
+    assert broker.llen(keys.dead(namespace)) == 4

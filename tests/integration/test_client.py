@@ -171,13 +171,17 @@ def test_a_model_that_only_its_workers_know(client_settings: Settings, mini: Min
     )
     with Client(client_settings) as client:
         job = client.enqueue("remote", {"anything": 1})
-        assert (job.job.model, job.job.version) == ("remote", "9")
+        assert (job.job.model, job.job.version) == ("remote", ""), "nothing has run it"
+        assert client.enqueue("remote@9", 1).job.asked_version == "9"
+        for odd in ("remote@", "remote@a\nb"):
+            with pytest.raises(InvalidInput, match="no version of model"):
+                client.enqueue(odd, 1)
         with pytest.raises(UnknownModel, match="remot"):
             client.enqueue("remot", 1)
     # Its workers are gone, and the model is still known: its jobs wait for them.
     mini.store.unregister_worker("w2")
     with Client(client_settings) as client:
-        assert client.enqueue("remote", 2).job.version == "9"
+        assert client.enqueue("remote", 2).job.model == "remote"
 
 
 # Idempotency ------------------------------------------------------------------------------------------------------
@@ -472,10 +476,13 @@ def test_models_by_class_and_by_module(client_settings: Settings, tmp_path: Any)
         "def own(batch: list[int]) -> list[int]:\n    return batch\n"
     )
     with Client(client_settings, models=[str(path), *MODELS]) as client:
-        assert client.enqueue("own", 1).job.version == "2"
-        assert client.enqueue("upper", "x").job.version == "3"
-        with pytest.raises(InvalidInput):
-            client.enqueue("own", "x")
+        assert client.enqueue("own", 1).job.model == "own"
+        assert client.enqueue("upper", "x").job.model == "upper"
+        for name in ("own", "own@2"):
+            with pytest.raises(InvalidInput):
+                client.enqueue(name, "x")
+        # Of another version nobody here knows what it takes: its worker validates.
+        assert client.enqueue("own@1", "x").job.asked_version == "1"
 
     class Local(Model):
         name = "local"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,24 @@ def test_a_compressed_message_outlives_its_worker(
     worker_factory()
     assert [stranger.ended(id).output for id in ids] == COMPRESSIONS
     stranger.close()
+
+
+def test_protocol_1(stranger: Stranger, dispatcher: Any, tmp_path: Path) -> None:
+    """Its time, its tries and its callbacks: what it says in its body is kept with the job."""
+    stranger.app.conf.task_protocol = 1
+    at = datetime(2020, 1, 2, tzinfo=UTC)
+    then = stranger.app.signature(f"{stranger.namespace}.echo", args=(at,), immutable=True, task_id=new_id())
+    then.set(queue=stranger.queue)
+    waits = stranger.produce("echo", "later", countdown=0.3, link=then)
+    eta = stranger.produce("echo", "then", eta=datetime.now(UTC) + timedelta(seconds=0.3))
+    again = stranger.produce("flaky", [str(tmp_path / "tries"), 1])
+    both = stranger.produce("flaky", [str(tmp_path / "both"), 1], countdown=0.3)
+    late = stranger.produce("echo", "late", countdown=0.5, expires=0.1)
+    assert [stranger.ended(id).output for id in (waits, eta, again, both)] == ["later", "then", 2, 2]
+    assert stranger.ended(late).status == "expired"
+    assert str(stranger.ended(then.id).output).startswith("2020-01-02")
+    assert stranger.app.AsyncResult(waits).get(timeout=20) == "later"
+    assert not stranger.set_aside()
 
 
 def test_an_expiry_beyond_all_dates_is_rejected(stranger: Stranger) -> None:

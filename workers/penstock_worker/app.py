@@ -26,9 +26,10 @@ from penstock_worker.tasks import register
 def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = ()) -> Celery:
     """The worker's app. It serves the models of ``pool`` (all, when none is named), or those in ``only``."""
     install()
+    registry = Registry.load(settings.models)
     models = {
         cls.name: cls
-        for cls in Registry.load(settings.models)
+        for cls in registry
         if (pool is None or cls.resources.pool == pool) and (not only or cls.name in only)
     }
     if not models:
@@ -36,7 +37,7 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
             f"no model to serve in pool {pool!r}" if pool else "no model to serve",
             fix="name the modules that define models: `penstock worker my_models`, or PENSTOCK_MODELS=my_models",
         )
-    app: Any = make_celery(settings, models=models, worker=True)
+    app: Any = make_celery(settings, models=models, known={cls.name for cls in registry}, worker=True)
     app.conf.result_backend = bulk_url(app.conf.result_backend)
     # The device thread runs the models; Celery's pool only runs what else is registered. Forked children could not
     # use CUDA.

@@ -126,6 +126,7 @@ class Claimer:
             lambda: self._store.claim(
                 ids,
                 worker=self._worker,
+                version=run.batch.model.version,
                 now=now,
                 claimed_at=claimed_at,
                 need_input=need_input,

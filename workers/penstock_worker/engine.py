@@ -40,7 +40,7 @@ from penstock_worker.ceilings import Ceilings
 from penstock_worker.charges import Charges
 from penstock_worker.claimer import Claimer
 from penstock_worker.expirer import Expirer
-from penstock_worker.intake import Intake, rivals
+from penstock_worker.intake import Intake, rivals, twins_of
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.iteration import Iteration
 from penstock_worker.load import LoadReport
@@ -117,6 +117,7 @@ class Engine:
             target_s=settings.lanes.interactive.target,
             charges=self.charges.expected,
             one_of=rivals(classes, settings.namespace),
+            twins=twins_of(classes, settings.namespace),
         )
         self._canvas = CanvasFinisher(app, store, post=self._post)
         self._retries = RetryBudget()
@@ -133,6 +134,7 @@ class Engine:
             lead_s=lambda: self.batcher.lead_s,
             stepwise=[name for name, cls in classes.items() if issubclass(cls, StepModel)],
             held=self.batcher.begun_of,
+            versions={name: cls.version for name, cls in classes.items()},
         )
         self.settler = Settler(
             store,

@@ -10,11 +10,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kombu.utils.json import dumps
+
 from penstock.errors import InvalidInput, safe_text
 from penstock.job import NewJob
 from penstock.lane import MAX_PRIORITY
 from penstock.transport.message import canvas_of
 from penstock_worker.item import Item
+
+#: What a message of protocol 2 says in its headers, and one of protocol 1 in its body. Its time and its expiry are the
+#: row's.
+HEADERS = (
+    *("lang", "task", "id", "shadow", "group", "group_index", "retries", "timelimit", "root_id", "parent_id"),
+    *("argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps"),
+)
 
 #: Longest id of a message that becomes a job's, characters.
 MAX_ID = 255
@@ -47,11 +56,13 @@ def timeout_of(request: Any) -> float | None:
     return timeout_s
 
 
-def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any], timeout_s: float | None) -> None:
+def adopt(
+    item: Item, asked_version: str | None, request: Any, properties: Mapping[str, Any], timeout_s: float | None
+) -> None:
     """Give ``item`` the row that its message becomes. Where that cannot keep it as it is, the item fails."""
-    headers = {name: value for name, value in request.message.headers.items() if name not in ("eta", "expires")}
+    headers = headers_of(request)
     try:
-        canvas = canvas_of(headers, request._payload, properties)
+        canvas = canvas_of(headers, body_of(request), properties)
     except Exception as error:
         if item.error is None:
             item.error = InvalidInput(f"the message cannot be stored: {safe_text(error)}")
@@ -62,7 +73,7 @@ def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any],
     item.row = NewJob(
         id=item.id,
         model=item.model,
-        version=version,
+        asked_version=asked_version,
         input=item.input if item.input is not None else "null",
         lane=item.lane,
         accepted_at=item.claimed_at,
@@ -72,6 +83,19 @@ def adopt(item: Item, version: str, request: Any, properties: Mapping[str, Any],
         timeout_s=timeout_s,
         canvas=canvas,
     )
+
+
+def headers_of(request: Any) -> dict[str, Any]:
+    """The headers by which the message can be sent again, in protocol 2, whichever it came in."""
+    given = request.message.headers or {}
+    known = {name: request.request_dict[name] for name in HEADERS if name in request.request_dict}
+    return {name: value for name, value in {**known, **given}.items() if name not in ("eta", "expires")}
+
+
+def body_of(request: Any) -> Any:
+    """``[args, kwargs, embed]``, as text where Celery's marks are needed: dates and the like are not plain text."""
+    text = dumps(request._payload)
+    return text if "__type__" in text else request._payload
 
 
 def cleansed(value: Any) -> Any:

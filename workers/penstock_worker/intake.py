@@ -48,6 +48,7 @@ class Intake:
         target_s: float = 0.1,
         charges: Callable[[], Mapping[str, float]] | None = None,
         one_of: frozenset[str] = frozenset(),
+        twins: Mapping[str, str] | None = None,
     ) -> None:
         self._batcher = batcher
         self._announcer = announcer
@@ -63,6 +64,8 @@ class Intake:
         self.charges = charges or dict
         #: The transport claims from one of these queues at a time.
         self.one_of = one_of
+        #: It claims from these, too, whenever it claims from the queue before the colon.
+        self.twins = twins or {}
 
     def quota(self) -> Mapping[str, int]:
         """How many more messages of each queue are wanted, in order of service."""
@@ -152,7 +155,8 @@ class Intake:
         if timeout_s is not None:
             item.timeout_s = timeout_s
         if item.foreign:
-            foreign.adopt(item, model.version, request, message.properties, timeout_s)
+            asked = model.version if queue in self.twins.values() else None
+            foreign.adopt(item, asked, request, message.properties, timeout_s)
         self._weigh(item)
         _set_due(
             item, foreign.priority_of(message.properties), unix + self._target_s if lane is Lane.INTERACTIVE else None
@@ -194,6 +198,15 @@ def rivals(models: Mapping[str, type[Model]], namespace: str) -> frozenset[str]:
     """
     found = [name for name, cls in models.items() if not issubclass(cls, StepModel)]
     return frozenset(queue_name(namespace, name, Lane.INTERACTIVE) for name in found) if len(found) > 1 else frozenset()
+
+
+def twins_of(models: Mapping[str, type[Model]], namespace: str) -> dict[str, str]:
+    """The queues of the versions that are served, by the queues of all versions."""
+    return {
+        queue_name(namespace, name, lane): queue_name(namespace, name, lane, cls.version)
+        for name, cls in models.items()
+        for lane in Lane
+    }
 
 
 def _set_due(item: Item, priority: int, target_at: float | None) -> None:

@@ -7,7 +7,8 @@ batch's start, at most fifty times a second and model. Lost news are no harm: th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -27,6 +28,7 @@ class LoadReport:
 
     ``waiting(model, lane)`` counts items, ``room(model)`` says how many may wait, ``lead_s()`` how long before the end
     of the running batch more are claimed, ``held(model)`` how many sequences of a step-wise model have begun.
+    ``versions`` of the models are told, too.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class LoadReport:
         lead_s: Callable[[], float],
         stepwise: Container[str] = (),
         held: Callable[[str], int] = lambda _: 0,
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         self._workload = Workload(limits, target_s=target_s, stepwise=stepwise)
         self._held = held
+        self._versions = versions or {}
         self._namespace = namespace
         self._worker = worker
         self._waiting, self._room, self._lead_s = waiting, room, lead_s
@@ -62,6 +66,7 @@ class LoadReport:
         if said is None:
             return []
         key = keys.load(self._namespace, model)
+        said = replace(said, version=self._versions.get(model, ""))
         return [("HSET", key, self._worker, _encode(said)), ("EXPIRE", key, keys.LOAD_TTL_S)]
 
     def ended(self, run: Run, now: float, turn_s: float) -> None:
@@ -85,7 +90,8 @@ class LoadReport:
 
     def say(self, model: str, now: float) -> WorkerLoad:
         """Everything about one model."""
-        return self._workload.say(model, now, self._stock(model, self._held(model)))
+        said = self._workload.say(model, now, self._stock(model, self._held(model)))
+        return replace(said, version=self._versions.get(model, ""))
 
     def farewell(self) -> list[Command]:
         """Commands that take back what this worker has said."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -103,6 +106,15 @@ def probe(model: Model, latency: LatencyBook) -> None:
             return
 
 
+def fingerprint(cls: type[Model]) -> str | None:
+    """Of the file that defines a model: the same for the same text, wherever it lies. ``None`` where it has none."""
+    try:
+        source = Path(sys.modules[cls.__module__].__file__ or "")
+        return blake2b(source.read_bytes(), digest_size=8).hexdigest()
+    except (AttributeError, KeyError, OSError):
+        return None
+
+
 def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
     """What a worker tells about its models when it registers: the catalogue that producers validate names with."""
     return {
@@ -114,6 +126,7 @@ def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
             "steps": issubclass(cls, StepModel),
             "memory": cls.resources.memory_bytes,
             "schema": dict(codec_of(cls).schema()),
+            "code": fingerprint(cls),
         }
         for name, cls in models.items()
     }

@@ -146,7 +146,12 @@ class Residency:
         now = clock.monotonic_s()
         self._count(batcher, now)
         cold = [name for name in self._classes if name not in self.models]
-        queues = {queue_name(self._namespace, name, lane): name for name in cold for lane in LANES}
+        queues = {
+            queue_name(self._namespace, name, lane, version): name
+            for name in cold
+            for lane in LANES
+            for version in (None, self._classes[name].version)
+        }
         waiting = dict.fromkeys(self._classes, 0)
         if queues:
             for queue, depth in inspect.ready(self._client, self._namespace, queues).items():

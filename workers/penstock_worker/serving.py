@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from celery.platforms import EX_OK
+from celery.worker import state as worker_state
 
 from penstock import __version__, clock
 from penstock.errors import PenstockError, SchemaOutdated, StoreUnavailable
@@ -29,6 +31,7 @@ from penstock_worker.latency import LatencyMemory
 from penstock_worker.loader import announce, load_models
 from penstock_worker.meter import Meter
 from penstock_worker.residency import Residency
+from penstock_worker.tenure import Tenure
 from penstock_worker.usage import Usage
 from penstock_worker.wire import Wire
 
@@ -71,6 +74,7 @@ class Serving:
         self._residency: Residency | None = None
         self._metrics: Endpoint | None = None
         self._usage: Usage | None = None
+        self._tenure: Tenure | None = None
         self.engine: Engine
 
     def start(self, *, hostname: str, wake: Callable[[], None]) -> None:
@@ -80,6 +84,8 @@ class Serving:
         """
         settings = self._settings
         self._wait_for_store()
+        self._tenure = tenure = Tenure(settings, self._store, lost=lambda error: self._stop_for(error, wake))
+        tenure.begin()
         latency = LatencyBook()
         # Before the models are loaded, which takes long: a port that is taken is told at once.
         meter = self._serve_metrics(latency)
@@ -139,7 +145,7 @@ class Serving:
             }
             | ({"metrics": self._metrics.address} if self._metrics is not None else {}),
             lease=settings.lease,
-            also=(self._wire.flush, memory.keep, usage.tell),
+            also=(tenure.keep, self._wire.flush, memory.keep, usage.tell),
         )
         self._heartbeat.start()
         self.engine.start()
@@ -168,6 +174,12 @@ class Serving:
                     raise
             time.sleep(0.1)
 
+    def _stop_for(self, error: PenstockError, wake: Callable[[], None]) -> None:
+        """Have the hub end this worker as a signal would; ``main`` says why. From any thread."""
+        self._plan.failure = error
+        worker_state.should_stop = EX_OK  # type: ignore[assignment]
+        wake()
+
     def attach(self, channel: Any) -> None:
         """Have the transport feed the engine from now on."""
         self._channel = channel
@@ -192,6 +204,8 @@ class Serving:
             self._usage.tell()
         if self._metrics is not None:
             self._metrics.stop()
+        if self._tenure is not None:
+            self._tenure.end()
         self._wire.close()
         self._store.close()
 

@@ -52,7 +52,12 @@ class StepWorker:
         times = {item.id: item.claimed_at for item in run.live}
         result = self._insist(
             lambda: self._store.claim(
-                list(times), worker=self._worker, now=clock.now(), claimed_at=times, repeated=True
+                list(times),
+                worker=self._worker,
+                version=run.batch.model.version,
+                now=clock.now(),
+                claimed_at=times,
+                repeated=True,
             )
         )
         gone = [item for item in run.live if item.id not in result.claimed]

@@ -17,7 +17,7 @@ from penstock.settings import Settings
 from penstock.transport.embedded import EmbeddedBroker
 from penstock_cli.childenv import child_env
 from penstock_cli.servers import check_broker, shown
-from penstock_cli.up import ports, ready, schema
+from penstock_cli.up import owner, ports, ready, schema
 from penstock_cli.up.child import Child, last_error
 from penstock_cli.up.plan import BROKER, WORKERS, Service, dashboard_service, dispatcher_service, worker_services
 from penstock_cli.up.probe import ModelInfo, Probe
@@ -112,6 +112,7 @@ class Stack:
             self._check()
             check_broker(settings)
             schema.prepare(settings, migrate=self._migrate, say=self._say)
+            owner.prepare(settings, say=self._say)
             self.models = probe.result(self._check)
         finally:
             probe.close()

@@ -124,13 +124,11 @@ class AsyncClient(BaseClient):
         return [self._handle(job) for job in await self._call(read)]
 
     async def check(self) -> None:
-        """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers."""
+        """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers.
 
-        def check(runtime: Runtime) -> None:
-            runtime.store.check()
-            runtime.publisher.check()
-
-        await self._call(check)
+        ``NamespaceTaken``, a ``BrokerUnavailable``, where broker and database do not belong together.
+        """
+        await self._call(Runtime.check)
 
     async def close(self) -> None:
         """Close the connections; whoever still waits for a result gets an error. May be called twice."""

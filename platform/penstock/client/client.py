@@ -109,10 +109,11 @@ class Client(BaseClient):
         return [self._handle(job) for job in jobs]
 
     def check(self) -> None:
-        """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers."""
-        runtime = self._runtime()
-        runtime.store.check()
-        runtime.publisher.check()
+        """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers.
+
+        ``NamespaceTaken``, a ``BrokerUnavailable``, where broker and database do not belong together.
+        """
+        self._runtime().check()
 
     def look(self, *models: str) -> None:
         """Read the load of these models now, so that the very next ``enqueue`` can be refused (``Overloaded``).

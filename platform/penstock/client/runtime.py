@@ -36,6 +36,12 @@ class Runtime:
             reply_to=self.client_id,
         )
 
+    def check(self) -> None:
+        """See ``Client.check``."""
+        self.store.check()
+        self.publisher.check()
+        self.submitter.ownership.compare()
+
     def close(self) -> None:
         """Wake whoever waits, record what was published, close the connections."""
         if self.pid != os.getpid():

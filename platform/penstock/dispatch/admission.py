@@ -8,6 +8,10 @@ a process) everything is admitted.
 
 There is a picture per tenant that is submitted for: where tenants share a queue, each has its share of the devices
 (``policy.sharing``). One reading serves them all.
+
+A version that is asked for is watched by its full name, ``embed@2``: it has the workers of that version only. Those
+serve the queue of all versions, too, so their part of it stands beside its own; and where there is only one version,
+its queue stands beside that of all. (With several, nobody can say which part of one's queue the others will have.)
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -25,7 +29,7 @@ from penstock import clock
 from penstock.dispatch.background import Background
 from penstock.errors import BrokerUnavailable, Overloaded
 from penstock.job import NewJob
-from penstock.lane import Lane, queue_name
+from penstock.lane import Lane, full_name, queue_name, split_name
 from penstock.policy.admission import Refuse, WorkerLoad
 from penstock.policy.picture import STALE_S, Crowd, Picture
 from penstock.policy.sharing import Shares
@@ -54,6 +58,8 @@ class _Watch:
     crowd: Crowd = field(default_factory=Crowd)
     read_at: float = float("-inf")
     said: Mapping[str, WorkerLoad] = field(default_factory=dict)
+    #: Names whose queues are to be looked at beside its own.
+    beside: Sequence[str] = ()
     shares: Shares = field(default_factory=lambda: Shares({}))
 
     def of(self, tenant: str, now: float) -> Picture:
@@ -108,7 +114,11 @@ class Admission:
         if not self._enabled or job.lane != Lane.INTERACTIVE or job.available_at > job.accepted_at:
             return None
         return self.ask(
-            job.model, tenant=job.tenant, deadline_at=job.deadline_at, priority=job.priority, now=clock.now()
+            full_name(job.model, job.asked_version),
+            tenant=job.tenant,
+            deadline_at=job.deadline_at,
+            priority=job.priority,
+            now=clock.now(),
         )
 
     def ask(
@@ -154,7 +164,10 @@ class Admission:
         watch = self._watched.get(model)
         if watch is None:
             watch = self._watched[model] = _Watch()
-            self._queues[queue_name(self._namespace, model, Lane.INTERACTIVE)] = model
+            name, version = split_name(model)
+            self._queues[queue_name(self._namespace, name, Lane.INTERACTIVE, version)] = model
+            if version is not None:
+                watch.beside = [name]
         if later:
             self._background.later(REFRESH_S, self._turn)
         return watch.of(tenant, now)
@@ -176,24 +189,34 @@ class Admission:
                 model: {tenant: picture.submitted for tenant, picture in watch.pictures.items()}
                 for model, watch in self._watched.items()
             }
+            beside = {model: watch.beside for model, watch in self._watched.items() if watch.beside}
         if not ours:
             return
         try:
-            found = self._publisher.loads(ours, Lane.INTERACTIVE)
+            found = self._publisher.loads(ours, Lane.INTERACTIVE, beside=beside)
         except BrokerUnavailable as error:
             # Jobs are accepted without it; the old picture ends by its age.
             log.debug("the load is not known: %s", error.message)
             return
         now = clock.now()
         for model, entries in found.items():
-            said = read(entries.by_worker)
+            name, version = split_name(model)
+            everybody = read(entries.by_worker)
+            said = {worker: load for worker, load in everybody.items() if version in (None, load.version)}
+            line, versions = entries.line, {load.version for load in everybody.values() if load.alive(now)}
+            part = 1.0 if version is None else len(said) / max(1, len(everybody))
+            for other in entries.beside:
+                line = line.beside(other, part)
             with self._mutex:
-                if model in self._watched:
-                    self._watched[model].read(said, entries.shares, ours=ours[model], now=now)
-            dead = [worker for worker, load in said.items() if now - load.at > FORGET_S]
+                if (seen := self._watched.get(model)) is not None:
+                    seen.read(said, Shares(line.standings, busy=line.busy), ours=ours[model], now=now)
+                    if version is None:
+                        alone = versions.pop() if len(versions) == 1 else ""
+                        seen.beside = [full_name(name, alone)] if alone else ()
+            dead = [worker for worker, load in everybody.items() if now - load.at > FORGET_S]
             if dead:
                 with suppress(BrokerUnavailable):
-                    self._publisher.forget_load(model, dead)
+                    self._publisher.forget_load(name, dead)
 
 
 def read(entries: Mapping[str, bytes]) -> dict[str, WorkerLoad]:

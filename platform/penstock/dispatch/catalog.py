@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.clock import monotonic_s
 from penstock.errors import ConfigError, InvalidInput, NotSerializable, TooLarge
 from penstock.jsontext import NotJSON, dumps, has_nonfinite
-from penstock.model import ItemCodec, Model, check_model, codec_of
+from penstock.lane import split_name
+from penstock.model import MAX_VERSION, ItemCodec, Model, check_model, codec_of
 from penstock.registry import Registry, unknown_model
 from penstock.settings import Settings
 from penstock.store import Store
@@ -31,10 +32,10 @@ MISS_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model as a producer sees it. ``codec`` is there when its class is."""
+    """A model as a producer sees it, of the version ``asked`` for, if any. ``codec`` is there when its class is."""
 
     name: str
-    version: str
+    asked: str | None = None
     codec: ItemCodec | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,17 +101,28 @@ class Catalog:
         self._mutex = threading.Lock()
 
     def find(self, model: str | type[Model]) -> Target:
-        """The target of a name or class; raises ``UnknownModel``, or ``StoreUnavailable`` when it had to ask."""
+        """The target of a name, ``name@version`` or class.
+
+        Raises ``UnknownModel``, ``InvalidInput`` for a version, or ``StoreUnavailable`` when it had to ask.
+        """
         target = self._local.get(model)
         if target is not None:
             return target
         if not isinstance(model, str):
-            cls = _checked(model)
-        elif model in self._registered():
-            cls = self._registered().get(model)
-        else:
-            return self._find_announced(model)
-        target = self._local[model] = _local(cls)
+            target = self._local[model] = _local(_checked(model))
+            return target
+        name, asked = split_name(model)
+        if asked is not None:
+            _check_version(name, asked)
+        if name not in self._registered():
+            found = self._find_announced(name)
+            # Whether a worker serves that version now is not asked: it may come.
+            return found if asked is None else replace(found, asked=asked)
+        cls = self._registered().get(name)
+        # Another version may take other inputs: its worker validates.
+        target = _local(cls) if asked is None else Target(name, asked, codec_of(cls) if asked == cls.version else None)
+        if target.codec is not None:  # of names that anybody can make up, none is kept
+            self._local[model] = target
         return target
 
     def all(self) -> dict[str, Target]:
@@ -146,11 +158,19 @@ class Catalog:
 
 def announced(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:
     """Targets of what workers announced: name -> ``{"version": …, "schema": …, …}``."""
-    return {name: Target(name, str(info.get("version", "")), info=info) for name, info in infos.items()}
+    return {name: Target(name, info=info) for name, info in infos.items()}
 
 
 def _local(cls: type[Model]) -> Target:
-    return Target(cls.name, cls.version, codec_of(cls))
+    return Target(cls.name, codec=codec_of(cls))
+
+
+def _check_version(name: str, version: str) -> None:
+    if not (0 < len(version) <= MAX_VERSION and version.isprintable()):
+        raise InvalidInput(
+            f"{version!r:.80} is no version of model {name!r}",
+            fix=f'write "{name}@2", or "{name}" for any version; `penstock model list` shows which are served',
+        )
 
 
 def _checked(model: Any) -> type[Model]:

@@ -14,9 +14,10 @@ from contextlib import suppress
 import structlog
 
 from penstock.dispatch.gauges import Gauges
+from penstock.dispatch.ownership import Ownership
 from penstock.dispatch.reconciler import Reconciler
 from penstock.dispatch.relay import Relay
-from penstock.errors import ConfigError, StoreUnavailable
+from penstock.errors import ConfigError, NamespaceTaken, StoreUnavailable, Unreachable
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.telemetry.exposition import Endpoint
@@ -44,11 +45,24 @@ class Dispatcher:
         self._store = Store.open(settings.database, pool_size=4)  # one per thread that uses it
         self._publisher = Publisher(settings.broker, settings.namespace)
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
+        self._ownership = Ownership(settings, self._store, self._client)
         self._gauges = Gauges(settings, self._store) if settings.metrics.port is not None else None
         on_settled = self._gauges.settled if self._gauges is not None else None
-        self._relay = Relay(self._store, self._publisher, settings.dispatcher, on_settled=on_settled)
+        self._relay = Relay(
+            self._store,
+            self._publisher,
+            settings.dispatcher,
+            confirm=self._ownership.confirm,
+            on_settled=on_settled,
+        )
         self._reconciler = Reconciler(
-            self._store, self._publisher, self._client, settings, stopping=self._stopping, on_settled=on_settled
+            self._store,
+            self._publisher,
+            self._client,
+            settings,
+            stopping=self._stopping,
+            claim=self._ownership.claim,
+            on_settled=on_settled,
         )
         self._metrics = Endpoint(settings.metrics, self._gauges.samples) if self._gauges is not None else None
         self._deliverer: Deliverer | None = None
@@ -58,11 +72,18 @@ class Dispatcher:
     def start(self) -> None:
         """Begin, in threads, and return. Does not wait for the servers to be there. Not again after ``stop``.
 
-        Raises ``ConfigError`` when the metrics cannot be served.
+        Raises ``ConfigError`` when the metrics cannot be served, and ``NamespaceTaken`` when it can be seen that the
+        broker's namespace belongs to another database. (Later that is as if the broker were away.)
         """
         with self._changing:
             if self._stopping.is_set():
                 return
+            try:
+                self._ownership.claim()
+            except NamespaceTaken:
+                raise
+            except Unreachable:
+                pass  # each turn asks again
             if self._metrics is not None:
                 self._metrics.start()
             self._deliverer = self._make_deliverer()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from penstock import clock
 from penstock.clock import monotonic_s
 from penstock.dispatch.marks import Marks
-from penstock.errors import BrokerUnavailable
+from penstock.errors import BrokerUnavailable, NamespaceTaken, StoreUnavailable
 from penstock.job import Job, NewJob
 from penstock.transport.publisher import Publisher
 
@@ -19,16 +20,25 @@ PAUSE_S = 1.0
 #: A broker that lets callers wait before it fails is left alone for this many times that wait, so that a producer
 #: loses at most a fifth of its time to it.
 PAUSE_FACTOR = 4.0
+#: A namespace of somebody else is looked at again after so long, seconds.
+TAKEN_PAUSE_S = 10.0
 
 
 class FastPath:
     """Publishes; a job that it does not publish is only later, never lost. Thread-safe."""
 
     def __init__(
-        self, publisher: Publisher, marks: Marks, *, saw: Callable[[Mapping[str, int]], None] | None = None
+        self,
+        publisher: Publisher,
+        marks: Marks,
+        *,
+        compare: Callable[[], None] = lambda: None,
+        saw: Callable[[Mapping[str, int]], None] | None = None,
     ) -> None:
         self._publisher = publisher
         self._marks = marks
+        #: Raises ``NamespaceTaken`` when what is published here would be taken by others; asked once.
+        self._compare: Callable[[], None] | None = compare
         #: Hears the lengths of the lists that were pushed to.
         self._saw = saw
         self._paused_until = 0.0
@@ -47,7 +57,12 @@ class FastPath:
         if started < self._paused_until:
             return False
         try:
+            self._ask()
             refused, lengths = self._publisher.publish(due)
+        except NamespaceTaken as error:
+            self._paused_until = monotonic_s() + TAKEN_PAUSE_S
+            log.error("jobs are accepted but not published: %s", error)
+            return False
         except BrokerUnavailable as error:
             took_s = monotonic_s() - started
             self._paused_until = monotonic_s() + max(PAUSE_S, PAUSE_FACTOR * took_s)
@@ -66,3 +81,10 @@ class FastPath:
         left_out = {job.id for job, _ in refused}
         self._marks.add([job.id for job in due if job.id not in left_out])
         return not left_out
+
+    def _ask(self) -> None:
+        compare = self._compare
+        if compare is not None:
+            with suppress(StoreUnavailable):  # nobody says who we are: asked again next time
+                compare()
+                self._compare = None

@@ -6,12 +6,13 @@ The depths are read when they are asked for and not before; several dispatchers 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import redis
 import structlog
 
 from penstock.errors import StoreUnavailable
-from penstock.lane import LANES, queue_name
+from penstock.lane import LANES, full_name, queue_name
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.telemetry.metrics import JOBS_IN_FLIGHT, QUEUE_DEPTH, REACHABLE
@@ -31,6 +32,7 @@ class Gauges:
         # Of its own: a scrape and the reconciler must not wait for each other.
         self._client = connect(settings.broker)
         self._models: list[str] = []
+        self._asked: set[tuple[str, str]] = set()
         self._settlements = Settlements()
 
     def settled(self, rows: Sequence[Row]) -> None:
@@ -47,7 +49,9 @@ class Gauges:
             # The models that were known stay: the broker's depths matter most when something is away.
             yield REACHABLE, ("database",), 0
         places = {
-            queue_name(self._namespace, model, lane): (model, str(lane)) for model in self._models for lane in LANES
+            queue_name(self._namespace, model, lane, version): (full_name(model, version), str(lane))
+            for model, version in self._lines()
+            for lane in LANES
         }
         try:
             depths = inspect.depths(self._client, self._namespace, places)
@@ -59,6 +63,13 @@ class Gauges:
         for queue, place in places.items():
             yield QUEUE_DEPTH, place, depths[queue].ready
             yield JOBS_IN_FLIGHT, place, depths[queue].claimed
+
+    def _lines(self) -> Iterator[tuple[str, str | None]]:
+        """Models, and those of their versions that somebody has asked for since this dispatcher began to tell."""
+        with suppress(StoreUnavailable):
+            self._asked |= {(count.model, count.version) for count in self._store.asked() if count.version}
+        yield from ((model, None) for model in self._models)
+        yield from sorted(self._asked)
 
     def close(self) -> None:
         """Close the connection."""

@@ -21,12 +21,12 @@ from penstock.transport import inspect
 #: Ids per statement.
 CHUNK = 1000
 
-_Line = tuple[str, str]
+_Line = tuple[str, str, str | None]
 
 
 def queued_counts(store: Store) -> dict[_Line, int]:
-    """How many jobs are ``queued`` per (model, lane)."""
-    return {(row.model, row.lane): row.count for row in store.counts() if row.state is JobState.QUEUED}
+    """How many jobs are ``queued`` per model, lane and version asked for: per queue."""
+    return {(row.model, row.lane, row.version): row.count for row in store.counts() if row.state is JobState.QUEUED}
 
 
 class Deficit:
@@ -59,12 +59,13 @@ def republish_lost(store: Store, client: redis.Redis, namespace: str, *, stoppin
     SQL is read first and the broker afterwards, so a job that is published meanwhile is not judged, and one that is
     claimed or settled meanwhile is not ``queued`` any more when its turn comes. Ends early when ``stopping`` is set.
     """
-    missing = set(_queued_ids(store, stopping))
+    found = list(_queued_ids(store, stopping))
+    missing = set(found)
     if not missing:
         return 0
     queues = [queue_name(namespace, *line) for line in queued_counts(store)]
     missing -= inspect.held_ids(client, namespace, queues)
-    lost = sorted(missing)  # by age, as ids are
+    lost = [id for id in found if id in missing]  # by age
     done = 0
     for start in range(0, len(lost), CHUNK):
         if stopping.is_set():
@@ -76,8 +77,8 @@ def republish_lost(store: Store, client: redis.Redis, namespace: str, *, stoppin
 def _queued_ids(store: Store, stopping: threading.Event) -> Iterator[str]:
     after = None
     while not stopping.is_set():
-        page = store.queued_ids(after=after, limit=CHUNK)
-        yield from page
+        page = store.queued(after=after, limit=CHUNK)
+        yield from (moment.id for moment in page)
         if len(page) < CHUNK:
             return
         after = page[-1]

@@ -61,6 +61,7 @@ class Reconciler:
         settings: Settings,
         *,
         stopping: threading.Event,
+        claim: Callable[[], None] = lambda: None,
         on_settled: Callable[[Sequence[Row]], None] | None = None,
     ) -> None:
         self._store = store
@@ -68,6 +69,8 @@ class Reconciler:
         self._client = client
         self._settings = settings
         self._stopping = stopping
+        #: Raises unless the broker's namespace is ours.
+        self._claim = claim
         #: Told what was ended or put back, for the metrics.
         self._on_settled = on_settled
         self._rhythm = Rhythm(
@@ -113,10 +116,14 @@ class Reconciler:
         """Note the time, and which broker answers, if any."""
         self._diary = replace(self._diary, now=clock.monotonic_s())
         try:
+            self._claim()
             mark = self._ask(lambda: inspect.mark(self._client, self._settings.namespace))
             self._show_life(self._diary.now)
         except BrokerUnavailable as error:
             self._lose_broker(error)
+        except StoreUnavailable as error:  # asked once for who we are
+            self._database.lost(error)
+            self._diary = replace(self._diary, incarnation=None)
         else:
             self._broker.found()
             self._diary = replace(self._diary, incarnation=f"{mark.run_id}:{mark.epoch}")

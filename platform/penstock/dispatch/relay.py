@@ -46,11 +46,14 @@ class Relay:
         publisher: Publisher,
         settings: DispatcherSettings,
         *,
+        confirm: Callable[[], None] = lambda: None,
         on_settled: Callable[[Sequence[Row]], None] | None = None,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._settings = settings
+        #: Raises unless the broker's namespace is ours to publish in.
+        self._confirm = confirm
         self._on_settled = on_settled
         self._broker = Reach("broker", service="relay")
         self._database = Reach("database", service="relay")
@@ -58,6 +61,7 @@ class Relay:
     def turn(self) -> float:
         """Publish what is due. Returns how long to sleep until the next turn, seconds, 0 when there is more."""
         try:
+            self._confirm()
             if not self._broker.up:
                 # Asked before rows are leased: a lease would only make them wait when the broker is back.
                 self._publisher.check()

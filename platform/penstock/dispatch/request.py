@@ -31,9 +31,9 @@ class Options(TypedDict, total=False):
 
     ``lane`` ``"interactive"`` or ``"background"``. ``tenant`` whose job it is. ``priority`` 0 to 9, larger goes first
     within its lane. ``deadline`` seconds from now, or an aware ``datetime``: a job that has not ended by then expires.
-    ``timeout`` limit on one attempt, seconds. ``idempotency_key`` the same key and body (model, version, input) give
-    the same job, per tenant; its other options are those of the first call. ``webhook`` URL that is called when the
-    job has ended. ``tags`` names and values to find it by. ``delay`` seconds before it may start.
+    ``timeout`` limit on one attempt, seconds. ``idempotency_key`` the same key and body (model, version asked for,
+    input) give the same job, per tenant; its other options are those of the first call. ``webhook`` URL that is called
+    when the job has ended. ``tags`` names and values to find it by. ``delay`` seconds before it may start.
     """
 
     lane: str

@@ -20,6 +20,7 @@ from penstock.dispatch.catalog import Catalog, Target
 from penstock.dispatch.fastpath import FastPath
 from penstock.dispatch.groupcommit import GroupCommit
 from penstock.dispatch.marks import Marks
+from penstock.dispatch.ownership import Ownership
 from penstock.dispatch.request import MAX_TEXT, Request, Terms, many, terms
 from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
 from penstock.job import Job, JobState, NewJob, new_id
@@ -27,6 +28,7 @@ from penstock.lane import Lane
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.producers import DIGEST_FORM
 from penstock.transport import keys
 from penstock.transport.publisher import Publisher
 
@@ -68,7 +70,9 @@ class Submitter:
         self._background = background or Background()
         self._marks = Marks(store, self._background)
         self.admission = Admission(settings, publisher)
-        self._fast_path = FastPath(publisher, self._marks, saw=self.admission.saw)
+        #: Whether what is published here goes to workers of this database.
+        self.ownership = Ownership(settings, store, publisher.client)
+        self._fast_path = FastPath(publisher, self._marks, compare=self.ownership.compare, saw=self.admission.saw)
         self._commit = GroupCommit(self._insert, self._publish)
 
     # Submit ---------------------------------------------------------------------------------------------------
@@ -185,7 +189,7 @@ class Submitter:
         return NewJob(
             id=new_id(),
             model=target.name,
-            version=target.version,
+            asked_version=target.asked,
             input=text,
             lane=checked.lane,
             accepted_at=checked.accepted_at,
@@ -271,5 +275,9 @@ def _accept_now(jobs: Sequence[NewJob]) -> None:
 
 
 def digest(target: Target, text: str) -> str:
-    """What the same idempotency key must mean again: the model, its version and the input."""
-    return blake2b(f"{target.name}\0{target.version}\0{text}".encode(), digest_size=16).hexdigest()
+    """What the same idempotency key must mean again: the model, the version asked for and the input.
+
+    Not the version that would run it: a call that is repeated after a deployment is the same call.
+    """
+    asked = f"{target.name}\0{target.asked or ''}\0{text}"
+    return DIGEST_FORM + blake2b(asked.encode(), digest_size=16).hexdigest()

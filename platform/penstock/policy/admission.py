@@ -65,7 +65,7 @@ class WorkerLoad:
     batch. A batch of ``n`` takes ``alpha + beta * n``; ``factor`` corrects one job's own batch: the margin of a
     predictable model, far below 1 where durations vary with the input. ``size`` is a full batch, ``free`` the share
     of the device that other models' interactive work leaves, ``level`` the admission level, ``done`` counts the
-    interactive items started since the worker began, ``seen`` its batches.
+    interactive items started since the worker began, ``seen`` its batches. ``version`` is the model's there.
     """
 
     at: float
@@ -82,6 +82,7 @@ class WorkerLoad:
     done: int
     seen: int
     claims_at: float = 0.0
+    version: str = ""
 
     @property
     def full_s(self) -> float:

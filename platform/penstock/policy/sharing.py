@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from math import ceil
+from typing import NamedTuple
 
 from penstock.policy.fairness import DEFAULT
 
@@ -33,6 +35,29 @@ class Standing:
 
 
 NOTHING = Standing()
+
+
+class Line(NamedTuple):
+    """Who waits in a queue: tenants by name, and how many there are, if not all of them are named."""
+
+    standings: Mapping[str, Standing]
+    busy: int = 0
+
+    def beside(self, other: Line, part: float) -> Line:
+        """As if ``part`` of another queue stood in this one: the same workers serve both, the oldest head first."""
+        names = {*self.standings, *other.standings}
+        mine, theirs = self.standings, other.standings
+        merged = {
+            name: replace(
+                mine.get(name) or theirs[name],
+                ready=tuple(
+                    a + ceil(b * part)
+                    for a, b in zip(mine.get(name, NOTHING).ready, theirs.get(name, NOTHING).ready, strict=True)
+                ),
+            )
+            for name in names
+        }
+        return Line(merged, max(self.busy, other.busy))
 
 
 class Shares:

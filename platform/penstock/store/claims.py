@@ -24,20 +24,22 @@ _decode = msgspec.json.decode
 _RIPE = """NOT cancel_requested AND (deadline_at IS NULL OR deadline_at > :now)
     AND {hidden state IN ('queued', 'accepted')}
     AND ({hidden state = 'queued'} OR available_at <= :now OR publish_lease_until > 0)"""
+# A message can be in the wrong queue: one of a dispatcher that knows nothing of versions, say.
+_SERVED = "(asked_version IS NULL OR asked_version = coalesce(:version, asked_version))"
 # A suspect is claimed by itself or not at all: so it runs alone, and if its worker dies, it was alone.
-_CLAIMABLE = f"{_RIPE} AND (suspicions = 0 OR :alone)"
+_CLAIMABLE = f"{_RIPE} AND {_SERVED} AND (suspicions = 0 OR :alone)"
 
 # Marks are made late: a job that is claimed before its own has been at the broker for about as long as it could run.
 _CLAIM = f"""
     UPDATE penstock_job SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = :claimed_at,
-        queued_at = coalesce(queued_at, available_at)
+        queued_at = coalesce(queued_at, available_at), version = coalesce(:version, version)
     WHERE penstock_job.id {{in ids}} AND {_CLAIMABLE}
     RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"""  # noqa: S608 - constants only
 # The same with a time for each job.
 _CLAIM_TIMED = f"""
     UPDATE penstock_job
     SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = {{1 float}},
-        queued_at = coalesce(queued_at, available_at)
+        queued_at = coalesce(queued_at, available_at), version = coalesce(:version, version)
     FROM {{each rows}} WHERE penstock_job.id = {{0 text}} AND {_CLAIMABLE}
     RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"""  # noqa: S608 - constants only
 
@@ -110,6 +112,7 @@ def claim(
     ids: Sequence[str],
     *,
     worker: str,
+    version: str | None,
     now: float,
     claimed_at: Mapping[str, float] | float | None,
     need_input: Sequence[str],
@@ -123,7 +126,7 @@ def claim(
     ids = sorted(ids)
     at = now if claimed_at is None else claimed_at
     times = [at.get(id, now) for id in ids] if isinstance(at, Mapping) else [at]
-    common = {"worker": worker, "now": now, "alone": alone and len(ids) == 1}
+    common = {"worker": worker, "version": version, "now": now, "alone": alone and len(ids) == 1}
 
     def call() -> ClaimResult:
         with db.step(Survives.CRASH) as session:

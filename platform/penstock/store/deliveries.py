@@ -107,7 +107,9 @@ def list_deliveries(db: Database, *, state: str | None, job_id: str | None, limi
         where += " AND state = :state"
     if job_id is not None:
         where += " AND job_id = :job_id"
-    text = f"SELECT {DELIVERY_COLUMNS} FROM penstock_delivery WHERE {where} ORDER BY created_at DESC, id LIMIT :limit"  # noqa: S608
+    text = (
+        f"SELECT {DELIVERY_COLUMNS} FROM penstock_delivery WHERE {where} ORDER BY created_at DESC, id DESC LIMIT :limit"  # noqa: S608
+    )
     with db.read() as session:
         rows = session.all(text, {"state": state, "job_id": job_id, "limit": limit})
     return [delivery_of(row) for row in rows]

@@ -26,7 +26,7 @@ from penstock.store.session import Session
 from penstock.store.sql import Dialect
 
 #: The newest migration that this code works with; a test holds it equal to the head of ``penstock_migrations``.
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 #: Where Alembic writes the version down.
 VERSION_TABLE = "penstock_alembic_version"
 
@@ -233,6 +233,11 @@ class Database:
         """What a database without a server of its own needs done now and then; whether there was anything to do."""
         with self._session(Survives.POWER, whole=False) as session:
             return self._driver.tidy(session.cursor)
+
+    @property
+    def where(self) -> str:
+        """Which database, for a person."""
+        return self._driver.where
 
     def close(self) -> None:
         """Close what is idle. Later use connects again."""

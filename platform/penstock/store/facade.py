@@ -9,7 +9,7 @@ from typing import Any
 from penstock.errors import PenstockError
 from penstock.job import Job, NewJob, Outcome
 from penstock.policy.fairness import Terms
-from penstock.store import claims, deliveries, producers, relay, retention, tenants, users, workers
+from penstock.store import claims, deliveries, identity, producers, relay, retention, tenants, users, workers
 from penstock.store.engine import Database
 from penstock.store.records import (
     ClaimResult,
@@ -17,6 +17,7 @@ from penstock.store.records import (
     Delivery,
     Inserted,
     Latency,
+    Moment,
     Rescued,
     Settled,
     WorkerInfo,
@@ -45,6 +46,15 @@ class Store:
     def check(self) -> None:
         """Return if the database answers and its tables are of this version."""
         self._db.check()
+
+    @property
+    def where(self) -> str:
+        """The database for a person: no user, no password."""
+        return self._db.where
+
+    def identity(self) -> str:
+        """Who this database is: the same wherever it is moved or restored to, another in each new one."""
+        return identity.identity(self._db)
 
     @property
     def bulk_rows(self) -> int:
@@ -131,12 +141,15 @@ class Store:
         *,
         worker: str,
         now: float,
+        version: str | None = None,
         claimed_at: Mapping[str, float] | float | None = None,
         need_input: Sequence[str] = (),
         repeated: bool = False,
         alone: bool = True,
     ) -> ClaimResult:
         """``accepted | queued -> running`` under a new attempt number, for those that may run.
+
+        ``version`` is what will run them; jobs that ask for another one are not claimed.
 
         A suspect is claimed by itself or not at all, and only by a worker that says it will be ``alone`` there.
 
@@ -150,6 +163,7 @@ class Store:
             self._db,
             ids,
             worker=worker,
+            version=version,
             now=now,
             claimed_at=claimed_at,
             need_input=need_input,
@@ -219,18 +233,25 @@ class Store:
         limit: int = 100,
         before: str | None = None,
     ) -> builtins.list[Job]:
-        """Jobs that fit every filter, newest id first. ``before`` continues after the last id of a page.
+        """Jobs that fit every filter, the newest first; those of one moment by their ids.
 
-        ``tag`` is ``(name, value)``, ``"name=value"``, or ``"name"`` for any value. Only ``status`` and ``tag`` have an
-        index: other filters that few jobs fit take time in proportion to the jobs that are kept.
+        ``before`` continues after the last id of a page; raises ``JobNotFound`` where that job is not kept any more.
+
+        ``model`` may be ``name@version``: those that ask for it. ``tag`` is ``(name, value)``, ``"name=value"``, or
+        ``"name"`` for any value. Only ``status`` and ``tag`` have an index: other filters that few jobs fit take time
+        in proportion to the jobs that are kept.
         """
         return users.list_jobs(
             self._db, status=status, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before
         )
 
     def counts(self) -> builtins.list[Count]:
-        """Open jobs per model, lane and state. States without any are left out."""
+        """Open jobs per model, version asked for, lane and state. States without any are left out."""
         return users.counts(self._db)
+
+    def asked(self) -> builtins.list[Count]:
+        """Those of ``counts`` that ask for a version; quick, however many others there are."""
+        return users.asked(self._db)
 
     def cancel(self, id: str, *, now: float) -> Job:
         """Cancel, durably: at once while it waits, else at the end of its attempt. Once it has ended this is a look."""
@@ -275,9 +296,9 @@ class Store:
         """End waiting jobs whose deadline has passed."""
         return relay.expire(self._db, now=now, limit=limit)
 
-    def queued_ids(self, *, after: str | None = None, limit: int = 1000) -> builtins.list[str]:
-        """Ids of queued jobs in ascending order, from after ``after``."""
-        return relay.queued_ids(self._db, after=after, limit=limit)
+    def queued(self, *, after: Moment | None = None, limit: int = 1000) -> builtins.list[Moment]:
+        """Queued jobs, the oldest first, from after ``after``."""
+        return relay.queued(self._db, after=after, limit=limit)
 
     def requeue(self, ids: Sequence[str], *, now: float) -> int:
         """``queued -> accepted``: their messages are lost, so that they are due again. How many were still queued."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -20,6 +21,7 @@ _FIELDS = {
     "id": "text",
     "model": "text",
     "version": "text",
+    "asked_version": "text",
     "input": "text",
     "lane": "text",
     "accepted_at": "float",
@@ -47,11 +49,17 @@ _INSERT_TAGS = insert_sql(
 _BY_KEY = """
     SELECT tenant, idempotency_key, penstock_job.id, digest FROM {each rows}
     JOIN penstock_job ON tenant = {0 text} AND idempotency_key = {1 text}"""
+# Before there were queues of versions, a digest was that of the version that the producer had found.
+_SAME = "SELECT 1 FROM penstock_job WHERE id = :id AND model = :model AND input = :input AND asked_version IS NULL"
 _EXISTING = "SELECT id FROM penstock_job WHERE id {in ids}"
 
 _encode = msgspec.json.encode
 #: Text columns whose content comes from outside and is stored as it is.
-_outside = attrgetter("id", "tenant", "idempotency_key", "digest", "webhook", "trace", "reply_to")
+_outside = attrgetter("id", "asked_version", "tenant", "idempotency_key", "digest", "webhook", "trace", "reply_to")
+
+#: The digests of earlier releases; what tells those of this one from them.
+_OLD_FORM = re.compile("[0-9a-f]{32}")
+DIGEST_FORM = "2:"
 
 _Key = tuple[str, str]
 Group = Sequence[NewJob]
@@ -124,6 +132,7 @@ def adopt(db: Database, jobs: Group) -> list[str]:
 def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_lease_s: float) -> list[GroupResult]:
     with db.write(Survives.POWER) as session:
         taken = _keys_in_use(session, keyed)
+        _renew_digests(session, keyed, taken)
         results: list[GroupResult] = []
         fresh: list[NewJob] = []
         for group in groups:
@@ -170,6 +179,16 @@ def _keys_in_use(session: Session, jobs: Group) -> dict[_Key, tuple[str, str | N
     return {(row[0], row[1]): (row[2], row[3]) for row in session.all(_BY_KEY, {"rows": session.rows(keys)})}
 
 
+def _renew_digests(session: Session, jobs: Group, taken: dict[_Key, tuple[str, str | None]]) -> None:
+    """Take the digests of earlier releases for what they would be today, where the request is the same."""
+    for job in jobs:
+        id, old = taken.get(_key(job), ("", None))
+        if job.asked_version is None and old is not None and old != job.digest and _OLD_FORM.fullmatch(old):
+            values = {"id": id, "model": job.model, "input": job.input}
+            if session.one(_SAME, values) is not None:
+                taken[_key(job)] = (id, job.digest)
+
+
 def _delayed(job: NewJob) -> bool:
     return job.available_at > job.accepted_at
 
@@ -208,7 +227,7 @@ def _refusal(group: Group) -> InvalidInput | None:
         joined = "".join(texts)
         if "\0" in joined or (not joined.isascii() and _has_surrogate(joined)):
             return InvalidInput(
-                "an id, tenant, key, webhook or tag contains a NUL character or half of a surrogate pair",
+                "an id, version, tenant, key, webhook or tag contains a NUL character or half of a surrogate pair",
                 fix="remove it; inputs and outputs may contain NUL",
             )
     return None

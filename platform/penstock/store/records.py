@@ -36,6 +36,13 @@ class Claimed(NamedTuple):
     input: str | None = None
 
 
+class Moment(NamedTuple):
+    """Where a job stands among all by time, those of one moment by their ids."""
+
+    accepted_at: float
+    id: str
+
+
 class LeftOver(NamedTuple):
     """A job that could not be claimed. ``output`` is JSON text, ``error`` is decoded.
 
@@ -102,12 +109,16 @@ class Rescued(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many open jobs of one model and lane are in one state."""
+    """How many open jobs of one model and lane are in one state.
+
+    ``version`` is the one that these ask for; ``None``: any. Each has a queue of its own at the broker.
+    """
 
     model: str
     lane: str
     state: JobState
     count: int
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +166,7 @@ JOB_COLUMNS = (
     "id, model, version, lane, tenant, priority, state, attempt, input, output, error, available_at, deadline_at,"
     " timeout_s, idempotency_key, webhook, tags, trace, reply_to, canvas, worker, cancel_requested, failures, losses,"
     " ooms, batch_size, batch_reason, accepted_at, queued_at, claimed_at, started_at, settled_at, batch_wait_s, load_s,"
-    " compute_s, transfer_s, suspicions, kills"
+    " compute_s, transfer_s, suspicions, kills, asked_version"
 )
 
 
@@ -182,6 +193,7 @@ def job_of(row: tuple[Any, ...]) -> Job:
         trace=row[17],
         reply_to=row[18],
         canvas=row[19],
+        asked_version=row[38],
         worker=row[20],
         cancel_requested=bool(row[21]),
         failures=row[22],

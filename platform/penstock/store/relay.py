@@ -14,6 +14,7 @@ from penstock.store.records import (
     JOB_COLUMNS,
     SETTLED_COLUMNS,
     STATES,
+    Moment,
     Rescued,
     Settled,
     job_of,
@@ -84,7 +85,9 @@ _ANY_ORPHAN = """
     SELECT 1 WHERE EXISTS (SELECT 1 FROM penstock_job WHERE state = 'running'
         AND NOT EXISTS (SELECT 1 FROM penstock_worker AS w WHERE w.instance = penstock_job.worker))"""
 
-_QUEUED = "SELECT id FROM penstock_job WHERE state = 'queued' AND id > :after ORDER BY id LIMIT :limit"
+_QUEUED = """
+    SELECT accepted_at, id FROM penstock_job WHERE state = 'queued' AND (accepted_at, id) > (:at, :after)
+    ORDER BY accepted_at, id LIMIT :limit"""
 _REQUEUE = """
     UPDATE penstock_job SET state = 'accepted', publish_lease_until = 0, queued_at = NULL, available_at = :now
     WHERE id {in ids} AND {hidden state = 'queued'}"""
@@ -178,10 +181,11 @@ def expire(db: Database, *, now: float, limit: int) -> list[Settled]:
     return db.again(call)
 
 
-def queued_ids(db: Database, *, after: str | None, limit: int) -> list[str]:
-    """See ``Store.queued_ids``."""
+def queued(db: Database, *, after: Moment | None, limit: int) -> list[Moment]:
+    """See ``Store.queued``."""
+    at, id = after or (-1e300, "")
     with db.read() as session:
-        return [row[0] for row in session.all(_QUEUED, {"after": after or "", "limit": limit})]
+        return [Moment(*row) for row in session.all(_QUEUED, {"at": at, "after": id, "limit": limit})]
 
 
 def requeue(db: Database, ids: Sequence[str], *, now: float) -> int:

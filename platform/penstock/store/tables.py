@@ -51,8 +51,18 @@ class JobRow(Row, table=True):
         CheckConstraint(
             _one_of("state", "accepted", "queued", "running", "succeeded", "failed", "cancelled", "expired"), "state"
         ),
-        # Counts and walks through one state, without touching the table.
-        Index("ix_penstock_job_state", "state", "id", "model", "lane"),
+        # Counts and walks through one state, by time, without touching the table. A list of all states is seven such
+        # walks, merged: an index by time alone would cost every change of state on Postgres one more entry.
+        Index("ix_penstock_job_time", "state", "accepted_at", "id", "model", "lane"),
+        # Which queues of single versions there may be.
+        Index(
+            "ix_penstock_job_asked",
+            "model",
+            "lane",
+            "asked_version",
+            "state",
+            **_where("asked_version IS NOT NULL AND state IN ('accepted', 'queued', 'running')"),
+        ),
         # What the dispatcher asks for: due, overdue, past retention, canvas not finished.
         Index("ix_penstock_job_due", "available_at", **_where("state = 'accepted'")),
         Index(
@@ -91,6 +101,7 @@ class JobRow(Row, table=True):
     losses: int = Field(0, sa_column_kwargs={"server_default": text("0")})
     ooms: int = Field(0, sa_column_kwargs={"server_default": text("0")})
     model: str = Field(sa_type=Text)
+    #: What made the output, or runs now; empty before that.
     version: str = Field(sa_type=Text)
     lane: str = Field(sa_type=Text)
     tenant: str = Field(sa_type=Text)
@@ -119,6 +130,8 @@ class JobRow(Row, table=True):
     output: str | None = Field(None, sa_type=Text)
     suspicions: int = Field(0, sa_column_kwargs={"server_default": text("0")})
     kills: int = Field(0, sa_column_kwargs={"server_default": text("0")})
+    #: The version that was asked for; NULL: any.
+    asked_version: str | None = Field(None, sa_type=Text)
 
 
 class JobTagRow(Row, table=True):
@@ -179,6 +192,15 @@ class TenantRow(Row, table=True):
     weight: float = Field(sa_type=Double)
     cap: int | None = None
     updated_at: float = Field(sa_type=Double)
+
+
+class MetaRow(Row, table=True):
+    """What is known of the database itself: its identity."""
+
+    __tablename__ = "penstock_meta"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    value: str = Field(sa_type=Text)
 
 
 class DeliveryRow(Row, table=True):

@@ -7,16 +7,26 @@ from typing import Any
 
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import Job, JobState
+from penstock.lane import split_name
 from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, job_of, settled_of
+from penstock.store.session import Session
 
 _MANY = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id {{in ids}}"  # noqa: S608 - constants only
 _ONE = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id = :id"  # noqa: S608 - constants only
+_ACCEPTED_AT = "SELECT accepted_at FROM penstock_job WHERE id = :id"
+_NEWEST = "ORDER BY accepted_at DESC, id DESC LIMIT :limit"
 _HOLDER = "SELECT id FROM penstock_job WHERE tenant = :tenant AND idempotency_key = :key"
+# Those that ask for a version are among them; they are few, and have an index of their own.
 _COUNTS = """
     SELECT model, lane, state, count(*) FROM penstock_job
     WHERE state IN ('accepted', 'queued', 'running') GROUP BY model, lane, state ORDER BY model, lane, state"""
+
+_ASKED = """
+    SELECT model, lane, state, asked_version, count(*) FROM penstock_job {by ix_penstock_job_asked}
+    WHERE asked_version IS NOT NULL AND state IN ('accepted', 'queued', 'running')
+    GROUP BY model, lane, asked_version, state ORDER BY model, lane, asked_version, state"""
 
 # One statement for every state it may be in; nothing changes in a terminal one.
 _CANCEL = f"""
@@ -36,16 +46,17 @@ _RETRY = """
         claimed_at = NULL, started_at = NULL, settled_at = NULL, batch_wait_s = NULL, load_s = NULL, compute_s = NULL,
         transfer_s = NULL, batch_size = NULL, batch_reason = NULL, worker = NULL, cancel_requested = false,
         canvas_done = false, failures = 0, losses = 0, ooms = 0, kills = 0, error = NULL, output = NULL,
-        deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END
+        deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END, version = ''
     WHERE id = :id AND {hidden state IN ('failed', 'cancelled', 'expired')}"""
 
 _FILTERS = {
     "status": "state = :status",
     "cancelling": "state = 'running' AND cancel_requested",
     "model": "model = :model",
+    "asked": "asked_version = :asked",
     "tenant": "tenant = :tenant",
     "lane": "lane = :lane",
-    "before": "id < :before",
+    "before": "(accepted_at, id) < (:at, :before)",
     "tag": "id IN (SELECT job_id FROM penstock_job_tag WHERE name = :tag_name AND value = :tag_value)",
     "tag_name": "id IN (SELECT job_id FROM penstock_job_tag WHERE name = :tag_name)",
 }
@@ -91,9 +102,11 @@ def list_jobs(
 ) -> list[Job]:
     """See ``Store.list``."""
     values: dict[str, Any] = {
-        "status": status, "model": model, "tenant": tenant, "lane": lane, "before": before, "limit": limit,
+        "status": status, "model": model, "tenant": tenant, "lane": lane, "before": before, "limit": limit, "at": None,
     }  # fmt: skip
-    wanted = [name for name in ("status", "model", "tenant", "lane", "before") if values[name] is not None]
+    if model is not None:
+        values["model"], values["asked"] = split_name(model)
+    wanted = [name for name in ("status", "model", "asked", "tenant", "lane", "before") if values.get(name) is not None]
     if status == "cancelling":
         wanted[0] = "cancelling"
     elif status is not None and status not in STATES:
@@ -104,14 +117,54 @@ def list_jobs(
         wanted.append("tag" if not isinstance(tag, str) or "=" in tag else "tag_name")
     where = " AND ".join(_FILTERS[name] for name in wanted) or "true"
     with db.read() as session:
-        text = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE {where} ORDER BY id DESC LIMIT :limit"  # noqa: S608
-        return [job_of(row) for row in session.all(text, values)]
+        if before is not None:
+            values["at"] = _time_of(session, before)
+        return [job_of(row) for row in session.all(_list_sql(where, walk=status is None and tag is None), values)]
+
+
+def _list_sql(where: str, *, walk: bool) -> str:
+    if not walk:  # one state, or the few jobs of a tag
+        return f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE {where} {_NEWEST}"  # noqa: S608 - constants only
+    # The index has the jobs of each state by time: the newest of all are among the newest of each.
+    each = " UNION ALL ".join(
+        f"SELECT * FROM (SELECT id, accepted_at FROM penstock_job WHERE state = '{state}' AND {where} {_NEWEST}) AS {state}"  # noqa: S608, E501
+        for state in STATES
+    )
+    return f"""
+        SELECT {JOB_COLUMNS} FROM penstock_job WHERE id IN (SELECT id FROM ({each}) AS every {_NEWEST}) {_NEWEST}"""  # noqa: S608
+
+
+def _time_of(session: Session, id: str) -> float:
+    """When the job was accepted, where a page ended."""
+    row = session.one(_ACCEPTED_AT, {"id": id})
+    if row is None:
+        raise JobNotFound(
+            f"there is no job {id!r} to go on from: its retention is over, or it never existed",
+            fix="begin again with the newest: `penstock job list` without --before",
+        )
+    return float(row[0])
 
 
 def counts(db: Database) -> list[Count]:
     """See ``Store.counts``."""
     with db.read() as session:
-        return [Count(model, lane, STATES[state], n) for model, lane, state, n in session.all(_COUNTS)]
+        total = session.all(_COUNTS)
+        pinned = _asked(session)
+    left = {(model, lane, STATES[state]): n for model, lane, state, n in total}
+    for one in pinned:
+        # Two statements, so jobs may have moved in between.
+        left[one.model, one.lane, one.state] = max(0, left.get((one.model, one.lane, one.state), 0) - one.count)
+    return [Count(*place, n) for place, n in left.items() if n] + pinned
+
+
+def asked(db: Database) -> list[Count]:
+    """See ``Store.asked``."""
+    with db.read() as session:
+        return _asked(session)
+
+
+def _asked(session: Session) -> list[Count]:
+    return [Count(model, lane, STATES[state], n, version) for model, lane, state, version, n in session.all(_ASKED)]
 
 
 def cancel(db: Database, id: str, *, now: float) -> Job:

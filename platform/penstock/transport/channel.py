@@ -24,7 +24,7 @@ from kombu.utils.json import dumps
 
 from penstock.errors import ConfigError
 from penstock.transport import keys
-from penstock.transport.claims import LEASE_S, Claimed, Claims, LeaseLost, Pending
+from penstock.transport.claims import LEASE_S, NO_TWINS, Claimed, Claims, LeaseLost, Pending
 from penstock.transport.delivery import Delivery, Sink, bury, payload_of
 from penstock.transport.demand import Demand, demand
 from penstock.transport.inspect import purge, ready_messages
@@ -74,11 +74,16 @@ class QoS(stock.QoS):
     def restore_unacked(self, client: Any = None) -> None:
         self._flush()
         if self._delivered:
-            self.channel.give_back(tuple(self._delivered))
+            self.channel.give_back(tuple(self._delivered), redelivered=True)
             self._delivered.clear()
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
         """The lease keeper does this."""
+
+    def release(self, delivery_tag: Any) -> None:
+        """A message that was dealt with without kombu: it takes nobody's place any more."""
+        if delivery_tag in self._delivered:
+            virtual.QoS.ack(self, delivery_tag)
 
     def forget(self) -> None:
         """All delivered messages are somebody else's now."""
@@ -108,8 +113,9 @@ class BulkChannel(stock.Channel):
     _sink: Sink | None = None
     #: The sink's optional method of this name.
     _charges: Callable[[], Mapping[str, float]] = dict
-    #: The sink's optional attribute of this name.
+    #: The sink's optional attributes of these names.
     _one_of: frozenset[str] = frozenset()
+    _twins: Mapping[str, str] = NO_TWINS
     _claims: Claims | None = None
     _keeper: LeaseKeeper | None = None
     _commands: redis.Redis | None = None
@@ -142,6 +148,7 @@ class BulkChannel(stock.Channel):
         self._sink = sink
         self._charges = getattr(sink, "charges", dict)
         self._one_of = getattr(sink, "one_of", frozenset())
+        self._twins = getattr(sink, "twins", NO_TWINS)
 
     def ack_many(self, tags: Iterable[int]) -> None:
         """Acknowledge messages: with the next claim, and at the latest at the end of this turn of the loop.
@@ -152,19 +159,27 @@ class BulkChannel(stock.Channel):
         if self.connection is not None and not self.connection.wake_from_elsewhere():
             self.flush()
 
-    def give_back(self, tags: Iterable[int]) -> None:
+    def give_back(self, tags: Iterable[int], *, redelivered: bool = False) -> None:
         """Put claimed messages back at the head of their queues, in their original order, before returning.
 
         In the loop's thread only. Lower the sink's quota first, or this channel is the next to claim them.
+        ``redelivered``: some consumer had been given them.
         """
         if self._claims is not None:
             # A wait that is out would claim them by the quotas of when it was sent.
-            self._claims.give_back([*tags, *self._end_wait()])
+            waited = self._end_wait()
+            if redelivered and waited:  # these are newer, and nobody has seen them
+                self._claims.give_back(waited)
+                waited = []
+            self._claims.give_back([*tags, *waited], redelivered=redelivered)
 
     def requeue(self, tag: int) -> None:
-        """Put one message back at the head of its queue; this channel may well get it again. In any thread."""
+        """Put one message back at the head of its queue; this channel may well get it again. In any thread.
+
+        It is marked as redelivered: who rejects what was refused once before does not go round for ever.
+        """
         if self._claims is not None:
-            self._claims.give_back((tag,))
+            self._claims.give_back((tag,), redelivered=True)
 
     @property
     def unacked_name(self) -> str:
@@ -237,6 +252,7 @@ class BulkChannel(stock.Channel):
                 limit=wanted.limit,
                 charges=self._charges(),
                 one_of=self._one_of,
+                twins=self._twins,
             )
         except LeaseLost:
             self._on_lost()
@@ -262,10 +278,11 @@ class BulkChannel(stock.Channel):
             return
         self._wait_demand = wanted
         self._wait = pending = self._consumer().prepare(
-            wanted.quotas, limit=wanted.limit, charges=self._charges(), one_of=self._one_of
+            wanted.quotas, limit=wanted.limit, charges=self._charges(), one_of=self._one_of, twins=self._twins
         )
         self._interrupted = False
-        bells = [keys.bell(self.namespace, queue) for queue in wanted.quotas]
+        queues = [*wanted.quotas, *(self._twins[queue] for queue in wanted.quotas if queue in self._twins)]
+        bells = [keys.bell(self.namespace, queue) for queue in queues]
         wait = pack("BLPOP", *bells, keys.own_bell(self.namespace, pending.consumer), self.idle_tick_s)
         self._in_poll = connection = self.client.connection
         self._brpop_sent_at = time.monotonic()
@@ -360,6 +377,7 @@ class BulkChannel(stock.Channel):
         """Take a message that cannot be read out of the queue."""
         bury(self._consumer(), message)
         self.ack_many((message.tag,))
+        self.qos.release(message.tag)
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         (self.no_ack_queues.add if no_ack else self.no_ack_queues.discard)(queue)
@@ -464,9 +482,12 @@ class BulkChannel(stock.Channel):
         if self._keeper is not None:
             self._keeper.stop()
         try:
-            self._end_wait()
+            waited = self._end_wait()
             if self._acks:
                 claims.ack(self._drain_acks())
+            # What kombu's consumers were given is marked; what was only on its way is newer, and stays behind it.
+            claims.give_back(waited)
+            self.qos.restore_unacked()
             claims.leave()
             abandoned.surrender(self._broker, self.namespace, self._command_client())
         except LeaseLost:

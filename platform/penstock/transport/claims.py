@@ -14,6 +14,7 @@ import os
 import socket
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import redis
@@ -33,6 +34,10 @@ LEAST_CHARGE_S = 1e-6
 
 #: Appended to a restored message, before its closing brace.
 REDELIVERED = ',"redelivered":true'
+
+
+#: Where no queue has a second one beside it.
+NO_TWINS: Mapping[str, str] = MappingProxyType({})
 
 
 class LeaseLost(Exception):
@@ -84,16 +89,17 @@ class Pending:
         rest = iter(lengths.split(b","))
         start = 0
         for queue, count in zip(self.quotas, counts.split(b","), strict=True):
-            charged = count.endswith(b"f")
-            if charged:
-                count = count[:-1]
             if count == b"0":
                 continue
             messages = claimed[queue] = []
-            for _ in range(int(count)):
-                end = start + int(next(rest))
-                messages.append(Claimed(tag, blob[start:end], charged))
-                start, tag = end, tag + 1
+            for part in count.split(b"+"):
+                charged = part.endswith(b"f")
+                for _ in range(int(part[:-1] if charged else part)):
+                    end = start + int(next(rest))
+                    messages.append(Claimed(tag, blob[start:end], charged))
+                    start, tag = end, tag + 1
+            if not messages:
+                del claimed[queue]
         return claimed
 
 
@@ -137,6 +143,7 @@ class Claims:
         limit: int | None = None,
         charges: Mapping[str, float] | None = None,
         one_of: Collection[str] = (),
+        twins: Mapping[str, str] = NO_TWINS,
     ) -> dict[str, list[Claimed]]:
         """Acknowledge ``acks`` and take up to ``quotas[queue]`` messages per queue, in the order of the mapping.
 
@@ -144,9 +151,10 @@ class Claims:
         higher priorities, then older messages. ``charges[queue]`` is the device time that one job is expected to
         take, seconds; where it is unknown every job counts 1. Queues with nothing are absent from the answer.
         ``limit`` bounds the sum. Of the queues ``one_of`` only that one is taken from whose head has waited longest.
-        Raises ``LeaseLost``.
+        A queue's twin shares its quota, and its place in the answer; of the two, the one whose head has waited longer
+        goes first. Raises ``LeaseLost``.
         """
-        pending = self.prepare(quotas, acks=acks, limit=limit, charges=charges, one_of=one_of)
+        pending = self.prepare(quotas, acks=acks, limit=limit, charges=charges, one_of=one_of, twins=twins)
         return pending.read(CLAIM(self.wire, *pending.arguments))
 
     def prepare(
@@ -157,6 +165,7 @@ class Claims:
         limit: int | None = None,
         charges: Mapping[str, float] | None = None,
         one_of: Collection[str] = (),
+        twins: Mapping[str, str] = NO_TWINS,
     ) -> Pending:
         """A claim for callers who send it themselves."""
         identity = self._identity
@@ -164,6 +173,12 @@ class Claims:
         names: list[Arg] = [keys.consumers(self.namespace), identity.unacked, keys.tags(self.namespace)]
         for queue in quotas:
             names += self._queue_keys.get(queue) or self._keys_of(queue)
+        paired = ""
+        if twins:
+            paired = "".join("01"[queue in twins] for queue in quotas)
+            for queue in quotas:
+                if (twin := twins.get(queue)) is not None:
+                    names += self._queue_keys.get(twin) or self._keys_of(twin)
         args: list[Arg] = [
             identity.name,
             self.lease_s,
@@ -173,6 +188,7 @@ class Claims:
             keys.BELL_TTL_S,
             self._tenants,
             "".join("01"[queue in one_of] for queue in quotas) if one_of else "",
+            paired,
             len(acks),
             *acks,
             *quotas.values(),
@@ -198,8 +214,11 @@ class Claims:
         """
         return int(SETTLE(self.wire, *settle_arguments(self.namespace, self._identity.unacked, spent)))
 
-    def give_back(self, tags: Iterable[int]) -> int:
-        """Put messages back at the head of their queues, in their original order, at once. How many were held."""
+    def give_back(self, tags: Iterable[int], *, redelivered: bool = False) -> int:
+        """Put messages back at the head of their queues, in their original order, at once. How many were held.
+
+        ``redelivered`` marks them, as a broker does with what a consumer had been given.
+        """
         unacked = self._identity.unacked
         newest_first = sorted(tags, reverse=True)
         moved = 0
@@ -212,6 +231,7 @@ class Claims:
                         keys.bell_prefix(self.namespace),
                         self._tenants,
                         keys.BELL_TTL_S,
+                        REDELIVERED if redelivered else "",
                         *newest_first[start : start + CHUNK],
                     ],
                 )

@@ -40,6 +40,8 @@ class Sink(Protocol):
 
     # Optional: one_of: frozenset[str], queues of which one claim is to bring messages of one at most.
 
+    # Optional: twins: Mapping[str, str], by queue another one whose messages share its quota and come under its name.
+
     def lost(self) -> None:
         """All tags taken so far are void: the messages will be delivered again, here or elsewhere.
 

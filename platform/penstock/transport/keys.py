@@ -4,6 +4,7 @@
 key                                       type      what it holds
 ========================================  ========  ==============================================================
 ``{ns}.{model}.{lane}``                   list      ready messages of priority 0..2: the queue as others see it
+``{ns}.{model}@{version}.{lane}``         list      the same of jobs that ask for a version: a queue of its own
 ``{ns}.{model}.{lane}\\x06\\x16{3|6|9}``    list      ready messages of higher priorities (kombu's own key form)
 ``…\\x06\\x16{step}\\x06\\x16{tenant}``       list      the same of another tenant than ``default``; step 0, 3, 6, 9
 ``{ns}:bell:{queue}``                     list      at most one element: "the queue may hold something"
@@ -22,6 +23,7 @@ key                                       type      what it holds
 ``{ns}:tenants:held:{tenant}``            set       with a cap: "tag consumer" of what was claimed, and maybe of more
 ``{ns}:dead``                             list      the newest messages that were no JSON, for inspection
 ``{ns}:epoch``                            string    random text; it changes when the data set was lost
+``{ns}:owner``                            string    which database the namespace belongs to (JSON)
 ``{ns}:dispatcher``                       string    who dispatched last (JSON), while it can be believed to live
 ``{ns}:doctor``                           string    what ``penstock doctor`` writes, to see whether it can; for seconds
 ``{ns}:residents``                        hash      worker -> the models that it has loaded, and memory (JSON)
@@ -186,6 +188,11 @@ def dead(namespace: str) -> str:
 def epoch(namespace: str) -> str:
     """The mark of the data set."""
     return f"{namespace}:epoch"
+
+
+def owner(namespace: str) -> str:
+    """The database that the namespace belongs to."""
+    return f"{namespace}:owner"
 
 
 def dispatcher(namespace: str) -> str:

@@ -42,6 +42,7 @@ _json = msgspec.json.encode
 class Envelope(msgspec.Struct, gc=False):
     """A plain job's message, read. The last four fields are set by whoever claimed it.
 
+    ``version`` is the one asked for, or that of earlier releases' choice; SQL decides.
     ``input`` is JSON text, or ``None`` where it must be read from SQL. ``attempt`` is the one that was last known
     to the publisher; SQL decides. ``at`` is since when the job could run (Unix seconds): its target counts from there.
     """
@@ -73,9 +74,9 @@ def encode(job: NewJob | Job, namespace: str) -> bytes:
     else:
         text, attempt = _json(job.input).decode(), job.attempt
     if job.canvas is not None:
-        queue = queue_name(namespace, job.model, job.lane)
+        queue = queue_name(namespace, job.model, job.lane, job.asked_version)
         return encode_canvas(job.canvas, input=text, queue=queue, priority=job.priority)
-    key = (namespace, job.model, job.version, job.lane, job.tenant, job.priority, job.timeout_s, job.reply_to)
+    key = (namespace, job.model, job.asked_version, job.lane, job.tenant, job.priority, job.timeout_s, job.reply_to)
     template = _templates.get(key)
     if template is None:
         if len(_templates) >= _TEMPLATES_MAX:
@@ -111,7 +112,7 @@ def _date(at: float) -> str | None:
         return None
 
 
-_Key = tuple[str, str, str, str, str, int, float | None, str | None]
+_Key = tuple[str, str, str | None, str, str, int, float | None, str | None]
 _templates: dict[_Key, tuple[bytes, ...]] = {}
 _TEMPLATES_MAX = 1024
 
@@ -119,7 +120,7 @@ _TEMPLATES_MAX = 1024
 def _template(
     namespace: str,
     model: str,
-    version: str,
+    version: str | None,
     lane: str,
     tenant: str,
     priority: int,
@@ -132,7 +133,7 @@ def _template(
             "v": HEADER_VERSION,
             "plain": True,
             "model": model,
-            "version": version,
+            "version": version or "",
             "lane": lane,
             "tenant": tenant,
             "timeout": timeout_s,
@@ -150,7 +151,7 @@ def _template(
         b'"stamped_headers":null,"stamps":{},"penstock":' + header + b',"attempt":',
         b'}},"properties":{"correlation_id":"',
         b'","reply_to":"","delivery_mode":2,"delivery_info":{"exchange":"","routing_key":'
-        + _json(queue_name(namespace, model, lane))
+        + _json(queue_name(namespace, model, lane, version))
         + b'},"priority":'
         + _json(priority)
         + b',"body_encoding":"utf-8","delivery_tag":"',

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,8 +18,8 @@ import redis
 
 from penstock.errors import safe_text
 from penstock.job import Job, NewJob
-from penstock.lane import queue_name
-from penstock.policy.sharing import Shares, Standing
+from penstock.lane import queue_name, split_name
+from penstock.policy.sharing import Line, Standing
 from penstock.transport import keys
 from penstock.transport.message import encode
 from penstock.transport.scripts import STANDINGS
@@ -44,16 +45,19 @@ class Published(NamedTuple):
     lengths: dict[str, int]
 
 
+NOTHING_BESIDE: Mapping[str, Sequence[str]] = MappingProxyType({})
+
 #: Most tenants of a queue that a producer looks at one by one; of more, the rest is taken to be like them.
 MOST_TENANTS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class LoadEntries:
-    """JSON by worker, and the tenants that wait in the queue."""
+    """JSON by worker, and who waits in the queue and in those beside it."""
 
     by_worker: Mapping[str, bytes]
-    shares: Shares
+    line: Line
+    beside: Sequence[Line] = ()
 
 
 class Publisher:
@@ -64,6 +68,11 @@ class Publisher:
         self._url = parse(url)
         self._redis = connect(self._url, timeout_s=timeout_s)
         self._wire = Wire(self._redis)
+
+    @property
+    def client(self) -> redis.Redis:
+        """For other commands over the same connections."""
+        return self._redis
 
     def publish(self, jobs: Sequence[NewJob | Job]) -> Published:
         """Put the jobs' messages on their queues, in order, and ring the queues' bells.
@@ -76,7 +85,7 @@ class Publisher:
         queues: dict[str, None] = {}
         shared: dict[str, set[str]] = {}
         for job in jobs:
-            queue = queue_name(self.namespace, job.model, job.lane)
+            queue = queue_name(self.namespace, job.model, job.lane, job.asked_version)
             try:
                 message = encode(job, self.namespace)
             except Exception as error:
@@ -95,23 +104,35 @@ class Publisher:
         answers = self._send(commands, replies=len(lists) + len(shared) + RING_REPLIES * len(queues))
         return Published(refused, dict(zip(lists, answers, strict=False)))
 
-    def loads(self, models: Mapping[str, Collection[str]], lane: str) -> dict[str, LoadEntries]:
+    def loads(
+        self,
+        models: Mapping[str, Collection[str]],
+        lane: str,
+        *,
+        beside: Mapping[str, Sequence[str]] = NOTHING_BESIDE,
+    ) -> dict[str, LoadEntries]:
         """What the models' workers say of their load, and who waits in the lane; one round trip.
 
-        ``models`` names the tenants that are asked for in any case. Raises ``BrokerUnavailable``.
+        ``models`` are names, or names with a version; they name the tenants that are asked for in any case. What stands
+        ``beside`` them are other such names, whose queues are looked at, too. Raises ``BrokerUnavailable``.
         """
-        queues = [queue_name(self.namespace, model, lane) for model in models]
+        queues: list[str] = []
         args: list[Arg] = [keys.tenants(self.namespace), MOST_TENANTS]
-        for tenants in models.values():
-            args += [len(tenants), *map(keys.tenant_id, tenants)]
-        commands = [pack("HGETALL", keys.load(self.namespace, model)) for model in models]
+        for name, tenants in models.items():
+            for each in (name, *beside.get(name, ())):
+                model, version = split_name(each)
+                queues.append(queue_name(self.namespace, model, lane, version))
+                args += [len(tenants), *map(keys.tenant_id, tenants)]
+        commands = [pack("HGETALL", keys.load(self.namespace, split_name(name)[0])) for name in models]
         # The text, not its digest: between commands there is no second try, and the server knows it by its digest.
         commands.append(pack("EVAL", STANDINGS.text, len(queues), *queues, *args))
         *words, standings = self._send(commands, replies=len(commands))
         found = {}
-        for model, said, one in zip(models, words, standings, strict=True):
+        lines = map(_line, standings)
+        for name, said in zip(models, words, strict=True):
             pairs = said.items() if isinstance(said, dict) else zip(said[::2], said[1::2], strict=True)
-            found[model] = LoadEntries({worker.decode(): entry for worker, entry in pairs}, _shares(one))
+            by_worker = {worker.decode(): entry for worker, entry in pairs}
+            found[name] = LoadEntries(by_worker, next(lines), [next(lines) for _ in beside.get(name, ())])
         return found
 
     def forget_load(self, model: str, workers: Sequence[str]) -> None:
@@ -151,7 +172,7 @@ class Publisher:
             raise unavailable(self._url, error) from error
 
 
-def _shares(answer: Sequence[Any]) -> Shares:
+def _line(answer: Sequence[Any]) -> Line:
     """One queue of the script's answer."""
     standings = {}
     for name, nine, six, three, zero, weight, cap in zip(*(answer[start::7] for start in range(1, 8)), strict=True):
@@ -160,7 +181,7 @@ def _shares(answer: Sequence[Any]) -> Shares:
             float(weight) if weight else 1.0,
             int(cap) if cap else None,
         )
-    return Shares(standings, busy=int(answer[0]))
+    return Line(standings, int(answer[0]))
 
 
 def register(namespace: str, queue: str, tenants: Iterable[str]) -> bytes:

@@ -4,16 +4,19 @@
 --       2 messages that this consumer holds (hash)
 --       3 counter of delivery tags
 --       then per queue: its bell, and its lists in the order in which they are served
+--       then the same for the twins of queues: they share the quota of the queue, and its place in the answer
 -- ARGV  1 consumer   2 lease, seconds   3 "1" to join (the consumer's first call)
 --       4 most messages in all, over the quotas   5 lists per queue   6 life of a bell, seconds
 --       7 what precedes the keys of the tenants   8 a digit per queue, or nothing: of the queues with a 1, only the one
---       is taken from whose head has waited longest   9 number of acknowledged tags, then these tags, then one quota per
---       queue, then, if known, the device seconds that a job of each queue is expected to take (else 1 each)
+--       is taken from whose head has waited longest   9 a digit per queue, or nothing: those with a 1 have a twin
+--       10 number of acknowledged tags, then these tags, then one quota per queue, then, if known, the device seconds
+--       that a job of each queue is expected to take (else 1 each)
 --
 -- Returns -1 when the lease was lost (the acknowledgements are void then too), 0 when there was nothing, else
 -- { first tag, "count,count,...;length,length,...", all messages in one string }: one count per queue, one length
 -- per message. The tags of the messages are consecutive. One string, since clients read a long list slowly. A count
--- ends with "f" where tenants were charged for these messages, which are settled with their true device time then.
+-- ends with "f" where tenants were charged for these messages, which are settled with their true device time then. Of a
+-- queue with a twin that has messages it is "count+count", in the order in which the two were taken from.
 --
 -- Who serves several models at once would else take a little of each: small batches, and what waits for its turn in
 -- one worker is out of reach for the others.
@@ -25,14 +28,14 @@
 -- empty has its bell silenced.
 
 local consumer, lease, limit, lists = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local tenants, one_of, acks = ARGV[7], ARGV[8], tonumber(ARGV[9])
+local tenants, one_of, paired, acks = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 local CHUNK = 1000 -- unpack() cannot push many more values at once
 
 -- A server at its memory limit refuses commands that can grow it, unless the script has written before. Claiming must
 -- go on there, since it is what empties the queues. So this comes first; a tag is never empty.
 redis.call('HDEL', KEYS[2], '')
-for i = 10, 9 + acks, CHUNK do
-  redis.call('HDEL', KEYS[2], unpack(ARGV, i, math.min(i + CHUNK - 1, 9 + acks)))
+for i = 11, 10 + acks, CHUNK do
+  redis.call('HDEL', KEYS[2], unpack(ARGV, i, math.min(i + CHUNK - 1, 10 + acks)))
 end
 
 local ends = redis.call('ZSCORE', KEYS[1], consumer)
@@ -47,6 +50,16 @@ end
 
 local counts, lengths, messages, held = {}, {}, {}, {}
 local total, queues = 0, (#KEYS - 3) / (lists + 1)
+local twins = {} -- queue -> where its twin's keys begin
+for queue in string.gmatch(paired, '()1') do
+  twins[queue], queues = true, queues - 1
+end
+local place = 4 + queues * (lists + 1)
+for queue = 1, queues do
+  if twins[queue] then
+    twins[queue], place = place, place + lists + 1
+  end
+end
 local capped = queues > 0 and redis.call('HEXISTS', tenants .. 'cap', 'default') == 1
 local noted = {} -- what the tenants with caps take: tenant -> positions
 local unacked = string.sub(KEYS[2], 1, -#consumer - 1)
@@ -76,12 +89,20 @@ local function waits_since(first)
   return since
 end
 
+-- The earlier of two times, each of which may be nil.
+local function earlier(a, b)
+  return a and b and math.min(a, b) or a or b
+end
+
 -- Of the queues that may be taken from, the one whose head has waited longest. Nothing when there are not two.
 local function oldest_of(may)
   local among, oldest, since = 0, nil, nil
   for queue = 1, queues do
     if may(queue) then
       local at = waits_since(4 + (queue - 1) * (lists + 1))
+      if twins[queue] then
+        at = earlier(at, waits_since(twins[queue]))
+      end
       among = among + 1
       if at and (not since or at < since) then
         oldest, since = queue, at
@@ -101,18 +122,13 @@ local function take(head, message, tenant)
   end
 end
 
-local chosen = #one_of > 0 and oldest_of(function(queue)
-  return string.sub(one_of, queue, queue) == '1' and tonumber(ARGV[9 + acks + queue]) > 0
-end)
-for queue = 1, queues do
-  local first = 4 + (queue - 1) * (lists + 1)
-  local wanted = math.min(tonumber(ARGV[9 + acks + queue]), limit - total)
-  local got = 0
-  local passed = chosen and queue ~= chosen and string.sub(one_of, queue, queue) == '1'
-  local shared = wanted > 0 and not passed and is_shared(KEYS[first + lists])
+-- Take up to `wanted` messages of the queue whose keys begin at `first`: how many they were, as the answer has it too. The
+-- bell is seen to where the queue was `asked` for; of a `passed` one it is left alone while there is something.
+local function serve(first, wanted, charge, asked, passed)
+  local queue, got = KEYS[first + lists], 0
+  local shared = wanted > 0 and not passed and is_shared(queue)
   if shared then
-    local charge = tonumber(ARGV[9 + acks + queues + queue] or 1)
-    got = take_fairly(tenants, KEYS[first + lists], wanted, charge, unacked, noted, take)
+    got = take_fairly(tenants, queue, wanted, charge, unacked, noted, take)
   elseif not passed then
     for list = first + 1, first + lists do
       if got >= wanted then break end
@@ -128,16 +144,43 @@ for queue = 1, queues do
       end
     end
   end
-  counts[queue] = shared and got .. 'f' or got
-  if wanted > 0 then
+  if asked then
     if got < wanted and not passed then
       redis.call('DEL', KEYS[first])
-    elseif redis.call('EXISTS', tenants .. 'busy:' .. KEYS[first + lists], unpack(KEYS, first + 1, first + lists)) > 0
+    elseif redis.call('EXISTS', tenants .. 'busy:' .. queue, unpack(KEYS, first + 1, first + lists)) > 0
         and redis.call('EXISTS', KEYS[first]) == 0 then
       redis.call('LPUSH', KEYS[first], '1')
       redis.call('EXPIRE', KEYS[first], ARGV[6])
     end
   end
+  return got, shared and got .. 'f' or got
+end
+
+local chosen = #one_of > 0 and oldest_of(function(queue)
+  return string.sub(one_of, queue, queue) == '1' and tonumber(ARGV[10 + acks + queue]) > 0
+end)
+for queue = 1, queues do
+  local first, second = 4 + (queue - 1) * (lists + 1), twins[queue]
+  local wanted = math.min(tonumber(ARGV[10 + acks + queue]), limit - total)
+  local passed = chosen and queue ~= chosen and string.sub(one_of, queue, queue) == '1'
+  local charge = tonumber(ARGV[10 + acks + queues + queue] or 1)
+  -- Most twins are empty, and cost one command.
+  if second and (wanted <= 0
+      or redis.call('EXISTS', tenants .. 'busy:' .. KEYS[second + lists], unpack(KEYS, second, second + lists)) == 0) then
+    second = nil
+  end
+  if second and not passed then
+    local here, there = waits_since(first), waits_since(second)
+    if there and (not here or there < here) then
+      first, second = second, first
+    end
+  end
+  local got, count = serve(first, wanted, charge, wanted > 0, passed)
+  if second then
+    local _, more = serve(second, wanted - got, charge, true, passed)
+    count = count .. '+' .. more
+  end
+  counts[queue] = count
 end
 if total == 0 then
   return 0

@@ -31,10 +31,7 @@ local moved = math.min(#tags, limit)
 for i = 1, moved do
   local held = redis.call('HGET', hash, tags[i])
   local charge, list, message = open_held(held)
-  if mark ~= '' and string.sub(message, -1) == '}' and string.sub(message, -#mark - 1) ~= mark .. '}' then
-    message = string.sub(message, 1, -2) .. mark .. '}'
-  end
-  rung[ARGV[2] .. put_back(ARGV[3], list, message, charge)] = true
+  rung[ARGV[2] .. put_back(ARGV[3], list, marked(message, mark), charge)] = true
   redis.call('HDEL', hash, tags[i])
 end
 for bell in pairs(rung) do

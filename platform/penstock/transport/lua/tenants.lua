@@ -40,6 +40,14 @@ local function open_held(held)
   return charge, string.sub(held, start, cut - 1), string.sub(held, cut + 1)
 end
 
+-- A message with the text `mark` at its end, inside the closing brace; '' marks nothing, and nothing is marked twice.
+local function marked(message, mark)
+  if mark ~= '' and string.sub(message, -1) == '}' and string.sub(message, -#mark - 1) ~= mark .. '}' then
+    return string.sub(message, 1, -2) .. mark .. '}'
+  end
+  return message
+end
+
 -- Whose list this is: queue and tenant.
 local function owner_of(list)
   local cut = string.find(list, SEP, 1, true)

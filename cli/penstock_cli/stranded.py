@@ -1,0 +1,71 @@
+"""Queues that hold messages and have no consumer: what was sent there waits for ever, and nobody says so."""
+
+from __future__ import annotations
+
+import redis
+
+from penstock.app import make_celery
+from penstock.clock import now
+from penstock.lane import AT, LANES, version_id
+from penstock.transport import stranded
+from penstock.transport.url import connect, unavailable
+from penstock_cli.context import App
+
+#: How long Celery's workers have for telling what they consume, seconds. One in a solo pool is silent during a task.
+ANSWER_S = 1.0
+
+
+def unserved(app: App) -> dict[str, int]:
+    """Ready messages by queue, where no worker that answers consumes it. Workers are asked only if there is a doubt."""
+    settings = app.settings
+    client = connect(settings.broker, timeout_s=2.0)
+    try:
+        held = stranded.holding(client, settings.namespace)
+    except redis.RedisError as error:
+        raise unavailable(settings.broker, error) from error
+    finally:
+        client.close()
+    if not held:
+        return {}
+    consumed, heard = _consumed(app)
+    # A worker that is busy with a plain task does not answer; SQL knows what it serves.
+    silent = {
+        served
+        for worker in app.store.workers()
+        if worker.lease_until > now() and worker.name not in heard
+        for model, info in worker.info.get("models", {}).items()
+        for served in (model, f"{model}{AT}{version_id(str(info.get('version')))}")
+    }
+    return {
+        queue: count
+        for queue, count in held.items()
+        if queue not in consumed and model_of(queue, settings.namespace) not in silent
+    }
+
+
+def model_of(queue: str, namespace: str) -> str:
+    """The model whose queue this is; empty when it is none's."""
+    name, _, lane = queue.removeprefix(f"{namespace}.").rpartition(".")
+    return name if lane in LANES and queue.startswith(f"{namespace}.") else ""
+
+
+def why(queue: str, namespace: str) -> str:
+    """What to do about messages that nobody takes from a queue."""
+    if model := model_of(queue, namespace):
+        return f"start a worker that serves {model!r}: `penstock worker my_models`"
+    return (
+        f"start a worker of your Celery app for it (`celery -A your_app worker -Q {queue}`), or name the queue that "
+        "your workers consume: PENSTOCK_CELERY__DEFAULT_QUEUE"
+    )
+
+
+def _consumed(app: App) -> tuple[set[str], set[str]]:
+    """The queues that Celery's workers say they consume, and who has said something."""
+    celery = make_celery(app.settings)
+    try:
+        answers = celery.control.inspect(timeout=ANSWER_S).active_queues() or {}
+    except redis.RedisError as error:
+        raise unavailable(app.settings.broker, error) from error
+    finally:
+        celery.close()
+    return {queue["name"] for queues in answers.values() for queue in queues}, set(answers)

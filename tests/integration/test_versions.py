@@ -1,0 +1,102 @@
+"""Two versions of a model beside each other, each in a real worker: who answers what, and what is said of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from penstock import Client, IdempotencyConflict
+from penstock.app import make_celery
+from penstock.job import JobState
+from penstock.settings import Settings
+from penstock.transport.url import connect
+from penstock_cli.main import run
+from tests.fixtures.versioned import write
+from tests.fixtures.worker import Worker, clean_environ, wait_for
+
+
+def said(settings: Settings, *args: str) -> tuple[str, str]:
+    """What a command prints, on both streams."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, {**clean_environ(), **settings.environ()}, clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        run(list(args))
+    return out.getvalue(), err.getvalue()
+
+
+def each(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def rows(settings: Settings, *args: str) -> list[dict[str, Any]]:
+    return each(said(settings, *args, "--json")[0])
+
+
+def test_two_versions_beside_each_other(
+    settings: Settings, worker_factory: Callable[..., Worker], tmp_path: Path, dispatcher: Any
+) -> None:
+    one, two = (settings.model_copy(update={"models": [write(tmp_path, version)]}) for version in "12")
+    none = settings.model_copy(update={"models": []})
+    worker_factory("old", settings=one)
+    with Client(settings=none) as client:
+        before = client.enqueue("which", 1, idempotency_key="k")
+        assert before.result(60) == "1"
+
+        # A version waits for its workers, whatever becomes of the broker meanwhile; the others do not take its jobs.
+        early = [client.enqueue("which@2", 1), client.enqueue("which@2", 1, delay=0.5)]
+        assert client.run("which", 1, result_timeout=60) == "1"
+        wait_for(lambda: client.get(early[1].id).status == JobState.QUEUED, what="the dispatcher to publish it")
+        with connect(settings.broker) as broker:
+            broker.flushall()
+        worker_factory("new", settings=two)
+        assert [job.result(60) for job in early] == ["2", "2"]
+
+        # Whoever is free answers, and the row says who it was.
+        jobs = client.enqueue_many("which", range(200))
+        assert [job.result(60) for job in jobs] == [client.get(job.id).job.version for job in jobs]
+        assert {client.get(job.id).job.asked_version for job in jobs} == {None}
+
+        # Only the version that was asked for, in both lanes and from Celery.
+        for version in "12":
+            for lane in ("interactive", "background"):
+                pinned = client.enqueue_many(f"which@{version}", range(20), lane=lane)
+                assert {job.result(60) for job in pinned} == {version}
+                row = client.get(pinned[0].id).job
+                assert (row.model, row.version, row.asked_version) == ("which", version, version)
+            celery = make_celery(none)
+            task, queue = f"{settings.namespace}.which", f"{settings.namespace}.which@{version}.interactive"
+            sent = [celery.send_task(task, args=(n,), queue=queue) for n in range(5)]
+            assert {result.get(timeout=60) for result in sent} == {version}
+            assert client.get(sent[0].id).job.asked_version == version
+
+        # A repeated call after the deployment is the same call; another version is another one.
+        assert client.enqueue("which", 1, idempotency_key="k").id == before.id
+        with pytest.raises(IdempotencyConflict):
+            client.enqueue("which@1", 1, idempotency_key="k")
+
+        # A version that nobody serves waits, and everything says so.
+        waiting = client.enqueue("which@3", 1)
+        stats = {(row["model"], row["lane"]): row for row in rows(none, "queue", "stats")}
+        workers = {name: row["workers"] for (name, lane), row in stats.items() if lane == "interactive"}
+        assert workers == {"which": 2, "which@3": 0}
+        assert stats["which@3", "interactive"]["ready"] == 1
+        assert "no worker serves 'which@3'" in said(none, "job", "get", waiting.id)[1]
+        listed, warned = said(none, "model", "list", "--json")
+        served = {row["version"]: [name.split("@")[0] for name in row["workers"]] for row in each(listed)}
+        assert served == {"1": ["old"], "2": ["new"]}
+        assert "without a version run on any of 1 (old" in warned
+        doctor = said(none, "doctor")[0]
+        assert "1 open job asks for which@3" in doctor and "without a version run on any of" in doctor
+        assert said(none, "queue", "purge", "which@3", "--yes")[0].strip() == "1"
+        assert client.get(waiting.id).status == JobState.CANCELLED
