@@ -134,7 +134,6 @@ MORTAL = """
 import os, sys, threading, time
 from pathlib import Path
 from penstock import Model
-from tests.fixtures.patience import PATIENCE_S
 
 class Mortal(Model):
     name = "mortal"
