@@ -28,7 +28,7 @@ def main(home: Path) -> None:
 
     assert not {"torch", "celery", "kombu", "sqlalchemy"}.intersection(sys.modules), "import penstock must be light"
 
-    Path("smoke_models.py").write_text(MODEL)
+    Path("smoke_models.py").write_text(MODEL, encoding="utf-8")
     os.environ |= {"PENSTOCK_HOME": str(home), "PENSTOCK_MODELS": "smoke_models"}
     sys.path.insert(0, ".")
     command = Path(sys.executable).with_name("penstock")
@@ -38,7 +38,7 @@ def main(home: Path) -> None:
         job = client.enqueue("shout", "left by the sdk")
         assert job.status == "accepted", job.status  # nobody publishes it: there is no broker
     subprocess.run([command, "job", "get", job.id], check=True)
-    Path("left.txt").write_text(job.id)
+    Path("left.txt").write_text(job.id, encoding="utf-8")
     print("the wheel alone: ok")
 
 

@@ -18,13 +18,13 @@ def main(home: Path) -> None:
     command = str(Path(sys.executable).with_name("penstock"))
 
     def penstock(*args: str) -> str:
-        return subprocess.run([command, *args], check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+        return subprocess.run([command, *args], check=True, stdout=subprocess.PIPE, encoding="utf-8", timeout=60).stdout
 
     up = subprocess.Popen([command, "up"])
     try:
         wait_ready(up, home / "run" / "up.json")
         assert json.loads(penstock("run", "shout", '"hello"')) == "HELLO"
-        left = penstock("job", "wait", Path("left.txt").read_text())
+        left = penstock("job", "wait", Path("left.txt").read_text(encoding="utf-8"))
         assert "LEFT BY THE SDK" in left, left
         penstock("doctor")
     finally:
@@ -38,7 +38,7 @@ def wait_ready(up: subprocess.Popen[bytes], state: Path) -> None:
     until = time.monotonic() + READY_S
     while time.monotonic() < until:
         assert up.poll() is None, f"`penstock up` ended with {up.returncode}"
-        if state.exists() and json.loads(state.read_text() or "{}").get("ready"):
+        if state.exists() and json.loads(state.read_text(encoding="utf-8") or "{}").get("ready"):
             return
         time.sleep(0.2)
     raise AssertionError(f"`penstock up` was not ready after {READY_S:g} s")

@@ -43,11 +43,15 @@ def facts(*, seed: int) -> dict[str, Any]:
 
 def _cpu_model() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _first_line(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip().split("\n")[0]
+    return (
+        subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
+        .stdout.strip()
+        .split("\n")[0]
+    )

@@ -219,11 +219,11 @@ class CelerySide:
                 input=json.dumps(spec),
                 stdout=subprocess.PIPE,
                 stderr=output,
-                text=True,
+                encoding="utf-8",
                 timeout=spec["duration_s"] + 180,
             )
         if done.returncode:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
             raise BenchmarkError(f"Celery's generator ended with status {done.returncode}:\n{tail}")
         report: dict[str, Any] = json.loads(done.stdout)
         return report

@@ -284,7 +284,7 @@ class Offering:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
+                encoding="utf-8",
             )
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(spec))
@@ -301,7 +301,7 @@ class Offering:
             raise BenchmarkError("the load generator did not end") from None
         self._stack.check()
         if self._process.returncode:
-            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+            tail = "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
             raise BenchmarkError(f"the load generator ended with status {self._process.returncode}:\n{tail}")
         report: dict[str, Any] = json.loads(out)
         return report
@@ -507,7 +507,7 @@ def write(report: Mapping[str, Any], *, quick: bool, folder: Path = RESULTS) -> 
     """Keep a report as ``results/NAME.json`` (``NAME-smoke.json`` of a smoke test); its path."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{report['benchmark']}{'-smoke' if quick else ''}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return path
 
 

@@ -78,7 +78,7 @@ class Child:
     def check(self) -> None:
         """Raise ``BenchmarkError`` with the end of the log when the process has ended."""
         if self.process.poll() is not None:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+            tail = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
             raise BenchmarkError(f"{self.command} ended with status {self.process.returncode}:\n{tail}")
 
 

@@ -101,7 +101,7 @@ def world(options: argparse.Namespace, case: Case) -> World:
 def traffic(options: argparse.Namespace, times: float) -> tuple[list[Arrival], float]:
     """The requests and how long they come, seconds."""
     if options.trace:
-        with options.trace.open() as lines:
+        with options.trace.open(encoding="utf-8-sig", newline="\n") as lines:
             arrivals = simulator.denser(read_trace(lines), times)
         return arrivals, (arrivals[-1].at_s if arrivals else 0.0) or 1.0
     background = options.background

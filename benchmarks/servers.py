@@ -94,7 +94,7 @@ class Postgres:
             user=user,
             cwd="/",
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         if made.returncode:
             raise BenchmarkError(f"initdb failed: {made.stderr}")

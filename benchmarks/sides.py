@@ -38,7 +38,7 @@ class ProducerProcess:
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
 
     def ask(self, verb: str, count: int, *, warm: int = 0) -> dict[str, Any]:

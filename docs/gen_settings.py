@@ -25,6 +25,10 @@ Read once, when a program starts, from four sources. The first that names a sett
 3. files in the folder that `PENSTOCK_SECRETS_DIR` names, one setting each,
 4. `penstock.toml` in the working directory, or the file that `PENSTOCK_CONFIG` names.
 
+A list is a JSON array, or words with commas between: `PENSTOCK_MODELS=my_models,more_models`. A whole section can be
+given as a JSON object: `PENSTOCK_LEASE='{"ttl_s": 10}'`. A variable that is empty counts as not set. Every number has
+bounds, and an error names the place where the value was written.
+
 A name that does not exist is an error, wherever it stands. With nothing set, broker and database are embedded and live
 under `home`. `penstock config show` prints each value and its source.
 
@@ -78,4 +82,4 @@ def _table(fields: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render())
+    PAGE.write_text(render(), encoding="utf-8")

@@ -87,7 +87,7 @@ def test_wheel_holds_every_source_file(wheel: zipfile.ZipFile) -> None:
 def test_wheel_tells_its_licence_and_commands(wheel: zipfile.ZipFile) -> None:
     (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
-    assert "penstock = penstock_cli.main:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert "penstock = penstock_cli.entry:main" in wheel.read(f"{info}/entry_points.txt").decode()
 
 
 def test_version_is_written_once(wheel: zipfile.ZipFile) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from penstock_cli.main import main
+from penstock_cli.entry import main
 
 main()

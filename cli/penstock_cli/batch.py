@@ -6,20 +6,22 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import click
 
 from penstock.clock import monotonic_s
-from penstock_cli import jsonl, preflight
+from penstock_cli import jsonl, preflight, resumed, textio
 from penstock_cli.bulkrun import BulkRun
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED
 from penstock_cli.jobopts import as_keywords, job_options
-from penstock_cli.jobview import seconds
+from penstock_cli.jobview import counted, seconds
+from penstock_cli.output import Output, dumps
 from penstock_cli.params import complete_model
 from penstock_cli.progress import Progress
+from penstock_cli.reminder import Reminder
 from penstock_cli.serving import warn_if_unserved
 
 
@@ -47,24 +49,30 @@ def run(app: App, source: str, target: str, model: str, resume: bool, overwrite:
     if target != "-":
         _refuse(source, Path(target), resume=resume, overwrite=overwrite)
     preflight.check(app)
-    done = _prepare(Path(target), resume=resume) if target != "-" else set()
+    done = resumed.prepare(Path(target), resume=resume) if target != "-" else set()
     keywords = as_keywords(options)
     started = monotonic_s()
     with ExitStack() as files:
         lines = _open_source(files, source)
         total = _count(source)
-        sink = sys.stdout if target == "-" else files.enter_context(Path(target).open("a"))
+        sink = None if target == "-" else files.enter_context(Path(target).open("ab"))
         warn_if_unserved(app, model)
         if done:
-            app.out.say(f"{len(done):,} results are there already")
+            app.out.say(f"{counted(len(done), 'result')} there already")
         runner = BulkRun(app.client, model, keywords)
         try:
-            with Progress(app.out, total) as progress:
-                _drive(runner, lines, sink, progress, done)
+            with Progress(app.out, total) as progress, Reminder(app, [model]) as reminder:
+                for result in runner.results(jsonl.requests(lines), skip=done):
+                    reminder.news()
+                    if result is not None:
+                        _write(app.out, sink, result)
+                    progress.advance(failed=result is not None and result["error"] is not None)
         except (KeyboardInterrupt, OSError) as error:
             cancelled = runner.cancel()
             hint = "" if target == "-" else "; the same command with --resume goes on"
-            app.out.say(f"stopped: {runner.done:,} results written, {cancelled:,} jobs cancelled{hint}")
+            app.out.say(
+                f"stopped: {counted(runner.done, 'result')} written, {counted(cancelled, 'job')} cancelled{hint}"
+            )
             if isinstance(error, OSError) and error.filename is None and target != "-":
                 # What the file's buffer holds cannot be written either: that it is closed must not fail once more.
                 files.pop_all()
@@ -76,28 +84,20 @@ def run(app: App, source: str, target: str, model: str, resume: bool, overwrite:
         app.out.data(summary)
     rate = runner.done / took_s if took_s else 0.0
     app.out.say(
-        f"{runner.done:,} jobs in {seconds(took_s)} ({rate:,.0f}/s), {runner.failed:,} failed"
+        f"{counted(runner.done, 'job')} in {seconds(took_s)} ({rate:,.0f}/s), {runner.failed:,} failed"
         + (f": {target}" if target != "-" else "")
     )
     return FAILED if runner.failed else None
 
 
-def _drive(runner: BulkRun, lines: IO[str], sink: IO[str], progress: Progress, done: set[str]) -> None:
-    for result in runner.results(jsonl.requests(lines), skip=done):
-        if result is not None:
-            _write(sink, result)
-        progress.advance(failed=result is not None and result["error"] is not None)
-
-
-def _write(sink: IO[str], result: dict[str, Any]) -> None:
-    from penstock_cli.output import dumps, pipe_closed
-
-    try:
-        sink.write(dumps(result) + "\n")
-        # A line is safe when its job's result was shown: a killed run loses nothing that it counted.
-        sink.flush()
-    except BrokenPipeError:
-        pipe_closed()
+def _write(out: Output, sink: BinaryIO | None, result: dict[str, Any]) -> None:
+    # A line is safe when its job's result was shown: a killed run loses nothing that it counted.
+    if sink is None:
+        out.jsonl(result)
+        return
+    # What no encoding can write (half a surrogate pair) becomes JSON's own escape.
+    sink.write(dumps(result).encode(errors="backslashreplace") + b"\n")
+    sink.flush()
 
 
 def _refuse(source: str, target: Path, *, resume: bool, overwrite: bool) -> None:
@@ -111,7 +111,7 @@ def _refuse(source: str, target: Path, *, resume: bool, overwrite: bool) -> None
     if target.stat().st_size == 0:
         return
     if resume:
-        with target.open(encoding="utf-8", errors="replace") as file:
+        with target.open("rb") as file:
             number = jsonl.foreign(file)
         if number:
             raise click.UsageError(
@@ -135,27 +135,11 @@ def _same(source: str, target: Path) -> bool:
     return os.path.samestat(status, target.stat())
 
 
-def _prepare(target: Path, *, resume: bool) -> set[str]:
-    """The results to keep. The last line of a killed run may be cut off: it is ended, so that ours start anew."""
-    if not target.is_file() or target.stat().st_size == 0:
-        return set()
-    if resume:
-        with target.open() as file:
-            done = jsonl.done_ids(file)
-        keep = [text for text in target.read_text().splitlines() if jsonl.done_ids([text])]
-        draft = target.with_name(target.name + ".new")
-        draft.write_text("".join(f"{text}\n" for text in keep))
-        draft.replace(target)
-        return done
-    target.write_text("")
-    return set()
-
-
-def _open_source(files: ExitStack, source: str) -> IO[str]:
+def _open_source(files: ExitStack, source: str) -> BinaryIO:
     if source == "-":
-        return sys.stdin
+        return textio.stdin()
     try:
-        return files.enter_context(Path(source).open(encoding="utf-8", errors="surrogateescape"))
+        return files.enter_context(Path(source).open("rb"))
     except OSError as error:
         raise click.UsageError(f"cannot read {source}: {error.strerror}.") from None
 
@@ -166,4 +150,4 @@ def _count(source: str) -> int | None:
     if source == "-" or not path.is_file():
         return None
     with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
+        return sum(1 for line in file if not jsonl.empty(line))

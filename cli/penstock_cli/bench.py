@@ -124,7 +124,7 @@ def _arrivals(
         if shape not in (None, "trace") or rate is not None:
             raise click.UsageError("A trace has its own times: leave out --rate and --arrivals.")
         try:
-            with trace.open(encoding="utf-8") as lines:
+            with trace.open(encoding="utf-8-sig", newline="\n") as lines:
                 requests = read_trace(lines)
         except (OSError, UnicodeDecodeError) as error:
             raise click.UsageError(f"cannot read {trace}: {error}") from None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from penstock.errors import PenstockError, Rejected
+from penstock.errors import PenstockError, Rejected, safe_text
 from penstock.job import JobState
 from penstock_cli import jsonl
 
@@ -54,22 +53,20 @@ class BulkRun:
 
     def cancel(self) -> int:
         """Cancel what is in flight: a run that goes on later submits it again. How many were cancelled."""
-        count = 0
-        for chunk in self._flying:
-            for handle, _ in chunk:
-                if not handle.ended:
-                    with suppress(PenstockError):
-                        count += handle.cancel() in (JobState.CANCELLED, "cancelling")
-        return count
+        open_jobs = [handle.id for chunk in self._flying for handle, _ in chunk if not handle.ended]
+        try:
+            return len(self._client.cancel_many(open_jobs).changed)
+        except PenstockError:
+            return 0
 
     def _submit(self, lines: list[jsonl.Line], skip: Collection[str]) -> Iterator[dict[str, Any] | None]:
         good: list[jsonl.Line] = []
         for line in lines:
-            if line.custom_id in skip:
+            if line.fault is not None:  # told anew each time: its id may be that of another line, which is done
+                yield self._fail(line, None, code="invalid_line", message=line.fault)
+            elif line.custom_id in skip:
                 self.skipped += 1
                 yield None
-            elif line.fault is not None:
-                yield self._fail(line, None, code="invalid_line", message=line.fault)
             else:
                 good.append(line)
         if not good:
@@ -77,8 +74,8 @@ class BulkRun:
         try:
             handles = self._client.enqueue_many(self._model, [line.input for line in good], **self._options)
             self._flying.append(list(zip(handles, good, strict=True)))
-        except Rejected as error:
-            if error.code == "unknown_model":
+        except Exception as error:
+            if not _of_an_input(error):
                 raise
             # Nothing of it was stored: find out which ones are refused.
             yield from self._submit_singly(good)
@@ -92,6 +89,12 @@ class BulkRun:
                 chunk.append((handles[0], line))
             except Rejected as error:
                 yield self._fail(line, None, code=error.code, message=error.message)
+            except Exception as error:
+                if not _of_an_input(error):
+                    raise
+                yield self._fail(
+                    line, None, code="invalid_input", message=f"{type(error).__name__}: {safe_text(error)}"
+                )
 
     def _collect(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
         # The same job may answer for several lines (an idempotency key).
@@ -119,3 +122,10 @@ class BulkRun:
         self.done += 1
         self.failed += 1
         return jsonl.unsuccessful(line, job_id, code=code, message=message)
+
+
+def _of_an_input(error: Exception) -> bool:
+    """Whether this may be one input's fault. What a validator of the user's raises is no error of ours."""
+    if isinstance(error, PenstockError):
+        return isinstance(error, Rejected) and error.code != "unknown_model"
+    return not isinstance(error, OSError)

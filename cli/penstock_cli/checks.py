@@ -15,16 +15,17 @@ from typing import Any
 
 import redis
 
-from penstock import __version__, clock
+from penstock import __version__, clock, private
 from penstock.dispatch.reconciler import ALIVE_S
 from penstock.errors import NamespaceTaken, PenstockError, Unreachable, install
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect, unavailable
+from penstock.urltext import safe_url
 from penstock_cli.context import App
 from penstock_cli.errors import fix_of
 from penstock_cli.jobview import seconds
-from penstock_cli.servers import check_owner, shown
+from penstock_cli.servers import check_owner
 from penstock_cli.stranded import unserved, why
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -63,6 +64,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("webhooks", lambda: _webhooks(settings)),
         ("device", lambda: _device(settings)),
         ("disk", lambda: _disk(settings.home)),
+        ("home", lambda: _home(settings.home)),
     )
     for name, check in checks:
         try:
@@ -117,7 +119,9 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         skew_s = at_s + micro_s / 1e6 - clock.now()
         refused = _refused(client, keys.doctor(settings.namespace))
     yield Finding(
-        "broker", OK, f"{shown(settings.broker)}: Redis {info.get('redis_version', '?')} answers in {seconds(took_s)}"
+        "broker",
+        OK,
+        f"{safe_url(settings.broker)}: Redis {info.get('redis_version', '?')} answers in {seconds(took_s)}",
     )
     if refused is None:
         yield Finding("broker writes", OK, "a key was written, read and removed")
@@ -180,10 +184,12 @@ def _database(app: App) -> Iterator[Finding]:
     took_s = clock.monotonic_s() - start
     import penstock_migrations
 
-    found = penstock_migrations.current(app.settings.database)
+    found = penstock_migrations.verify(app.settings.database)
     # An UPDATE of no row: it needs the right to write, a server that is no replica, and SQLite's lock.
     app.store.heartbeat("penstock doctor", lease_until=0.0, now=0.0)
-    yield Finding("database", OK, f"{shown(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}")
+    yield Finding(
+        "database", OK, f"{safe_url(app.settings.database)}: schema {found}, can be written; {seconds(took_s)}"
+    )
 
 
 def _namespace(app: App) -> Iterator[Finding]:
@@ -361,6 +367,23 @@ def _memory(device: str) -> str:
 
     free, total = torch.cuda.mem_get_info(device)
     return f", {torch.cuda.get_device_name(device)}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+
+
+def _home(home: Path) -> Iterator[Finding]:
+    """Whether others can read or replace what is in it."""
+    if not home.exists():
+        return
+    places = private.open_places(home)
+    if not places:
+        yield Finding("home", OK, f"nobody else can read or write {home}")
+        return
+    more = f" (and {len(places) - 3} more)" if len(places) > 3 else ""
+    yield Finding(
+        "home",
+        ERROR if any("read" not in place for place in places) else WARNING,
+        f"{'; '.join(places[:3])}{more}",
+        f"give penstock a folder of its own (PENSTOCK_HOME) that only its user may enter: chmod -R go= {home}",
+    )
 
 
 def _disk(home: Path) -> Iterator[Finding]:

@@ -26,5 +26,6 @@ def show(app: App) -> None:
     app.out.table(
         ("setting", "value", "source", "meaning"),
         [(item.name, item.text, item.source, item.meaning) for item in found],
+        wide=("value", "source", "meaning"),
     )
     app.out.say(f"\nas a variable: {found[-1].variable}; as a flag: --set {found[-1].name}=VALUE")

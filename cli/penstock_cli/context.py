@@ -59,7 +59,9 @@ class App:
     def client(self) -> Client:
         """A client; closed when the command ends."""
         from penstock.client import Client
+        from penstock.telemetry.logs import configure_logs
 
+        configure_logs("debug" if self.debug else "warning")
         return self._open.enter_context(Client(self.settings))
 
     @cached_property

@@ -8,7 +8,7 @@ import sys
 import click
 
 from penstock.errors import ConfigError, install
-from penstock_cli import preflight
+from penstock_cli import waiting
 from penstock_cli.commands import command as verb
 from penstock_cli.commands import pass_app
 from penstock_cli.context import App
@@ -34,8 +34,9 @@ def command(app: App, host: str | None, port: int | None) -> None:
     from penstock.dashboard import guard
 
     guard.check(settings)
-    preflight.check(app, store=False)
     configure_logs(settings.log_level)
+    if not waiting.for_servers(app, store=False):
+        return
     from penstock.dashboard import server
 
     server.run(settings, on_start=lambda url: app.out.say(f"dashboard: {url}"))

@@ -8,11 +8,11 @@ import click
 
 from penstock.errors import NamespaceTaken, SchemaOutdated
 from penstock.transport.url import connect
+from penstock.urltext import safe_url
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import UNREACHABLE
-from penstock_cli.servers import shown
 from penstock_cli.up import schema
 
 
@@ -28,14 +28,14 @@ def upgrade(app: App) -> None:
     import penstock_migrations
 
     _reachable(app)
-    before = penstock_migrations.current(app.settings.database) if _exists(app) else None
+    before = penstock_migrations.current(app.settings.database)
     schema.upgrade(app.settings)
     after = penstock_migrations.current(app.settings.database)
     if app.out.json:
-        app.out.data({"database": shown(app.settings.database), "before": before, "now": after})
+        app.out.data({"database": safe_url(app.settings.database), "before": before, "now": after})
     else:
         app.out.line(str(after))
-        app.out.say("was up to date" if before == after else f"brought up to date: {shown(app.settings.database)}")
+        app.out.say("was up to date" if before == after else f"brought up to date: {safe_url(app.settings.database)}")
 
 
 @db.command("current")
@@ -45,17 +45,19 @@ def current(app: App) -> int | None:
     import penstock_migrations
 
     _reachable(app)
-    found = penstock_migrations.current(app.settings.database) if _exists(app) else None
+    found = penstock_migrations.current(app.settings.database)
     head = penstock_migrations.head()
     if app.out.json:
-        app.out.data({"database": shown(app.settings.database), "current": found, "head": head})
+        app.out.data({"database": safe_url(app.settings.database), "current": found, "head": head})
     else:
         app.out.line(str(found or "none"))
-    if found == head:
-        app.out.say("up to date")
-        return None
-    app.out.warn(f"this penstock needs {head}: `penstock db upgrade`")
-    return UNREACHABLE
+    try:
+        penstock_migrations.verify(app.settings.database)
+    except SchemaOutdated as error:
+        app.out.warn(f"{error.message}: {error.fix}")
+        return UNREACHABLE
+    app.out.say("up to date")
+    return None
 
 
 @db.command("take-over")
@@ -95,8 +97,3 @@ def _reachable(app: App) -> None:
         app.store.check()
     except SchemaOutdated:
         return
-
-
-def _exists(app: App) -> bool:
-    # Looking at a SQLite file that is not there would create it.
-    return app.settings.database_url is not None or (app.settings.home / "penstock.db").exists()

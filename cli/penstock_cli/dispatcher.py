@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock_cli import preflight
+from penstock_cli import waiting
 from penstock_cli.commands import command as verb
 from penstock_cli.commands import pass_app
 from penstock_cli.context import App
@@ -16,13 +16,14 @@ from penstock_cli.services import Signals
 def command(app: App, metrics_port: int | None) -> None:
     """Run the dispatcher: publish what waits, retry, rescue, expire, prune, deliver webhooks.
 
-    One is enough; several share the work. It must reach the database to start, and outlives both servers' restarts.
+    One is enough; several share the work. It waits for the database at its start, and outlives both servers' restarts.
     """
     from penstock.dispatch.daemon import Dispatcher
     from penstock.telemetry.logs import configure_logs
 
-    preflight.check(app, broker=False)
     configure_logs(app.settings.log_level)
+    if not waiting.for_servers(app, broker=False):
+        return
     dispatcher = Dispatcher(with_metrics_port(app.settings, metrics_port))
     with Signals() as signals:
         try:

@@ -12,6 +12,7 @@ from penstock_cli.commands import pass_app
 from penstock_cli.context import App
 from penstock_cli.effective import effective
 from penstock_cli.errors import FAILED, UNREACHABLE
+from penstock_cli.layout import wrap
 from penstock_cli.output import colour
 
 
@@ -20,6 +21,7 @@ from penstock_cli.output import colour
 def command(app: App) -> int | None:
     """Print each effective setting with its source, then check servers, workers and this machine.
 
+    With -q, what was found alone.
     Exit status 0 when nothing is wrong (warnings are not), 3 when a server is not reachable, 1 for anything else.
     """
     settings = effective(app.settings, app.flags)
@@ -35,15 +37,22 @@ def command(app: App) -> int | None:
             }
         )
         return _status(found)
-    app.out.line(f"penstock {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
-    app.out.table(("setting", "value", "source"), [(item.name, item.text, item.source) for item in settings])
-    app.out.line()
+    if not app.out.quiet:
+        app.out.line(f"penstock {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
+        app.out.table(
+            ("setting", "value", "source"),
+            [(item.name, item.text, item.source) for item in settings],
+            wide=("value", "source"),
+        )
+        app.out.line()
     found = []
     for finding in findings(app):
         found.append(finding)
-        app.out.line(f"{colour(finding.status.ljust(len(WARNING)))}  {finding.name}: {finding.detail}")
+        status, indent = finding.status.ljust(len(WARNING)), " " * (len(WARNING) + 2)
+        words = wrap(f"{status}  {finding.name}: {finding.detail}", app.out.width, indent=indent)
+        app.out.line(colour(status) + words.removeprefix(status))
         if finding.status != OK and finding.fix:
-            app.out.line(f"{' ' * len(WARNING)}  fix: {finding.fix}")
+            app.out.line(indent + wrap(f"fix: {finding.fix}", app.out.width and app.out.width - 9, indent=indent))
         app.out.flush()
     return _status(found)
 

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from penstock.settings import Settings
+from penstock.urltext import safe_url
 from penstock_cli.output import dumps
-from penstock_cli.servers import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,9 @@ def effective(settings: Settings, flags: Mapping[str, Any] | None = None) -> lis
     found = [Setting(name, value, sources.of(name), meaning) for name, value, meaning in _leaves(settings)]
     implied = {"broker_url": settings.broker, "result_url": settings.results, "database_url": settings.database}
     return [
-        Setting(item.name, shown(implied[item.name]), item.source, item.meaning) if item.name in implied else item
+        Setting(item.name, safe_url(url), item.source, item.meaning)
+        if item.name.endswith("_url") and (url := implied.get(item.name, item.value)) is not None
+        else item
         for item in found
     ]
 
@@ -79,7 +81,9 @@ class _Sources:
         secrets = os.environ.get("PENSTOCK_SECRETS_DIR")
         self._secrets = {p.name.upper(): p for p in Path(secrets).iterdir()} if secrets else {}
         self._file = Path(os.environ.get("PENSTOCK_CONFIG", "penstock.toml"))
-        self._toml: dict[str, Any] = tomllib.loads(self._file.read_text()) if self._file.is_file() else {}
+        self._toml: dict[str, Any] = (
+            tomllib.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
+        )
 
     def of(self, name: str) -> str:
         """The source of a dotted name."""

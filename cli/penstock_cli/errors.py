@@ -28,7 +28,8 @@ from penstock.errors import (
     WebhookRefused,
 )
 from penstock_cli.context import App
-from penstock_cli.output import drop_output, dumps
+from penstock_cli.layout import wrap
+from penstock_cli.output import columns, drop_output, dumps
 
 OK, FAILED, USAGE, UNREACHABLE, TIMEOUT, FAULT, OVERLOADED, INTERRUPTED = 0, 1, 2, 3, 4, 70, 75, 130
 
@@ -106,6 +107,8 @@ def fix_of(error: PenstockError, app: App) -> str:
     if settings.database_url is not None:
         typed = " --database-url …" if "database_url" in app.flags else ""
         return error.fix.replace("penstock db upgrade", f"penstock db upgrade{typed}")
+    if not error.fix.startswith("penstock db upgrade"):  # a schema that no migration mends
+        return error.fix
     if not _can_be_made(settings.home):
         return f"{settings.home} cannot be made: choose another folder with --home or PENSTOCK_HOME"
     typed = f" --home {shlex.quote(str(settings.home))}" if "home" in app.flags else ""
@@ -133,9 +136,12 @@ def _print(app: App, *, code: str, message: str, fix: str, **more: Any) -> None:
     if app.out.json:
         click.echo(dumps({"error": {"code": code, "message": message, "fix": fix or None, **more}}), err=True)
         return
-    click.echo(f"{click.style('error', fg='red', bold=True)}: {message}", err=True)
+    width = columns(sys.stderr)
+    words = wrap(f"error: {message}", width, indent="  ").removeprefix("error")
+    click.echo(f"{click.style('error', fg='red', bold=True)}{words}", err=True)
     if fix:
-        click.echo(f"  {click.style('fix', fg='green')}: {fix}", err=True)
+        words = wrap(f"  fix: {fix}", width, indent="    ").removeprefix("  fix")
+        click.echo(f"  {click.style('fix', fg='green')}{words}", err=True)
 
 
 def _debug(error: BaseException, app: App) -> None:

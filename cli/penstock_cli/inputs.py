@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 import click
 
+from penstock_cli import textio
+
 
 def read_input(text: str, *, raw: bool = False) -> Any:
     """The value that INPUT means; ``raw`` takes it as text whatever it looks like."""
@@ -23,7 +25,7 @@ def read_input(text: str, *, raw: bool = False) -> Any:
     elif text.startswith("@") and len(text) > 1:
         source, content = text[1:], _file(Path(text[1:]))
     if source:
-        content = content.removesuffix("\n")
+        content = content.removesuffix("\n").removesuffix("\r")
     if raw:
         return content
     return _value(content, source)
@@ -63,17 +65,15 @@ def _example(content: str) -> str:
 
 def _file(path: Path) -> str:
     try:
-        return path.read_text()
-    except OSError as error:
-        raise click.UsageError(f"cannot read {path}: {error.strerror}. (INPUT is a file because of its @.)") from None
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{path} is not UTF-8 text.") from None
+        raw = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise click.UsageError(f"cannot read {path}: {reason}. (INPUT is a file because of its @.)") from None
+    return textio.decode(raw, str(path))
 
 
 def _stdin() -> str:
+    stream = textio.stdin()
     if sys.stdin.isatty():
         click.echo("reading INPUT from the terminal; end it with Ctrl-D", err=True)
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError:
-        raise click.UsageError("standard input is not UTF-8 text.") from None
+    return textio.decode(stream.read(), "standard input", terminal=sys.stdin.isatty())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import click
@@ -11,13 +11,16 @@ import click
 from penstock.clock import isoformat, now
 from penstock.job import JobState
 from penstock.lane import LANES, full_name
-from penstock_cli import jobwatch, preflight
+from penstock_cli import jobbulk, jobwatch, preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
-from penstock_cli.jobview import ROW_HEADER, job_dict, job_pairs, job_row
+from penstock_cli.jobids import beginnings, whole
+from penstock_cli.jobview import AGES_HEADER, ROW_DROP, ROW_HEADER, job_dict, job_pairs, job_row
 from penstock_cli.params import Duration, complete_model
 from penstock_cli.serving import check_known, warn_if_unserved
 
+#: From so many columns on, a terminal has room for whole ids.
+WHOLE_IDS = 120
 #: Jobs removed per transaction, so that nobody waits long for the write lock.
 PRUNE_CHUNK = 1000
 
@@ -31,6 +34,8 @@ def job() -> None:
     """
 
 
+job.add_command(jobbulk.cancel)
+job.add_command(jobbulk.retry)
 job.add_command(jobwatch.watch)
 job.add_command(jobwatch.wait)
 job.add_command(jobwatch.stream)
@@ -42,7 +47,7 @@ job.add_command(jobwatch.stream)
 def get(app: App, id: str) -> None:
     """Show one job: its state, output or error, and where its time went."""
     preflight.check(app, broker=False)
-    found = app.client.get(id).job
+    found = app.client.get(whole(app, id)).job
     if app.out.json:
         app.out.data(job_dict(found))
         return
@@ -50,7 +55,7 @@ def get(app: App, id: str) -> None:
     if found.state in (JobState.ACCEPTED, JobState.QUEUED):
         warn_if_unserved(app, full_name(found.model, found.asked_version))
     if found.state in (JobState.FAILED, JobState.EXPIRED):
-        app.out.say(f"run it again: penstock job retry {id}")
+        app.out.say(f"run it again: penstock job retry {found.id}")
 
 
 @job.command("list")
@@ -73,9 +78,10 @@ def list_(
     before: str | None,
 ) -> None:
     """List jobs, newest first."""
-    if before is not None:
-        _check_id(before)
     preflight.check(app, broker=False)
+    if before is not None:
+        before = whole(app, before)
+        _check_id(before)
     if model is not None:
         check_known(app, model)
     wanted: tuple[str, str] | str | None = tag
@@ -87,30 +93,19 @@ def list_(
     )
     jobs = {handle.id: handle.job for handle in handles}
     rows = map(job_dict, jobs.values())
-    if not app.out.rows(rows, id="id", header=ROW_HEADER, cells=lambda row: job_row(jobs[row["id"]])):
+    width = app.out.width
+    header, at = (ROW_HEADER, None) if width is None else (AGES_HEADER, now())
+    ids = {id: id for id in jobs}
+    if width is not None and width < WHOLE_IDS and not (app.out.json or app.out.quiet):
+        ids = beginnings(jobs, app.store.neighbours(list(jobs)))
+
+    def cells(row: Mapping[str, Any]) -> list[Any]:
+        return job_row(jobs[row["id"]], id=ids[row["id"]], now=at)
+
+    if not app.out.rows(rows, id="id", header=header, cells=cells, drop=ROW_DROP):
         app.out.say("no jobs")
     elif len(jobs) == limit and not app.out.json:
         app.out.say(f"older ones: --before {list(jobs)[-1]}")
-
-
-@job.command("cancel")
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
-@pass_app
-def cancel(app: App, ids: tuple[str, ...]) -> None:
-    """Cancel jobs. One that waits never runs; the result of a running one is dropped; an ended one stays."""
-    preflight.check(app, broker=False)
-    for id in each_id(ids):
-        _told(app, id, app.client.get(id).cancel())
-
-
-@job.command("retry")
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
-@pass_app
-def retry(app: App, ids: tuple[str, ...]) -> None:
-    """Run failed, cancelled or expired jobs again, under their ids. An open job is left alone."""
-    preflight.check(app, broker=False)
-    for id in each_id(ids):
-        _told(app, id, app.client.get(id).retry().status)
 
 
 @job.command("prune")
@@ -138,19 +133,3 @@ def _check_id(id: str) -> None:
         UUID(id)
     except ValueError:
         raise click.UsageError(f"{id!r} is no job's id. `penstock job list` shows them.") from None
-
-
-def each_id(ids: tuple[str, ...]) -> Iterator[str]:
-    """The ids given, with those of standard input in place of ``-``."""
-    for id in ids:
-        if id == "-":
-            yield from (line.split()[0] for line in sys.stdin if line.strip())
-        else:
-            yield id
-
-
-def _told(app: App, id: str, status: str) -> None:
-    if app.out.json:
-        app.out.jsonl({"id": id, "status": str(status)})
-    else:
-        app.out.line(f"{id}  {status}")

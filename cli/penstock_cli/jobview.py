@@ -7,6 +7,7 @@ from typing import Any
 from penstock.clock import isoformat
 from penstock.job import Job
 from penstock.lane import full_name
+from penstock_cli.layout import age
 
 
 def job_dict(job: Job) -> dict[str, Any]:
@@ -81,27 +82,31 @@ def job_pairs(job: Job) -> list[tuple[str, Any]]:
         ("waited", seconds(_between(ledger.accepted_at, ledger.started_at))),
         ("computed", seconds(ledger.compute_s)),
         ("total", seconds(_between(ledger.accepted_at, ledger.settled_at))),
-        ("batch", f"{job.batch_size} jobs ({job.batch_reason})" if job.batch_size else None),
+        ("batch", f"{counted(job.batch_size, 'job')} ({job.batch_reason})" if job.batch_size else None),
         ("worker", job.worker),
         ("webhook", job.webhook),
         ("tags", ", ".join(f"{name}={value}" for name, value in job.tags.items())),
     ]
 
 
-def job_row(job: Job) -> list[Any]:
-    """One line of a list."""
+def job_row(job: Job, *, id: str | None = None, now: float | None = None) -> list[Any]:
+    """One line of a list; for a person at ``now`` with ages."""
+    at = job.ledger.accepted_at
     return [
-        job.id,
+        id or job.id,
         job.model,
         job.lane,
         job.status,
-        isoformat(job.ledger.accepted_at),
+        isoformat(at) if now is None else age(now - at),
         seconds(_between(job.ledger.accepted_at, job.ledger.settled_at)),
         job.attempt,
     ]
 
 
 ROW_HEADER = ("id", "model", "lane", "status", "created", "total", "attempts")
+#: On a terminal, and which of them it can do without, the first one first.
+AGES_HEADER = ("id", "model", "lane", "status", "age", "total", "attempts")
+ROW_DROP = ("attempts", "lane", "total", "model")
 
 
 def seconds(value: float | None) -> str | None:
@@ -115,6 +120,11 @@ def seconds(value: float | None) -> str | None:
     minutes, rest = divmod(int(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m {rest:02}s" if hours else f"{minutes}m {rest:02}s"
+
+
+def counted(count: int, what: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('ch') else 's'}"
 
 
 def short(text: str, width: int) -> str:

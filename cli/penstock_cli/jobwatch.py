@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,9 +13,15 @@ from penstock_cli import preflight
 from penstock_cli.commands import command, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED
+from penstock_cli.jobids import whole, whole_ids
 from penstock_cli.jobview import job_dict, job_pairs, short
 from penstock_cli.output import animated, dumps
 from penstock_cli.params import Duration
+from penstock_cli.reminder import Reminder
+
+if TYPE_CHECKING:
+    from penstock import JobHandle
+    from penstock.client import JobEvent
 
 
 @command("wait")
@@ -24,26 +30,30 @@ from penstock_cli.params import Duration
 @pass_app
 def wait(app: App, ids: tuple[str, ...], timeout: float | None) -> int | None:
     """Wait until jobs have ended, and print their outputs as they do. Exit 1 if one did not succeed."""
-    from penstock_cli.job import each_id
-
     preflight.check(app, broker=False)
-    handles = [app.client.get(id) for id in each_id(ids)]
+    handles = [app.client.get(id) for id in whole_ids(app, ids)]
     failed = False
     try:
-        for handle in app.client.as_completed(handles, timeout):
-            failed |= handle.status != JobState.SUCCEEDED
-            if app.out.json:
-                app.out.jsonl(job_dict(handle.refresh()))
-            elif handle.status == JobState.SUCCEEDED:
-                app.out.line(dumps(handle.output) if len(handles) == 1 else f"{handle.id}  {dumps(handle.output)}")
-            else:
-                error = handle.error or {}
-                app.out.warn(f"job {handle.id}: {handle.status}" + (f": {error['message']}" if error else ""))
-            app.out.flush()
+        with Reminder(app, {handle.job.model for handle in handles}) as reminder:
+            for handle in app.client.as_completed(handles, timeout):
+                reminder.news()
+                failed |= handle.status != JobState.SUCCEEDED
+                _ended(app, handle, alone=len(handles) == 1)
     except ResultTimeout as error:
         error.fix = error.fix or "wait longer, or look: penstock job get ID"
         raise
     return FAILED if failed else None
+
+
+def _ended(app: App, handle: JobHandle, *, alone: bool) -> None:
+    if app.out.json:
+        app.out.jsonl(job_dict(handle.refresh()))
+    elif handle.status == JobState.SUCCEEDED:
+        app.out.line(dumps(handle.output) if alone else f"{handle.id}  {dumps(handle.output)}")
+    else:
+        error = handle.error or {}
+        app.out.warn(f"job {handle.id}: {handle.status}" + (f": {error['message']}" if error else ""))
+    app.out.flush()
 
 
 @command("stream")
@@ -57,18 +67,24 @@ def stream(app: App, id: str, after: str | None) -> int | None:
     """
     preflight.check(app, broker=False)
     state = None
-    for event in app.client.get(id).stream(after=after):
-        state = event.state
-        app.out.jsonl(
-            {
-                "kind": event.kind,
-                "state": str(event.state),
-                "at": None if event.at is None else isoformat(event.at.timestamp()),
-                "data": event.data,
-                "cursor": event.cursor,
-            }
-        )
+    handle = app.client.get(whole(app, id))
+    with Reminder(app, [handle.job.model]) as reminder:
+        for event in handle.stream(after=after):
+            reminder.news()
+            state = event.state
+            app.out.jsonl(event_dict(event))
     return FAILED if state is not None and state != JobState.SUCCEEDED else None
+
+
+def event_dict(event: JobEvent) -> dict[str, Any]:
+    """An event's JSON form."""
+    return {
+        "kind": event.kind,
+        "state": str(event.state),
+        "at": None if event.at is None else isoformat(event.at.timestamp()),
+        "data": event.data,
+        "cursor": event.cursor,
+    }
 
 
 @command("watch")
@@ -77,9 +93,11 @@ def stream(app: App, id: str, after: str | None) -> int | None:
 def watch(app: App, id: str) -> int | None:
     """Follow a job until it has ended, then show it. Exit 1 if it did not succeed."""
     preflight.check(app, broker=False)
-    handle = app.client.get(id)
-    with _Spinner(app) as spinner:
+    handle = app.client.get(whole(app, id))
+    id = handle.id
+    with _Spinner(app) as spinner, Reminder(app, [handle.job.model]) as reminder:
         for event in handle.stream():
+            reminder.news()
             if event.kind == "state":
                 spinner.show(id, str(event.state), None if event.at is None else event.at.timestamp(), event.data)
     job = handle.refresh()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -59,23 +60,26 @@ def cli() -> None:
     """Asynchronous inference on a message queue: lanes, batches and results that are never lost."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point: run the command line and exit."""
-    sys.exit(run(argv))
+def main() -> NoReturn:
+    """For scripts that were installed before ``penstock_cli.entry`` was there."""
+    from penstock_cli.entry import main as enter
+
+    enter()
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    from penstock_cli import errors
+    from penstock_cli import errors, textio
 
+    textio.set_up()
+    words = [textio.argument(word) for word in (sys.argv[1:] if argv is None else argv)]
     app = App()
     try:
-        status = cli.main(None if argv is None else list(argv), prog_name="penstock", standalone_mode=False, obj=app)
+        status = cli.main(words, prog_name="penstock", standalone_mode=False, obj=app)
         app.out.flush()
         return status if isinstance(status, int) else 0
     except BaseException as error:
         # A command line that cannot be parsed may end before its --json is reached.
-        words = sys.argv[1:] if argv is None else list(argv)
         if isinstance(error, click.UsageError) and "--json" in words[: words.index("--") if "--" in words else None]:
             app.out.json = True
         return errors.report(error, app)

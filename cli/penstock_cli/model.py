@@ -47,6 +47,8 @@ def list_(app: App) -> None:
     found = app.out.rows(
         (row for one in known.values() for row in _each_version(one)),
         id="name",
+        drop=("memory", "pool", "loaded", "description"),
+        wide=("description",),
         header=("name", "version", "pool", "workers", "loaded", "memory", "description"),
         cells=lambda m: (
             m["name"],

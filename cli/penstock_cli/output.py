@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
 import click
+
+from penstock_cli.layout import fit, wrap
+from penstock_cli.textio import speaks_utf8, unbroken
 
 COLOURS = {
     "succeeded": "green",
@@ -37,6 +41,11 @@ class Output:
         self.json = False
         self.quiet = False
 
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal that data goes to; ``None`` for a file or a pipe, where nothing is left out."""
+        return columns(sys.stdout)
+
     # Data -----------------------------------------------------------------------------------------------------
 
     def data(self, value: Any) -> None:
@@ -55,6 +64,8 @@ class Output:
         id: str,
         header: Sequence[str] = (),
         cells: Callable[[Mapping[str, Any]], Sequence[Any]] = lambda row: list(row.values()),
+        drop: Sequence[str] = (),
+        wide: Sequence[str] = (),
     ) -> bool:
         """A list, as every command prints it: with ``--json`` an object a line, with ``-q`` the value of ``id`` a line
         (each once), else a table. ``False`` when there is nothing to list: what to say then is the command's."""
@@ -66,16 +77,17 @@ class Output:
             for value in dict.fromkeys(str(row[id]) for row in found):
                 self.line(value)
         elif found:
-            self.table(header or list(found[0]), [cells(row) for row in found])
+            self.table(header or list(found[0]), [cells(row) for row in found], drop=drop, wide=wide)
         return bool(found)
 
     def line(self, text: str = "") -> None:
         """One line of text."""
+        self.text(text + "\n")
+
+    def text(self, text: str) -> None:
+        """Text as it stands."""
         try:
-            # Text that no encoding can write (lone surrogates) becomes a JSON escape.
-            with suppress(AttributeError):
-                sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(text)
         except BrokenPipeError:
             pipe_closed()
 
@@ -86,10 +98,19 @@ class Output:
         except BrokenPipeError:
             pipe_closed()
 
-    def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Aligned columns under a header."""
-        cells = [[str(name).upper() for name in header]]
-        cells += [["-" if cell in (None, "") else str(cell).replace("\n", " ") for cell in row] for row in rows]
+    def table(
+        self,
+        header: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        drop: Sequence[str] = (),
+        wide: Sequence[str] = (),
+    ) -> None:
+        """Aligned columns under a header. On a terminal as many as it has room for (see ``layout.fit``)."""
+        text = [["-" if cell in (None, "") else str(cell).replace("\n", " ") for cell in row] for row in rows]
+        if self.width is not None:
+            header, text = fit(header, text, self.width, drop=drop, wide=wide)
+        cells = [[str(name).upper() for name in header], *text]
         widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
         for number, row in enumerate(cells):
             padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
@@ -101,27 +122,28 @@ class Output:
         kept = [(name, str(value)) for name, value in pairs if value not in (None, "", {})]
         width = max((len(name) for name, _ in kept), default=0)
         for name, value in kept:
-            self.line(f"{colour(name.ljust(width), bold=True)}  {colour(value)}")
+            room = None if self.width is None else max(20, self.width - width - 2)
+            wrapped = wrap(value, room).replace("\n", "\n" + " " * (width + 2)) if room else value
+            self.line(f"{colour(name.ljust(width), bold=True)}  {colour(wrapped)}")
 
     # Messages -------------------------------------------------------------------------------------------------
 
     def say(self, text: str = "") -> None:
         """A message for a person; silent with ``-q``."""
         if not self.quiet:
-            click.echo(text, err=True, color=_colours(sys.stderr))
+            click.echo(wrap(text, columns(sys.stderr)), err=True, color=_colours(sys.stderr))
 
     def warn(self, text: str) -> None:
         """A warning; shown with ``-q`` too."""
-        click.echo(
-            f"{click.style('warning', fg='yellow') if _colours(sys.stderr) else 'warning'}: {text}",
-            err=True,
-            color=_colours(sys.stderr),
-        )
+        words = wrap(f"warning: {text}", columns(sys.stderr), indent="  ")
+        if _colours(sys.stderr):
+            words = words.replace("warning", click.style("warning", fg="yellow"), 1)
+        click.echo(words, err=True, color=_colours(sys.stderr))
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """JSON text; what JSON has no word for becomes text."""
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    return unbroken(json.dumps(value, ensure_ascii=not speaks_utf8(sys.stdout), indent=indent, default=str))
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -130,6 +152,11 @@ def is_terminal(stream: TextIO) -> bool:
         return stream.isatty()
     except ValueError:  # closed
         return False
+
+
+def columns(stream: TextIO) -> int | None:
+    """How wide the terminal behind this stream is; ``None`` when it is none."""
+    return shutil.get_terminal_size().columns if is_terminal(stream) else None
 
 
 def animated() -> bool:

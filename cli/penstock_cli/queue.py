@@ -9,7 +9,6 @@ from typing import Any
 import click
 import redis
 
-from penstock.errors import PenstockError, Unreachable
 from penstock.job import JobState
 from penstock.lane import AT, LANES, full_name, queue_name, split_name
 from penstock.transport import inspect
@@ -17,12 +16,10 @@ from penstock.transport.url import connect, unavailable
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
+from penstock_cli.jobview import counted
 from penstock_cli.params import complete_model
 from penstock_cli.serving import check_known, places
 from penstock_cli.stranded import unserved
-
-#: Jobs read per page while purging.
-PAGE = 500
 
 
 @group()
@@ -50,7 +47,8 @@ def stats(app: App, model: str | None) -> None:
         check_known(app, model)
     rows = [row for row in _rows(app) if model in (None, row["model"], split_name(row["model"])[0])]
     stray = unserved(app) if model is None else {}
-    if not app.out.rows(rows, id="model") and not stray:
+    drop = ("loaded", "claimed", "ready", "workers", "accepted")
+    if not app.out.rows(rows, id="model", drop=drop) and not stray:
         app.out.say("no open jobs, no workers")
     if app.out.json:
         nobody = {"model": None, "lane": None, "workers": 0}
@@ -134,35 +132,26 @@ def purge(app: App, model: str, lane: str | None, yes: bool) -> None:
         app.out.say(f"no job of {model!r} waits")
     elif not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError(f"{waiting:,} jobs of {model!r} would be cancelled: confirm with --yes.")
-        click.confirm(f"Cancel {waiting:,} jobs of {model!r} that wait?", abort=True, err=True)
+            raise click.UsageError(f"{counted(waiting, 'job')} of {model!r} would be cancelled: confirm with --yes.")
+        click.confirm(f"Cancel {counted(waiting, 'waiting job')} of {model!r}?", abort=True, err=True)
     cancelled = _cancel(app, model, lanes)
     messages = _purge_messages(app, names, lanes)
     if app.out.json:
         app.out.data({"model": model, "cancelled": cancelled, "messages": messages})
     else:
         app.out.line(str(cancelled))
-        app.out.say(f"jobs cancelled; {messages} messages removed")
+        app.out.say(f"{counted(cancelled, 'job')} cancelled; {counted(messages, 'message')} removed")
 
 
 _WAITING = (JobState.ACCEPTED, JobState.QUEUED)
 
 
 def _cancel(app: App, model: str, lanes: Iterable[str]) -> int:
-    count = 0
-    for lane in lanes:
-        for state in _WAITING:
-            before = None
-            while page := app.client.list(status=state, model=model, lane=lane, limit=PAGE, before=before):
-                before = page[-1].id
-                for handle in page:
-                    try:
-                        count += handle.cancel() == JobState.CANCELLED
-                    except Unreachable:
-                        raise
-                    except PenstockError:
-                        continue  # it ended or was removed meanwhile
-    return count
+    return sum(
+        len(app.client.cancel_where(status=state, model=model, lane=lane).changed)
+        for lane in lanes
+        for state in _WAITING
+    )
 
 
 def _purge_messages(app: App, names: Sequence[str], lanes: Sequence[str]) -> int:

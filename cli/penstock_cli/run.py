@@ -16,6 +16,8 @@ from penstock_cli.inputs import read_input
 from penstock_cli.jobopts import as_keywords, job_options
 from penstock_cli.jobview import job_dict
 from penstock_cli.params import Duration, complete_model
+from penstock_cli.reminder import Reminder
+from penstock_cli.runstream import follow
 from penstock_cli.services import unbroken
 from penstock_cli.serving import warn_if_unserved
 
@@ -25,18 +27,24 @@ from penstock_cli.serving import warn_if_unserved
 @click.argument("input")
 @click.option("-r", "--raw", is_flag=True, help="INPUT is text as it stands; a text output is printed unquoted.")
 @click.option("--timeout", type=Duration(), metavar="DURATION", help="Stop waiting after; the job goes on. Exit 4.")
+@click.option("--stream", is_flag=True, help="Print partial output as it comes; Ctrl-C cancels the job.")
 @job_options
 @pass_app
-def command(app: App, model: str, input: str, raw: bool, timeout: float | None, **options: Any) -> int | None:
+def command(
+    app: App, model: str, input: str, raw: bool, timeout: float | None, stream: bool, **options: Any
+) -> int | None:
     """Submit a job, wait, and print its output.
 
     INPUT is JSON, text, @FILE or - for standard input. The output is printed as JSON. Ctrl-C stops the waiting, not
-    the job.
+    the job. With --stream, text that a step-wise model gives is printed as it stands, other pieces as a JSON line each,
+    and the output only if there were none; with --json all events, as `penstock job stream` does.
 
     \b
       penstock run embed '"hello world"'
       penstock run embed "hello world" --json | jq .metrics
     """
+    if stream and timeout is not None:
+        raise click.UsageError("--stream follows a job to its end: leave out --timeout, or say --attempt-timeout.")
     value = read_input(input, raw=raw)
     preflight.check(app)
     preflight.look(app, model)
@@ -45,14 +53,19 @@ def command(app: App, model: str, input: str, raw: bool, timeout: float | None, 
         with unbroken():  # else a job could run of which nobody was told
             job = app.client.enqueue(model, value, **as_keywords(options))
         warn_if_unserved(app, model)
-        output = job.result(timeout=timeout)
+        if stream:
+            return follow(app, job, raw=raw)
+        with Reminder(app, [model]):
+            output = job.result(timeout=timeout)
     except JobUnsuccessful:
         if job is None or not app.out.json:
             raise
         app.out.data(job_dict(job.refresh()))
         return FAILED
     except (KeyboardInterrupt, ResultTimeout):
-        if job is not None:
+        if job is not None and stream:
+            job.cancel()
+        elif job is not None:
             app.out.say(f"job {job.id} goes on; its result: penstock job wait {job.id}")
         raise
     if app.out.json:

@@ -1,8 +1,6 @@
-"""The servers by their URLs: whether the broker answers, and how a URL is shown."""
+"""Whether the broker answers."""
 
 from __future__ import annotations
-
-import re
 
 import redis
 
@@ -27,9 +25,3 @@ def check_owner(settings: Settings, store: Store) -> None:
     """Raise ``NamespaceTaken`` if what is at the broker belongs to another database."""
     with connect(settings.broker, timeout_s=1.0) as client:
         Ownership(settings, store, client).compare()
-
-
-def shown(url: str) -> str:
-    """A URL (of several hosts, perhaps) without its passwords."""
-    url = re.sub(r"(://[^:/@;]*):[^@/]*@", r"\1:…@", url)
-    return re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1…", url)

@@ -96,6 +96,8 @@ def check_known(app: App, model: str) -> None:
     """
     model, _ = split_name(model)
     known = set(app.store.models())
+    if model in known:
+        return
     with suppress(ConfigError):  # it may be importable elsewhere only
         known |= {cls.name for cls in Registry.load(app.settings.models)}
     if model not in known and not app.client.list(model=model, limit=1):

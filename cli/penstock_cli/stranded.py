@@ -28,13 +28,17 @@ def unserved(app: App) -> dict[str, int]:
     if not held:
         return {}
     consumed, heard = _consumed(app)
-    # A worker that is busy with a plain task does not answer; SQL knows what it serves.
+    # A worker that is busy with a plain task does not answer; SQL knows what it serves. Queues of versions, from which
+    # workers claim beside those of the models, are in no answer at all.
     silent = {
         served
         for worker in app.store.workers()
-        if worker.lease_until > now() and worker.name not in heard
+        if worker.lease_until > now()
         for model, info in worker.info.get("models", {}).items()
-        for served in (model, f"{model}{AT}{version_id(str(info.get('version')))}")
+        for served in (
+            *((model,) if worker.name not in heard else ()),
+            f"{model}{AT}{version_id(str(info.get('version')))}",
+        )
     }
     return {
         queue: count

@@ -48,10 +48,8 @@ def list_(app: App) -> None:
 
 @tenant.command("set")
 @click.argument("name")
-@click.option(
-    "--weight", type=click.FloatRange(min=0, min_open=True), help="Its share, relative to the others' weights."
-)
-@click.option("--cap", type=click.IntRange(min=1), help="Most jobs that it may have running at a time.")
+@click.option("--weight", type=click.FloatRange(min=1e-6, max=1e6), help="Its share, relative to the others' weights.")
+@click.option("--cap", type=click.IntRange(min=1, max=10**9), help="Most jobs that it may have running at a time.")
 @click.option("--no-cap", is_flag=True, help="Remove the cap.")
 @click.option("--reset", is_flag=True, help="Forget what was set here: the settings apply again.")
 @pass_app

@@ -15,6 +15,7 @@ from penstock.clock import isoformat, now
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
+from penstock_cli.jobids import each_id
 from penstock_cli.jobview import short
 from penstock_cli.services import Signals
 
@@ -46,7 +47,14 @@ def list_(app: App, state: str | None, limit: int) -> None:
         return d.id, d.job_id, d.state, d.attempts, _next(d), _answer(d), short(d.url, 60)
 
     header = ("id", "job", "state", "attempts", "next", "last answer", "url")
-    if not app.out.rows(map(_as_dict, found.values()), id="id", header=header, cells=cells):
+    if not app.out.rows(
+        map(_as_dict, found.values()),
+        id="id",
+        header=header,
+        cells=cells,
+        drop=("attempts", "next", "job", "url"),
+        wide=("last answer", "url"),
+    ):
         app.out.say("no deliveries")
 
 
@@ -80,8 +88,6 @@ def show(app: App, id: str) -> None:
 @pass_app
 def replay(app: App, ids: tuple[str, ...], dead: bool) -> None:
     """Deliver again, from the start of the schedule and under the same id. - reads ids from standard input."""
-    from penstock_cli.job import each_id
-
     if not ids and not dead:
         raise click.UsageError("Name a delivery (`penstock webhook list` shows them), or --dead.")
     preflight.check(app, broker=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from penstock.errors import ConfigError, install
-from penstock_cli import preflight
+from penstock.telemetry.logs import configure_logs
+from penstock_cli import waiting
 from penstock_cli.commands import command as verb
 from penstock_cli.commands import pass_app
 from penstock_cli.context import App
@@ -40,8 +41,10 @@ def command(
     if device is not None:
         settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"device": device})})
     settings = with_metrics_port(settings, metrics_port)
-    preflight.check(app)
     _check_worker_installed()
+    configure_logs(settings.log_level)
+    if not waiting.for_servers(app):
+        return 0
     if no_supervisor:
         from penstock_worker import main
 

@@ -6,18 +6,20 @@ code can live with come before a deployment; what takes something away comes aft
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, text
 
-from penstock.errors import StoreUnavailable
+from penstock import private
+from penstock.errors import ConfigError, SchemaOutdated
+from penstock.store.place import SQLiteFile, read
+from penstock_migrations.condition import Condition, look
+from penstock_migrations.connection import connected
 
 VERSION_TABLE = "penstock_alembic_version"
 
@@ -33,15 +35,35 @@ def head() -> str:
 
 
 def current(url: str) -> str | None:
-    """The version of the database; ``None`` if it was never migrated."""
-    with _connect(url) as connection:
-        return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    """The version of the database; ``None`` if it was never migrated. Makes no file."""
+    return condition(url).version
+
+
+def condition(url: str) -> Condition:
+    """The version of the database, and what it lacks. Makes no file."""
+    place = read(url)
+    if isinstance(place, SQLiteFile) and not place.path.exists():
+        return Condition()
+    with connected(place) as connection:
+        return look(connection)
+
+
+def verify(url: str) -> str:
+    """The version of a database that this penstock works with; raises ``SchemaOutdated`` that says what else it is."""
+    found, where = condition(url), read(url).where
+    _check_start(found, where)
+    if found.version != head():
+        has = f"tables of version {found.version}" if found.version else "no tables of penstock"
+        raise SchemaOutdated(f"the database {where} has {has}, this penstock needs {head()}", fix="penstock db upgrade")
+    _check_end(found, where)
+    return head()
 
 
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the database to ``revision``. May be called by several processes at once: one works, the others wait.
 
-    Creates the file of an SQLite database and its folder.
+    Creates the file of an SQLite database and its folder, for this user alone. Raises ``SchemaOutdated`` for a database
+    that no migration can bring there: a newer one, or one that has lost a part.
     """
     _migrate(url, revision, up=True)
 
@@ -52,10 +74,12 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def _migrate(url: str, revision: str, *, up: bool) -> None:
-    parsed = make_url(url)
-    if parsed.drivername == "sqlite" and parsed.database:
-        Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    with _connect(url) as connection:
+    place = read(url)
+    if isinstance(place, SQLiteFile) and not place.path.exists():
+        if not place.path.parent.exists():
+            private.folder(place.path.parent)
+        private.file(place.path)
+    with connected(place) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         else:
@@ -63,43 +87,61 @@ def _migrate(url: str, revision: str, *, up: bool) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         config = _config()
         config.attributes["connection"] = connection
-        (command.upgrade if up else command.downgrade)(config, revision)
+        _check_start(look(connection), place.where)
+        _run(config, revision, up=up)
+        if up and revision in ("head", head()):
+            _check_end(look(connection), place.where)
         connection.commit()
+
+
+def _check_start(found: Condition, where: str) -> None:
+    """Raise ``SchemaOutdated`` for what no migration begins with."""
+    if found.version is not None and found.version not in _versions():
+        raise SchemaOutdated(
+            f"the database {where} has tables of version {found.version}, which this penstock does not know: it is "
+            f"older and ends at {head()}",
+            fix="install the penstock that upgraded the database, or newer; an old one runs on it only as far as its "
+            "release notes say",
+        )
+    if found.version is None and found.tables:
+        raise SchemaOutdated(
+            f"the database {where} has tables of penstock ({', '.join(sorted(found.tables)[:3])}, …) and no version: "
+            f"{VERSION_TABLE} is empty or missing",
+            fix=f"restore the whole database from a backup, {VERSION_TABLE} with it; or begin with an empty database",
+        )
+
+
+def _check_end(found: Condition, where: str) -> None:
+    """Raise ``SchemaOutdated`` when the version says more than there is."""
+    if found.lost:
+        raise SchemaOutdated(
+            f"the database {where} is of version {head()} and lacks {', '.join(found.lost[:5])}",
+            fix="restore all of it from a backup; or drop the rest of its tables and run `penstock db upgrade`",
+        )
+
+
+def _run(config: Config, revision: str, *, up: bool) -> None:
+    try:
+        (command.upgrade if up else command.downgrade)(config, revision)
+    except CommandError as error:
+        raise ConfigError(
+            f"the database cannot be brought to version {revision!r}: {error}",
+            fix=f"name one of base, {', '.join(_versions())}, on the right side of the present one",
+        ) from error
+
+
+def _versions() -> list[str]:
+    return sorted(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
+def _connect(url: str) -> AbstractContextManager[Connection]:
+    return connected(read(url))
 
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    # Alembic's configuration gives the percent sign a meaning of its own.
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     # Paths may contain spaces and colons.
     config.set_main_option("path_separator", "os")
     return config
-
-
-class _connect:
-    """A connection for the length of a ``with``; ``StoreUnavailable`` if there is none to be had."""
-
-    def __init__(self, url: str) -> None:
-        parsed = make_url(url)
-        if parsed.drivername in ("postgres", "postgresql"):
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        arguments: dict[str, object] = {"timeout": 60} if parsed.drivername == "sqlite" else {"connect_timeout": 2}
-        if parsed.drivername == "sqlite":
-            arguments["isolation_level"] = None
-            if parsed.database:
-                parsed = parsed.set(database=str(Path(parsed.database).expanduser()))
-        self._where = parsed.render_as_string(hide_password=True)
-        self._engine = create_engine(parsed, poolclass=NullPool, connect_args=arguments)
-
-    def __enter__(self) -> Connection:
-        try:
-            self._connection = self._engine.connect()
-        except DBAPIError as error:
-            raise StoreUnavailable(
-                f"the database {self._where} cannot be used: {error.orig}",
-                fix="start the server, or correct PENSTOCK_DATABASE_URL",
-            ) from error
-        return self._connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._engine.dispose()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
+from penstock.store.engine import VERSION_TABLE
 from penstock.store.tables import Row
-from penstock_migrations import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"],

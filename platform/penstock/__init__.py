@@ -25,6 +25,8 @@ from penstock.errors import (
     Rejected,
     ResultTimeout,
     SchemaOutdated,
+    StoreRefused,
+    StoreTimeout,
     StoreUnavailable,
     UnknownModel,
 )
@@ -69,6 +71,8 @@ __all__ = [
     "SchemaOutdated",
     "Settings",
     "StepModel",
+    "StoreRefused",
+    "StoreTimeout",
     "StoreUnavailable",
     "TorchModel",
     "UnknownModel",

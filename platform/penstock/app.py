@@ -15,7 +15,9 @@ from celery.canvas import Signature
 from kombu import Exchange, Queue
 
 from penstock import routes
+from penstock.eager import Inline
 from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, split_name, task_name
+from penstock.model import Model
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
 
@@ -117,17 +119,21 @@ def model_signature(
     *,
     lane: str = Lane.INTERACTIVE,
     priority: int | None = None,
+    immutable: bool = False,
+    model: type[Model] | None = None,
 ) -> Signature:
     """A signature that any Celery program on the same broker can send, and a program without Celery app too.
 
-    ``name`` may say a version: ``"embed@2"``.
+    ``name`` may say a version: ``"embed@2"``. With the ``model``'s class it can run in this process, too, where Celery
+    is told so (``eager``).
     """
     lane = Lane(lane)
     if priority is not None and not 0 <= priority <= MAX_PRIORITY:
         raise ValueError(f"priority must be 0 to {MAX_PRIORITY}")
-    model, version = split_name(name)
-    options: dict[str, Any] = {"queue": queue_name(_namespace(), model, lane, version)}
+    plain, version = split_name(name)
+    options: dict[str, Any] = {"queue": queue_name(_namespace(), plain, lane, version)}
     if priority is not None:
         options["priority"] = priority
-    task = task_name(_namespace(), model)
-    return signature(task, args=tuple(args), kwargs=dict(kwargs), options=options, app=_sender())
+    task = task_name(_namespace(), plain)
+    inline: Any = Inline(task, model, _sender)
+    return signature(inline, args=tuple(args), kwargs=dict(kwargs), options=options, immutable=immutable, app=_sender())

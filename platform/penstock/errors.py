@@ -12,6 +12,8 @@ followed by the fix.
     │   ├── BrokerUnavailable
     │   │   └── NamespaceTaken     the namespace there belongs to another database
     │   └── StoreUnavailable
+    │       ├── StoreTimeout       it answers, but not in time
+    │       ├── StoreRefused       it refuses this user, or does not exist: waiting does not help
     │       └── SchemaOutdated     the database needs `penstock db upgrade`
     ├── Rejected               the request cannot become a job     (CLI exit code 2)
     │   ├── UnknownModel
@@ -115,6 +117,19 @@ class StoreUnavailable(Unreachable):
     """The database does not answer. Nothing was accepted."""
 
     code = "store_unavailable"
+
+
+class StoreTimeout(StoreUnavailable):
+    """The database did not finish in time: a statement was too slow, or somebody else held what it needs."""
+
+    code = "store_timeout"
+
+
+class StoreRefused(StoreUnavailable):
+    """The database refuses: a wrong password, no such database, a user without rights. It does not pass by itself."""
+
+    code = "store_refused"
+    retryable = False
 
 
 class SchemaOutdated(StoreUnavailable):

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from penstock.errors import safe_text
+
 
 class NotJSON(ValueError):
     """The value, or something inside it, has no JSON form."""
@@ -36,6 +38,9 @@ def dumps(value: Any) -> str:
         return _encoder.encode(value).decode()
     except (TypeError, NotImplementedError, ValueError, OverflowError, RecursionError) as error:
         raise NotJSON(str(error)) from error
+    except Exception as error:
+        # What a value's own `model_dump` or `tolist` raised.
+        raise NotJSON(f"{type(error).__name__} was raised by a value's own code: {safe_text(error)}") from error
 
 
 def has_nonfinite(value: Any) -> bool:

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, is_dataclass
 from typing import Any, ClassVar
 
+from penstock import usercode
 from penstock.errors import ConfigError, InvalidInput
+from penstock.itemschema import tells_all
 from penstock.lane import Lane
 
 if typing.TYPE_CHECKING:
@@ -25,6 +27,8 @@ if typing.TYPE_CHECKING:
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 #: Longest version, characters.
 MAX_VERSION = 128
+#: More memory than any device has: an exbibyte.
+_MOST_BYTES = 2**60
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -74,7 +78,10 @@ def bytes_of(text: str, what: str) -> int:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
     if not match or match[2].lower() not in _UNITS:
         raise ConfigError(what, fix='write it as "512MiB" or "2GiB"')
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    size = float(match[1]) * _UNITS[match[2].lower()]
+    if size > _MOST_BYTES:
+        raise ConfigError(what, fix="no device has so much memory")
+    return int(size)
 
 
 class Model:
@@ -112,7 +119,57 @@ class Model:
         """A Celery signature of this model, for ``chain``, ``group`` and ``chord`` in any Celery program."""
         from penstock.app import model_signature
 
-        return model_signature(cls.name, args, kwargs, lane=lane)
+        return model_signature(cls.name, args, kwargs, lane=lane, model=cls)
+
+    @classmethod
+    def si(cls, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
+        """The same, immutable: a canvas adds nothing to its arguments."""
+        from penstock.app import model_signature
+
+        return model_signature(cls.name, args, kwargs, lane=lane, immutable=True, model=cls)
+
+    @classmethod
+    def delay(cls, *args: Any, **kwargs: Any) -> Any:
+        """Send it through Celery now; Celery's ``AsyncResult``."""
+        return cls.s(*args, **kwargs).apply_async()
+
+    @classmethod
+    def apply_async(
+        cls,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        lane: str = Lane.INTERACTIVE,
+        **options: Any,
+    ) -> Any:
+        """The same with Celery's options: ``countdown``, ``expires``, ``link`` and so on."""
+        return cls.s(*args, lane=lane, **(kwargs or {})).apply_async(**options)
+
+    @classmethod
+    def apply(cls, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run it in this process, one item, without a queue; Celery's ``EagerResult``."""
+        return cls.s(*args, **(kwargs or {})).apply(**options)
+
+    @classmethod
+    def map(cls, it: Any) -> Any:
+        """Refused: see ``no_maps``."""
+        from penstock.eager import no_maps
+
+        no_maps(cls.name, "map")
+
+    @classmethod
+    def starmap(cls, it: Any) -> Any:
+        """Refused: see ``no_maps``."""
+        from penstock.eager import no_maps
+
+        no_maps(cls.name, "starmap")
+
+    @classmethod
+    def chunks(cls, it: Any, n: int) -> Any:
+        """Refused: see ``no_maps``."""
+        from penstock.eager import no_maps
+
+        no_maps(cls.name, "chunks")
 
     @classmethod
     def takes_batch(cls) -> Callable[..., Any]:
@@ -248,7 +305,10 @@ def _hint(cls: type[Model]) -> Any:
     names = [name for name in inspect.signature(function).parameters if name != "self"]
     try:
         return typing.get_type_hints(function).get(names[0]) if names else None
-    except Exception:  # names that are defined further down; ``item_type`` tells when it is needed
+    except BaseException as error:
+        if not usercode.is_its_own(error):
+            raise
+        # Names that are defined further down; ``item_type`` tells when it is needed
         return None
 
 
@@ -275,6 +335,8 @@ class ItemCodec:
                 f"the item type of model {self.name!r} cannot be validated: {str(error).splitlines()[0]}",
                 fix="use built-in types, pydantic models, dataclasses, or typing_extensions.TypedDict",
             ) from None
+        except BaseException as error:  # of the type's own code, such as __get_pydantic_core_schema__
+            raise _not_usable(self.name, error) from error
 
     def validate(self, value: Any) -> Any:
         """The value as the item type; raises ``InvalidInput`` naming every fault."""
@@ -282,6 +344,12 @@ class ItemCodec:
             return self._adapter.validate_python(value)
         except ValueError as error:  # pydantic's ValidationError is one
             raise self._invalid(error) from None
+        except ConfigError:
+            raise
+        except BaseException as error:  # of a validator that the user wrote
+            if not usercode.is_its_own(error):
+                raise
+            raise self._invalid(error) from error
 
     def decode(self, text: str | bytes) -> Any:
         """JSON text as the item type; raises ``InvalidInput``."""
@@ -289,6 +357,12 @@ class ItemCodec:
             return self._adapter.validate_json(text)
         except ValueError as error:  # pydantic's ValidationError is one
             raise self._invalid(error) from None
+        except ConfigError:
+            raise
+        except BaseException as error:  # of a validator that the user wrote
+            if not usercode.is_its_own(error):
+                raise
+            raise self._invalid(error) from error
 
     def schema(self) -> Mapping[str, Any]:
         """The item's JSON schema; empty where the type has none."""
@@ -298,18 +372,38 @@ class ItemCodec:
             return self._adapter.json_schema()
         except PydanticInvalidForJsonSchema:
             return {}
+        except ConfigError:
+            raise
+        except BaseException as error:
+            raise _not_usable(self.name, error) from error
+
+    def schema_tells_all(self) -> bool:
+        """Whether a producer without the type may refuse inputs by the schema."""
+        return tells_all(self._adapter.core_schema)
 
     def _invalid(self, error: Any) -> InvalidInput:
         if hasattr(error, "errors"):
             faults = "; ".join(
                 f"{'.'.join(map(str, e['loc'])) + ': ' if e['loc'] else ''}{e['msg']}" for e in error.errors()[:5]
             )
-        else:  # text that is no Unicode
+        elif isinstance(error, ValueError):  # text that is no Unicode
             faults = str(error)
+        else:
+            faults = f"a validator of its item type failed: {usercode.told(error)}"
         return InvalidInput(
             f"the input does not fit model {self.name!r}: {faults}",
             fix=f"`penstock model show {self.name}` prints the input's schema",
         )
+
+
+def _not_usable(model: str, error: BaseException) -> ConfigError:
+    """The error for an item type whose own code fails; raises what a signal brought."""
+    if not usercode.is_its_own(error):
+        raise error
+    return ConfigError(
+        f"the item type of model {model!r} cannot be used: {usercode.told(error)}",
+        fix="mend the type in the hint of predict's batch",
+    )
 
 
 _codecs: dict[type[Model], ItemCodec] = {}
@@ -333,6 +427,8 @@ def item_type(cls: type[Model]) -> Any:
             f"the hints of {function.__qualname__} name something unknown: {error}",
             fix="import the item type at module level",
         ) from None
+    except BaseException as error:
+        raise _not_usable(cls.name, error) from error
     names = [p for p in inspect.signature(function).parameters if p != "self"]
     hint = hints.get(names[0]) if names else None
     arguments = typing.get_args(hint)

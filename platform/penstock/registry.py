@@ -10,12 +10,15 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
+from penstock import usercode
 from penstock.errors import ConfigError, UnknownModel
 from penstock.model import Model, check_model
 
@@ -35,11 +38,13 @@ class Registry:
         """Import the sources and the installed entry points; raises ``ConfigError`` naming the one that failed."""
         registry = cls()
         for source in sources:
-            for model in _models_of(source):
-                registry.add(model)
+            with _explained(source):
+                for model in _models_of(source):
+                    registry.add(model)
         for point in entry_points(group=ENTRY_POINTS):
-            for model in _models_of(point.value):
-                registry.add(model)
+            for model in _models_of_point(point):
+                with _explained(point.value):
+                    registry.add(model)
         return registry
 
     def add(self, model: type[Model]) -> None:
@@ -73,6 +78,17 @@ class Registry:
         return len(self._models)
 
 
+#: A registry, or what makes one when it is needed.
+Source = Registry | Callable[[], Registry]
+
+
+def are_imported(sources: Iterable[str]) -> bool:
+    """Whether ``load`` would import nothing that is not there: what it costs is paid."""
+    modules = [source.partition(":")[0] for source in sources]
+    modules += [point.module for point in entry_points(group=ENTRY_POINTS)]
+    return all((Path(name).stem if name.endswith(".py") else name) in sys.modules for name in modules)
+
+
 def unknown_model(name: str, known: Iterable[str]) -> UnknownModel:
     """The error for a name nobody serves, with the nearest known names."""
     known = sorted(known)
@@ -86,9 +102,22 @@ def unknown_model(name: str, known: Iterable[str]) -> UnknownModel:
     return UnknownModel(f"no model is named {name!r}", fix=fix)
 
 
+def _models_of_point(point: EntryPoint) -> list[type[Model]]:
+    try:
+        with _explained(point.value):
+            return list(_models_of(point.value))
+    except ConfigError as error:
+        # The user did not name this module: say who did.
+        package = point.dist.name if point.dist is not None else "an installed package"
+        raise ConfigError(
+            f"{package} announces models (entry point {point.name!r}): {error.message}",
+            fix=f"{error.fix}; or uninstall {package}",
+        ) from error
+
+
 def _models_of(source: str) -> Iterator[type[Model]]:
     name, _, attribute = source.partition(":")
-    module = _import(name, source)
+    module = _import(name)
     if attribute:
         found = getattr(module, attribute, None)
         if not (inspect.isclass(found) and issubclass(found, Model)):
@@ -105,22 +134,39 @@ def _models_of(source: str) -> Iterator[type[Model]]:
         raise ConfigError(f"{source!r} defines no penstock model", fix="subclass penstock.Model and set its name")
 
 
-def _import(name: str, source: str) -> ModuleType:
+def _import(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        return _import_file(Path(name))
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        # As celery, uvicorn and gunicorn do: a model beside the user's shell is importable.
+        sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module(name)
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Whatever code of the user's raises in the block is a ``ConfigError`` that names the source."""
     try:
-        if name.endswith(".py"):
-            return _import_file(Path(name))
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            # As celery, uvicorn and gunicorn do: a model beside the user's shell is importable.
-            sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(name)
+        yield
     except ConfigError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not usercode.is_its_own(error):
+            raise
+        name = source.partition(":")[0]
         if isinstance(error, ModuleNotFoundError) and error.name == name.split(".")[0]:
             fix = f"check the spelling, or run where {name!r} can be imported (its folder on PYTHONPATH)"
+        elif isinstance(error, SystemExit):
+            fix = f'take the call of exit() out of it, or put it under `if __name__ == "__main__":` ({_place(error)})'
         else:
             fix = f"`python -c 'import {name}'` shows the whole traceback"
-        raise ConfigError(f"cannot import {source!r}: {type(error).__name__}: {error}", fix=fix) from error
+        raise ConfigError(f"cannot import {source!r}: {usercode.told(error)}", fix=fix) from error
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, as far as that was in a file of Python."""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if "_sitebuiltins" not in frame.filename]
+    return f"{lines[-1].filename}:{lines[-1].lineno}" if lines else "somewhere in it"
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -28,13 +28,14 @@ class Chromium:
         self._folder = folder
 
     def open(self, url: str, name: str) -> str:
-        """The page as the scripts left it; the picture is ``name.png``."""
+        """The page as the scripts left it; the picture is ``name.png``. The content policy has forbidden nothing."""
         done = subprocess.run(
             [
                 self._program,
                 "--headless=new",
                 "--no-sandbox",
                 "--disable-gpu",
+                "--enable-logging=stderr",
                 "--window-size=1280,800",
                 f"--user-data-dir={self._folder / 'profile'}",
                 "--virtual-time-budget=10000",
@@ -47,6 +48,7 @@ class Chromium:
             timeout=120,
         )
         assert (self._folder / f"{name}.png").stat().st_size > 5_000, done.stderr
+        assert "Content Security Policy" not in done.stderr, done.stderr
         return done.stdout
 
 
@@ -97,3 +99,12 @@ def test_the_task_list_shows_a_job_and_its_worker(up: Penstock, dashboard: str, 
 def test_the_broker_page_shows_our_queues(dashboard: str, chromium: Chromium) -> None:
     page = chromium.open(f"{dashboard}/broker", "broker")
     assert "penstock.double.interactive" in page and "penstock.double.background" in page
+
+
+def test_the_pages_scripts_run_under_the_content_policy(up: Penstock, dashboard: str, chromium: Chromium) -> None:
+    page = chromium.open(f"{dashboard}/workers", "workers")
+    assert "Connecting" not in page  # what its script has replaced
+    name = "worker-default-1@" + page.partition("worker-default-1@")[2].partition("<")[0].partition('"')[0]
+    until(f"{dashboard}/worker/{name}", "Worker pool options")
+    detail = chromium.open(f"{dashboard}/worker/{name}", "worker")
+    assert "penstock.double.interactive" in detail

@@ -307,7 +307,7 @@ def test_a_database_that_is_read_only(sqlite_url: str) -> None:
             os.setgid(65534)
             os.setuid(65534)
         store = Store.open(f"sqlite:///{path}")
-        assert "can be written" in refused_within(2.0, lambda: store.insert([make_job()])).fix
+        assert "let this user write" in refused_within(2.0, lambda: store.insert([make_job()])).fix
 
     try:
         in_child(child)

@@ -73,7 +73,7 @@ def test_sqlite_finds_rows_by_an_index(sqlite_url: str, module: ModuleType, name
 @pytest.mark.parametrize(("module", "name"), [*statements()])
 def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, name: str) -> None:
     """With the settings of our connections, on tables that are empty when the plan is made."""
-    from penstock.store import postgres
+    from penstock.store import place, postgres
 
     text = compile_sql(getattr(module, name), Dialect.POSTGRES)
     names = sorted(set(re.findall(r"%\((\w+)\)s", text)))
@@ -110,7 +110,9 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
     ):
         if column in values:
             values[column] = "x"
-    connection: psycopg.Connection[Any] = postgres.connect(postgres_url, durable=True)
+    where = place.read(postgres_url)
+    assert isinstance(where, place.PostgresDatabase)
+    connection: psycopg.Connection[Any] = postgres.connect(where.parameters, durable=True)
     with connection:
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {text}", values).fetchall())
     for table in ("penstock_job", "penstock_job_tag"):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -114,6 +119,52 @@ def test_list_filters_and_pages(up: Penstock) -> None:
     assert table[0].split()[:2] == ["ID", "MODEL"] and len(table) == 4
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_narrow_terminal_shows_what_fits_and_takes_what_it_showed(up: Penstock, columns: int) -> None:
+    for number in ("21", "22"):
+        up("run", "double", number)
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = {name: value for name, value in up.env.items() if name not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "penstock_cli", "job", "list"]
+    done = subprocess.run(command, cwd=up.folder, env=env, stdin=subprocess.DEVNULL, stdout=writer, timeout=60)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as terminal:
+        lines = terminal.read1(65536).decode().splitlines()
+    assert done.returncode == 0
+    header, *rows = lines
+    assert header.split()[0] == "ID" and "AGE" in header.split() and "STATUS" in header.split()
+    assert ("TOTAL" in header.split()) == (columns == 80)
+    assert rows and max(map(len, lines)) <= columns
+    short = rows[0].split()[0]
+    found = up("job", "get", short, "--json").json()
+    assert len(short) < 36 and found["id"].startswith(short)
+    assert up("job", "wait", short).status in (0, 1)
+    assert up("job", "cancel", short).out.split()[0] == found["id"]
+    ambiguous = up("job", "get", short[:6])
+    assert ambiguous.status == 2 and "write more" in ambiguous.err
+    nobody = up("job", "get", "ffffffff-ffff")
+    assert nobody.status == 2 and "begins with" in nobody.err
+
+
+def test_bulk_verbs(up: Penstock) -> None:
+    ids = [up("submit", "double", "1", "--delay", "1h", "--tag", "bulk=1").out.strip() for _ in range(4)]
+    assert up("job", "cancel").status == 2 and up("job", "cancel", ids[0], "--tag", "bulk").status == 2
+    asked = up("job", "cancel", "--tag", "bulk=1")
+    assert asked.status == 2 and "--yes" in asked.err
+    named = up("job", "cancel", ids[0], "nobody", ids[1])
+    assert named.status == 2 and "'nobody'" in named.err, "the others go on"
+    assert named.out.splitlines() == [f"{id}  cancelled" for id in ids[:2]]
+    assert up("job", "cancel", "--tag", "bulk=1", "--model", "double", "--yes", "--json").json() == {"cancelled": 2}
+    again = up("job", "cancel", "--tag", "bulk=1", "--yes")
+    assert (again.status, again.out, again.err) == (0, "0\n", "0 jobs cancelled\n")
+    run = up("job", "retry", "--tag", "bulk=1", "--status", "cancelled", "--yes")
+    assert (run.out, run.err) == ("4\n", "4 jobs to run again\n")
+    up("job", "wait", *ids)
+    succeeded = up("job", "retry", ids[0])
+    assert succeeded.status == 2 and "succeeded" in succeeded.err
+
+
 def test_prune_removes_what_ended_before(up: Penstock) -> None:
     id = up("run", "double", "1", "--json").json()["id"]
     assert up("job", "prune", "--older-than", "1h").status == 0
@@ -210,6 +261,56 @@ def test_a_line_that_the_producer_refuses_fails_alone(up: Penstock) -> None:
     by_id = {line["custom_id"]: line for line in ended.jsonl()}
     assert by_id["line-2"]["error"]["code"] == "invalid_input" and by_id["line-2"]["id"] is None
     assert by_id["line-3"]["response"]["body"] == 6
+
+
+def test_submitting_imports_no_module_of_a_model_that_a_worker_announced(up: Penstock) -> None:
+    (up.folder / "heavy_models.py").write_text(
+        "from pathlib import Path\nPath('imported').touch()\nimport my_models_\n"
+    )
+    env = {"PENSTOCK_MODELS": "heavy_models", "PYTHONDONTWRITEBYTECODE": "1"}
+    assert up("run", "double", "21", env=env).out == "42\n"
+    refused = up("submit", "double", '"x"', env=env)
+    assert refused.status == 2 and "valid integer" in refused.err
+    assert up("job", "list", "--model", "double", "-q", env=env).status == 0
+    assert not (up.folder / "imported").exists()
+    assert up("submit", "nobody", "1", env=env).status == 2
+    assert (up.folder / "imported").exists(), "only to find a model that nobody announced"
+
+
+def test_a_file_of_odd_lines_runs_under_any_locale_and_loses_nothing_when_resumed(up: Penstock) -> None:
+    """Beginning with a mark, in a locale that knows no other letters than ASCII's."""
+    good = {"a\u2028b": "x\u2029y", "é\x85": "☕", "😀": "z", "line-9": "nine"}
+    lines = [json.dumps({"custom_id": id, "body": text}, ensure_ascii=False).encode() for id, text in good.items()]
+    bad = [
+        rb'{"custom_id": "\ud800", "body": "x"}',
+        b'{"custom_id": "a\xff", "body": "x"}',
+        rb'{"custom_id": "half", "body": "\udfff"}',
+    ]
+    source, target = up.folder / "odd.jsonl", up.folder / "odd.out"
+    source.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([*lines, *bad]) + b"\n\n7\n")  # no text: the model refuses it
+    for env in (
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
+    ):
+        flag = "--resume" if target.exists() else "--overwrite"
+        ended = up.process("batch", "run", "-i", "odd.jsonl", "-o", "odd.out", "--model", "moody", flag, env=env)
+        assert ended.status == 1, ended.err
+        found = [json.loads(line) for line in target.read_bytes().decode().split("\n")[:-1]]
+        outputs = {line["custom_id"]: line["response"]["body"] for line in found if line["error"] is None}
+        assert outputs == {id: text.upper() for id, text in good.items()}
+        faults = {line["custom_id"]: line["error"]["code"] for line in found if line["error"]}
+        assert faults == {
+            "line-5": "invalid_line",
+            "line-6": "invalid_line",
+            "half": "not_serializable",
+            "line-9": "invalid_line",
+        }
+        # A killed run leaves a line cut off, in the middle of a letter.
+        target.write_bytes(target.read_bytes() + '{"id": "0", "custom_id": "☕'.encode()[:-1])
+    ended = up.process("run", "moody", "naïve ☕", "--json", "-q", env={"LC_ALL": "C", "PYTHONUTF8": "0"})
+    assert (ended.status, ended.json()["output"]) == (0, "NAÏVE ☕"), ended.err
+    ended = up.process("run", "moody", "-", "-r", input="\ufeffnaïve 😀\r\n", env={"PYTHONIOENCODING": "latin-1"})
+    assert ended.out == "NAÏVE 😀\n"
 
 
 def test_two_lines_of_one_id_are_not_mixed_up(up: Penstock) -> None:
@@ -439,6 +540,29 @@ def test_doctor_is_content(up: Penstock) -> None:
     tried = {"up", "broker", "broker writes", "database", "dispatcher", "worker", "clock", "device", "disk"}
     assert tried <= set(found)
     assert "lease.ttl_s" in up("doctor").out
+
+
+def test_doctor_quietly_prints_what_it_found_alone(up: Penstock) -> None:
+    lines = up("doctor", "-q").out.splitlines()
+    assert lines and all(line.split()[0] in ("ok", "warning", "error", "fix:") for line in lines), lines
+
+
+def test_logs_are_json_in_a_file_and_say_who_speaks(up: Penstock) -> None:
+    """A wrong input is a line, without a traceback; a model's own fault has one."""
+    job = up("run", "moody", "log", "--json").json()
+    for model, input in (("double", '"7.5"'), ("moody", "refuse"), ("moody", "bad"), ("moody", "raise")):
+        assert up("run", model, input).status in (1, 2)
+    log = up.home / "logs" / "worker-default-1.log"
+    wait_for(lambda: "no mood for this batch" in log.read_text(encoding="utf-8"), what="the last line")
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    said = [line for line in lines if str(line["event"]).startswith("said by")]
+    assert [line["event"] for line in said] == ["said by structlog", "said by logging"]
+    assert {(line["model"], line["size"], line["job"]) for line in said} == {("moody", 1, job["id"])}
+    assert said[0]["batch"] == said[1]["batch"] >= 1
+    refused = [line for line in lines if "no such input" in json.dumps(line)]
+    assert refused and all("exception" not in line for line in refused)
+    assert any("no mood for this batch" in line.get("exception", "") for line in lines)
+    assert not any("Input should be" in line.get("exception", "") for line in lines)
 
 
 def test_db_current(up: Penstock) -> None:

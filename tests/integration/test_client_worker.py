@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from penstock import AsyncClient, Client, JobState
-from penstock.errors import JobCancelled, JobExpired, JobFailed
+from penstock.errors import InvalidInput, JobCancelled, JobExpired, JobFailed
 from penstock.settings import Settings
 from penstock.testing import assert_settled
 from tests.fixtures.client import until
@@ -34,8 +34,9 @@ def sdk(settings: Settings, worker_factory: Callable[..., Any]) -> Iterator[Clie
 
 def test_results_failures_and_the_ledger(sdk: Client) -> None:
     assert sdk.run("upper", "hello", result_timeout=PATIENCE_S) == "HELLO"
-    with pytest.raises(JobFailed, match="does not fit"):
-        sdk.run("upper", 5, result_timeout=PATIENCE_S)  # validated by the worker, since the class is not here
+    with pytest.raises(InvalidInput, match="does not fit"):
+        sdk.enqueue("upper", 5)  # by the schema that the worker announced, since the class is not here
+    assert not sdk.list(model="upper", status="failed"), "nothing was stored"
     with pytest.raises(JobFailed, match="no good"):
         sdk.run("fail", 1, result_timeout=PATIENCE_S)
     job = assert_settled(sdk.enqueue("inc", 1), timeout=30)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from penstock.app import make_celery
 from penstock.dashboard.guard import check, is_loopback
 from penstock.errors import ConfigError
 from penstock.settings import Settings
@@ -147,3 +148,89 @@ def test_it_listens_on_a_port_of_its_own(up: Penstock, browser: Browser) -> None
     port = browser.url.rsplit(":", 1)[1]
     ended = up("dashboard", "--port", port)
     assert ended.status == 2 and "--port" in ended.err and "Traceback" not in ended.err
+
+
+def post(browser: Browser, path: str, **body: Any) -> Any:
+    request = urllib.request.Request(f"{browser.url}{path}", method="POST", data=json.dumps(body).encode())
+    request.add_header("Authorization", f"Basic {base64.b64encode(LOGIN.encode()).decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        text = error.read().decode()
+        error.close()
+        return error.code, text
+
+
+def test_a_result_is_that_of_the_job(browser: Browser, up: Penstock) -> None:
+    """Clients' jobs have none in Celery's backend; SQL has."""
+    good = up("run", "double", "21", "--json").json()["id"]
+    bad = up("run", "moody", "bad", "--json").json()["id"]
+    assert browser.json(f"/api/task/result/{good}") == {"task-id": good, "state": "SUCCESS", "result": 42}
+    failed = browser.json(f"/api/task/result/{bad}")
+    assert failed["state"] == "FAILURE" and "no mood" in failed["result"]
+    assert browser.json("/api/task/result/nobody")["state"] == "PENDING"
+
+
+def test_a_model_is_applied_through_its_queue_and_nothing_vanishes(browser: Browser, up: Penstock) -> None:
+    assert post(browser, "/api/task/apply/penstock.double", args=[4], timeout=60)["result"] == 8
+    for verb in ("async-apply", "send-task"):
+        sent = post(browser, f"/api/task/{verb}/penstock.double", args=[5], lane="background")
+        assert browser.json(f"/api/task/result/{sent['task-id']}?timeout=60")["result"] == 10
+        code, text = post(browser, f"/api/task/{verb}/penstock.doubel", args=[5])
+        assert code == 404 and "double" in text
+        code, text = post(browser, f"/api/task/{verb}/stranger.task")
+        assert code == 400 and "queue" in text
+        code, text = post(browser, f"/api/task/{verb}/penstock.double", args=[5], queue="celery")
+        assert code == 400
+
+
+def test_a_job_is_revoked_and_every_end_is_shown(browser: Browser, up: Penstock) -> None:
+    gate = up.folder / "revoke-gate"
+    running = up("submit", "slow", str(gate)).out.split()[-1]
+    wait_for(lambda: up("job", "get", running, "--json").json()["status"] == "running", what="the job to run")
+    browser.until(f"/task/{running}", "STARTED")
+    later = up("submit", "slow", str(gate), "--delay", "3600").out.split()[-1]
+    for id in (running, later):
+        assert "Revoked" in post(browser, f"/api/task/revoke/{id}", terminate=True)["message"]
+    assert up("job", "get", later, "--json").json()["status"] == "cancelled"
+    gate.touch()
+    browser.until(f"/task/{running}", "REVOKED")
+    assert browser.json(f"/api/task/result/{running}")["state"] == "REVOKED"
+    assert browser.json(f"/api/task/result/{later}")["state"] == "REVOKED"
+    # One of which no event will tell: a worker had it, and the dispatcher ended it.
+    gone = up.folder / "expired-gate"
+    holds = up("submit", "slow", str(gone)).out.split()[-1]
+    browser.until(f"/task/{holds}", "STARTED")
+    late = up("submit", "slow", str(gone), "--deadline", "0.5").out.split()[-1]
+    wait_for(lambda: up("job", "get", late, "--json").json()["status"] == "expired", what="the deadline")
+    gone.touch()
+    browser.until(f"/task/{holds}", "SUCCESS")
+
+
+def test_nothing_is_offered_that_a_worker_cannot_do(browser: Browser) -> None:
+    name = browser.until("/workers", "worker-default-1@").partition("worker-default-1@")[2].partition("<")[0].strip()
+    page = browser.until(f"/worker/worker-default-1@{name}", "Worker pool options")
+    for words in ("worker-pool-grow", "worker-pool-shrink", "worker-pool-autoscale", "worker-pool-restart"):
+        assert words not in page
+    code, text = post(browser, f"/api/worker/pool/grow/worker-default-1@{name}")
+    assert code == 403 and "one device" in text
+    code, text = post(browser, f"/api/task/rate-limit/penstock.double?workername=worker-default-1@{name}&ratelimit=1/m")
+    assert code == 403 and "tenant" in text
+    page = browser.until("/broker", "penstock.double.interactive")
+    row = page.partition("penstock.double.interactive</td>")[2].partition("</tr>")[0]
+    assert "Idle since" not in page and "—" not in row and "-</" not in row, row
+    (worker,) = browser.json("/workers?json=1")["data"]
+    ends = ("task-succeeded", "task-failed", "task-revoked", "task-retried")
+    assert worker["task-received"] == sum(worker.get(kind, 0) for kind in ends)
+
+
+def test_an_end_of_which_nobody_told_is_found_in_sql(browser: Browser, up: Penstock) -> None:
+    id = up("submit", "slow", "never", "--delay", "3600").out.split()[-1]
+    app = make_celery(Settings.load(home=up.home))
+    with app.connection() as connection, app.events.Dispatcher(connection, hostname="gone@elsewhere") as events:
+        events.send("task-received", uuid=id, name="penstock.slow", args="()", kwargs="{}", retries=0)
+    browser.until(f"/task/{id}", "RECEIVED")
+    up("job", "cancel", id)
+    browser.until(f"/task/{id}", "REVOKED")
+    app.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import TaskRevokedError
 
 from penstock.errors import JobNotFound
 from penstock.job import Job, JobState, new_id
@@ -39,11 +40,13 @@ class Stranger:
         self.namespace = settings.namespace
         self.queue = queue_name(settings.namespace, "echo", "interactive")
 
-    def send(self, args: Any = ("x",), kwargs: Any = None, *, properties: Any = None, **headers: Any) -> Any:
+    def send(
+        self, args: Any = ("x",), kwargs: Any = None, *, properties: Any = None, body: Any = None, **headers: Any
+    ) -> Any:
         """The id of a message for the model ``echo``, with these headers."""
         task = self.app.amqp.as_task_v2(new_id(), f"{self.namespace}.echo", args=list(args), kwargs=kwargs)
         message = {
-            "body": json.dumps(task.body),
+            "body": json.dumps(body or task.body),
             "content-type": "application/json",
             "content-encoding": "utf-8",
             "headers": task.headers | headers,
@@ -62,6 +65,18 @@ class Stranger:
         """The id of a message that Celery itself makes."""
         queue = queue_name(self.namespace, model, "interactive")
         return self.app.send_task(f"{self.namespace}.{model}", args=[value], queue=queue, **options).id
+
+    def follow(self, embed: dict[str, Any]) -> str:
+        """The id of a message for ``echo`` of which Celery is to do something afterwards."""
+        task = self.app.amqp.as_task_v2(new_id(), f"{self.namespace}.echo", args=["x"])
+        args, kwargs, own = task.body
+        return str(self.send(body=[args, kwargs, own | embed], id=task.headers["id"]))
+
+    def known(self, id: str) -> bool:
+        try:
+            return bool(self.store.get(id))
+        except JobNotFound:
+            return False
 
     def ended(self, id: str) -> Job:
         def look() -> Job | None:
@@ -189,3 +204,56 @@ def test_an_expiry_beyond_all_dates_is_rejected(stranger: Stranger) -> None:
 def test_one_that_cannot_be_stored_costs_its_mates_nothing(stranger: Stranger) -> None:
     ids = [stranger.send([text]) for text in ("one", "\udc80", "two")]
     assert [stranger.ended(id).state.value for id in ids] == ["succeeded", "failed", "succeeded"]
+
+
+#: What follows in Celery's own terms: here as a producer of another make would write it.
+UNREADABLE: dict[str, dict[str, Any]] = {
+    "a chord that is a number": {"chord": 7},
+    "a chord that is text": {"chord": "tasks.report"},
+    "a chord without a task": {"chord": {"args": []}},
+    "a callback that is a number": {"callbacks": [7]},
+    "callbacks that are a number": {"callbacks": 7},
+    "an errback that is a number": {"errbacks": [7]},
+    "a chain of numbers": {"chain": [7, 8]},
+}
+
+
+def test_what_cannot_follow_a_job_fails_it_by_name(stranger: Stranger) -> None:
+    for fault, embed in UNREADABLE.items():
+        id = stranger.follow(embed)
+        job = stranger.ended(id)
+        assert job.state is JobState.FAILED and (job.error or {})["code"] == "invalid_input", (fault, job)
+        assert next(iter(embed)) in (job.error or {})["message"], fault
+        with pytest.raises(Exception, match="no Celery signature"):
+            stranger.app.AsyncResult(id).get(timeout=30)
+
+
+def test_an_expiry_before_its_time_is_told(stranger: Stranger, dispatcher: Any) -> None:
+    id = stranger.produce("echo", 1, countdown=3600, expires=0.5)
+    assert stranger.ended(id).state is JobState.EXPIRED
+    with pytest.raises(TaskRevokedError):
+        stranger.app.AsyncResult(id).get(timeout=60)
+
+
+def test_an_id_that_another_models_job_has_settles_nothing_of_it(stranger: Stranger, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    first = stranger.produce("gated", str(gate))
+    wait_for(lambda: stranger.known(first), what="the first to be a job")
+    stranger.produce("inc", 41, task_id=first)
+    gate.touch()
+    job = stranger.ended(first)
+    assert (job.model, job.output) == ("gated", str(gate))
+    assert stranger.app.AsyncResult(first).get(timeout=30) == str(gate)
+    stranger.produce("inc", 41, task_id=first)  # and once it has ended
+    assert stranger.ended(stranger.produce("inc", 1)).output == 2
+    assert (stranger.ended(first).model, stranger.ended(first).output) == ("gated", str(gate))
+
+
+def test_a_soft_limit_is_the_attempts(stranger: Stranger) -> None:
+    limits = [
+        ({"soft_time_limit": 30}, 30.0),
+        ({"time_limit": 40}, 40.0),
+        ({"soft_time_limit": 5, "time_limit": 9}, 5.0),
+    ]
+    sent = [(stranger.produce("echo", 1, **options), timeout_s) for options, timeout_s in limits]
+    assert [stranger.ended(id).timeout_s for id, _ in sent] == [timeout_s for _, timeout_s in sent]

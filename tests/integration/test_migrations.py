@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 
 import penstock_migrations
-from penstock.errors import StoreUnavailable
+from penstock.errors import ConfigError, SchemaOutdated, StoreUnavailable
 from penstock.store import SCHEMA_VERSION, Store
 from penstock.store.engine import VERSION_TABLE
 from penstock.store.tables import Row
@@ -110,12 +110,76 @@ def test_a_failed_migration_leaves_nothing(empty_database_url: str, monkeypatch:
 
 
 def test_paths_may_be_awkward(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a b%20c;d:e/pen stock.db"
+    url = f"sqlite:///{tmp_path}/a b%2541c;d:e%3F#f/pen stock.db"
     penstock_migrations.upgrade(url)
+    assert (tmp_path / "a b%41c;d:e?#f" / "pen stock.db").is_file()
     store = Store.open(url)
     store.check()
     store.close()
     assert penstock_migrations.current(url) == SCHEMA_VERSION
+
+
+# What no migration can mend --------------------------------------------------------------------------------------
+
+
+def edit(url: str, *statements: str) -> None:
+    with penstock_migrations._connect(url) as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        connection.commit()
+
+
+@pytest.mark.parametrize(
+    ("statements", "says", "fix"),
+    [
+        (["UPDATE penstock_alembic_version SET version_num = '9999'"], "version 9999", "install the penstock"),
+        (["DELETE FROM penstock_alembic_version"], "no version", "from a backup"),
+        (["DROP TABLE penstock_alembic_version"], "no version", "from a backup"),
+        (["INSERT INTO penstock_alembic_version VALUES ('0001')"], "no version", "from a backup"),
+        (["DROP TABLE penstock_delivery"], "lacks the table penstock_delivery", "backup"),
+        (["ALTER TABLE penstock_worker DROP COLUMN info"], "lacks the column penstock_worker.info", "backup"),
+    ],
+)
+def test_a_schema_that_is_not_whole_is_named(database_url: str, statements: list[str], says: str, fix: str) -> None:
+    edit(database_url, *statements)
+    for call in (penstock_migrations.upgrade, penstock_migrations.verify):
+        with pytest.raises(SchemaOutdated) as caught:
+            call(database_url)
+        assert says in caught.value.message
+        assert fix in caught.value.fix
+
+
+def test_an_empty_version_table_alone_is_nothing(empty_database_url: str) -> None:
+    penstock_migrations.upgrade(empty_database_url)
+    penstock_migrations.downgrade(empty_database_url, "base")
+    assert penstock_migrations.current(empty_database_url) is None
+    with pytest.raises(SchemaOutdated, match="no tables of penstock"):
+        penstock_migrations.verify(empty_database_url)
+    penstock_migrations.upgrade(empty_database_url)
+    assert penstock_migrations.verify(empty_database_url) == penstock_migrations.head()
+
+
+@pytest.mark.parametrize("revision", ["nonsense", "9999", "-7"])
+def test_a_version_that_there_is_not(sqlite_url: str, revision: str) -> None:
+    for call in (penstock_migrations.upgrade, penstock_migrations.downgrade):
+        with pytest.raises(ConfigError) as caught:
+            call(sqlite_url, revision)
+        assert "0001" in caught.value.fix
+
+
+def test_something_else_has_the_name_of_a_table(empty_database_url: str) -> None:
+    penstock_migrations.upgrade(empty_database_url)
+    penstock_migrations.downgrade(empty_database_url, "base")
+    edit(empty_database_url, "CREATE TABLE elsewhere (x int)", "CREATE INDEX ix_penstock_job_state ON elsewhere (x)")
+    with pytest.raises(StoreUnavailable, match="did not take a change") as caught:
+        penstock_migrations.upgrade(empty_database_url)
+    assert "nothing was changed" in caught.value.fix
+    assert tables(empty_database_url) == {"elsewhere"}
+
+
+def test_looking_makes_no_file(tmp_path: Path) -> None:
+    assert penstock_migrations.current(f"sqlite:///{tmp_path}/none.db") is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_there() -> None:

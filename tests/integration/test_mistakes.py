@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -128,10 +129,19 @@ def test_up_does_not_migrate_a_foreign_database(penstock: Penstock) -> None:
     explained(ended, 3, "penstock up --migrate", lines=4, within_s=PROCESS_AT_ONCE_S)
 
 
-@pytest.mark.parametrize("command", ["worker", "dispatcher", "dashboard"])
+@pytest.mark.parametrize("command", ["worker", "dispatcher"])
 def test_services_say_what_they_lack(penstock: Penstock, command: str) -> None:
     ended = penstock(command, env={"PENSTOCK_MODELS": "my_models"})
     explained(ended, 3, within_s=PROCESS_AT_ONCE_S)
+
+
+def test_a_dashboard_says_that_it_waits_for_a_broker(penstock: Penstock) -> None:
+    running = penstock.start("dashboard")
+    try:
+        assert "`penstock up` starts the embedded broker" in running.says("waiting for the broker")
+        assert running.stop(signal.SIGTERM) == 0, running.text
+    finally:
+        running.close()
 
 
 # Requests ---------------------------------------------------------------------------------------------------------
@@ -164,8 +174,12 @@ def test_invalid_input_is_refused_by_a_producer_that_knows_the_model(up: Penstoc
     explained(ended, 2, "valid integer", "penstock model show double")
 
 
-def test_invalid_input_is_refused_by_the_worker_otherwise(up: Penstock) -> None:
-    explained(up("run", "double", "many"), 1, "valid integer", "penstock job get")
+def test_invalid_input_is_refused_by_what_the_workers_announced(up: Penstock) -> None:
+    explained(up("run", "double", "many"), 2, "valid integer", "penstock model show double")
+
+
+def test_what_the_schema_does_not_tell_is_refused_by_the_worker(up: Penstock) -> None:
+    explained(up("run", "double", '"7.5"'), 1, "valid integer", "penstock job get")
 
 
 def test_damaged_json(up: Penstock) -> None:

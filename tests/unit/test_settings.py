@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import pwd
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from penstock.errors import ConfigError
-from penstock.settings import Settings
+from penstock.settings import Settings, TenantSettings
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +156,187 @@ def test_one_variable_per_tenant(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_terms_that_make_no_sense_are_refused(terms: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="acme"):
         Settings.load(tenants={"acme": terms})
+
+
+# Texts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["variable", "section", "secret file", "toml", "toml list", "keyword"])
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("models", "a,b.c:D", ["a", "b.c:D"]),
+        ("models", "a b.c:D", ["a", "b.c:D"]),
+        ("models", '["a", "b.c:D"]', ["a", "b.c:D"]),
+        ("models", "alone", ["alone"]),
+        ("models", "[]", []),
+        ("webhook.secrets", "whsec_a,whsec_b", ["whsec_a", "whsec_b"]),
+        ("webhook.secrets", '["whsec_a"]', ["whsec_a"]),
+        ("webhook.secrets", "whsec_a", ["whsec_a"]),
+        ("tenants", '{"acme": {"weight": 2, "cap": 3}}', {"acme": (2.0, 3)}),
+        ("tenants", "acme=2, b c=0.5", {"acme": (2.0, None), "b c": (0.5, None)}),
+    ],
+)
+def test_lists_are_json_or_words_everywhere(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, source: str, name: str, text: str, expected: object
+) -> None:
+    variable, (*section, last) = f"PENSTOCK_{name.replace('.', '__').upper()}", name.split(".")
+    keywords: dict[str, object] = {section[0]: {last: text}} if section else {last: text}
+    if source == "variable":
+        monkeypatch.setenv(variable, text)
+    elif source == "section":
+        monkeypatch.setenv(f"PENSTOCK_{(section or [last])[0].upper()}", json.dumps({last: text}) if section else text)
+    elif source == "secret file":
+        (clean / "secrets").mkdir()
+        (clean / "secrets" / variable).write_text(f"{text}\n")
+        monkeypatch.setenv("PENSTOCK_SECRETS_DIR", str(clean / "secrets"))
+    elif source.startswith("toml"):
+        value = text
+        if source == "toml list" and isinstance(expected, list):
+            value = expected  # type: ignore[assignment]
+        head = f"[{section[0]}]\n" if section else ""
+        (clean / "penstock.toml").write_text(f"{head}{last} = {json.dumps(value)}\n")
+    settings = Settings.load(**(keywords if source == "keyword" else {}))
+    if name == "models":
+        assert settings.models == expected
+    elif name == "tenants":
+        assert {tenant: (terms.weight, terms.cap) for tenant, terms in settings.tenants.items()} == expected
+    else:
+        assert [secret.get_secret_value() for secret in settings.webhook.secrets] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("PENSTOCK_WEBHOOK__SECRETS", "[hunter2"),
+        ("PENSTOCK_WEBHOOK__SECRETS", '{"a": "hunter2"}'),
+        ("PENSTOCK_WEBHOOK__SECRETS", "[[1], {}]"),
+        ("PENSTOCK_WEBHOOK", "hunter2"),
+        ("PENSTOCK_WEBHOOK", '["hunter2"]'),
+        ("PENSTOCK_TENANTS", "hunter2"),
+        ("PENSTOCK_TENANTS", "acme=hunter2"),
+        ("PENSTOCK_TENANTS", '{"acme": "hunter2"}'),
+        ("PENSTOCK_TENANTS", "{hunter2"),
+        ("PENSTOCK_TENANTS__acme", "hunter2"),
+        ("PENSTOCK_TENANTS__acme__CAP", "hunter2"),
+        ("PENSTOCK_MODELS", '["hunter2"'),
+        ("PENSTOCK_MODELS", '{"hunter2": 1}'),
+        ("PENSTOCK_LEASE", "hunter2"),
+        ("PENSTOCK_LEASE", "[" * 100_000),
+        ("PENSTOCK_LEASE__TTL_S", "hunter2"),
+        ("PENSTOCK_LANES__INTERACTIVE", "hunter2"),
+        ("PENSTOCK_DASHBOARD__PORT", "hunter2"),
+    ],
+)
+def test_a_wrong_text_names_its_place_and_is_not_shown(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ConfigError) as caught:
+        Settings.load()
+    assert caught.value.fix == f"correct the variable {name}"
+    assert "hunter2" not in str(caught.value) and len(caught.value.message) < 300
+    monkeypatch.delenv(name)
+    (clean / "secrets").mkdir()
+    (clean / "secrets" / name).write_text(text)
+    monkeypatch.setenv("PENSTOCK_SECRETS_DIR", str(clean / "secrets"))
+    with pytest.raises(ConfigError, match=f"correct the file .*{name}"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("PENSTOCK_LEASE_TTL_S", "did you mean PENSTOCK_LEASE__TTL_S"),
+        ("PENSTOCK_DATABASE", "did you mean PENSTOCK_DATABASE_URL"),
+        ("PENSTOCK_WEBHOOK_SECRET", "did you mean PENSTOCK_WEBHOOK__SECRETS"),
+        ("PENSTOCK_ZZZ", "penstock has no such setting"),
+    ],
+)
+def test_a_misspelt_name_is_told_wherever_it_stands(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    monkeypatch.setenv(name, "hunter2")
+    with pytest.raises(ConfigError, match=says) as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)
+    monkeypatch.delenv(name)
+    (clean / "secrets").mkdir()
+    (clean / "secrets" / name).write_text("hunter2")
+    monkeypatch.setenv("PENSTOCK_SECRETS_DIR", str(clean / "secrets"))
+    with pytest.raises(ConfigError, match=says):
+        Settings.load()
+
+
+def test_an_empty_variable_is_not_set(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "HOME",
+        "BROKER_URL",
+        "DATABASE_URL",
+        "MODELS",
+        "WEBHOOK__SECRETS",
+        "LEASE",
+        "TENANTS",
+        "LEASE__TTL_S",
+    ):
+        monkeypatch.setenv(f"PENSTOCK_{name}", "")
+    monkeypatch.setenv("PENSTOCK_CONFIG", "")
+    assert Settings.load() == Settings()
+    assert Settings.load(broker_url="", database_url=" ").embedded_broker
+
+
+def test_without_a_home_folder(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for home in (None, ""):
+        monkeypatch.delenv("HOME", raising=False)
+        if home is not None:
+            monkeypatch.setenv("HOME", home)
+        with pytest.raises(ConfigError, match=r"HOME is not set.*PENSTOCK_HOME"):
+            Settings.load()
+        assert Settings.load(home=clean).home == clean
+    with pytest.raises(ConfigError, match="no user ~nobody_of_this_name"):
+        Settings.load(home="~nobody_of_this_name/x")
+    monkeypatch.undo()
+    monkeypatch.delenv("HOME", raising=False)
+    assert Settings.load().home == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".penstock"
+
+
+# Numbers ----------------------------------------------------------------------------------------------------------
+
+
+def numbers(section: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every number in the settings; a tenant's stand for all tenants'."""
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from numbers(inner, (*path, name))
+        elif name == "tenants":
+            yield from numbers(TenantSettings, (*path, name, "acme"))
+        elif any(kind in re.findall(r"\w+", str(inner)) for kind in ("int", "float")):
+            yield (*path, name)
+
+
+NUMBERS = [*numbers(Settings)]
+
+
+def test_the_walk_finds_the_numbers() -> None:
+    assert len(NUMBERS) >= 30
+    assert {("lease", "heartbeat_s"), ("tenants", "acme", "cap"), ("lanes", "background", "target")} <= {*NUMBERS}
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=".".join)
+def test_every_number_has_bounds(path: tuple[str, ...]) -> None:
+    for value in (math.inf, -math.inf, math.nan, "inf", "nan", 1e308, 10**20, -1, -1e-9, "-1", "1e308", 10**400):
+        nested: Any = value
+        for name in reversed(path):
+            nested = {name: nested}
+        with pytest.raises(ConfigError, match=re.escape(".".join(path))):
+            Settings.load(**nested)
+
+
+def test_a_heartbeat_longer_than_its_lease() -> None:
+    with pytest.raises(ConfigError, match="lease: heartbeat_s must be less than ttl_s"):
+        Settings.load(lease={"ttl_s": 5, "heartbeat_s": 5})

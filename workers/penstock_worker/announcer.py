@@ -46,12 +46,14 @@ class Announcer:
         self._celery = events
         #: Counts for the metrics, where there are any.
         self.meter = meter
+        #: Whether Celery's monitors hear of plain jobs: `enable_events` and `disable_events` switch it.
+        self.tells_monitors = True
         self._events_channel = keys.events(namespace)
         self.pid = os.getpid()
 
     def received(self, items: Sequence[Item]) -> None:
         """Plain items came in."""
-        if self._celery is not None:
+        if self._celery is not None and self.tells_monitors:
             self._wire.send([self._celery.received(items, self._task)])
 
     def started(self, run: Run, also: Sequence[Command] = ()) -> None:
@@ -64,7 +66,7 @@ class Announcer:
         news: list[Command] = [
             self._event(JobState.RUNNING, run.batch.model.name, [i.id for i in live], run.started_at)
         ]
-        if self._celery is not None and plain:
+        if self._celery is not None and self.tells_monitors and plain:
             news.append(self._celery.started(plain))
         news += also
         self._wire.send(news)
@@ -92,9 +94,25 @@ class Announcer:
         if alone_s := sum(item.device_s for run in runs for item in run.live if not item.charged):
             # Nobody shared its queue: that is the default tenant, and nothing was charged.
             news.append(("HINCRBYFLOAT", keys.used(self._namespace), keys.DEFAULT_TENANT, f"{alone_s:.9f}"))
-        if self._celery is not None:
+        if self._celery is not None and self.tells_monitors:
             news += self._celery.finished(runs, final, outputs)
         return news
+
+    def dropped(self, items: Iterable[Item]) -> list[Command]:
+        """Monitors were told that these came in, and will not hear of them again: they ended without running."""
+        ended = {
+            item.id: item.ended
+            for item in items
+            if item.request is None and item.ended in (JobState.CANCELLED, JobState.EXPIRED)
+        }
+        return [self._celery.revoked(ended)] if ended and self._celery is not None and self.tells_monitors else []
+
+    def changed(self, jobs: Sequence[Any]) -> None:
+        """Jobs that somebody cancelled through this worker: ended, or still to be stopped by who runs them."""
+        news = self.settled([job for job in jobs if job.state.is_terminal], {}, [])
+        now = clock.now()
+        news += [self._event("cancelling", job.model, [job.id], now) for job in jobs if not job.state.is_terminal]
+        self._wire.send(news)
 
     def progress(self, model: str, entries: Sequence[tuple[Item, int, str]], kept: ProgressSettings) -> None:
         """Partial output: item, index in its attempt, JSON text. Kept while the broker is away, within bounds: what is

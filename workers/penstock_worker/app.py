@@ -17,6 +17,7 @@ from penstock.errors import ConfigError
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.transport.redis import install
+from penstock_worker import remote
 from penstock_worker.bootsteps import Feed, Serve
 from penstock_worker.results import bulk_url
 from penstock_worker.serving import Plan
@@ -26,6 +27,7 @@ from penstock_worker.tasks import register
 def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = ()) -> Celery:
     """The worker's app. It serves the models of ``pool`` (all, when none is named), or those in ``only``."""
     install()
+    remote.install()
     registry = Registry.load(settings.models)
     models = {
         cls.name: cls

@@ -659,6 +659,12 @@ class Batcher:
         with self._changed:
             return self.lines.pull(matching) + self.hopeless.pull(matching)
 
+    def held(self) -> list[Item]:
+        """Everything that was claimed and has not begun, what is claimed ahead in SQL included."""
+        with self._changed:
+            ahead = self._staged or self._claiming
+            return [*(ahead.items if ahead is not None else ()), *self.lines, *self.hopeless.items]
+
     def begun_of(self, model: str) -> int:
         """How many interactive sequences of a step-wise model have begun."""
         return self.begun.get(self._names.get((model, Lane.INTERACTIVE), ""), 0)

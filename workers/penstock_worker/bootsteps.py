@@ -7,6 +7,7 @@ message is claimed, and at a stop the batches end while the broker connection is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -94,6 +95,22 @@ class Feed(bootsteps.StartStopStep):
                 exit_wedged()
 
         hub.call_repeatedly(WATCH_EVERY_S, watch)
+        if consumer.heart is not None:
+            consumer.heart.eventer = _Counting(consumer.heart.eventer, lambda: serving.holdings.running)
+
+
+class _Counting:
+    """Celery's event dispatcher for its heartbeats, which say how many tasks are active: ours are, too."""
+
+    def __init__(self, eventer: Any, running: Callable[[], int]) -> None:
+        self._eventer = eventer
+        self._running = running
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._eventer, name)
+
+    def send(self, type: str, *, active: int = 0, **fields: Any) -> Any:
+        return self._eventer.send(type, active=active + self._running(), **fields)
 
 
 def _wake_hub() -> None:

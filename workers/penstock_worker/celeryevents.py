@@ -112,6 +112,12 @@ class CeleryEvents:
                     events.append(_other(item, row.state) | common | {"clock": clock})
         return [self._message(events)] if events else []
 
+    def revoked(self, states: Mapping[str, JobState | None]) -> Command:
+        """``task-revoked`` of jobs that ended in these states."""
+        at, host, off, pid, clock = now(), self._hostname, self._utcoffset, self._pid, self._tick()
+        common = {"timestamp": at, "hostname": host, "utcoffset": off, "pid": pid, "clock": clock}
+        return self._message([_revoked(state) | {"uuid": id} | common for id, state in states.items()])
+
     def _message(self, events: Sequence[Any]) -> Command:
         body = _json(_json(events).decode())
         return ("PUBLISH", self._channel, b'{"body":' + body + self._tail)
@@ -123,6 +129,10 @@ def _other(item: Item, state: JobState) -> dict[str, Any]:
         return {"type": "task-failed", "exception": error, "traceback": ""}
     if state is JobState.ACCEPTED:
         return {"type": "task-retried", "exception": error, "traceback": ""}
+    return _revoked(state)
+
+
+def _revoked(state: JobState | None) -> dict[str, Any]:
     return {"type": "task-revoked", "terminated": False, "signum": None, "expired": state is JobState.EXPIRED}
 
 

@@ -19,6 +19,7 @@ from penstock import clock
 from penstock.errors import InvalidInput, JobNotFound, NotStarted
 from penstock.job import Job, JobState, Outcome
 from penstock.store import Store
+from penstock_worker import revoked
 from penstock_worker.item import INFINITY, Batch, Item, Run
 
 log = structlog.get_logger(__name__)
@@ -92,8 +93,11 @@ class Claimer:
                 if item.not_before is not None:
                     deferred.append(item)
         if foreign:
-            self._adopt(foreign)
+            for item in self._adopt(foreign):
+                dropped.append(items.pop(item.id))
         for item in deferred:
+            if item.id not in items:
+                continue
             # Its time has not come: SQL has it now, and the dispatcher sends it when it is due.
             dropped.append(items.pop(item.id))
         return items, dropped, self._cancel_revoked(items)
@@ -112,7 +116,7 @@ class Claimer:
                 continue
             if item.deadline_at is not None and item.deadline_at <= now:
                 item.error = NotStarted("its deadline passed before it could start")
-            elif (held is not None and item.id not in held) or item.id in worker_state.revoked:
+            elif (held is not None and item.id not in held) or revoked.is_open(item.id):
                 item.error = NotStarted("it was cancelled before it could start")
 
     def _claim(self, run: Run, items: dict[str, Item], dropped: list[Item], cancelled: list[Job], now: float) -> None:
@@ -173,6 +177,7 @@ class Claimer:
                 item.suspect = True
                 run.suspects.append(item)
                 continue
+            item.ended = JobState.EXPIRED if item.id in expired else left.state if left is not None else None
             if item.id in result.missing:
                 log.warning("message of an unknown job dropped", action="claim.unknown", job=item.id)
             dropped.append(item)
@@ -181,29 +186,44 @@ class Claimer:
     def _cancel_revoked(self, items: dict[str, Item]) -> list[Job]:
         """Cancel what was revoked through Celery; those that this has ended."""
         cancelled: list[Job] = []
-        if not worker_state.revoked:
+        if not (worker_state.revoked or worker_state.revoked_stamps):
             return cancelled
         for item in items.values():
-            if item.revoked or item.id in worker_state.revoked:
+            if item.revoked or revoked.is_open(item.id):
                 try:
                     job = self._insist(partial(self._store.cancel, item.id, now=clock.now()))
                 except JobNotFound:
                     continue  # its message outlived it; the claim says so
+                revoked.settle([item.id])
                 if job.state is JobState.CANCELLED:
                     cancelled.append(job)
         return cancelled
 
-    def _adopt(self, foreign: Sequence[Item]) -> None:
-        """Store the messages that were sent without penstock. One that is refused has no row, and is dropped."""
+    def _adopt(self, foreign: Sequence[Item]) -> list[Item]:
+        """Store the messages that were sent without penstock. One that is refused has no row, and is dropped.
+
+        Those come back whose id is the id of another model's job: to run them would settle that one.
+        """
         rows = [item.row for item in foreign if item.row is not None]
         try:
-            self._insist(lambda: self._store.adopt(rows))
+            new = set(self._insist(lambda: self._store.adopt(rows)))
         except InvalidInput as error:
             if len(foreign) > 1:
-                for item in foreign:
-                    self._adopt([item])
-                return
+                return [taken for item in foreign for taken in self._adopt([item])]
             log.error("message cannot be stored", action="claim.adopt", job=foreign[0].id, error=error.message)
+            return []
+        again = [row.id for row in rows if row.id not in new]
+        owners = self._insist(lambda: self._store.models_of(again)) if again else {}
+        taken = [item for item in foreign if owners.get(item.id, item.model) != item.model]
+        for item in taken:
+            log.error(
+                "message dropped: its id is the id of another model's job",
+                action="claim.taken",
+                job=item.id,
+                model=item.model,
+                owner=owners[item.id],
+            )
+        return taken
 
 
 def _stored(row: Any) -> Outcome:

@@ -119,7 +119,7 @@ class Engine:
             one_of=rivals(classes, settings.namespace),
             twins=twins_of(classes, settings.namespace),
         )
-        self._canvas = CanvasFinisher(app, store, post=self._post)
+        self._canvas = CanvasFinisher(app, store, post=self.post)
         self._retries = RetryBudget()
         self._concluder = Concluder(
             settings.retry, max_output_bytes=settings.job.max_output_bytes, interactive=self._retries
@@ -293,7 +293,7 @@ class Engine:
         if wait_s is None:
             self._wake()
         elif not self.batcher.staging:  # the stager looks at the time itself
-            self._post(partial(self._claim_later, wait_s))
+            self.post(partial(self._claim_later, wait_s))
         try:
             return self._run(batch)
         except Superseded:
@@ -397,13 +397,15 @@ class Engine:
         if members:
             self._canvas.accepted(members, run.started_mono)
 
-    def _dismiss(self, items: Sequence[Item], expired: Sequence[Any]) -> None:
-        """Answer for messages that will not run: news for the expired ones, an acknowledgement for all."""
-        news = self.announcer.settled(expired, {}, []) if expired else []
+    def _dismiss(self, items: Sequence[Item], ended: Sequence[Any]) -> None:
+        """Answer for messages that will not run: news of rows that were ended just now, for Celery's monitors of all
+        that ended without running, and an acknowledgement for all."""
+        news = self.announcer.settled(ended, {}, []) if ended else []
+        news += self.announcer.dropped(items)
         self.announcer.send(news, self.announcer.acks(item for item in items if item.request is None))
         for item in items:
             if item.request is not None:
-                self._post(partial(self._canvas.drop, item.request))
+                self.post(partial(self._canvas.drop, item.request))
 
     def _insist(self, call: Callable[[], Any]) -> Any:
         def attempt() -> Any:
@@ -417,7 +419,24 @@ class Engine:
 
         return insist(attempt, self._stopping, "claim")
 
-    def _post(self, call: Callable[[], None]) -> None:
+    # For who looks (``holdings``), on any thread ---------------------------------------------------------------
+
+    def running(self) -> list[Item]:
+        """What is on the device, or has begun there."""
+        run = self.runner.current
+        return [*(run.live if run is not None else ()), *(m.item for m in list(self._sequences.held.values()))]
+
+    def waiting(self) -> list[Item]:
+        """What was claimed and has not begun."""
+        return self.batcher.held()
+
+    @property
+    def started_at(self) -> float | None:
+        """Since when the batch on the device runs, Unix seconds."""
+        run = self.runner.current
+        return run.started_at if run is not None else None
+
+    def post(self, call: Callable[[], None]) -> None:
         """Have the hub thread run ``call``."""
         self._posted.append(call)
         self._wake()

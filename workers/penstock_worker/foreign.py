@@ -25,6 +25,8 @@ HEADERS = (
     *("argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps"),
 )
 
+#: The fields of a message that name what follows its job.
+_FOLLOWERS = ("chord", "callbacks", "errbacks", "chain")
 #: Longest id of a message that becomes a job's, characters.
 MAX_ID = 255
 
@@ -44,16 +46,45 @@ def priority_of(properties: Mapping[str, Any]) -> int:
 
 
 def timeout_of(request: Any) -> float | None:
-    """The hard time limit of a message, seconds; raises ``InvalidInput``."""
+    """The time limit of a message, seconds; raises ``InvalidInput``.
+
+    A model cannot be interrupted, so that a soft limit is one like the hard one; the shorter counts.
+    """
     limits = request.time_limits
     try:
-        limit = limits[0] if limits else None
-        timeout_s = float(limit) if limit else None
+        given = [float(limit) for limit in (limits or ())[:2] if limit]
     except (TypeError, ValueError, LookupError, OverflowError):
-        timeout_s = math.nan
-    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        given = [math.nan]
+    if not all(0 < limit < math.inf for limit in given):
         raise InvalidInput(f"the time limit {limits!r:.300} is not a time", fix="pass seconds, more than 0")
-    return timeout_s
+    return min(given, default=None)
+
+
+def check_canvas(request: Any) -> None:
+    """Raise ``InvalidInput`` unless what is to follow the job can be read: missed after the run, it would be too late.
+
+    What cannot be read is left out of the request, so that the failure reaches whom it can.
+    """
+    payload = request._payload
+    embed = payload[2] if isinstance(payload, list | tuple) and len(payload) > 2 else None
+    broken = {}
+    place: Any
+    for place in (request.request_dict, embed):
+        for name in _FOLLOWERS if isinstance(place, dict) else ():
+            value = place.get(name)
+            several = name != "chord" and isinstance(value, list | tuple)
+            if value is not None and not all(map(_is_signature, value if several else [value])):
+                broken[name] = value
+                place[name] = None
+    for name, value in broken.items():
+        raise InvalidInput(
+            f"the message's {name} {safe_text(repr(value)):.300} is no Celery signature",
+            fix="send what Celery makes of a chord, a chain or a link",
+        )
+
+
+def _is_signature(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("task"), str) and bool(value["task"])
 
 
 def adopt(

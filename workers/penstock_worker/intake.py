@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from celery.worker import state as worker_state
 
-from penstock import clock
+from penstock import clock, usercode
 from penstock.errors import InvalidInput, safe_text
 from penstock.jsontext import NotJSON, dumps
 from penstock.lane import Lane, queue_name
@@ -21,11 +21,12 @@ from penstock.model import Model, codec_of, item_from_call
 from penstock.stepwise import StepModel
 from penstock.transport.keys import DEFAULT_TENANT, step_of
 from penstock.transport.message import Envelope
-from penstock_worker import foreign
+from penstock_worker import foreign, revoked
 from penstock_worker.announcer import Announcer
 from penstock_worker.batcher import Batcher
 from penstock_worker.item import INFINITY, Item
 from penstock_worker.loader import NOT_THE_MODELS
+from penstock_worker.stamps import is_stamped
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ class Intake:
         self._batcher = batcher
         self._announcer = announcer
         self._models = models
+        self._default_timeout_s = default_timeout_s
         self._timeout_s = {
             name: cls.timeout_s if cls.timeout_s is not None else default_timeout_s for name, cls in models.items()
         }
@@ -112,6 +114,14 @@ class Intake:
             log.warning("messages in a queue of another model", action="intake.stray", queue=queue, count=len(strays))
             self._announcer.send([], [("HDEL", source, *strays)])
 
+    def set_timeout(self, model: str, timeout_s: float | None) -> float:
+        """Limit attempts of a model that are claimed from now on, unless their jobs say otherwise; ``None`` for the
+        limit that the model has by itself. The new limit."""
+        own_s = self._models[model].timeout_s
+        limit_s = timeout_s if timeout_s is not None else own_s if own_s is not None else self._default_timeout_s
+        self._timeout_s[model] = limit_s
+        return limit_s
+
     def lost(self) -> None:
         """The transport's lease was lost: what waits here is delivered again, here or elsewhere."""
         for item in self._batcher.pull(lambda _: True):
@@ -138,7 +148,7 @@ class Intake:
             claimed_at=unix,
             request=request,
             foreign="penstock" not in request.request_dict,
-            revoked=request.id in worker_state.revoked,
+            revoked=revoked.is_open(request.id) or is_stamped(request, worker_state.revoked_stamps),
         )
         item.timeout_s = self._timeout_s[model.name]
         if request.expires is not None:
@@ -152,6 +162,10 @@ class Intake:
         except (InvalidInput, NotJSON, TypeError) as error:
             item.input = item.input or "null"
             item.error = error if isinstance(error, InvalidInput) else InvalidInput(safe_text(error))
+        try:
+            foreign.check_canvas(request)
+        except InvalidInput as error:
+            item.error = item.error or error
         if timeout_s is not None:
             item.timeout_s = timeout_s
         if item.foreign:
@@ -182,12 +196,10 @@ class Intake:
                 item.key = str(batching.key(item.value))
         except InvalidInput as error:
             item.error = error
-        except NOT_THE_MODELS:
-            raise
         except BaseException as error:
-            item.error = InvalidInput(
-                f"the cost or key of this input could not be computed: {type(error).__name__}: {safe_text(error)}"
-            )
+            if isinstance(error, NOT_THE_MODELS) or not usercode.is_its_own(error):
+                raise
+            item.error = InvalidInput(f"the cost or key of this input could not be computed: {usercode.told(error)}")
 
 
 def rivals(models: Mapping[str, type[Model]], namespace: str) -> frozenset[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from penstock.job import NewJob, Outcome
+from penstock.job import JobState, NewJob, Outcome
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.policy.memory import Call
@@ -37,6 +37,7 @@ class Item:
         "deadline_at",
         "device_s",
         "due_at",
+        "ended",
         "ends_at",
         "error",
         "failures",
@@ -122,6 +123,8 @@ class Item:
         #: What it has taken of the device, seconds: 0 until it has run.
         self.device_s = 0.0
         # Filled by the claim.
+        #: The state that SQL has the job in, where it was not claimed.
+        self.ended: JobState | None = None
         self.attempt = 0
         self.failures = 0
         self.ooms = 0

@@ -7,7 +7,7 @@ arrival. Not thread-safe: whoever calls holds the batcher's lock, except where a
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from penstock.lane import LANES, Lane
@@ -163,6 +163,9 @@ class Lines:
     def resident(self, names: frozenset[str]) -> None:
         self._resident = names
         self._show()
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter([item for line in (*self._lines.values(), self.unweighed) for item in line])
 
     def late(self) -> Mapping[str, int]:
         """How many late ones wait of each model. Takes no lock."""

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
+from penstock import usercode
 from penstock.clock import monotonic_s
 from penstock.errors import ModelLoadFailed, safe_text
 from penstock.model import Model, codec_of
@@ -19,8 +20,8 @@ from penstock.stepwise import Progress, StepModel
 
 log = structlog.get_logger(__name__)
 
-#: What ends this process on its main thread and is no fault of a model's: Ctrl-C and Celery's own ways out.
-NOT_THE_MODELS = (KeyboardInterrupt, WorkerShutdown, WorkerTerminate)
+#: What ends this process on its main thread and is no fault of a model's: Celery's own ways out.
+NOT_THE_MODELS = (WorkerShutdown, WorkerTerminate)
 
 #: Steps of a step-wise model's warm-up.
 WARM_STEPS = 2
@@ -58,11 +59,11 @@ def load_model(cls: type[Model], device: str) -> Model:
                 raise ValueError(f"predict() returned {len(results)} results for 1 item")
             if isinstance(results[0], BaseException):
                 raise results[0]
-    except NOT_THE_MODELS:
-        raise
     except BaseException as error:
+        if isinstance(error, NOT_THE_MODELS) or not usercode.is_its_own(error):
+            raise
         raise ModelLoadFailed(
-            f"model {cls.name!r} did not {step} on {device}: {type(error).__name__}: {safe_text(error)}",
+            f"model {cls.name!r} did not {step} on {device}: {usercode.told(error)}",
             fix=f"mend {cls.__module__}.{cls.__qualname__}; the jobs wait and run when a worker serves it",
         ) from error
     return model
@@ -99,9 +100,9 @@ def probe(model: Model, latency: LatencyBook) -> None:
             start = monotonic_s()
             model.predict(items)
             latency.observe(cls.name, cost, monotonic_s() - start)
-        except NOT_THE_MODELS:
-            raise
         except BaseException as error:
+            if isinstance(error, NOT_THE_MODELS) or not usercode.is_its_own(error):
+                raise
             log.warning("a probe failed", action="model.probe", model=cls.name, size=size, error=safe_text(error))
             return
 
@@ -126,6 +127,7 @@ def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
             "steps": issubclass(cls, StepModel),
             "memory": cls.resources.memory_bytes,
             "schema": dict(codec_of(cls).schema()),
+            "exact": codec_of(cls).schema_tells_all(),
             "code": fingerprint(cls),
         }
         for name, cls in models.items()

@@ -1,4 +1,4 @@
-"""The worker process: ``python -m penstock_worker.main [--pool NAME] [--name NAME] [--model NAME …]``.
+"""The worker process: ``python -m penstock_worker [--pool NAME] [--name NAME] [--model NAME …]``.
 
 ``penstock worker`` runs it under a supervisor. Settings come from the environment.
 """
@@ -21,6 +21,7 @@ from penstock.errors import ModelLoadFailed, PenstockError
 from penstock.settings import Settings
 from penstock.telemetry.logs import configure_logs
 from penstock_worker.heartbeat import PULSE_FD
+from penstock_worker.logcontext import heed
 from penstock_worker.supervisor import EXIT_NOT_LOADED
 
 #: How long one thread may keep the interpreter while another wants it, seconds. With Python's 5 ms, a device thread
@@ -52,6 +53,7 @@ def run(settings: Settings, *, pool: str | None = None, name: str | None = None,
     # It warns root of pickled messages, which this worker never accepts.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app: Any = build(settings, pool=pool, only=only)
+    heed(app.penstock.models.values(), settings.log_level)
     hostname = name if name and "@" in name else f"{name or 'penstock'}@{socket.gethostname()}"
     worker = app.Worker(
         hostname=hostname,

@@ -16,6 +16,7 @@ from penstock.errors import ModelRaised, OutOfMemory, WrongResultCount, safe_tex
 from penstock.model import Model
 from penstock.policy.bisect import PROBES, Answer, Search, Verdict
 from penstock_worker.device import is_out_of_memory
+from penstock_worker.logcontext import raised
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +82,7 @@ class Prediction:
         self.calls.append((part, oom))
         likeness = _likeness(error)
         if len(part) == 1:
-            log.warning("model raised", action="model.raise", model=self._model.name, exc_info=error)
+            log.warning("model raised", action="model.raise", model=self._model.name, **raised(error))
             self._last = error
             if oom:
                 self._last = OutOfMemory(f"the device has no memory for this item alone: {safe_text(error)}")

@@ -14,6 +14,7 @@ from celery.worker import state as worker_state
 from penstock import clock
 from penstock.errors import StoreUnavailable
 from penstock.store import Store
+from penstock_worker import revoked
 from penstock_worker.groups import Member
 
 log = structlog.get_logger(__name__)
@@ -56,9 +57,10 @@ class Recall:
         members = dict(self._members())
         if not members:
             return
-        for id in members.keys() & set(worker_state.revoked):
+        for id in filter(revoked.is_open, list(members)) if worker_state.revoked else ():
             # Revoked through Celery's remote control: the row has to agree.
             self._store.cancel(id, now=clock.now())
+            revoked.settle([id])
         for id in members.keys() - self._store.held(list(members), worker=self._worker):
             # Marked on the member, not by id: the job may have ended meanwhile and may run here again.
             members[id].recalled = True

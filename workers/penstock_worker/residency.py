@@ -18,7 +18,7 @@ from typing import Any
 import redis
 import structlog
 
-from penstock import clock
+from penstock import clock, usercode
 from penstock.errors import ConfigError, ModelLoadFailed
 from penstock.lane import LANES, queue_name
 from penstock.model import Model
@@ -267,7 +267,9 @@ class Residency:
         model: Any = self.models.pop(name)
         try:
             model.unload()
-        except Exception:
+        except BaseException as error:
+            if not usercode.is_its_own(error):
+                raise
             log.exception("unload() raised", action="model.unload.error", model=name)
         del model
         gc.collect()

@@ -60,10 +60,7 @@ class BulkRedisBackend(RedisBackend):
         # Not a transaction: each SET stands alone, and the PUBLISH behind it only wakes who waits.
         with self.client.pipeline(transaction=False) as pipe:
             for key, value, expires in results:
-                if expires:
-                    pipe.setex(key, expires, value)
-                else:
-                    pipe.set(key, value)
+                pipe.set(key, value, ex=expires or None)
                 pipe.publish(key, value)
             pipe.execute()
 
@@ -77,6 +74,14 @@ class BulkRedisBackend(RedisBackend):
             results.append((key, value, expires))
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, *args: Any, **kwargs: Any) -> None:
-        """Count a chord's part, after its result is visible."""
+        """Count a chord's part, after its result is visible.
+
+        What Celery itself stores meanwhile (the failure of a chord's body, say) is written at once: it reads it back in
+        the same call, to revoke only those members that have not ended.
+        """
         self.flush()
-        super().on_chord_part_return(request, state, result, *args, **kwargs)
+        results, self._pending.results = getattr(self._pending, "results", None), None
+        try:
+            super().on_chord_part_return(request, state, result, *args, **kwargs)
+        finally:
+            self._pending.results = results

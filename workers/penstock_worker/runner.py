@@ -7,6 +7,7 @@ or expired, or whose message was delivered twice, is not in the claim's answer a
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from penstock.errors import InvalidInput, safe_text
 from penstock.model import Model, codec_of
 from penstock.policy.memory import Call
 from penstock_worker.item import Batch, Item, Run
+from penstock_worker.logcontext import calling
 from penstock_worker.outcome import Concluder
 from penstock_worker.prediction import Prediction
 
@@ -46,6 +48,7 @@ class Runner:
         self._recheck = recheck
         self._concluder = concluder
         self.announce = on_started
+        self._numbers = itertools.count(1)
         #: The run that is on the device now; the watchdog reads it from the hub thread.
         self.current: Run | None = None
 
@@ -101,7 +104,8 @@ class Runner:
             run.call = clock.monotonic_s(), good[part.start : part.stop]
 
         prediction = Prediction(self._models[run.batch.model.name], [item.value for item in good], on_call=on_call)
-        results = prediction.run()
+        with calling(self._models[run.batch.model.name], next(self._numbers), good):
+            results = prediction.run()
         run.calls = [
             Call(len(part), sum(item.cost for item in good[part.start : part.stop]), oom)
             for part, oom in prediction.sizes()

@@ -22,6 +22,7 @@ from penstock.stepwise import Progress, StepModel
 from penstock_worker.device import is_out_of_memory
 from penstock_worker.groups import BadAnswer, Group, Member
 from penstock_worker.item import Batch, Item, Run
+from penstock_worker.logcontext import calling, raised
 from penstock_worker.outcome import Concluder, error_record
 from penstock_worker.prediction import release_memory
 from penstock_worker.runner import Runner
@@ -113,17 +114,19 @@ class Sequences:
 
     def _joined(self, group: Group, members: Sequence[Member]) -> bool:
         try:
-            self._calling(lambda: group.join(members))
+            with calling(group.model, group.id, [member.item for member in members]):
+                self._calling(lambda: group.join(members))
         except BaseException as error:
             # Its state is as it was. Alone, or in halves, they show whose fault it is.
-            log.warning("join() raised", action="model.raise", model=group.model.name, exc_info=error)
+            log.warning("join() raised", action="model.raise", model=group.model.name, **raised(error))
             return False
         return True
 
     def _begin(self, model: StepModel, members: Sequence[Member], slot: int | None) -> None:
         group = Group(next(self._ids), model, Lane(members[0].item.lane), slot)
         try:
-            self._calling(lambda: group.begin(members))
+            with calling(model, group.id, [member.item for member in members]):
+                self._calling(lambda: group.begin(members))
         except BaseException as error:
             self._split(group, members, error, self._begin)
         else:
@@ -136,7 +139,8 @@ class Sequences:
         """One step and all that follows from it; the device seconds it took."""
         started = clock.monotonic_s()
         try:
-            answers = self._calling(group.step, expected_s)
+            with calling(group.model, group.id, [member.item for member in group.members.values()]):
+                answers = self._calling(group.step, expected_s)
         except BaseException as error:
             self._broken(group, error)
             return clock.monotonic_s() - started
@@ -201,7 +205,7 @@ class Sequences:
             again(model, members[:middle], group.slot)
             again(model, members[middle:], group.slot)
             return
-        log.warning("model raised", action="model.raise", model=model.name, exc_info=error)
+        log.warning("model raised", action="model.raise", model=model.name, **raised(error))
         alone = OutOfMemory(f"the device has no memory for this item alone: {safe_text(error)}") if oom else error
         self._conclude([(member, alone) for member in members])
 

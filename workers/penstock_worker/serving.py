@@ -5,44 +5,57 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 from celery.platforms import EX_OK
 from celery.worker import state as worker_state
 
 from penstock import __version__, clock
-from penstock.errors import PenstockError, SchemaOutdated, StoreUnavailable
+from penstock.errors import PenstockError, Unreachable
+from penstock.job import Job
 from penstock.model import Model, bytes_of
 from penstock.policy.latency import LatencyBook
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.telemetry.exposition import Endpoint
 from penstock.transport.url import connect, parse
+from penstock.waiting import until_reachable
 from penstock_worker.announcer import Announcer
 from penstock_worker.celeryevents import CeleryEvents
 from penstock_worker.device import choose_device, kind_of
 from penstock_worker.engine import Engine
 from penstock_worker.heartbeat import Heartbeat
+from penstock_worker.holdings import Holdings
 from penstock_worker.item import Item
 from penstock_worker.latency import LatencyMemory
 from penstock_worker.loader import announce, load_models
 from penstock_worker.meter import Meter
 from penstock_worker.residency import Residency
+from penstock_worker.revoker import Revoker
 from penstock_worker.tenure import Tenure
 from penstock_worker.usage import Usage
 from penstock_worker.wire import Wire
 
 log = structlog.get_logger(__name__)
 
-#: How long a starting worker waits for a database that does not answer, seconds.
-STORE_PATIENCE_S = 5.0
+T = TypeVar("T")
 
-
+#: How often a wait is interrupted to look for a signal, seconds.
+LOOK_S = 0.1
 #: How long a process that ends itself waits for the database to take the outcomes at hand, seconds.
 ABANDON_S = 5.0
+
+
+def _pause(seconds: float) -> None:
+    """Sleep, unless Celery's signal handlers say that the worker is to stop: then it ends as from a warm shutdown."""
+    until = clock.monotonic_s() + seconds
+    while clock.monotonic_s() < until:
+        worker_state.maybe_shutdown()
+        time.sleep(LOOK_S)
 
 
 @dataclass(slots=True)
@@ -83,7 +96,7 @@ class Serving:
         Raises ``ModelLoadFailed``, ``StoreUnavailable``, or ``ConfigError`` when the metrics cannot be served.
         """
         settings = self._settings
-        self._wait_for_store()
+        self._patiently(self._store.check)
         self._tenure = tenure = Tenure(settings, self._store, lost=lambda error: self._stop_for(error, wake))
         tenure.begin()
         latency = LatencyBook()
@@ -92,7 +105,7 @@ class Serving:
         device = choose_device(settings.worker.device)
         versions = {name: cls.version for name, cls in self._classes.items()}
         memory = LatencyMemory(self._store, latency, versions, kind_of(device))
-        memory.recall()
+        self._patiently(memory.recall)
         self._memory = memory
         # A new name per process: a lease is never taken over by the next process of the same host.
         worker = f"{hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -130,6 +143,8 @@ class Serving:
             wake=wake,
             latency=latency,
         )
+        self.holdings = Holdings(self.engine, namespace=settings.namespace, hostname=hostname, pid=os.getpid())
+        self._revoker = Revoker(self._store, told=self._revoked)
         self._usage = usage = Usage(self.engine.charges.spent, self._wire, namespace=settings.namespace)
         self._heartbeat = Heartbeat(
             self._store,
@@ -147,7 +162,7 @@ class Serving:
             lease=settings.lease,
             also=(tenure.keep, self._wire.flush, memory.keep, usage.tell),
         )
-        self._heartbeat.start()
+        self._patiently(self._heartbeat.start)
         self.engine.start()
         if self._residency is not None:
             self._residency.start(self.engine.batcher)
@@ -161,24 +176,38 @@ class Serving:
         self._metrics.start()
         return meter
 
-    def _wait_for_store(self) -> None:
-        """A database that is only busy is waited for: a worker that ends at its start is not started again."""
-        until = clock.monotonic_s() + STORE_PATIENCE_S
-        while True:
-            try:
-                return self._store.check()
-            except SchemaOutdated:
-                raise
-            except StoreUnavailable:
-                if clock.monotonic_s() > until:
-                    raise
-            time.sleep(0.1)
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """With a database that is away at the start: a worker that ends then is not started again, and a model may have
+        taken minutes to load. A signal ends the wait."""
+
+        def tell(error: Unreachable, again_s: float) -> None:
+            log.warning(
+                "waiting for the database", action="service.wait", again_s=again_s, error=error.message, fix=error.fix
+            )
+
+        return until_reachable(call, tell=tell, pause=_pause)
 
     def _stop_for(self, error: PenstockError, wake: Callable[[], None]) -> None:
         """Have the hub end this worker as a signal would; ``main`` says why. From any thread."""
         self._plan.failure = error
         worker_state.should_stop = EX_OK  # type: ignore[assignment]
         wake()
+
+    def _revoked(self, jobs: Sequence[Job]) -> None:
+        """Tell who waits; Celery's own waiters, too, although a canvas goes on only with its member's message."""
+        self.engine.announcer.changed(jobs)
+        for job in jobs:
+            if job.canvas is not None and job.state.is_terminal:
+                self._app.backend.mark_as_revoked(job.id, reason="revoked", store_result=True)
+
+    def revoke(self, ids: Sequence[str], unknown: Callable[[Sequence[str]], object] | None = None) -> None:
+        """Cancel jobs for Celery's remote control. ``unknown`` hears of ids that are no job's, on the hub thread."""
+
+        def tell(left: Sequence[str]) -> None:
+            if unknown is not None:
+                unknown(left)
+
+        self._revoker.revoke(ids, lambda left: self.engine.post(partial(tell, left)))
 
     def attach(self, channel: Any) -> None:
         """Have the transport feed the engine from now on."""
@@ -206,6 +235,7 @@ class Serving:
             self._metrics.stop()
         if self._tenure is not None:
             self._tenure.end()
+        self._revoker.stop()
         self._wire.close()
         self._store.close()
 

@@ -36,10 +36,12 @@ BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.5, 30.0
 HEALTHY_AFTER_S = 60.0
 #: A child that is told to stop is killed so long after it should have drained, seconds.
 STOP_MARGIN_S = 5.0
+#: A child that was killed and is still there (its driver keeps it) is killed and told of again after so long, seconds.
+AGAIN_FIRST_S, AGAIN_LONGEST_S = 1.0, 60.0
 
 
 def run(settings: Settings, argv: Sequence[str] = ()) -> int:
-    """Supervise ``python -m penstock_worker.main *argv`` until it ends by itself or a signal ends both.
+    """Supervise ``python -m penstock_worker *argv`` until it ends by itself or a signal ends both.
 
     Returns the exit status for this process: the child's own when it never came up, 0 after a clean stop.
     """
@@ -59,9 +61,12 @@ class Supervisor:
         self._environ = {name: value for name, value in os.environ.items() if name != DEATHS_FD} | settings.environ()
         # A crash in native code leaves no exception; with this its stack is in the log.
         self._environ.setdefault("PYTHONFAULTHANDLER", "1")
-        self._command = [sys.executable, "-m", "penstock_worker.main", *argv]
+        self._command = [sys.executable, "-m", "penstock_worker", *argv]
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
+        #: How often this child was killed, and when that is to be done again.
+        self._kills = 0
+        self._kill_again_at = 0.0
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
 
@@ -105,7 +110,7 @@ class Supervisor:
             os.close(pulse_w)
         if self._stopping:  # the signal came while the child was being started
             self._child.terminate()
-        alive = False
+        alive, self._kills = False, 0
         try:
             while True:
                 # The pipe reads as closed when the child has ended, whatever ended it.
@@ -118,13 +123,14 @@ class Supervisor:
                     alive = True
                 elif self._child.poll() is not None:
                     break  # something it had started still holds the pipe
+                elif self._kills:
+                    if monotonic_s() >= self._kill_again_at:
+                        self._kill("worker was killed and is still there; killing it again")
                 elif self._stop_by is not None:
-                    if self._patience_s() == 0:
-                        log.error("worker does not stop; killing it", action="supervisor.kill", pid=self._child.pid)
-                        self._child.kill()
+                    if monotonic_s() >= self._stop_by:
+                        self._kill("worker does not stop; killing it")
                 elif alive:
-                    log.error("worker is silent; killing it", action="supervisor.kill", pid=self._child.pid)
-                    self._child.kill()
+                    self._kill("worker is silent; killing it")
         finally:
             os.close(pulse_r)
         return self._child.wait(), alive
@@ -135,8 +141,17 @@ class Supervisor:
             with suppress(OSError):  # who would have been told is gone, and so are we soon
                 os.write(self._deaths, f"{line}\n".encode())
 
+    def _kill(self, words: str) -> None:
+        assert self._child is not None
+        self._child.kill()
+        log.error(words, action="supervisor.kill", pid=self._child.pid, kills=self._kills + 1)
+        self._kill_again_at = monotonic_s() + min(AGAIN_FIRST_S * 2.0 ** min(self._kills, 10), AGAIN_LONGEST_S)
+        self._kills += 1
+
     def _patience_s(self) -> float:
         """How long the child may go on without a sign."""
+        if self._kills:
+            return max(0.0, self._kill_again_at - monotonic_s())
         return self._silence_s if self._stop_by is None else max(0.0, self._stop_by - monotonic_s())
 
     def _sleep(self, seconds: float) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Celery, Task
 
-from penstock.errors import safe_text
+from penstock.errors import ConfigError, safe_text
 from penstock.lane import task_name
 from penstock.model import Model
 
@@ -21,6 +21,7 @@ else:  # generic only in the type stubs
     Base = Task
 
 _current = threading.local()
+_NOTHING = object()
 
 
 class ModelTask(Base):
@@ -47,7 +48,13 @@ class ModelTask(Base):
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The outcome set by ``traced``; raises it when it is an exception."""
-        outcome = _current.outcome
+        outcome = getattr(_current, "outcome", _NOTHING)
+        if outcome is _NOTHING:
+            # Celery's map, starmap and chunks call tasks, which no batch has run for.
+            raise ConfigError(
+                f"{self.name} is a model: it cannot be called inside another task",
+                fix="use group(…) of signatures instead of map, starmap or chunks",
+            )
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -70,7 +77,7 @@ class traced:
         _current.succeeded = self.succeeded
 
     def __exit__(self, *exc: object) -> None:
-        _current.outcome = None
+        del _current.outcome
         _current.succeeded = False
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from penstock import private
 from penstock.clock import monotonic_s
 from penstock_cli.up.plan import Service, restart_delay_s
 from penstock_cli.up.watch import Guardian
@@ -122,7 +123,7 @@ class Child:
             told, writer = os.pipe()
             tells = (writer,)
             env[DEATHS_FD] = str(writer)
-        with self.log.open("ab") as file:
+        with private.file(self.log).open("ab") as file:
             self._log_start = self._log_told = file.tell()
             process = subprocess.Popen(
                 self.service.argv,
@@ -143,7 +144,7 @@ class Child:
         self._on_change()
         try:
             if told is not None:
-                with os.fdopen(told) as deaths:
+                with os.fdopen(told, encoding="utf-8") as deaths:
                     for line in deaths:  # until the service ends, and its end of the pipe with it
                         self._died(json.loads(line))
             return process.wait()

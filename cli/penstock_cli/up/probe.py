@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from penstock import usercode
 from penstock.clock import monotonic_s
 from penstock.errors import ConfigError
 
@@ -37,12 +38,15 @@ class Probe:
     """A look that has been started; ``result()`` waits for it."""
 
     def __init__(self, modules: Sequence[str], env: Mapping[str, str]) -> None:
+        self._modules = list(modules)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "penstock_cli.up.probe", *modules],
+            # Not with -m: the package imports this module, and Python would warn of it.
+            [sys.executable, "-c", "from penstock_cli.up.probe import main; main()", *modules],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a module prints what it likes
             env=dict(env),
         )
 
@@ -53,10 +57,11 @@ class Probe:
             # The last line: a module may print while it is imported.
             answer: dict[str, Any] = json.loads(out.rstrip().rsplit("\n", 1)[-1])
         except ValueError:
-            last = err.strip().splitlines()[-1:] or [f"exit code {self._process.returncode}"]
+            last = err.strip().splitlines()[-1:] or [f"exit status {self._process.returncode}"]
             raise ConfigError(
-                f"importing the models ended the process: {last[0]}",
-                fix="`python -c 'import …'` with your module shows why",
+                f"importing {', '.join(self._modules) or 'the models'} ended the process: {last[0]}",
+                fix=f"`python -c 'import {(self._modules or ['…'])[0]}'` shows why; "
+                "a module that defines models must not end the process",
             ) from None
         if "error" in answer:
             raise ConfigError(answer["error"], fix=answer["fix"])
@@ -104,8 +109,9 @@ def _example(cls: Any, schema: Mapping[str, Any]) -> str | None:
         example = cls().example()
         if example is not NotImplemented:
             return to_json(example).decode()
-    except Exception:  # it may need what load() brings: the schema will do
-        pass
+    except BaseException as error:  # it may need what load() brings: the schema will do
+        if not usercode.is_its_own(error):
+            raise
     guess = sample_of(schema)
     return None if guess is None else json.dumps(guess)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from penstock import private
 from penstock.errors import SchemaOutdated
 from penstock.settings import Settings
 
@@ -36,5 +37,5 @@ def upgrade(settings: Settings) -> None:
     import penstock_migrations
 
     if settings.database_url is None:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.tighten(private.folder(settings.home))
     penstock_migrations.upgrade(settings.database)

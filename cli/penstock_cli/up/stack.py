@@ -11,12 +11,15 @@ from types import TracebackType
 
 import psutil
 
+from penstock import private
 from penstock.clock import monotonic_s
-from penstock.errors import ModelLoadFailed, PenstockError, install
+from penstock.errors import ModelLoadFailed, PenstockError, StoreUnavailable, Unreachable, install
 from penstock.settings import Settings
 from penstock.transport.embedded import EmbeddedBroker
+from penstock.urltext import safe_url
+from penstock.waiting import passes, until_reachable
 from penstock_cli.childenv import child_env
-from penstock_cli.servers import check_broker, shown
+from penstock_cli.servers import check_broker
 from penstock_cli.up import owner, ports, ready, schema
 from penstock_cli.up.child import Child, last_error
 from penstock_cli.up.plan import BROKER, WORKERS, Service, dashboard_service, dispatcher_service, worker_services
@@ -28,6 +31,8 @@ from penstock_cli.up.watch import Guardian
 READY_TIMEOUT_S = 300.0
 #: How long a child may take to stop while the stack is not ready, seconds.
 UNREADY_STOP_S = 3.0
+#: How often a wait is interrupted to look whether it should end, seconds.
+LOOK_S = 0.1
 #: How often the embedded broker is looked at, seconds.
 BROKER_EVERY_S = 1.0
 #: A worker that could not load a model ends with this status (sysexits.h: EX_CONFIG).
@@ -103,15 +108,15 @@ class Stack:
         settings = self.settings
         if old is not None:
             self._clear(old)
-        self.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.folder(self.logs)
         self._guardian.start()
         probe = Probe(settings.models, self._env)  # imports the models while the broker starts
         try:
             if settings.embedded_broker:
                 self._start_broker()
             self._check()
-            check_broker(settings)
-            schema.prepare(settings, migrate=self._migrate, say=self._say)
+            self._wait("broker", lambda: check_broker(settings))
+            self._wait("database", lambda: schema.prepare(settings, migrate=self._migrate, say=self._say))
             owner.prepare(settings, say=self._say)
             self.models = probe.result(self._check)
         finally:
@@ -144,7 +149,7 @@ class Stack:
             while True:
                 self._check()
                 self._raise_if_ended()
-                missing = workers.missing({c.service.name: c.pid for c in self._children if _is_worker(c)})
+                missing = self._missing(workers)
                 if not missing and ready.dashboard_answers(self.dashboard_url):
                     break
                 if monotonic_s() >= until:
@@ -159,6 +164,16 @@ class Stack:
         self._raise_if_ended()  # one that ended just before it was allowed to restart
         self.state.ready = True
         self._publish()
+
+    def _missing(self, workers: ready.Workers) -> set[str]:
+        """The workers that do not serve yet; all of them while the database is away."""
+        pids = {child.service.name: child.pid for child in self._children if _is_worker(child)}
+        try:
+            return workers.missing(pids)
+        except StoreUnavailable as error:
+            if not passes(error):
+                raise
+            return set(pids)
 
     def wait(self) -> None:
         """Block until another thread calls ``stop``."""
@@ -220,6 +235,20 @@ class Stack:
                         each.kill()
             if left:
                 self._say(f"stopped {len(left)} process(es) that a killed `penstock up` had left")
+
+    def _wait(self, server: str, call: Callable[[], None]) -> None:
+        """For a server that is not there yet; a line per try."""
+
+        def tell(error: Unreachable, again_s: float) -> None:
+            self._say(f"waiting for the {server}: {error.message} (next try in {again_s:g} s)")
+
+        def pause(seconds: float) -> None:
+            until = monotonic_s() + seconds
+            while (left_s := until - monotonic_s()) > 0:
+                self._check()
+                self._stopping.wait(min(left_s, LOOK_S))
+
+        until_reachable(call, tell=tell, pause=pause)
 
     def _start_broker(self) -> None:
         self._broker.start()
@@ -284,8 +313,8 @@ class Stack:
 
     def _describe(self) -> None:
         state = self.state
-        state.broker = shown(self.settings.broker)
-        state.database = shown(self.settings.database)
+        state.broker = safe_url(self.settings.broker)
+        state.database = safe_url(self.settings.database)
         state.modules = list(self.settings.models)
         state.models = [model.name for model in self.models]
         state.example = ready.example_command(self.settings, self.models)

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from penstock import private
 from penstock.errors import PenstockError
 
 
@@ -73,7 +74,8 @@ class Lease:
 
     def acquire(self) -> State | None:
         """Take the lock; the state that a killed predecessor left, if any. Raises ``AlreadyRunning``."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.folder(self._path.parent)
+        private.tighten(self.home)
         lock = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,14 +95,13 @@ class Lease:
     def write(self, state: State) -> None:
         """Publish the state, whole or not at all."""
         draft = self._path.with_suffix(".new")
-        draft.write_text(json.dumps(state.as_dict(), indent=2) + "\n")
-        draft.chmod(0o600)
+        private.file(draft).write_text(json.dumps(state.as_dict(), indent=2) + "\n", encoding="utf-8")
         draft.replace(self._path)
 
     def read(self) -> State | None:
         """The last state written, ``None`` when there is none that can be read."""
         with suppress(OSError, ValueError, TypeError):
-            raw = json.loads(self._path.read_text())
+            raw = json.loads(self._path.read_text(encoding="utf-8"))
             children = [ChildState(**child) for child in raw.pop("children", [])]
             return State(**raw, children=children)
         return None

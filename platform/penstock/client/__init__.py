@@ -9,5 +9,6 @@ from penstock.client.async_client import AsyncClient
 from penstock.client.client import Client
 from penstock.client.events import JobEvent
 from penstock.client.handle import AsyncJobHandle, JobHandle
+from penstock.dispatch.bulk import Bulk
 
-__all__ = ["AsyncClient", "AsyncJobHandle", "Client", "JobEvent", "JobHandle"]
+__all__ = ["AsyncClient", "AsyncJobHandle", "Bulk", "Client", "JobEvent", "JobHandle"]

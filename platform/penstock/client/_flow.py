@@ -16,7 +16,6 @@ from penstock.errors import (
     JobNotFound,
     PenstockError,
     ResultTimeout,
-    SchemaOutdated,
     StoreUnavailable,
 )
 
@@ -159,7 +158,7 @@ class _Away:
         if self.error is None:
             self._since = now
         self.error = error
-        if isinstance(error, SchemaOutdated) or now - self._since > PATIENCE_S:
+        if not error.retryable or now - self._since > PATIENCE_S:
             raise error
 
     def end(self) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from penstock import arguments
 from penstock.client._drive import Doorbell, adrive
 from penstock.client._flow import SAFETY_S, closed, completed, streamed
 from penstock.client.base import BaseClient
@@ -16,6 +17,7 @@ from penstock.client.handle import AsyncJobHandle, Handle
 from penstock.client.inbox import Mark
 from penstock.client.runtime import Runtime
 from penstock.clock import monotonic_s
+from penstock.dispatch.bulk import Bulk, Filters, gathered
 from penstock.dispatch.request import Options, Request
 from penstock.dispatch.service import Submitted
 from penstock.errors import PenstockError
@@ -69,6 +71,7 @@ class AsyncClient(BaseClient):
         **options: Unpack[Options],
     ) -> Any:
         """``enqueue`` and ``result(result_timeout)``: the model's output for one input."""
+        arguments.wait_s(result_timeout, "result_timeout")  # before anything is submitted
         runtime = await self._opened_runtime()
         if not runtime.push.connected:
             await self._call(lambda runtime: runtime.push.listen())
@@ -94,8 +97,9 @@ class AsyncClient(BaseClient):
 
         Raises ``ResultTimeout`` when some have not ended ``timeout`` seconds after the first was asked for.
         """
+        pending, wait_s = arguments.handles(jobs, AsyncJobHandle), arguments.wait_s(timeout)
         runtime = await self._opened_runtime()
-        async for handle in adrive(runtime, completed(runtime, list(jobs), timeout), self._executor()):
+        async for handle in adrive(runtime, completed(runtime, pending, wait_s), self._executor()):
             yield handle
 
     async def get(self, id: str) -> AsyncJobHandle:
@@ -114,7 +118,7 @@ class AsyncClient(BaseClient):
         before: str | None = None,
     ) -> list[AsyncJobHandle]:
         """Jobs, newest first; see ``Client.list``."""
-        state = None if status is None else str(status)
+        state = arguments.status(status)
 
         def read(runtime: Runtime) -> list[Job]:
             return runtime.store.list(
@@ -122,6 +126,22 @@ class AsyncClient(BaseClient):
             )
 
         return [self._handle(job) for job in await self._call(read)]
+
+    async def cancel_many(self, jobs: Iterable[str | AsyncJobHandle]) -> Bulk:
+        """Cancel many jobs, by ids or handles; see ``Client.cancel_many``. ``jobs`` is read in another thread."""
+        return await self._call(lambda runtime: gathered(runtime.submitter.bulk.cancel(jobs)))
+
+    async def cancel_where(self, **filters: Unpack[Filters]) -> Bulk:
+        """Cancel all jobs that fit every filter; see ``Client.cancel_where``."""
+        return await self._call(lambda runtime: gathered(runtime.submitter.bulk.cancel_where(**filters)))
+
+    async def retry_many(self, jobs: Iterable[str | AsyncJobHandle]) -> Bulk:
+        """Run many jobs again, by ids or handles; see ``Client.retry_many``."""
+        return await self._call(lambda runtime: gathered(runtime.submitter.bulk.retry(jobs)))
+
+    async def retry_where(self, **filters: Unpack[Filters]) -> Bulk:
+        """Run all jobs again that fit every filter; see ``Client.retry_where``."""
+        return await self._call(lambda runtime: gathered(runtime.submitter.bulk.retry_where(**filters)))
 
     async def check(self) -> None:
         """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers.
@@ -220,6 +240,7 @@ class AsyncClient(BaseClient):
         return push.mark
 
     async def _wait(self, handle: Handle, timeout_s: float | None) -> None:
+        timeout_s = arguments.wait_s(timeout_s)
         runtime = await self._opened_runtime()
         ends_at = None if timeout_s is None else monotonic_s() + timeout_s
         mark = runtime.push.mark

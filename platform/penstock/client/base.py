@@ -8,13 +8,15 @@ import threading
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from penstock.arguments import shown
 from penstock.client._flow import closed
 from penstock.client.runtime import Runtime, abandon
 from penstock.errors import ConfigError
 from penstock.model import Model
-from penstock.registry import Registry
+from penstock.registry import Registry, Source
 from penstock.settings import Settings
 
 _open_clients: weakref.WeakSet[BaseClient] = weakref.WeakSet()
@@ -44,16 +46,31 @@ class BaseClient:
                 f"settings and {', '.join(sorted(overrides))} were both given",
                 fix="pass one of them: Client(settings), or Client(broker_url=…, database_url=…)",
             )
+        if settings is not None and not isinstance(settings, Settings):
+            raise ConfigError(
+                f"settings are of type {type(settings).__name__}",
+                fix="pass Settings.load(…), or single ones: Client(broker_url=…, database_url=…)",
+            )
         classes: list[type[Model]] = []
         if models is not None:
-            sources = [models] if isinstance(models, str) else list(models)
+            if not isinstance(models, Iterable) and not isinstance(models, type):
+                raise ConfigError(f"models={shown(models)} are no models", fix="pass modules, or classes of models")
+            sources = [models] if isinstance(models, (str, type)) else list(models)
             classes = [source for source in sources if not isinstance(source, str)]
+            for cls in classes:
+                if not isinstance(cls, type) or not issubclass(cls, Model):
+                    raise ConfigError(f"{shown(cls)} is no model", fix="pass modules, or classes of models")
             overrides["models"] = [source for source in sources if isinstance(source, str)]
             if settings is not None:
                 settings = settings.model_copy(update=overrides)
         #: The settings that this client was opened with.
         self.settings = settings or Settings.load(**overrides)
-        self._registry = Registry([*Registry.load(self.settings.models), *classes]) if classes else None
+        #: Where inputs are to be checked by the classes; ``None`` leaves that to what is cheaper.
+        self._registry: Source | None = None
+        if classes:
+            self._registry = Registry([*Registry.load(self.settings.models), *classes])
+        elif models is not None:
+            self._registry = partial(Registry.load, self.settings.models)
         self._opened: Runtime | None = None
         self._opening = threading.Lock()
         self._finalizer: weakref.finalize[[Runtime], BaseClient] | None = None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from penstock import arguments
 from penstock.client._drive import drive
 from penstock.client._flow import completed, streamed
 from penstock.client.base import BaseClient
 from penstock.client.events import JobEvent
 from penstock.client.handle import Handle, JobHandle
 from penstock.client.inbox import Mark
+from penstock.dispatch.bulk import Bulk, Filters, gathered
 from penstock.dispatch.request import Options, Request
 from penstock.dispatch.service import Submitted
 from penstock.job import Job, JobState
@@ -54,6 +56,7 @@ class Client(BaseClient):
         **options: Unpack[Options],
     ) -> Any:
         """``enqueue`` and ``result(result_timeout)``: the model's output for one input."""
+        arguments.wait_s(result_timeout, "result_timeout")  # before anything is submitted
         # Subscribed first, not even the first result has to be read from SQL.
         self._runtime().push.listen()
         return self.enqueue(model, input, **options).result(result_timeout)
@@ -77,8 +80,9 @@ class Client(BaseClient):
 
         Raises ``ResultTimeout`` when some have not ended ``timeout`` seconds after the first was asked for.
         """
+        pending, wait_s = arguments.handles(jobs, JobHandle), arguments.wait_s(timeout)
         runtime = self._runtime()
-        return drive(runtime, completed(runtime, list(jobs), timeout))
+        return drive(runtime, completed(runtime, pending, wait_s))
 
     def get(self, id: str) -> JobHandle:
         """The job of this id, whoever submitted it; raises ``JobNotFound``."""
@@ -98,7 +102,7 @@ class Client(BaseClient):
         """Jobs, newest first. ``status`` is a state or ``"cancelling"``, ``tag`` a name, ``"name=value"`` or
         ``(name, value)``; ``before`` pages: the last id so far."""
         jobs = self._runtime().store.list(
-            status=None if status is None else str(status),
+            status=arguments.status(status),
             model=model,
             tenant=tenant,
             tag=tag,
@@ -107,6 +111,30 @@ class Client(BaseClient):
             before=before,
         )
         return [self._handle(job) for job in jobs]
+
+    def cancel_many(self, jobs: Iterable[str | JobHandle], *, on_chunk: Callable[[Bulk], object] | None = None) -> Bulk:
+        """``JobHandle.cancel`` for many jobs, by ids or handles, hundreds to a transaction: what became of each.
+
+        What has ended is left, an unknown id is told and no error. Durable chunk by chunk, which ``on_chunk`` hears:
+        after ``StoreUnavailable`` the same call does the rest. Other writers come in between two chunks.
+        """
+        return gathered(self._runtime().submitter.bulk.cancel(jobs), on_chunk)
+
+    def cancel_where(self, *, on_chunk: Callable[[Bulk], object] | None = None, **filters: Unpack[Filters]) -> Bulk:
+        """``cancel_many`` for all jobs that fit every filter and were accepted before this call.
+
+        ``model``, ``tenant``, ``lane``, ``tag`` and ``status`` as in ``list``; ``older_than`` is the least age in
+        seconds. ``InvalidInput`` without any filter.
+        """
+        return gathered(self._runtime().submitter.bulk.cancel_where(**filters), on_chunk)
+
+    def retry_many(self, jobs: Iterable[str | JobHandle], *, on_chunk: Callable[[Bulk], object] | None = None) -> Bulk:
+        """``JobHandle.retry`` for many jobs, as ``cancel_many``. One that is open or has succeeded is left."""
+        return gathered(self._runtime().submitter.bulk.retry(jobs), on_chunk)
+
+    def retry_where(self, *, on_chunk: Callable[[Bulk], object] | None = None, **filters: Unpack[Filters]) -> Bulk:
+        """``retry_many`` for all failed, cancelled and expired jobs that fit; see ``cancel_where``."""
+        return gathered(self._runtime().submitter.bulk.retry_where(**filters), on_chunk)
 
     def check(self) -> None:
         """Raise ``BrokerUnavailable``, ``StoreUnavailable`` or ``SchemaOutdated`` unless everything answers.
@@ -121,6 +149,8 @@ class Client(BaseClient):
         A client that goes on submitting reads it by itself; only a program that submits one job and ends needs this.
         Silent when the broker is away.
         """
+        for name in models:
+            arguments.text("model", name)
         self._runtime().submitter.admission.look(models)
 
     def close(self) -> None:
@@ -143,6 +173,7 @@ class Client(BaseClient):
         return JobHandle(self, job.id, job=job)
 
     def _wait(self, handle: Handle, timeout: float | None) -> None:
+        timeout = arguments.wait_s(timeout)
         runtime = self._runtime()
         for _ in drive(runtime, completed(runtime, (handle,), timeout)):
             pass

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from penstock.arguments import shown
 from penstock.clock import as_datetime
 from penstock.errors import InvalidInput
 from penstock.job import Job, JobState
@@ -14,6 +15,8 @@ from penstock.job import Job, JobState
 # Places within one attempt. A number leaves room for kinds of events that come between them.
 _RUNNING, _PROGRESS, _ACCEPTED, _QUEUED, _ENDED = 0, 5, 10, 20, 90
 _PER_ATTEMPT = 100
+#: Longest cursor, characters: two numbers of 64 bits.
+_LONGEST = 39
 #: Behind all partial output of an attempt.
 _LAST = 2**63
 
@@ -134,7 +137,9 @@ def _story(job: Job) -> Iterator[tuple[int, JobState, float | None, dict[str, An
 def _parse(cursor: str | None) -> Position:
     if cursor is None:
         return -1, -1
-    place, dot, index = cursor.partition(".")
+    # One of ours is short; digits without end would be no number.
+    known = isinstance(cursor, str) and len(cursor) <= _LONGEST
+    place, dot, index = cursor.partition(".") if known else ("", "", "")
     if not place.isdecimal() or (dot and not (index.isdecimal() and int(place) % _PER_ATTEMPT == _PROGRESS)):
-        raise InvalidInput(f"after={cursor!r} is no cursor", fix="pass the cursor of an event that stream() gave")
-    return int(place), int(index) if dot else -1
+        raise InvalidInput(f"after={shown(cursor)} is no cursor", fix="pass the cursor of an event that stream() gave")
+    return int(place), min(int(index), _LAST) if dot else -1

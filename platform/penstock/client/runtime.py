@@ -8,7 +8,7 @@ from uuid import uuid4
 from penstock.client.push import Push
 from penstock.dispatch.background import Background
 from penstock.dispatch.service import Submitter
-from penstock.registry import Registry
+from penstock.registry import Source
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport.progress import ProgressLog
@@ -18,7 +18,7 @@ from penstock.transport.publisher import Publisher
 class Runtime:
     """Built on a client's first call, since connections and threads do not survive a fork."""
 
-    def __init__(self, settings: Settings, registry: Registry | None) -> None:
+    def __init__(self, settings: Settings, registry: Source | None) -> None:
         self.pid = os.getpid()
         #: Names the channel on which results are pushed to this client.
         self.client_id = uuid4().hex

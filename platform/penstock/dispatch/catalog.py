@@ -1,8 +1,9 @@
 """Which models exist, and what a producer can know about them.
 
-A model whose class can be imported here (settings ``models``, installed entry points, or the class itself in the
-caller's hand) is checked against its input type before anything is stored. Any other is known from what its workers
-announced; then its worker checks the input.
+Inputs are checked before anything is stored. By the model's class, where it costs nothing: it is in the caller's hand,
+its module is imported already, or the client was told to (``models=``). Else by the schema that its workers announced,
+as far as that goes; its worker checks the rest. Only of a model that nobody announced yet the modules of the setting
+``models`` and the installed entry points are imported: torch takes seconds.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
+from penstock.arguments import shown
 from penstock.clock import monotonic_s
 from penstock.errors import ConfigError, InvalidInput, NotSerializable, TooLarge
+from penstock.itemschema import at_once, misfit
 from penstock.jsontext import NotJSON, dumps, has_nonfinite
 from penstock.lane import split_name
 from penstock.model import MAX_VERSION, ItemCodec, Model, check_model, codec_of
-from penstock.registry import Registry, unknown_model
+from penstock.registry import Registry, Source, are_imported, unknown_model
 from penstock.settings import Settings
 from penstock.store import Store
 
@@ -38,12 +41,16 @@ class Target:
     asked: str | None = None
     codec: ItemCodec | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    #: Types of which every value fits the schema that was announced.
+    fine: frozenset[type] = frozenset()
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
-        if self.codec is not None:
-            tolist = getattr(value, "tolist", None)  # arrays and tensors: pydantic knows lists only
-            value = self._validate(self.codec, value if tolist is None else tolist())
+        if self.codec is None:
+            if type(value) not in self.fine:
+                self._check(value)
+        else:
+            value = self._validate(self.codec, _plain(value))
         text = self._dumps(value)
         # A character is at most four bytes, so most texts need not be encoded to be measured.
         if len(text) * 4 > max_bytes and (size := len(text.encode())) > max_bytes:
@@ -52,6 +59,17 @@ class Target:
                 fix="pass a path or URL that the worker can read, or raise PENSTOCK_JOB__MAX_INPUT_BYTES",
             )
         return text
+
+    def _check(self, value: Any) -> None:
+        """By the schema that was announced."""
+        if not self.info.get("exact"):
+            return
+        fault = misfit(self.info.get("schema") or {}, value)
+        if fault is not None:
+            raise InvalidInput(
+                f"the input does not fit model {self.name!r}: {fault}",
+                fix=f"`penstock model show {self.name}` prints the input's schema",
+            )
 
     def _validate(self, codec: ItemCodec, value: Any) -> Any:
         try:
@@ -91,10 +109,13 @@ class Target:
 class Catalog:
     """Finds targets. Thread-safe; imports the user's models and reads the database only when it has to."""
 
-    def __init__(self, settings: Settings, store: Store, *, registry: Registry | None = None) -> None:
+    def __init__(self, settings: Settings, store: Store, *, registry: Source | None = None) -> None:
         self._settings = settings
         self._store = store
-        self._registry = registry
+        #: Given, it comes before what was announced.
+        self._given = registry
+        self._registry: Registry | None = registry if isinstance(registry, Registry) else None
+        self._imported: bool | None = None
         self._local: dict[str | type[Model], Target] = {}
         self._announced: dict[str, Target] = {}
         self._read_at = float("-inf")
@@ -105,6 +126,8 @@ class Catalog:
 
         Raises ``UnknownModel``, ``InvalidInput`` for a version, or ``StoreUnavailable`` when it had to ask.
         """
+        if not isinstance(model, (str, type)):  # nor, perhaps, anything that can be a key
+            raise _no_model(model)
         target = self._local.get(model)
         if target is not None:
             return target
@@ -114,10 +137,12 @@ class Catalog:
         name, asked = split_name(model)
         if asked is not None:
             _check_version(name, asked)
-        if name not in self._registered():
-            found = self._find_announced(name)
-            # Whether a worker serves that version now is not asked: it may come.
-            return found if asked is None else replace(found, asked=asked)
+        found = None if self._classes_first() else self._find_announced(name)
+        if found is None and name not in self._registered():
+            found = self._find_announced(name) or self._unknown(name)
+        if found is not None:
+            # Whether a worker serves that version now is not asked: it may come. It may take other inputs, too.
+            return found if asked is None else replace(found, asked=asked, info={}, fine=frozenset())
         cls = self._registered().get(name)
         # Another version may take other inputs: its worker validates.
         target = _local(cls) if asked is None else Target(name, asked, codec_of(cls) if asked == cls.version else None)
@@ -131,15 +156,22 @@ class Catalog:
             self._read()
             return self._announced | {cls.name: _local(cls) for cls in self._registered()}
 
-    def _find_announced(self, name: str) -> Target:
+    def _classes_first(self) -> bool:
+        if self._given is not None or self._registry is not None:
+            return True
+        if self._imported is None:
+            self._imported = are_imported(self._settings.models)
+        return self._imported
+
+    def _find_announced(self, name: str) -> Target | None:
         with self._mutex:
             age_s = monotonic_s() - self._read_at
             if age_s > (FRESH_S if name in self._announced else MISS_S):
                 self._read()
-            target = self._announced.get(name)
-        if target is None:
-            raise unknown_model(name, {*self._announced, *(cls.name for cls in self._registered())})
-        return target
+            return self._announced.get(name)
+
+    def _unknown(self, name: str) -> NoReturn:
+        raise unknown_model(name, {*self._announced, *(cls.name for cls in self._registered())})
 
     def _read(self) -> None:
         self._announced = announced(self._store.models())
@@ -148,7 +180,8 @@ class Catalog:
     def _registered(self) -> Registry:
         if self._registry is None:
             try:
-                self._registry = Registry.load(self._settings.models)
+                given = self._given
+                self._registry = given() if callable(given) else Registry.load(self._settings.models)
             except ConfigError as error:
                 # A producer need not have what a model needs (torch, say): its worker validates instead.
                 log.warning("models are not validated here: %s", error.message)
@@ -156,9 +189,18 @@ class Catalog:
         return self._registry
 
 
+def _plain(value: Any) -> Any:
+    """Arrays and tensors as lists: pydantic knows nothing else."""
+    try:
+        tolist = getattr(value, "tolist", None)
+        return value if tolist is None else tolist()
+    except Exception:  # code of the user's: what cannot become a list is looked at as it is
+        return value
+
+
 def announced(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:
     """Targets of what workers announced: name -> ``{"version": …, "schema": …, …}``."""
-    return {name: Target(name, info=info) for name, info in infos.items()}
+    return {name: Target(name, info=info, fine=at_once(info.get("schema"))) for name, info in infos.items()}
 
 
 def _local(cls: type[Model]) -> Target:
@@ -177,4 +219,8 @@ def _checked(model: Any) -> type[Model]:
     if isinstance(model, type) and issubclass(model, Model):
         check_model(model)
         return model
-    raise InvalidInput(f"{model!r} is no model", fix='pass its name, for example "embed", or its class')
+    raise _no_model(model)
+
+
+def _no_model(model: Any) -> InvalidInput:
+    return InvalidInput(f"{shown(model)} is no model", fix='pass its name, for example "embed", or its class')

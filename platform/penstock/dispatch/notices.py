@@ -5,17 +5,18 @@ Who misses a notice reads SQL a little later; so a broker that is away costs not
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 import msgspec
-import structlog
 
 from penstock.errors import BrokerUnavailable
-from penstock.job import JobState
+from penstock.job import TERMINAL, JobState
 from penstock.transport.publisher import Publisher
 
-log = structlog.get_logger(__name__)
+# Not structlog: clients tell, too, and their programs may not have set it up; it would print to their output.
+log = logging.getLogger(__name__)
 
 
 class Changed(Protocol):
@@ -26,7 +27,7 @@ class Changed(Protocol):
     @property
     def model(self) -> str: ...
     @property
-    def state(self) -> JobState: ...
+    def state(self) -> JobState | str: ...
     @property
     def attempt(self) -> int: ...
     @property
@@ -35,13 +36,17 @@ class Changed(Protocol):
     def error(self) -> str | None: ...
 
 
-def tell(publisher: Publisher, changed: Iterable[Changed], *, now: float) -> None:
-    """One event per model and state for all watchers; to each client the ends of its own jobs."""
+def tell(publisher: Publisher, changed: Iterable[Changed], *, now: float) -> bool:
+    """One event per model and state for all watchers; to each client the ends of its own jobs. One round trip;
+    whether it was made.
+
+    A ``state`` that is plain text is a status that no job is stored with: ``cancelling``.
+    """
     replies: dict[str, list[dict[str, Any]]] = {}
-    groups: dict[tuple[str, JobState], list[str]] = {}
+    groups: dict[tuple[str, JobState | str], list[str]] = {}
     for row in changed:
         groups.setdefault((row.model, row.state), []).append(row.id)
-        if row.reply_to and row.state.is_terminal:
+        if row.reply_to and row.state in TERMINAL:
             record: dict[str, Any] = {"id": row.id, "state": row.state, "attempt": row.attempt}
             if row.error is not None:
                 record["error"] = msgspec.Raw(row.error.encode())
@@ -53,4 +58,6 @@ def tell(publisher: Publisher, changed: Iterable[Changed], *, now: float) -> Non
     try:
         publisher.notify(replies, events)
     except BrokerUnavailable as error:
-        log.debug("nobody was told", action="notices_dropped", error=error.message)
+        log.debug("nobody was told: %s", error.message)
+        return False
+    return True

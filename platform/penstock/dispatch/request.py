@@ -13,6 +13,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
+from penstock.arguments import shown
 from penstock.errors import InvalidInput
 from penstock.lane import LANES, MAX_PRIORITY, MIN_PRIORITY, Lane
 from penstock.model import Model
@@ -129,20 +130,19 @@ def many(inputs: Any) -> Iterable[Any]:
     return inputs
 
 
-def _lane(lane: str) -> Lane:
-    try:
+def _lane(lane: Any) -> Lane:
+    names = [str(known) for known in LANES]
+    if isinstance(lane, str) and lane in names:
         return Lane(lane)
-    except ValueError:
-        names = [str(known) for known in LANES]
-        near = get_close_matches(str(lane), names, n=1)
-        fix = f"did you mean lane={near[0]!r}?" if near else f"use one of {', '.join(names)}"
-        raise InvalidInput(f"there is no lane {lane!r}", fix=fix) from None
+    near = get_close_matches(lane, names, n=1) if isinstance(lane, str) else []
+    fix = f"did you mean lane={near[0]!r}?" if near else f"use one of {', '.join(names)}"
+    raise InvalidInput(f"there is no lane {shown(lane)}", fix=fix)
 
 
 def _priority(priority: Any) -> None:
     if type(priority) is not int or not MIN_PRIORITY <= priority <= MAX_PRIORITY:
         raise InvalidInput(
-            f"priority={priority!r} is not a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}",
+            f"priority={shown(priority)} is not a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}",
             fix=f"priority={MAX_PRIORITY} goes first, {MIN_PRIORITY} (the default) last",
         )
 
@@ -156,10 +156,10 @@ def _deadline(deadline: Any, now: float) -> float:
             )
         deadline = deadline.timestamp() - now
     if not _is_number(deadline):
-        raise InvalidInput(f"deadline={deadline!r} is no time", fix="pass seconds from now, or an aware datetime")
+        raise InvalidInput(f"deadline={shown(deadline)} is no time", fix="pass seconds from now, or an aware datetime")
     if abs(deadline) > MAX_SPAN_S:
         raise InvalidInput(
-            f"deadline={deadline!r} is further away than a hundred years", fix="leave it out where there is none"
+            f"deadline={shown(deadline)} is further away than a hundred years", fix="leave it out where there is none"
         )
     # One that has passed is not refused: the job is stored and expires, as it would have a moment later.
     return now + float(deadline)
@@ -168,10 +168,10 @@ def _deadline(deadline: Any, now: float) -> float:
 def _seconds(name: str, value: Any, *, zero: bool) -> float:
     if not _is_number(value) or value < 0 or (value == 0 and not zero):
         least = "0 or more" if zero else "more than 0"
-        raise InvalidInput(f"{name}={value!r} is not a time", fix=f"pass {name} in seconds, {least}")
+        raise InvalidInput(f"{name}={shown(value)} is not a time", fix=f"pass {name} in seconds, {least}")
     if value > MAX_SPAN_S:
         raise InvalidInput(
-            f"{name}={value!r} is longer than a hundred years", fix=f"pass {name} in seconds, or leave it out"
+            f"{name}={shown(value)} is longer than a hundred years", fix=f"pass {name} in seconds, or leave it out"
         )
     return float(value)
 
@@ -184,19 +184,18 @@ def _is_number(value: Any) -> bool:
 
 def _text(name: str, value: Any) -> None:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
-        shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:56]}…"
-        raise InvalidInput(f"{name}={shown} is not usable", fix=f"pass 1 to {MAX_TEXT} printable characters")
+        raise InvalidInput(f"{name}={shown(value)} is not usable", fix=f"pass 1 to {MAX_TEXT} printable characters")
 
 
 def _tags(tags: Any) -> dict[str, str]:
     if not isinstance(tags, Mapping):
-        raise InvalidInput(f"tags={tags!r} are not names and values", fix='write tags={"run": "7"}')
+        raise InvalidInput(f"tags={shown(tags)} are not names and values", fix='write tags={"run": "7"}')
     if len(tags) > MAX_TAGS:
         raise InvalidInput(f"{len(tags)} tags are too many", fix=f"use at most {MAX_TAGS}")
     for name, value in tags.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidInput(
-                f"the tag {name!r}: {value!r} is not text",
+                f"the tag {name!r}: {shown(value)} is not text",
                 fix=f'names and values are text: tags={{"{name}": "{value}"}}',
             )
         _text("a tag's name", name)
@@ -207,7 +206,7 @@ def _tags(tags: Any) -> dict[str, str]:
 
 def _webhook(url: Any, allow_private: bool) -> None:
     if not isinstance(url, str):
-        raise InvalidInput(f"webhook={url!r} is not a URL", fix="for example webhook='https://example.com/done'")
+        raise InvalidInput(f"webhook={shown(url)} is not a URL", fix="for example webhook='https://example.com/done'")
     # Imported here: few producers use callbacks, and all of them pay for imports.
     from penstock.webhooks.address import check_url
 

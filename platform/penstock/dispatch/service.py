@@ -16,6 +16,7 @@ from typing import Any, cast
 from penstock import clock
 from penstock.dispatch.admission import Admission
 from penstock.dispatch.background import Background
+from penstock.dispatch.bulk import BulkVerbs
 from penstock.dispatch.catalog import Catalog, Target
 from penstock.dispatch.fastpath import FastPath
 from penstock.dispatch.groupcommit import GroupCommit
@@ -25,7 +26,7 @@ from penstock.dispatch.request import MAX_TEXT, Request, Terms, many, terms
 from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
 from penstock.job import Job, JobState, NewJob, new_id
 from penstock.lane import Lane
-from penstock.registry import Registry
+from penstock.registry import Source
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.producers import DIGEST_FORM
@@ -56,7 +57,7 @@ class Submitter:
         publisher: Publisher,
         *,
         background: Background | None = None,
-        registry: Registry | None = None,
+        registry: Source | None = None,
         reply_to: str | None = None,
     ) -> None:
         self.catalog = Catalog(settings, store, registry=registry)
@@ -73,6 +74,8 @@ class Submitter:
         #: Whether what is published here goes to workers of this database.
         self.ownership = Ownership(settings, store, publisher.client)
         self._fast_path = FastPath(publisher, self._marks, compare=self.ownership.compare, saw=self.admission.saw)
+        #: Cancel and retry for many jobs.
+        self.bulk = BulkVerbs(store, publisher, self._fast_path, grace_s=self._grace_s)
         self._commit = GroupCommit(self._insert, self._publish)
 
     # Submit ---------------------------------------------------------------------------------------------------
@@ -160,11 +163,13 @@ class Submitter:
             or options.get("idempotency_key") is not None
             or options.get("delay") is not None
             or type(priority) is not int
-            or not (type(tenant) is str and 0 < len(tenant) <= MAX_TEXT)
+            or not (type(tenant) is str and 0 < len(tenant) <= MAX_TEXT and tenant.isprintable())
             or not (deadline is None or type(deadline) in (int, float))
         ):
             return request
         model = request.model if isinstance(request.model, str) else getattr(request.model, "name", "")
+        if not model.isprintable():  # no model's name, and nothing that the broker could be asked for
+            return request
         now = clock.now()
         deadline_at = None if deadline is None else now + cast("float", deadline)
         refused = self.admission.ask(model, tenant=tenant, deadline_at=deadline_at, priority=priority, now=now)

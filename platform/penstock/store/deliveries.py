@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from penstock import arguments
 from penstock.errors import InvalidInput, JobNotFound
 from penstock.store.engine import Database, Survives
 from penstock.store.records import DELIVERY_COLUMNS, Delivery, delivery_of
@@ -98,6 +99,9 @@ def record(
 
 def list_deliveries(db: Database, *, state: str | None, job_id: str | None, limit: int) -> list[Delivery]:
     """See ``Store.list_deliveries``."""
+    arguments.limit(limit)
+    if job_id is not None:
+        arguments.job_id(job_id, "job_id")
     if state is not None and state not in _STATE_AFTER.values():
         raise InvalidInput(
             f"no delivery is ever {state!r}", fix=f"use one of {', '.join(sorted({*_STATE_AFTER.values()}))}"
@@ -117,6 +121,7 @@ def list_deliveries(db: Database, *, state: str | None, job_id: str | None, limi
 
 def get(db: Database, id: str) -> Delivery:
     """See ``Store.get_delivery``."""
+    arguments.text("id", id)
     with db.read() as session:
         row = session.one(_ONE, {"id": id})
     if row is None:

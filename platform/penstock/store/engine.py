@@ -11,22 +11,20 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from enum import Enum
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
-from penstock.errors import ConfigError, InvalidInput, PenstockError, SchemaOutdated, StoreUnavailable
+from penstock.errors import InvalidInput, PenstockError, SchemaOutdated, StoreTimeout, StoreUnavailable
 from penstock.store import postgres, sqlite
+from penstock.store.place import PostgresDatabase, SQLiteFile, read
 from penstock.store.session import Session
 from penstock.store.sql import Dialect
 
 #: The newest migration that this code works with; a test holds it equal to the head of ``penstock_migrations``.
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 #: Where Alembic writes the version down.
 VERSION_TABLE = "penstock_alembic_version"
 
@@ -36,8 +34,6 @@ _OVERFLOW, _POOL_WAIT_S = 20, 10.0
 _CHECK_S = 1.0
 #: Tries of a transaction that Postgres ended to resolve a deadlock.
 _TRIES = 5
-
-_POSTGRES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
 T = TypeVar("T")
 
@@ -75,14 +71,9 @@ class _SQLite:
     dialect = Dialect.SQLITE
     waits_for = frozenset({Survives.POWER})
 
-    def __init__(self, url: URL) -> None:
-        if not url.database or url.database == ":memory:":
-            raise ConfigError(
-                "an SQLite database must be a file, since several processes share it",
-                fix="for example PENSTOCK_DATABASE_URL=sqlite:////var/lib/penstock/penstock.db",
-            )
-        self.path = Path(url.database).expanduser().absolute()
-        self.where = str(self.path)
+    def __init__(self, place: SQLiteFile) -> None:
+        self.path = place.path
+        self.where = place.where
         self._lock = sqlite.WriteLock(self.path)
 
     def connect(self, durable: bool) -> Any:
@@ -111,12 +102,12 @@ class _Postgres:
     dialect = Dialect.POSTGRES
     waits_for = frozenset({Survives.POWER, Survives.CRASH})
 
-    def __init__(self, url: URL) -> None:
-        self._dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self.where = f"{url.database} at {url.host or url.query.get('host') or 'localhost'}"
+    def __init__(self, place: PostgresDatabase) -> None:
+        self._place = place
+        self.where = place.where
 
     def connect(self, durable: bool) -> Any:
-        return postgres.connect(self._dsn, durable=durable)
+        return postgres.connect(self._place.parameters, durable=durable)
 
     def is_stale(self, connection: Any) -> bool:
         return postgres.is_stale(connection)
@@ -148,10 +139,10 @@ class Database:
     """Sessions on one database. Thread-safe, and usable on both sides of a fork."""
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
-        self._url = url
+        self._place = read(url)
         self._pool_size = pool_size
         self._guard = threading.Lock()
-        self._driver = _driver(url)
+        self._driver = _driver(self._place)
         self._pools: dict[bool, QueuePool] = {}
         self._pid = os.getpid()
         self._inherited: object = None
@@ -162,6 +153,11 @@ class Database:
     def bulk_rows(self) -> int:
         """Rows of one bulk insert: on SQLite nobody else writes meanwhile, for 10 µs a row."""
         return 125 if self.dialect is Dialect.SQLITE else 1000
+
+    @property
+    def change_rows(self) -> int:
+        """Rows of one bulk change of state by a user's word."""
+        return 500 if self.dialect is Dialect.SQLITE else 1000
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
@@ -224,9 +220,10 @@ class Database:
             found = session.one(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
         if found is None or found[0] != SCHEMA_VERSION:
             has = f"version {found[0]}" if found else "no version"
+            newer = found is not None and str(found[0]) > SCHEMA_VERSION
             raise SchemaOutdated(
                 f"the database {self._driver.where} has tables of {has}, this penstock needs {SCHEMA_VERSION}",
-                fix="penstock db upgrade (or install the penstock that upgraded it)",
+                fix="install the penstock that upgraded the database, or newer" if newer else "penstock db upgrade",
             )
 
     def tidy(self) -> bool:
@@ -288,8 +285,8 @@ class Database:
                 held.close()
                 held = pool.connect()
         except PoolTimeout:
-            raise StoreUnavailable(
-                f"all {self._pool_size + _OVERFLOW} connections to the database are in use",
+            raise StoreTimeout(
+                f"all {self._pool_size + _OVERFLOW} connections to the database were in use for {_POOL_WAIT_S:g} s",
                 fix="use fewer threads per process",
             ) from None
         except PenstockError:
@@ -308,7 +305,7 @@ class Database:
                 # when nobody refers to them, and SQLite's may then tidy up files that the parent uses.
                 self._pid = os.getpid()
                 self._inherited = (self._driver, self._pools)
-                self._driver = _driver(self._url)
+                self._driver = _driver(self._place)
                 self._pools = {}
             pool = self._pools.get(durable)
             if pool is None:
@@ -332,17 +329,5 @@ def _unfit(error: Exception) -> InvalidInput | None:
     return None
 
 
-def _driver(url: str) -> _Driver:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is not None and parsed.drivername == "sqlite":
-        return _SQLite(parsed)
-    if parsed is not None and parsed.drivername in _POSTGRES:
-        return _Postgres(parsed)
-    scheme = url.split(":", 1)[0] if ":" in url else url
-    raise ConfigError(
-        f"PENSTOCK_DATABASE_URL: {scheme!r} is no database that is supported",
-        fix="use sqlite:////path/to/file.db or postgresql://user:password@host/name",
-    )
+def _driver(place: SQLiteFile | PostgresDatabase) -> _Driver:
+    return _SQLite(place) if isinstance(place, SQLiteFile) else _Postgres(place)

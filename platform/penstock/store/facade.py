@@ -7,9 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.errors import PenstockError
-from penstock.job import Job, NewJob, Outcome
+from penstock.job import Job, JobState, NewJob, Outcome
 from penstock.policy.fairness import Terms
-from penstock.store import claims, deliveries, identity, producers, relay, retention, tenants, users, workers
+from penstock.store import (
+    bulk,
+    claims,
+    deliveries,
+    identity,
+    producers,
+    relay,
+    retention,
+    tenants,
+    users,
+    workers,
+)
 from penstock.store.engine import Database
 from penstock.store.records import (
     ClaimResult,
@@ -60,6 +71,11 @@ class Store:
     def bulk_rows(self) -> int:
         """How many jobs one ``insert`` should have at most, so that other writers do not wait long for it."""
         return self._db.bulk_rows
+
+    @property
+    def change_rows(self) -> int:
+        """How many jobs one ``cancel_many`` or ``retry_many`` should have at most, for the same reason."""
+        return self._db.change_rows
 
     def tidy(self) -> bool:
         """Housekeeping that is due every half second; whether there was any. May wait for the disk."""
@@ -218,6 +234,22 @@ class Store:
         """The jobs that exist, by id."""
         return users.get_many(self._db, ids)
 
+    def ends(self, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
+        """State and time of those of these jobs that have ended."""
+        return users.ends(self._db, ids)
+
+    def models_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """The model of each of these jobs."""
+        return users.models_of(self._db, ids)
+
+    def ids_from(self, prefix: str, *, limit: int) -> builtins.list[str]:
+        """Ids that begin with ``prefix``, in order."""
+        return users.ids_from(self._db, prefix, limit=limit)
+
+    def neighbours(self, ids: Sequence[str]) -> set[str]:
+        """The ids just before and just behind each of these."""
+        return users.neighbours(self._db, ids)
+
     def holder(self, tenant: str, key: str) -> str | None:
         """The id of the tenant's job with this idempotency key, if there is one."""
         return users.holder(self._db, tenant, key)
@@ -263,6 +295,28 @@ class Store:
         An open job is left as it is; one that succeeded raises ``IllegalTransition``.
         """
         return users.retry(self._db, id, now=now, publish_lease_s=publish_lease_s)
+
+    def cancel_many(self, ids: Sequence[str], *, now: float, only: str = "") -> builtins.list[Settled]:
+        """``cancel`` for many jobs in one statement: those that this changed, running ones among them.
+
+        ``only`` leaves those alone that are in another state by now.
+        """
+        return bulk.cancel(self._db, ids, only=only, now=now)
+
+    def retry_many(
+        self, ids: Sequence[str], *, now: float, only: str = "", publish_lease_s: float = 0.0
+    ) -> builtins.list[Job]:
+        """``retry`` for many jobs in one statement: those that this changed."""
+        return bulk.retry(self._db, ids, only=only, now=now, publish_lease_s=publish_lease_s)
+
+    def statuses(self, ids: Sequence[str]) -> dict[str, str]:
+        """The status of each of these jobs that exists, by id."""
+        return bulk.statuses(self._db, ids)
+
+    def page(self, state: str, fits: Mapping[str, Any], *, after: bulk.Place = bulk.FIRST, scan: int) -> bulk.Page:
+        """Of the next ``scan`` jobs in a state, those that fit: ``model``, ``tenant``, ``lane``, ``tag`` and ``value``,
+        ``tag_name``, ``until`` (accepted then or before). Jobs that change their state meanwhile may be passed over."""
+        return bulk.page(self._db, state=state, fits=dict(fits), after=after, scan=scan)
 
     # Dispatcher -------------------------------------------------------------------------------------------------
 

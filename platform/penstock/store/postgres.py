@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import functools
 import select
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from penstock.errors import ConfigError, InvalidInput, PenstockError, SchemaOutdated, StoreUnavailable, install
+from penstock.errors import ConfigError, InvalidInput, PenstockError, SchemaOutdated, install
+from penstock.store import pgerrors
 
 if TYPE_CHECKING:
     import psycopg
@@ -41,27 +43,27 @@ _IDLE_IN_TRANSACTION_S = 10
 RETRYABLE = frozenset({"40001", "40P01"})
 #: SQLSTATE of a missing table, column or schema.
 _OTHER_SCHEMA = frozenset({"42P01", "42703", "3F000"})
-#: SQLSTATE of a user that may not, of a full disk, of a server that is read only: told to the operator, not a defect.
-_OPERATOR = frozenset({"42501", "25006"})
 
 
-def connect(dsn: str, *, durable: bool) -> psycopg.Connection[Any]:
-    """A connection in autocommit mode."""
-    connection: psycopg.Connection[Any] = _patient(_psycopg()).connect(
-        dsn,
-        autocommit=True,
-        # Statements are few and always the same: prepared at the second use, never evicted.
-        prepare_threshold=2,
-        connect_timeout=CONNECT_S,
-        application_name="penstock",
-        tcp_user_timeout=_SILENCE_MS,
-        keepalives_idle=5,
-        keepalives_interval=2,
-        keepalives_count=3,
-        options=(
-            f"-c synchronous_commit={'on' if durable else 'off'} -c lock_timeout={LOCK_WAIT_S}s"
-            f" -c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_S}s {_PLANNER}"
-        ),
+def connect(parameters: Mapping[str, Any], *, durable: bool) -> psycopg.Connection[Any]:
+    """A connection in autocommit mode. ``parameters`` are libpq's; a user's win where no promise depends on ours."""
+    ours = (
+        f"-c synchronous_commit={'on' if durable else 'off'} -c lock_timeout={LOCK_WAIT_S}s"
+        f" -c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_S}s {_PLANNER}"
+    )
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_S,
+        "application_name": "penstock",
+        "tcp_user_timeout": _SILENCE_MS,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        **parameters,
+        "options": f"{parameters.get('options', '')} {ours}".strip(),
+    }
+    # Statements are few and always the same: prepared at the second use, never evicted.
+    connection: psycopg.Connection[Any] = _patient(psycopg_module()).connect(
+        autocommit=True, prepare_threshold=2, **options
     )
     return connection
 
@@ -77,23 +79,23 @@ def is_stale(connection: psycopg.Connection[Any]) -> bool:
 
 def translate(error: Exception, where: str) -> PenstockError | None:
     """A driver's error as ours; ``None`` if it is a defect of the program."""
-    psycopg = _psycopg()
+    psycopg = psycopg_module()
     if not isinstance(error, psycopg.Error):
         return None
     state = error.sqlstate or ""
     if state in _OTHER_SCHEMA:
         return SchemaOutdated(f"the database {where} has no tables of this version", fix="penstock db upgrade")
-    if isinstance(error, psycopg.DataError):
-        # A NUL in text that did not come through a verb which looks for it: an id in a query, say.
+    if isinstance(error, psycopg.DataError) or (isinstance(error, psycopg.ProgrammingError) and not state):
+        # A NUL in text that did not come through a verb which looks for it: an id in a query, say. Or a value of a
+        # type that has no place in SQL.
         return InvalidInput(
             f"the database cannot hold a value of this call: {_first_line(error)}", fix="correct the value"
         )
-    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or state in _OPERATOR:
-        return StoreUnavailable(
-            f"the database {where} cannot be used: {_first_line(error)}",
-            fix="start the server, or correct PENSTOCK_DATABASE_URL (`penstock doctor` shows what is used)",
-        )
-    return None
+    return pgerrors.explain(state, _first_line(error), where, operational=isinstance(error, _broken(psycopg)))
+
+
+def _broken(psycopg: Any) -> tuple[type[Exception], ...]:
+    return psycopg.OperationalError, psycopg.InterfaceError
 
 
 @functools.cache
@@ -119,7 +121,8 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else "no answer"
 
 
-def _psycopg() -> Any:
+def psycopg_module() -> Any:
+    """The driver; raises ``ConfigError`` where it is not installed."""
     try:
         import psycopg
     except ImportError:

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.clock import monotonic_s
-from penstock.errors import ConfigError, PenstockError, SchemaOutdated, StoreUnavailable
+from penstock.errors import ConfigError, InvalidInput, PenstockError, SchemaOutdated, StoreTimeout, StoreUnavailable
 
 try:
     import fcntl
@@ -252,13 +252,28 @@ def translate(error: Exception, path: Path) -> PenstockError | None:
     text = str(error)
     if isinstance(error, sqlite3.OperationalError) and ("no such table" in text or "no such column" in text):
         return SchemaOutdated(f"the database {path} has no tables of this version", fix=_NO_TABLES)
-    if isinstance(error, sqlite3.OperationalError) and ("syntax" in text or "near" in text):
+    if isinstance(error, sqlite3.OperationalError) and any(w in text for w in ("syntax", "near", "already exists")):
         return None
+    if isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError)) and "binding" in text:
+        return InvalidInput(f"the database cannot hold a value of this call: {text}", fix="correct the value")
     if not isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError)) or isinstance(
         error, (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError)
     ):
         return None
-    fix = f"check that {path} can be written, is a database and has room on its disk"
-    if "locked" in text or "busy" in text:
-        fix = f"another program holds a lock on {path}: end it (`fuser {path}` names it)"
+    if _is_busy(error) or "busy" in text:
+        return StoreTimeout(
+            f"the database {path} is in use by others: {text} for {WAIT_S:g} s",
+            fix=f"another program holds a lock on {path}: end it (`fuser {path}` names it)",
+        )
+    if "interrupted" in text:
+        return StoreTimeout(f"a statement on the database {path} was interrupted", fix="try again, or ask for less")
+    fixes = (
+        ("full", f"make room on the disk of {path}"),
+        ("readonly", f"let this user write {path} and its folder: `ls -l` shows whose they are"),
+        ("unable to open", f"let this user read and write {path} and its folder: `ls -l` shows whose they are"),
+        ("not a database", "correct PENSTOCK_DATABASE_URL or PENSTOCK_HOME, or restore the file from a backup"),
+        ("malformed", "restore the file from a backup; `sqlite3 FILE .recover` saves what is left of it"),
+    )
+    usual = f"check that {path} can be written, is a database and has room on its disk"
+    fix = next((fix for words, fix in fixes if words in text), usual)
     return StoreUnavailable(f"the database {path} cannot be used: {text}", fix=fix)

@@ -13,6 +13,9 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Double, Index, MetaData, Text, text
 from sqlmodel import Field, SQLModel
 
+#: Whose jobs those are that name no tenant (``penstock.job.NewJob``).
+DEFAULT_TENANT = "default"
+
 #: Every constraint has a name, so that a migration can drop it on both databases.
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -76,6 +79,8 @@ class JobRow(Row, table=True):
             "settled_at",
             **_where("canvas IS NOT NULL AND NOT canvas_done AND settled_at IS NOT NULL"),
         ),
+        # The jobs of one tenant, where tenants are named: the default one's are found by walking through all.
+        Index("ix_penstock_job_tenant", "tenant", "accepted_at", **_where(f"tenant <> '{DEFAULT_TENANT}'")),
         Index(
             "uq_penstock_job_key",
             "tenant",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from penstock import arguments
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import Job, JobState
 from penstock.lane import split_name
@@ -12,12 +13,22 @@ from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, job_of, settled_of
 from penstock.store.session import Session
+from penstock.store.tables import DEFAULT_TENANT
 
 _MANY = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id {{in ids}}"  # noqa: S608 - constants only
+_MODELS = "SELECT id, model FROM penstock_job WHERE id {in ids}"
+_ENDS = """
+    SELECT id, state, settled_at FROM penstock_job
+    WHERE id {in ids} AND state IN ('succeeded', 'failed', 'cancelled', 'expired')"""
 _ONE = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id = :id"  # noqa: S608 - constants only
 _ACCEPTED_AT = "SELECT accepted_at FROM penstock_job WHERE id = :id"
 _NEWEST = "ORDER BY accepted_at DESC, id DESC LIMIT :limit"
 _HOLDER = "SELECT id FROM penstock_job WHERE tenant = :tenant AND idempotency_key = :key"
+_FROM = "SELECT id FROM penstock_job WHERE id >= :first AND id < :last ORDER BY id LIMIT :limit"
+_NEIGHBOURS = """
+    SELECT (SELECT max(id) FROM penstock_job WHERE id < {0 text}),
+        (SELECT min(id) FROM penstock_job WHERE id > {0 text})
+    FROM {each rows}"""
 # Those that ask for a version are among them; they are few, and have an index of their own.
 _COUNTS = """
     SELECT model, lane, state, count(*) FROM penstock_job
@@ -29,25 +40,27 @@ _ASKED = """
     GROUP BY model, lane, asked_version, state ORDER BY model, lane, asked_version, state"""
 
 # One statement for every state it may be in; nothing changes in a terminal one.
-_CANCEL = f"""
-    UPDATE penstock_job SET
+CANCEL_SET = """
         cancel_requested = true,
         state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END,
-        settled_at = CASE WHEN state = 'running' THEN NULL ELSE :now END
+        settled_at = CASE WHEN state = 'running' THEN NULL ELSE :now END"""
+_CANCEL = f"""
+    UPDATE penstock_job SET {CANCEL_SET}
     WHERE penstock_job.id = :id AND {{hidden state IN ('accepted', 'queued', 'running')}} AND NOT cancel_requested
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 
 # A replay by hand is a new chance: new budgets, and no deadline if the old one has passed. The attempt number goes on,
 # since it fences off workers that still hold an old attempt.
 # Suspicion stays: a job that somebody sends again after it killed its workers still runs alone.
-_RETRY = """
-    UPDATE penstock_job SET
+RETRY_SET = """
         state = 'accepted', available_at = :now, publish_lease_until = :lease_until, queued_at = NULL,
         claimed_at = NULL, started_at = NULL, settled_at = NULL, batch_wait_s = NULL, load_s = NULL, compute_s = NULL,
         transfer_s = NULL, batch_size = NULL, batch_reason = NULL, worker = NULL, cancel_requested = false,
         canvas_done = false, failures = 0, losses = 0, ooms = 0, kills = 0, error = NULL, output = NULL,
-        deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END, version = ''
-    WHERE id = :id AND {hidden state IN ('failed', 'cancelled', 'expired')}"""
+        deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END, version = ''"""
+_RETRY = f"""
+    UPDATE penstock_job SET {RETRY_SET}
+    WHERE id = :id AND {{hidden state IN ('failed', 'cancelled', 'expired')}}"""  # noqa: S608 - constants only
 
 _FILTERS = {
     "status": "state = :status",
@@ -55,6 +68,8 @@ _FILTERS = {
     "model": "model = :model",
     "asked": "asked_version = :asked",
     "tenant": "tenant = :tenant",
+    # Said twice, so that the planner sees that the partial index has all of them.
+    "named_tenant": f"tenant = :tenant AND tenant <> '{DEFAULT_TENANT}'",
     "lane": "lane = :lane",
     "before": "(accepted_at, id) < (:at, :before)",
     "tag": "id IN (SELECT job_id FROM penstock_job_tag WHERE name = :tag_name AND value = :tag_value)",
@@ -64,6 +79,7 @@ _FILTERS = {
 
 def get(db: Database, id: str) -> Job:
     """See ``Store.get``."""
+    arguments.job_id(id)
     with db.read() as session:
         row = session.one(_ONE, {"id": id})
     if row is None:
@@ -89,6 +105,37 @@ def get_many(db: Database, ids: Sequence[str]) -> dict[str, Job]:
         return {row[0]: job_of(row) for row in session.all(_MANY, {"ids": session.ids(ids)})}
 
 
+def models_of(db: Database, ids: Sequence[str]) -> dict[str, str]:
+    """See ``Store.models_of``."""
+    if not ids:
+        return {}
+    with db.read() as session:
+        return dict(session.all(_MODELS, {"ids": session.ids(ids)}))
+
+
+def ends(db: Database, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
+    """See ``Store.ends``."""
+    if not ids:
+        return {}
+    with db.read() as session:
+        rows = session.all(_ENDS, {"ids": session.ids(ids)})
+    return {id: (STATES[state], settled_at or 0.0) for id, state, settled_at in rows}
+
+
+def ids_from(db: Database, prefix: str, *, limit: int) -> list[str]:
+    """See ``Store.ids_from``."""
+    with db.read() as session:
+        values = {"first": prefix, "last": prefix + "\U0010ffff", "limit": limit}
+        return [row[0] for row in session.all(_FROM, values)]
+
+
+def neighbours(db: Database, ids: Sequence[str]) -> set[str]:
+    """See ``Store.neighbours``."""
+    with db.read() as session:
+        rows = session.all(_NEIGHBOURS, {"rows": session.rows([[id] for id in ids])})
+    return {id for row in rows for id in row if id is not None}
+
+
 def list_jobs(
     db: Database,
     *,
@@ -101,6 +148,12 @@ def list_jobs(
     before: str | None,
 ) -> list[Job]:
     """See ``Store.list``."""
+    arguments.limit(limit)
+    for name, value in (("model", model), ("tenant", tenant), ("lane", lane)):
+        if value is not None:
+            arguments.text(name, value)
+    if before is not None:
+        arguments.job_id(before, "before")
     values: dict[str, Any] = {
         "status": status, "model": model, "tenant": tenant, "lane": lane, "before": before, "limit": limit, "at": None,
     }  # fmt: skip
@@ -111,10 +164,11 @@ def list_jobs(
         wanted[0] = "cancelling"
     elif status is not None and status not in STATES:
         raise InvalidInput(f"no job is ever {status!r}", fix=f"use one of {', '.join(STATES)}, cancelling")
+    if tenant is not None and tenant != DEFAULT_TENANT:
+        wanted[wanted.index("tenant")] = "named_tenant"
     if tag is not None:
-        name, value = tag.partition("=")[::2] if isinstance(tag, str) else tag
-        values |= {"tag_name": name, "tag_value": value}
-        wanted.append("tag" if not isinstance(tag, str) or "=" in tag else "tag_name")
+        values["tag_name"], values["tag_value"] = arguments.tag(tag)
+        wanted.append("tag_name" if values["tag_value"] is None else "tag")
     where = " AND ".join(_FILTERS[name] for name in wanted) or "true"
     with db.read() as session:
         if before is not None:
@@ -169,6 +223,7 @@ def _asked(session: Session) -> list[Count]:
 
 def cancel(db: Database, id: str, *, now: float) -> Job:
     """See ``Store.cancel``."""
+    arguments.job_id(id)
 
     def call() -> None:
         with db.write(Survives.POWER) as session:
@@ -181,6 +236,7 @@ def cancel(db: Database, id: str, *, now: float) -> Job:
 
 def retry(db: Database, id: str, *, now: float, publish_lease_s: float) -> Job:
     """See ``Store.retry``."""
+    arguments.job_id(id)
     with db.step(Survives.POWER) as session:
         session.run(_RETRY, {"id": id, "now": now, "lease_until": now + publish_lease_s})
     job = get(db, id)

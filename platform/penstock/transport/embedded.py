@@ -23,6 +23,8 @@ from pathlib import Path
 import psutil
 import redis
 
+from penstock import private
+from penstock.address import socket_url
 from penstock.clock import monotonic_s
 from penstock.errors import BrokerUnavailable, ConfigError, install
 from penstock.transport.url import connect
@@ -77,7 +79,7 @@ class EmbeddedBroker:
     @property
     def url(self) -> str:
         """The broker's URL, for kombu, Flower and ourselves."""
-        return f"redis+socket://{self.socket}"
+        return socket_url(str(self.socket))
 
     @property
     def pid(self) -> int | None:
@@ -113,6 +115,7 @@ class EmbeddedBroker:
         _private(self.socket.parent)
         for folder in (self.home, self.home / "broker", self.home / "run", self.home / "logs"):
             _private(folder)
+        private.tighten(self.home)
         with _locked(self.home / "run" / "broker.lock"):
             if self.ping():  # another process was faster
                 return False
@@ -123,6 +126,7 @@ class EmbeddedBroker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                umask=private.UMASK,  # its data are the jobs' inputs
             )
             self._await_answer(self._process, timeout_s)
         return True
@@ -153,7 +157,7 @@ class EmbeddedBroker:
     def _recorded_pid(self) -> int | None:
         """The process that wrote the pid file, if it is still our server: for one that does not answer."""
         try:
-            pid = int((self.home / "run" / "broker.pid").read_text())
+            pid = int((self.home / "run" / "broker.pid").read_text(encoding="utf-8"))
             ours = str(self.socket) in " ".join(psutil.Process(pid).cmdline())
         except (OSError, ValueError, psutil.Error):
             return None
@@ -184,7 +188,7 @@ class EmbeddedBroker:
         if self._process is not None:
             self._process.poll()  # one of ours that has died is reaped
         try:
-            pid = int((self.home / "run" / "broker.pid").read_text())
+            pid = int((self.home / "run" / "broker.pid").read_text(encoding="utf-8"))
             # A pid can be somebody else's by now; the socket's path in the command line is ours alone.
             alive = str(self.socket) in psutil.Process(pid).cmdline()
         except (OSError, ValueError, psutil.Error):
@@ -211,7 +215,9 @@ class EmbeddedBroker:
 
 
 def _check_version(program: Path) -> None:
-    text = subprocess.run([str(program), "--version"], capture_output=True, text=True, timeout=10).stdout
+    text = subprocess.run(
+        [str(program), "--version"], capture_output=True, encoding="utf-8", errors="replace", timeout=10
+    ).stdout
     found = re.search(r"v=(\d+)\.(\d+)", text)
     if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
         raise ConfigError(f"{program} is too old: {text.strip()}", fix="use Redis 6.2 or newer, or Valkey")
@@ -219,7 +225,7 @@ def _check_version(program: Path) -> None:
 
 def _private(folder: Path) -> None:
     """Make a folder that only we can enter; refuse one that belongs to somebody else."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.folder(folder)
     if tempfile.gettempdir() == str(folder.parent):  # a public place: somebody could have been there first
         status = folder.lstat()
         if status.st_uid != os.getuid() or not folder.is_dir() or folder.is_symlink():
@@ -229,14 +235,14 @@ def _private(folder: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
+    with private.file(path).open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _last_line(path: Path) -> str:
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         return "it wrote no log"
     return lines[-1] if lines else "it wrote no log"

@@ -19,7 +19,7 @@ import redis
 from penstock.errors import safe_text
 from penstock.job import Job, NewJob
 from penstock.lane import queue_name, split_name
-from penstock.policy.sharing import Line, Standing
+from penstock.policy.sharing import Line, Shares, Standing
 from penstock.transport import keys
 from penstock.transport.message import encode
 from penstock.transport.scripts import STANDINGS
@@ -58,6 +58,11 @@ class LoadEntries:
     by_worker: Mapping[str, bytes]
     line: Line
     beside: Sequence[Line] = ()
+
+    @property
+    def shares(self) -> Shares:
+        """Of the queue alone."""
+        return Shares(self.line.standings, busy=self.line.busy)
 
 
 class Publisher:

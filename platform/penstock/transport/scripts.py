@@ -43,7 +43,7 @@ class Script:
 
 
 def _read(name: str) -> str:
-    return files("penstock.transport").joinpath("lua", f"{name}.lua").read_text()
+    return files("penstock.transport").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
 CLAIM = Script("claim", "tenants", "fair")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import quote, urlencode
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from penstock import address
 from penstock.errors import BrokerUnavailable, ConfigError
 
 #: How long a connection attempt, and the wait for an answer, may take by default, seconds.
@@ -66,49 +67,51 @@ def parse(url: str) -> BrokerURL:
 
 
 def _parse(url: str) -> BrokerURL:
-    parts = [urlsplit(part if "://" in part else f"sentinel://{part}") for part in url.split(";") if part]
-    if not parts or parts[0].scheme not in SCHEMES:
+    scheme = url.partition("://")[0].lower()
+    if "://" not in url or scheme not in SCHEMES:
         raise ValueError(f"its scheme is not one of {', '.join(SCHEMES)}")
+    # Only sentinels are several; elsewhere a semicolon is a character like another.
+    texts = [part for part in url.split(";") if part] if scheme == "sentinel" else [url]
+    parts = [address.parse(part if "://" in part else f"sentinel://{part}") for part in texts]
     first = parts[0]
-    query = dict(parse_qsl(";".join(part.query for part in parts if part.query)))
-    credentials: dict[str, Any] = {
-        "username": unquote(first.username) if first.username else None,
-        "password": unquote(first.password) if first.password else None,
-    }
-    if first.scheme in ("redis+socket", "unix"):
-        path = unquote(first.path)
-        if not path.startswith("/") or path == "/":
+    query = {name: value for part in parts for name, value in part.query.items()}
+    if scheme in ("redis+socket", "unix"):
+        if first.hosts or len(first.path) < 2:
             raise ValueError("a socket's path must be absolute")
         return BrokerURL(
             scheme="redis+socket",
-            path=path,
+            path=first.path,
             db=_db(query.get("virtual_host") or query.get("db") or "0"),
-            **credentials,
+            username=first.username,
+            password=first.password,
         )
-    default_port = 26379 if first.scheme == "sentinel" else 6379
-    hosts = tuple((part.hostname or "localhost", part.port or default_port) for part in parts)
-    if first.scheme != "sentinel" and len(hosts) > 1:
+    default_port = 26379 if scheme == "sentinel" else 6379
+    hosts = tuple(
+        (name or "localhost", port or default_port) for part in parts for name, port in part.hosts or (("", None),)
+    )
+    if scheme != "sentinel" and len(hosts) > 1:
         raise ValueError("several hosts need sentinel://")
-    if first.scheme == "sentinel" and not query.get("master_name"):
+    if scheme == "sentinel" and not query.get("master_name"):
         raise ValueError("sentinel:// needs ?master_name=…")
     return BrokerURL(
-        scheme=first.scheme,
+        scheme=scheme,
         hosts=hosts,
         db=_db(_last_path(parts)),
-        tls=_tls(query) if first.scheme == "rediss" else {},
+        tls=_tls(query) if scheme == "rediss" else {},
         master_name=query.get("master_name"),
-        **credentials,
+        username=first.username,
+        password=first.password,
     )
 
 
-def _last_path(parts: list[SplitResult]) -> str:
+def _last_path(parts: list[address.Address]) -> str:
     return next((part.path.strip("/") for part in reversed(parts) if part.path.strip("/")), "0")
 
 
 def _db(text: str) -> int:
     number = text.strip("/") or "0"
     if not number.isdecimal():
-        raise ValueError(f"the database must be a number, not {number!r}")
+        raise ValueError("the database behind the port must be a number")
     return int(number)
 
 
@@ -116,7 +119,7 @@ def _tls(query: dict[str, str]) -> dict[str, Any]:
     tls: dict[str, Any] = {key: value for key, value in query.items() if key.startswith("ssl_")}
     reqs = tls.get("ssl_cert_reqs", "required").lower()
     if reqs not in _CERT_REQS:
-        raise ValueError(f"ssl_cert_reqs must be none, optional or required, not {reqs!r}")
+        raise ValueError("ssl_cert_reqs must be none, optional or required")
     tls["ssl_cert_reqs"] = _CERT_REQS[reqs]
     if "ssl_check_hostname" in tls:
         tls["ssl_check_hostname"] = tls["ssl_check_hostname"].lower() not in ("false", "0", "no")
@@ -181,11 +184,13 @@ class KombuURL:
 def for_kombu(url: str) -> KombuURL:
     """The same broker as kombu, Celery and Flower want it written."""
     broker = parse(url)
+    user = _user(broker)
     if broker.path is not None:
-        return KombuURL(f"redis+socket://{broker.path}?virtual_host={broker.db}", {}, None)
+        place = address.quoted(broker.path)
+        return KombuURL(f"redis+socket://{user}{place}?{urlencode({'virtual_host': broker.db})}", {}, None)
+    urls = [f"{broker.scheme}://{user}{_host(host)}:{port}/{broker.db}" for host, port in broker.hosts]
     if broker.scheme == "sentinel":
-        base = ";".join(part.split("?", 1)[0] for part in url.split(";") if part)
-        return KombuURL(base, {"master_name": broker.master_name}, None)
+        return KombuURL(";".join(urls), {"master_name": broker.master_name}, None)
     if broker.scheme == "rediss":
         modes = {
             "none": ssl.CERT_NONE,
@@ -193,8 +198,18 @@ def for_kombu(url: str) -> KombuURL:
             "required": ssl.CERT_REQUIRED,
         }
         use_ssl = {**broker.tls, "ssl_cert_reqs": modes[broker.tls["ssl_cert_reqs"]]}
-        return KombuURL(url.split("?", 1)[0], {}, use_ssl)
-    return KombuURL(url, {}, None)
+        return KombuURL(urls[0], {}, use_ssl)
+    return KombuURL(urls[0], {}, None)
+
+
+def _user(broker: BrokerURL) -> str:
+    if broker.password is None:
+        return f"{quote(broker.username, safe='')}@" if broker.username else ""
+    return f"{quote(broker.username or '', safe='')}:{quote(broker.password, safe='')}@"
+
+
+def _host(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
 
 
 def unavailable(url: str | BrokerURL, error: BaseException) -> BrokerUnavailable:

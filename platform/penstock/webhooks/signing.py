@@ -19,7 +19,7 @@ from typing import Any
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from penstock import clock
+from penstock import clock, private
 from penstock.errors import ConfigError, SignatureInvalid
 from penstock.settings import Settings
 
@@ -101,10 +101,10 @@ def local_key(home: Path) -> str:
     path = home / "webhook.secret"
     with contextlib.suppress(FileNotFoundError):
         return _read_private(path)
-    home.mkdir(parents=True, exist_ok=True)
+    private.folder(home)
     handle, name = tempfile.mkstemp(dir=home, prefix=".webhook.")  # created with mode 0600
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(new_key() + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -117,9 +117,10 @@ def local_key(home: Path) -> str:
 
 
 def _read_private(path: Path) -> str:
+    private.close(path)
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"{path} can be read by others", fix=f"chmod 600 {path}")
-    return path.read_text().strip()
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _decode(key: str) -> bytes:

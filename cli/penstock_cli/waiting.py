@@ -1,0 +1,64 @@
+"""Services wait for their servers before they begin, and stop at once when they are told to meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from penstock import private
+from penstock.errors import Unreachable
+from penstock.waiting import until_reachable
+from penstock_cli.context import App
+from penstock_cli.services import Signals, Stop
+
+log = structlog.get_logger(__name__)
+
+
+def for_servers(app: App, *, broker: bool = True, store: bool = True) -> bool:
+    """Return when the servers answer; ``False`` when a signal came first. Logs a line per try.
+
+    Raises what waiting does not mend: ``SchemaOutdated``, ``StoreRefused``, a broker that refuses the password.
+    """
+    from penstock_cli.servers import check_broker
+
+    wanted: list[tuple[str, Callable[[], None]]] = []
+    if store:
+        wanted.append(("database", app.store.check))
+    if broker:
+        wanted.append(("broker", lambda: check_broker(app.settings)))
+    private.tighten(app.settings.home)
+    with Signals() as signals:
+
+        def pause(seconds: float) -> None:
+            if signals.wait(seconds):
+                raise Stop
+
+        try:
+            for server, check in wanted:
+                _wait(server, check, pause)
+                signals.check()
+        except Stop:
+            log.info("stopped while waiting", action="service.stop")
+            return False
+    return True
+
+
+def _wait(server: str, check: Callable[[], None], pause: Callable[[float], None]) -> None:
+    tries = 0
+
+    def tell(error: Unreachable, again_s: float) -> None:
+        nonlocal tries
+        tries += 1
+        log.warning(
+            f"waiting for the {server}",
+            action="service.wait",
+            tries=tries,
+            again_s=again_s,
+            error=error.message,
+            fix=error.fix,
+        )
+
+    until_reachable(check, tell=tell, pause=pause)
+    if tries:
+        log.info(f"the {server} answers", action="service.found", tries=tries)

@@ -1,0 +1,89 @@
+"""The result backend that writes a batch's results together, beside what Celery expects of a backend."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery, chain, group, states
+from celery.app.task import Context
+from celery.canvas import chord
+from celery.exceptions import ChordError
+
+from penstock_worker.results import BulkRedisBackend, bulk_url
+
+# Celery's own calls, and a connection of its own that it does not close.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Call to deprecated"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def app(broker_url: str) -> Iterator[Celery]:
+    app = Celery("results", broker=broker_url, backend=bulk_url(broker_url), set_as_current=False)
+    app.conf.result_chord_join_timeout = 5.0
+
+    @app.task(name="plain", shared=False)
+    def plain(value: int) -> int:
+        return value
+
+    yield app
+    gc.collect()  # results unsubscribe when they go: while the server is there
+    app.backend.result_consumer.stop()
+    app.backend.client.connection_pool.disconnect()
+    app.close()
+
+
+@pytest.fixture
+def revoked(app: Celery, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What a worker that hears of a revocation finds stored of each task. It keeps what has ended."""
+    seen: dict[str, str] = {}
+
+    def revoke(ids: str | list[str], **_: object) -> None:
+        for id in [ids] if isinstance(ids, str) else ids:
+            seen[id] = app.backend.get_state(id)
+
+    monkeypatch.setattr(app.control, "revoke", revoke)
+    return seen
+
+
+def _context(header_id: str, body: object) -> Context:
+    return Context(id=header_id, group="g", group_index=0, chord=body, errbacks=None, chain=None)
+
+
+@pytest.mark.parametrize("body", ["group", "chain of groups"])
+def test_failures_of_a_chords_body_are_stored_before_celery_revokes_it(
+    app: Celery, revoked: dict[str, str], body: str
+) -> None:
+    backend = app.backend
+    assert isinstance(backend, BulkRedisBackend)
+    plain = app.tasks["plain"]
+    after = group(plain.si(1), plain.si(2))
+    members = after if body == "group" else chain(after, group(plain.si(3), plain.si(4)))
+    whole = chord([plain.si(0)], members)
+    whole.freeze()
+    backend.set_chord_size("g", 1)
+    with backend.bulk():
+        backend.store_result("header", ValueError("bad"), states.FAILURE)
+        backend.on_chord_part_return(_context("header", dict(whole.body)), states.FAILURE, ChordError("bad"))
+        backend.store_result("next", 1, states.SUCCESS)
+        assert backend.get_state("next") == states.PENDING, "what comes after is gathered again"
+    assert backend.get_state("next") == states.SUCCESS
+    if body == "group":
+        assert len(revoked) >= 2
+        assert set(revoked.values()) == {states.FAILURE}
+
+
+def test_what_is_gathered_is_written_before_a_part_is_counted(app: Celery) -> None:
+    backend = app.backend
+    plain = app.tasks["plain"]
+    backend.set_chord_size("g", 2)
+    body = plain.s()
+    body.freeze()
+    with backend.bulk():
+        backend.store_result("header", 1, states.SUCCESS)
+        assert backend.get_state("header") == states.PENDING
+        backend.on_chord_part_return(_context("header", dict(body)), states.SUCCESS, 1)
+        assert backend.get_state("header") == states.SUCCESS
