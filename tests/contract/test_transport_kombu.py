@@ -106,7 +106,7 @@ class Inbox:
         if self._ack and not self.consumer.no_ack:
             message.ack()
 
-    def until(self, count: int, timeout_s: float = 20.0) -> list[Any]:
+    def until(self, count: int, timeout_s: float = PATIENCE_S) -> list[Any]:
         deadline = time.monotonic() + timeout_s
         while len(self.messages) < count:
             assert time.monotonic() < deadline, f"{len(self.messages)} of {count} messages came"
@@ -224,11 +224,11 @@ def test_one_ring_wakes_as_many_consumers_as_there_is_work_for(
     connect_kombu: Any, publisher: Publisher, queue: str, make_job: Any
 ) -> None:
     """Who leaves messages behind rings again; the idle wait is too long to help."""
-    boxes = [Inbox(connect_kombu(idle_tick_s=30), queue, ack=False, prefetch_count=1) for _ in range(3)]
+    boxes = [Inbox(connect_kombu(idle_tick_s=2 * PATIENCE_S), queue, ack=False, prefetch_count=1) for _ in range(3)]
     for box in boxes:
         box.consumer.consume()
         box.silence(0.05)
-    threads = [threading.Thread(target=box.until, args=(1, 10.0)) for box in boxes]
+    threads = [threading.Thread(target=box.until, args=(1,)) for box in boxes]
     for thread in threads:
         thread.start()
     publisher.publish([make_job(str(i)) for i in range(3)])
@@ -454,11 +454,11 @@ def test_the_data_of_others_is_not_touched(connect_kombu: Any, queue: str, broke
 
 def test_an_idle_consumer_hears_the_bell(connect_kombu: Any, publisher: Publisher, queue: str, make_job: Any) -> None:
     """Even where the idle wait is long."""
-    with inbox(connect_kombu(idle_tick_s=30), queue) as box:
+    with inbox(connect_kombu(idle_tick_s=2 * PATIENCE_S), queue) as box:
         for i in range(5):
             timer = threading.Timer(0.1, publisher.publish, [[make_job(str(i))]])
             timer.start()
-            box.until(i + 1, timeout_s=5.0)
+            box.until(i + 1)
             timer.join()
 
 

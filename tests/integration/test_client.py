@@ -328,7 +328,7 @@ def test_as_completed_follows_the_order_of_completion(client: Client, mini: Mini
     client._runtime().push.listen()
     jobs = client.enqueue_many("echo", range(10))
     order: list[int] = []
-    stream = client.as_completed([*jobs, jobs[3]], timeout=30)
+    stream = client.as_completed([*jobs, jobs[3]], timeout=PATIENCE_S)
     for n in (7, 2, 3):
         mini.answer([jobs[n].id])
     order += [next(stream).result() for _ in range(4)]

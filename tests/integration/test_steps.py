@@ -118,7 +118,7 @@ def test_the_command_line_prints_partial_output(sdk: Client, settings: Settings,
         out, err = run.communicate(timeout=60)
     assert run.returncode == 130 and set(out.decode()) <= {"x", "\n"}
     job = sdk.get(err.decode().split()[1].removesuffix(":"))
-    job.wait(20)
+    job.wait(PATIENCE_S)
     assert job.status == "cancelled"
 
 
@@ -146,7 +146,7 @@ def test_without_join_groups_take_turns(sdk: Client, worker_factory: WorkerFacto
 def test_states_are_bounded_and_others_wait_at_the_broker(sdk: Client, worker_factory: WorkerFactory) -> None:
     worker_factory()
     jobs = sdk.enqueue_many("speller", [{"text": "x" * 30, "step_s": 0.01}] * 30)
-    results = [job.result(40) for job in jobs]
+    results = [job.result(PATIENCE_S) for job in jobs]
     assert {result["text"] for result in results} == {"x" * 30}
     # As the model counts them: SQL still has as running what waits to be settled.
     assert 4 < max(result["alive"] for result in results) <= 2 * 4, "two groups of four; one more is kept free"
