@@ -84,7 +84,7 @@ def inline_scripts(templates: Path) -> Iterator[str]:
     will not run it.
     """
     for page in sorted(templates.glob("*.html")):
-        for script in _SCRIPT.findall(page.read_text()):
+        for script in _SCRIPT.findall(page.read_text(encoding="utf-8")):
             for autorefresh in (0, 1):
                 try:
                     text = template.Template(script, name=page.name, autoescape=None).generate(autorefresh=autorefresh)

@@ -29,7 +29,7 @@ class Pages(Loader):
     """Flower's templates, cut."""
 
     def _create_template(self, name: str) -> Template:
-        text = (Path(self.root) / name).read_text()
+        text = (Path(self.root) / name).read_text(encoding="utf-8")
         return Template(cut(name, text), name=name, loader=self)
 
 
