@@ -52,8 +52,8 @@ docs: $(STAMP) ## rewrite the generated pages
 test: $(STAMP) ## all tests but the long ones and those that need a GPU; brings its own Redis and Postgres
 	$(BIN)/pytest -n $(JOBS) -m "not soak and not gpu and not browser" $(ARGS)
 
-soak: $(STAMP) ## the long, seeded variants
-	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
+soak: $(STAMP) ## the long variants, and property tests with far more examples
+	$(BIN)/pytest -m "soak or hypothesis" --hypothesis-profile penstock-soak --timeout 3600 $(ARGS)
 
 gpu: $(STAMP) ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu $(ARGS)

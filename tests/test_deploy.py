@@ -64,3 +64,32 @@ def test_a_worker_has_longer_to_stop_than_it_takes_to_drain() -> None:
     for name in ("worker", "worker-gpu"):
         grace_s = float(OURS[name]["stop_grace_period"].removesuffix("s"))
         assert grace_s > Settings().worker.drain_s
+
+
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+def test_no_package_index_is_named() -> None:
+    """pip looks where it is configured to; who wants another index says so when building."""
+    for text in (DOCKERFILE, (ROOT / "compose.yaml").read_text(), (ROOT / "pyproject.toml").read_text()):
+        assert not re.search(r"https?://\S*(pypi|pytorch|simple|whl)", text)
+        assert "-index-url=" not in text
+    assert re.search(r"^ARG PACKAGE_INDEX=$", DOCKERFILE, re.MULTILINE), "empty by default"
+    builds = [service["build"] for service in COMPOSE["services"].values() if "build" in service]
+    declared = set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+    for build in builds:
+        assert set(build["args"]) <= declared
+        assert re.fullmatch(r"\$\{PACKAGE_INDEX\w*:-\}", build["args"]["PACKAGE_INDEX"])
+
+
+@pytest.mark.parametrize(("index", "options"), [("", []), ("https://x/y", ["--extra-index-url", "https://x/y"])])
+def test_the_index_is_an_option_of_pip_or_nothing(index: str, options: list[str]) -> None:
+    (option,) = re.findall(r"\$\{PACKAGE_INDEX:.*?\}", DOCKERFILE)
+    done = subprocess.check_output(["sh", "-c", f"printf '%s\\n' {option}"], env={"PACKAGE_INDEX": index}, text=True)
+    assert done.split() == options
+
+
+def test_the_image_has_what_its_roles_need() -> None:
+    """Metrics included: a worker that is told to serve them must be able to."""
+    (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
+    assert {"worker", "dashboard", "metrics", "postgres"} <= set(extras.split(","))

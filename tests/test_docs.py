@@ -16,6 +16,7 @@ from unittest.mock import create_autospec
 import pytest
 
 import penstock
+import penstock.errors
 from penstock import clock
 from penstock.settings import Settings
 from penstock.webhooks import Signer, new_key
@@ -175,6 +176,54 @@ def test_step_models_page_runs() -> None:
         SimpleNamespace(kind="progress", data={"index": 0, "progress": 1}),
     ]
     exec(compile(stream, "step-models.md", "exec"), {"job": SimpleNamespace(stream=lambda: events)})
+
+
+def page_blocks(page: str) -> list[str]:
+    return [code for name, code in blocks("python") if name == page]
+
+
+def test_celery_page_runs() -> None:
+    """The model and the task are there, and the canvas is made of both."""
+    from penstock.testing import run_model
+
+    place: dict[str, Any] = {"__name__": "shop"}
+    exec(compile("\n".join(page_blocks("docs/celery.md")), "celery.md", "exec"), place)
+    assert run_model(place["score"], ["four", "seven77"]) == [4.0, 7.0]
+    assert [task.task for task in place["signature"].tasks] == ["penstock.score", "shop.report"]
+    assert place["report"](4.0) == "scored 4.0"
+    place["app"].close()
+
+
+def test_images_page_runs(tmp_path: Path) -> None:
+    from penstock.testing import run_model
+
+    place: dict[str, Any] = {"__name__": "images"}
+    exec(compile("\n".join(page_blocks("docs/images-and-files.md")), "images-and-files.md", "exec"), place)
+    (tmp_path / "a.raw").write_bytes(b"\x01\x03")
+    assert run_model(place["brightness"], [str(tmp_path / "a.raw")]) == [2.0]
+    assert run_model(place["count_bytes"], [place["text"]]) == [4]
+
+
+def test_web_frameworks_page_calls_what_there_is() -> None:
+    """Neither framework is installed here; what the page calls of ours exists, with these options."""
+    code = "\n".join(page_blocks("docs/web-frameworks.md"))
+    for owner, name in re.findall(r"(?:(client|state\.penstock))\.(\w+)\(", code):
+        assert callable(getattr(penstock.Client if owner == "client" else penstock.AsyncClient, name))
+    for name in re.findall(r"\bpenstock\.([A-Z]\w+)", code):
+        assert hasattr(penstock, name)
+    client = create_autospec(penstock.Client, instance=True)
+    client.run("double", 1, deadline=5.0, result_timeout=5.0)
+    client.enqueue("double", 21, lane="background")
+
+
+def test_troubleshooting_names_errors_that_there_are() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    classes = set(re.findall(r"`([A-Z][a-z]\w+)`", text))
+    assert classes and all(hasattr(penstock.errors, name) for name in classes)
+    states = set(re.findall(r"a job stays `(\w+)`", text))
+    assert states <= {state.value for state in penstock.JobState}
+    codes = {kind.code for kind in vars(penstock.errors).values() if hasattr(kind, "code")}
+    assert set(re.findall(r"a job failed as `(\w+)`", text)) <= codes
 
 
 def test_webhooks_page_runs() -> None:

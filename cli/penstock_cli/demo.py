@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from penstock.webhooks.listener import Received
     from penstock_cli.examples.search.corpus import Passage
     from penstock_cli.examples.search.report import Report
-    from penstock_cli.examples.search.traffic import Answer, Measured
+    from penstock_cli.examples.search.traffic import Answer, Measured, Phase
     from penstock_cli.up import Stack
 
-MODEL = "penstock_cli.examples.search.model:Embed"
+MODELS = ["penstock_cli.examples.search.model:Embed", "penstock_cli.examples.search.alone:EmbedAlone"]
 #: A callback is sent as soon as its job is settled; this is how long a slow machine may take, seconds.
 _WEBHOOK_TIMEOUT_S = 30.0
 
 
 @verb()
-@click.option("--passages", type=click.IntRange(min=1), default=400, show_default=True, help="Texts to embed.")
-@click.option("--all", "everything", is_flag=True, help="Embed the whole reference, about 1,400 passages.")
+@click.option("--passages", type=click.IntRange(min=3), default=400, show_default=True, help="Sentences to embed.")
+@click.option("--all", "everything", is_flag=True, help="Embed all short sentences, about 1,500.")
 @click.option("--rate", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="Questions a second.")
 @click.option("--no-dashboard", is_flag=True, help="Do not start the dashboard.")
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
@@ -47,9 +47,10 @@ _WEBHOOK_TIMEOUT_S = 30.0
 def command(app: App, passages: int, everything: bool, rate: float, no_dashboard: bool, keep: bool) -> int:
     """Watch real text go through the queue into a real model and come back as answers.
 
-    Embeds Python's language reference as background jobs while questions about it arrive and are answered with the
-    best passages. Ends with a table, and with a check of all vectors against ones computed without the queue: exit
-    status 1 when they differ. Takes under two minutes on two cores.
+    Embeds sentences of Python's language reference, one at a time and then a burst of them in batches, and the rest
+    while questions arrive and are answered with the best of them. Ends with a table, with what batching brought, and
+    with a check of all vectors against ones computed without the queue: exit status 1 when they differ. Takes under
+    two minutes on two cores.
     """
     from penstock_cli.examples.search.corpus import passages as read
     from penstock_cli.examples.search.minilm import folder
@@ -62,7 +63,7 @@ def command(app: App, passages: int, everything: bool, rate: float, no_dashboard
     with _home(app) as home:
         settings = _settings(app, home)
         with Signals() as signals:
-            stack = Stack(settings, [MODEL], dashboard=not no_dashboard, say=app.out.say, check=signals.check)
+            stack = Stack(settings, MODELS, dashboard=not no_dashboard, say=app.out.say, check=signals.check)
             try:
                 app.out.say("starting broker, database, dispatcher, worker and dashboard …")
                 stack.start()
@@ -133,8 +134,8 @@ def _run(app: App, client: Client, texts: list[Passage], *, rate: float, webhook
     from penstock_cli.examples.search.traffic import Traffic
 
     console = Console(stderr=True, quiet=app.out.quiet, highlight=False)
-    console.print(f"{len(texts)} passages to embed in the background, {rate:g} questions a second meanwhile;")
-    console.print("each is answered with the best of the passages that are embedded by then:")
+    console.print(f"{len(texts)} passages to embed: some one at a time, a burst in batches, and the rest beside")
+    console.print(f"{rate:g} questions a second, each answered with the best of those that are embedded by then:")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=app.out.quiet or not animated()) as progress:
         bar = progress.add_task("passages embedded", total=len(texts))
@@ -171,20 +172,25 @@ def _report(
     dashboard: str | None,
 ) -> Report:
     from penstock_cli.examples.search.check import check
-    from penstock_cli.examples.search.report import Report, lane_report
+    from penstock_cli.examples.search.report import LaneReport, Report, lane_report
 
-    background = [client.get(id).job for id in measured.passage_ids]
+    def lane(phase: Phase) -> LaneReport:
+        jobs = [client.get(id).job for id in phase.ids]
+        return lane_report(
+            jobs, [job.ledger.settled_at - job.ledger.accepted_at for job in jobs if job.ledger.settled_at]
+        )
+
     interactive = [client.get(answer.id).job for answer in measured.answers]
-    settled = [job.ledger.settled_at - job.ledger.accepted_at for job in background if job.ledger.settled_at]
     app.out.say("computing the same vectors without the queue …")
     return Report(
-        jobs=len(background) + len(interactive),
-        jobs_per_s=len(background) / measured.elapsed_s,
-        submit_s=measured.submit_s,
-        elapsed_s=measured.elapsed_s,
+        jobs=len(texts) + len(measured.alone.ids) + len(interactive),
+        alone_per_s=measured.alone.per_s,
+        burst_per_s=measured.burst.per_s,
         interactive=lane_report(interactive, [answer.latency_s for answer in measured.answers]),
-        background=lane_report(background, settled),
-        check=check(texts, measured.index, measured.answers),
+        background=lane(measured.beside),
+        alone=lane(measured.alone),
+        burst=lane(measured.burst),
+        check=check(texts, measured.index, measured.answers, alone=measured.alone_vectors),
         webhook=_webhook(received, interactive[0].id),
         dashboard=dashboard,
     )

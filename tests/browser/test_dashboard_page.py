@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.cli import Penstock
+from tests.fixtures.patience import PATIENCE_S
 
 pytestmark = pytest.mark.browser
 
@@ -77,7 +78,7 @@ def until(url: str, words: str) -> None:
     page = ""
     while time.monotonic() < ends:
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
                 page = answer.read().decode()
         except urllib.error.HTTPError as error:
             error.close()

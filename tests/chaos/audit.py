@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from penstock.job import TERMINAL, TRANSITIONS, JobState
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 
 _SETTLED = "SELECT count(*) FROM penstock_job WHERE state IN ('succeeded', 'failed', 'cancelled', 'expired')"
@@ -66,7 +67,9 @@ class Audit:
         if self._on_sqlite:
             with closing(sqlite3.connect(self._url.removeprefix("sqlite:///"), timeout=30)) as file, file:
                 return file.execute(statement).fetchall()
-        with psycopg.connect(self._url.replace("postgresql+psycopg://", "postgresql://"), connect_timeout=10) as server:
+        with psycopg.connect(
+            self._url.replace("postgresql+psycopg://", "postgresql://"), connect_timeout=int(PATIENCE_S)
+        ) as server:
             cursor = server.execute(statement)
             return cursor.fetchall() if cursor.description else []
 

@@ -25,10 +25,9 @@ from penstock_worker import residency
 from penstock_worker.batcher import Batcher
 from penstock_worker.item import Item
 from penstock_worker.residency import FRESH_S, Residency
+from tests.fixtures.patience import PATIENCE_S
 
 GIB = 2**30
-#: For a fault only, seconds.
-PATIENCE_S = 60
 
 
 class Small(Model):

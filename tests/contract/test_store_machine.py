@@ -17,6 +17,7 @@ from penstock.errors import IllegalTransition
 from penstock.job import OPEN, TERMINAL, JobState, Outcome, can
 from penstock.policy.suspicion import Evidence, Sentence, after_loss, runs_alone
 from penstock.store import ClaimResult, Store
+from tests.fixtures.examples import examples
 from tests.fixtures.store import T0, make_job
 
 WORKERS = ("w1", "w2")
@@ -325,6 +326,6 @@ class LifeCycle(RuleBasedStateMachine):
 
 
 LifeCycle.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(60), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLifeCycle = LifeCycle.TestCase

@@ -19,6 +19,7 @@ import penstock_migrations
 from penstock.errors import ConfigError, SchemaOutdated, StoreUnavailable
 from penstock.job import JobState
 from penstock.store import SCHEMA_VERSION, Store
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.stopwatch import Stopwatch
 from tests.fixtures.store import T0, W, add, claim, end, make_job, outcome, register, running
@@ -150,7 +151,7 @@ def test_idle_connections_that_a_restart_broke_are_not_noticed(pg: Store, postgr
     def use() -> None:
         with pg._db.read() as session:
             session.one("SELECT 1")
-            barrier.wait(20)
+            barrier.wait(PATIENCE_S)
 
     threads = [threading.Thread(target=use) for _ in range(5)]
     for thread in threads:
@@ -188,7 +189,7 @@ def test_a_session_that_the_server_ends_in_the_middle(pg: Store, postgres_server
             deadline = time.monotonic() + 20
             while not admin.execute(query).fetchall():
                 assert time.monotonic() < deadline
-        thread.join(20)
+        thread.join(PATIENCE_S)
         rival.execute("ROLLBACK")
     assert len(failures) == 1
     assert pg.get(id).state is JobState.ACCEPTED

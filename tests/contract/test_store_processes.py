@@ -12,6 +12,7 @@ import pytest
 
 from penstock.job import JobState
 from penstock.store import Store
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.store import W, add, register
 
 #: Inserts jobs in chunks and settles everything that it can claim; prints how many it inserted and settled.
@@ -104,7 +105,7 @@ def test_processes_that_are_killed_leave_nothing_half_done(store: Store, start) 
             for _ in range(3):
                 assert writer.process.stdout.readline(), writer.process.communicate()[1]
             writer.process.kill()
-            writer.process.wait(20)
+            writer.process.wait(PATIENCE_S)
     jobs = store.list(limit=100_000)
     assert len(jobs) % 20 == 0
     assert len(jobs) >= 3 * 3 * 3 * 20

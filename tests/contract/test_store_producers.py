@@ -10,6 +10,7 @@ import pytest
 from penstock.errors import IdempotencyConflict, InvalidInput
 from penstock.job import JobState
 from penstock.store import Inserted, Store
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.store import T0, add, claim, make_job, register
 
 
@@ -159,7 +160,7 @@ def test_a_race_for_keys_has_one_winner_per_key(store: Store) -> None:
     barrier = threading.Barrier(threads)
 
     def contend(number: int) -> list[Inserted]:
-        barrier.wait(20)
+        barrier.wait(PATIENCE_S)
         # Each in another order, which is what makes transactions deadlock.
         order = sorted(range(keys), key=lambda key: hash((key, number)))
         rows = store.insert([make_job(idempotency_key=str(key), digest="d") for key in order])
@@ -178,7 +179,7 @@ def test_a_race_with_different_bodies_is_a_conflict_for_the_loser(store: Store) 
         barrier = threading.Barrier(2)
 
         def contend(digest: str, barrier: threading.Barrier = barrier, round: int = round) -> object:
-            barrier.wait(20)
+            barrier.wait(PATIENCE_S)
             try:
                 return store.insert([make_job(idempotency_key=str(round), digest=digest)])[0].created
             except IdempotencyConflict:

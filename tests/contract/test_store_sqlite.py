@@ -15,6 +15,7 @@ from penstock.clock import monotonic_s
 from penstock.job import NewJob, new_id
 from penstock.store import Store
 from penstock.store.sqlite import WriteLock
+from tests.fixtures.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_who_comes_back_at_once_does_not_go_first(path: Path) -> None:
     thread = threading.Thread(target=hold_again_and_again)
     thread.start()
     try:
-        assert running.wait(10)
+        assert running.wait(PATIENCE_S)
         passed = []
         for _ in range(20):
             before = rounds
@@ -70,7 +71,7 @@ def test_who_comes_back_at_once_does_not_go_first(path: Path) -> None:
                 passed.append(rounds - before)
     finally:
         stopping.set()
-        thread.join(10)
+        thread.join(PATIENCE_S)
         greedy.close()
         patient.close()
     assert max(passed) <= 3, passed

@@ -23,6 +23,8 @@ from penstock.transport.publisher import RING_REPLIES, ring
 from penstock.transport.refusals import Refused
 from penstock.transport.url import connect
 from penstock.transport.wire import Wire
+from tests.fixtures.examples import examples
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
 
 Q, R = "ns.model.interactive", "ns.model.background"
@@ -432,7 +434,7 @@ def test_a_consumer_killed_at_any_instant_loses_nothing(
         seen += os.read(reader, 200)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join(10)
+    process.join(PATIENCE_S)
     while chunk := os.read(reader, 65_536):
         seen += chunk
     os.close(reader)
@@ -550,11 +552,12 @@ class Conservation(RuleBasedStateMachine):
         assert sum(depth.claimed for depth in depths.values()) == sum(map(len, self.held))
 
 
+@pytest.mark.hypothesis
 def test_messages_are_conserved(broker: redis.Redis) -> None:
     machine: Callable[[], RuleBasedStateMachine] = type("Bound", (Conservation,), {"client": broker})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(40), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -18,6 +18,7 @@ from penstock.errors import BrokerUnavailable, ConfigError
 from penstock.transport import embedded
 from penstock.transport.embedded import EmbeddedBroker, find_server
 from penstock.transport.url import connect
+from tests.fixtures.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_of_two_that_start_at_once_one_does(home: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert sorted(started) == [False, False, False, True]
     for broker in brokers:
         broker.stop()

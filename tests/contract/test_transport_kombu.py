@@ -29,6 +29,7 @@ from penstock.transport.claims import Claimed, Claims
 from penstock.transport.lease import LeaseKeeper
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import for_kombu
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
 from tests.fixtures.stopwatch import Stopwatch
 
@@ -105,7 +106,7 @@ class Inbox:
         if self._ack and not self.consumer.no_ack:
             message.ack()
 
-    def until(self, count: int, timeout_s: float = 20.0) -> list[Any]:
+    def until(self, count: int, timeout_s: float = PATIENCE_S) -> list[Any]:
         deadline = time.monotonic() + timeout_s
         while len(self.messages) < count:
             assert time.monotonic() < deadline, f"{len(self.messages)} of {count} messages came"
@@ -223,16 +224,16 @@ def test_one_ring_wakes_as_many_consumers_as_there_is_work_for(
     connect_kombu: Any, publisher: Publisher, queue: str, make_job: Any
 ) -> None:
     """Who leaves messages behind rings again; the idle wait is too long to help."""
-    boxes = [Inbox(connect_kombu(idle_tick_s=30), queue, ack=False, prefetch_count=1) for _ in range(3)]
+    boxes = [Inbox(connect_kombu(idle_tick_s=2 * PATIENCE_S), queue, ack=False, prefetch_count=1) for _ in range(3)]
     for box in boxes:
         box.consumer.consume()
         box.silence(0.05)
-    threads = [threading.Thread(target=box.until, args=(1, 10.0)) for box in boxes]
+    threads = [threading.Thread(target=box.until, args=(1,)) for box in boxes]
     for thread in threads:
         thread.start()
     publisher.publish([make_job(str(i)) for i in range(3)])
     for thread in threads:
-        thread.join(15)
+        thread.join(PATIENCE_S)
     assert sorted(message.payload[0][0] for box in boxes for message in box.messages) == [0, 1, 2]
 
 
@@ -359,7 +360,7 @@ def test_a_callback_that_raises_keeps_nothing_but_its_message(
     box.consumer.on_message = fail
     with box.consumer:
         with pytest.raises(LookupError):
-            box.connection.drain_events(timeout=5)
+            box.connection.drain_events(timeout=PATIENCE_S)
         assert ready(broker, queue) == 4
 
 
@@ -397,7 +398,7 @@ def test_a_channel_that_is_dropped_without_being_closed_gives_up_its_messages(
 
     keeper = LeaseKeeper(Dropped(), claims)  # type: ignore[arg-type]
     keeper.start()
-    keeper.join(10)
+    keeper.join(PATIENCE_S)
     assert not keeper.is_alive()
     assert ready(broker, queue) == 1
 
@@ -428,7 +429,7 @@ def test_redis_killed_under_an_idle_consumer(
     box.until(1)
     redis_server.kill()
     with pytest.raises(connection.connection_errors):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=PATIENCE_S)
     connection.release()
     redis_server.start()
     with inbox(connect_kombu(), queue) as again:
@@ -453,11 +454,11 @@ def test_the_data_of_others_is_not_touched(connect_kombu: Any, queue: str, broke
 
 def test_an_idle_consumer_hears_the_bell(connect_kombu: Any, publisher: Publisher, queue: str, make_job: Any) -> None:
     """Even where the idle wait is long."""
-    with inbox(connect_kombu(idle_tick_s=30), queue) as box:
+    with inbox(connect_kombu(idle_tick_s=2 * PATIENCE_S), queue) as box:
         for i in range(5):
             timer = threading.Timer(0.1, publisher.publish, [[make_job(str(i))]])
             timer.start()
-            box.until(i + 1, timeout_s=5.0)
+            box.until(i + 1)
             timer.join()
 
 
@@ -499,7 +500,7 @@ def test_a_stock_worker_runs_our_jobs(
         until(lambda: not broker.exists("unacked"))
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(PATIENCE_S)
     assert sorted(done.read_text().splitlines()) == sorted(f'"text {i}"' for i in range(20))
     assert ready(broker, queue) == 0
 

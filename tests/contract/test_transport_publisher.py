@@ -21,6 +21,7 @@ from penstock.transport.message import decode, id_of
 from penstock.transport.publisher import Publisher
 from penstock.transport.tenants import configure
 from penstock.transport.wire import Wire, pack
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.stopwatch import Stopwatch
 
@@ -75,7 +76,7 @@ def test_threads_share_a_publisher(publisher: Publisher, broker: redis.Redis) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     messages = broker.lrange("ns.embed.interactive", 0, -1)
     assert len({id_of(raw) for raw in messages}) == 400
 
@@ -84,14 +85,14 @@ def test_news_reach_who_listens(publisher: Publisher, broker: redis.Redis) -> No
     listener = broker.pubsub(ignore_subscribe_messages=True)
     listener.subscribe(keys.reply("ns", "c1"), keys.reply("ns", "c2"), keys.events("ns"))
     for _ in range(3):
-        listener.get_message(timeout=5)
+        listener.get_message(timeout=PATIENCE_S)
     publisher.notify(
         {"c1": [{"id": "a", "state": "succeeded", "output": [1.5]}, {"id": "b", "state": "failed"}], "c2": []},
         [{"state": "succeeded", "ids": ["a"]}, {"state": "failed", "ids": ["b"]}],
     )
     heard = []
     while len(heard) < 4:
-        message = listener.get_message(timeout=5)
+        message = listener.get_message(timeout=PATIENCE_S)
         assert message is not None
         heard.append((message["channel"].decode(), json.loads(message["data"])))
     listener.close()

@@ -23,12 +23,13 @@ import redis
 from penstock.errors import BrokerUnavailable
 from penstock.job import NewJob, new_id
 from penstock.transport.claims import restore_expired
-from penstock.transport.embedded import find_server
 from penstock.transport.publisher import Publisher
 from penstock.transport.refusals import Refused
 from penstock.transport.url import connect, for_kombu
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.ports import free_port
 from tests.fixtures.redis import RedisServer, until
+from tests.fixtures.redisprogram import LoggedServer
 
 QUEUE = "ns.embed.interactive"
 
@@ -124,7 +125,7 @@ class TLSProxy:
     def close(self) -> None:
         self._closer.close()  # every select sees it
         for thread in self._threads:
-            thread.join(10)
+            thread.join(PATIENCE_S)
         self._listener.close()
         self._closing.close()
 
@@ -202,13 +203,14 @@ class SentinelGroup:
     def __init__(self, folder: Path) -> None:
         self.sentinel_port = free_port()
         self.ports = [free_port(), free_port()]
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self._folder = folder
+        self.servers: list[LoggedServer] = []
         for number, port in enumerate(self.ports):
             (folder / str(port)).mkdir()
             options = ["--replicaof", "127.0.0.1", str(self.ports[0])] if number else []
             self._spawn("--port", str(port), "--dir", str(folder / str(port)), "--save", "",
                         "--repl-diskless-sync-delay", "0", *options)  # fmt: skip
-        until(self._replicating)  # a sentinel looks for new replicas only every ten seconds
+        self.servers[1].wait(self._replicating)  # a sentinel looks for new replicas only every ten seconds
         configuration = folder / "sentinel.conf"
         configuration.write_text(
             f"port {self.sentinel_port}\ndir {folder}\nsentinel monitor main 127.0.0.1 {self.ports[0]} 1\n"
@@ -219,8 +221,7 @@ class SentinelGroup:
         self.url = f"sentinel://127.0.0.1:{self.sentinel_port}/0?master_name=main"
 
     def _spawn(self, *arguments: str) -> None:
-        quiet = subprocess.DEVNULL
-        self.processes.append(subprocess.Popen([str(find_server()), *arguments], stdout=quiet, stderr=quiet))
+        self.servers.append(LoggedServer(*arguments, folder=self._folder))
 
     def _replicating(self) -> bool:
         with suppress(redis.RedisError), redis.Redis(port=self.ports[1], protocol=2) as replica:
@@ -235,9 +236,8 @@ class SentinelGroup:
         return False
 
     def stop(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait(10)
+        for server in self.servers:
+            server.kill()
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def group() -> Iterator[SentinelGroup]:
     with tempfile.TemporaryDirectory(prefix="penstock-sentinel-") as folder:
         group = SentinelGroup(Path(folder))
         try:
-            until(group.ready, timeout_s=60)
+            group.servers[-1].wait(group.ready)
             yield group
         finally:
             group.stop()
@@ -258,8 +258,7 @@ def test_a_failover_loses_nothing_that_was_replicated(group: SentinelGroup) -> N
     with connect(group.url) as client:
         until(lambda: client.llen(QUEUE) == 50)
         assert client.wait(1, 5000) == 1
-    group.processes[0].kill()
-    group.processes[0].wait(10)
+    group.servers[0].kill()
 
     def published() -> bool:
         with suppress(BrokerUnavailable):

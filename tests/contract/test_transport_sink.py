@@ -25,6 +25,7 @@ from penstock.transport.scripts import SETTLE
 from penstock.transport.tenants import configure
 from penstock.transport.url import for_kombu
 from penstock.transport.wire import Wire
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
 from tests.fixtures.stopwatch import Stopwatch
 
@@ -81,7 +82,7 @@ class Loop:
         )
         self.consumer.consume()
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
         """Turn until the condition holds. A thread watches it, so that the loop's own poll is not disturbed before."""
         holds = threading.Event()
 
@@ -138,7 +139,7 @@ def make_loop(broker_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) 
     def make(sink: Batcher | None, *queues: str, **options: Any) -> Loop:
         url = for_kombu(broker_url).url.replace("redis+socket", "penstock+socket")
         # A long idle wait: what comes in time did not come by its end.
-        options = {"namespace": namespace, "idle_tick_s": 30, **options}
+        options = {"namespace": namespace, "idle_tick_s": 2 * PATIENCE_S, **options}
         loops.append(Loop(kombu.Connection(url, transport_options=options), sink, *queues))
         return loops[-1]
 
@@ -238,7 +239,7 @@ def test_interactive_jobs_arrive_while_background_is_full(
     loop.until(lambda: len(sink.taken) == 8)
     loop.turn_for(0.05)
     publisher.publish([job("1")])
-    loop.until(lambda: sink.taken[-1].queue == interactive, timeout_s=5)
+    loop.until(lambda: sink.taken[-1].queue == interactive)
 
 
 def test_a_queue_that_gets_room_while_another_is_waited_for_is_waited_for_too(
@@ -250,7 +251,7 @@ def test_a_queue_that_gets_room_while_another_is_waited_for_is_waited_for_too(
     loop.channel.wake()
     loop.turn_for(0.05)
     publisher.publish([job(lane="background")])
-    loop.until(lambda: sink.taken, timeout_s=5)
+    loop.until(lambda: sink.taken)
 
 
 def test_a_sink_that_wants_nothing_gets_nothing(
@@ -262,7 +263,7 @@ def test_a_sink_that_wants_nothing_gets_nothing(
     assert sink.taken == []
     sink.room = {interactive: 2, background: 0}
     loop.channel.wake()
-    loop.until(lambda: len(sink.taken) == 2, timeout_s=5)
+    loop.until(lambda: len(sink.taken) == 2)
 
 
 def test_other_messages_go_kombus_way(

@@ -24,6 +24,8 @@ from penstock.transport.publisher import Publisher, register
 from penstock.transport.tenants import configure, configured, used_s
 from penstock.transport.url import connect
 from penstock.transport.wire import Wire
+from tests.fixtures.examples import examples
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
 
 NS = "ns"
@@ -305,7 +307,7 @@ def test_a_consumer_killed_at_any_instant_loses_nothing(
         seen += os.read(reader, 200)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    process.join(10)
+    process.join(PATIENCE_S)
     while chunk := os.read(reader, 65_536):
         seen += chunk
     os.close(reader)
@@ -466,7 +468,7 @@ class Sharing(RuleBasedStateMachine):
         assert depth == expected
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     weights=st.fixed_dictionaries({name: st.sampled_from([0.5, 1.0, 3.0]) for name in NAMES}),
     deals=st.lists(st.tuples(st.integers(1, 16), st.sampled_from([0.01, 0.2, 1 / 3, 1.0])), min_size=1, max_size=40),
@@ -494,11 +496,12 @@ def test_busy_tenants_are_two_charges_apart_at_most(
             assert consumer.settle({message.tag: seconds for message in messages}) == quota
 
 
+@pytest.mark.hypothesis
 def test_the_scripts_obey_the_policy(broker: redis.Redis) -> None:
     machine: Callable[[], RuleBasedStateMachine] = type("Bound", (Sharing,), {"client": broker})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(60), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -16,6 +16,7 @@ from celery import Celery
 
 from penstock.transport import inspect, keys
 from penstock.transport.url import for_kombu
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
 
 QUEUE = "plain"
@@ -57,7 +58,7 @@ class Workers:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
-                process.wait(10)
+                process.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_a_worker_runs_and_stops_cleanly(
     until(lambda: len(workers.finished()) == 60)
     assert sorted(workers.finished()) == list(range(60))
     worker.terminate()
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
     assert inspect.depths(broker, namespace, [QUEUE])[QUEUE].total == 0
     assert broker.zcard(keys.consumers(namespace)) == 0
     assert workers.complaints() == []
@@ -119,7 +120,7 @@ def test_what_a_stopping_worker_had_claimed_is_ready_at_once(
     worker = workers.start("-P", "threads", "-c", "2", "--prefetch-multiplier", "5")
     until(lambda: len(workers.finished()) >= 2, timeout_s=60)
     worker.terminate()
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE_S) == 0
     done = len(workers.finished())
     depth = inspect.depths(broker, namespace, [QUEUE])[QUEUE]
     assert (depth.ready, depth.claimed) == (20 - done, 0)
@@ -133,7 +134,7 @@ def test_a_killed_workers_messages_are_run_by_another(workers: Workers, send: Ca
     worker = workers.start("-P", "threads", "-c", "2", "--prefetch-multiplier", "5")
     until(lambda: len(workers.finished()) >= 2, timeout_s=60)
     worker.send_signal(signal.SIGKILL)
-    worker.wait(10)
+    worker.wait(PATIENCE_S)
     workers.start("-P", "threads", "-c", "8")
     until(lambda: set(workers.finished()) == set(range(10)), timeout_s=60)
 

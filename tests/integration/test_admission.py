@@ -22,6 +22,7 @@ from penstock.store import Store
 from penstock.transport import inspect, keys
 from penstock.transport.url import connect
 from tests.fixtures.client import until
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import clean_environ, wait_for
 
 #: Submits interactive naps with a deadline, as fast as it is let, until its input ends; then says what happened.
@@ -77,7 +78,7 @@ def sdk(settings: Settings) -> Any:
 def warm(client: Client, count: int = 12) -> None:
     """Enough batches that the worker knows its model."""
     for _ in range(count):
-        client.run("nap", 0.05, result_timeout=30)
+        client.run("nap", 0.05, result_timeout=PATIENCE_S)
 
 
 def flood(client: Client) -> None:
@@ -117,10 +118,10 @@ def test_two_processes_offer_too_much(
     store.close()
     in_time = sum(job.state is JobState.SUCCEEDED for job in jobs)
     assert in_time >= 0.8 * len(jobs), f"{in_time} of {len(jobs)}"
-    assert [job.result(30) for job in background] == list(range(200))
+    assert [job.result(PATIENCE_S) for job in background] == list(range(200))
     # Nothing is left of it: all are admitted again.
     assert until(lambda: refused(sdk) is None)
-    assert all(sdk.run("nap", 0.01, deadline=5.0, result_timeout=30) == 0.01 for _ in range(10))
+    assert all(sdk.run("nap", 0.01, deadline=5.0, result_timeout=PATIENCE_S) == 0.01 for _ in range(10))
 
 
 @pytest.mark.parametrize("flood", ["default", "flood"])

@@ -22,9 +22,8 @@ from celery.exceptions import TaskRevokedError
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport.url import connect, for_kombu, parse
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Process, Worker, clean_environ, wait_for
-
-PATIENCE_S = 30
 
 
 @dataclass

@@ -17,11 +17,10 @@ from penstock.store import Store
 from penstock.transport.url import connect, for_kombu
 from penstock_worker import canvas as module
 from penstock_worker.canvas import CanvasFinisher
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.store import claim, end, make_job
 from tests.fixtures.worker import Worker, wait_for
-
-PATIENCE_S = 60
 
 
 @pytest.fixture
@@ -130,7 +129,7 @@ def test_a_message_goes_only_after_its_mark(store: Store, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(store, "mark_canvas_done", fail_first)
     finisher.finish([member(store, hub)])
-    assert hub.end.wait(10)
+    assert hub.end.wait(PATIENCE_S)
     assert not store.unfinished_canvas(older_than=1e12, limit=10)
 
 
@@ -144,7 +143,7 @@ def test_a_member_that_never_can_be_finished_is_left_to_the_dispatcher(
     monkeypatch.setattr(finisher, "_trace", lambda *args, **kwargs: tries.append(1))
     monkeypatch.setattr(finisher, "drop", lambda request: dropped.set())
     finisher.finish([member(store, hub)])
-    assert dropped.wait(10)
+    assert dropped.wait(PATIENCE_S)
     assert len(tries) == module.TRIES
     assert not hub.ended
     assert len(store.unfinished_canvas(older_than=1e12, limit=10)) == 1

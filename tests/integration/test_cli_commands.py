@@ -197,7 +197,7 @@ def test_ctrl_c_leaves_the_job_alone(up: Penstock) -> None:
 def test_a_canvas_in_a_program_without_a_celery_app(up: Penstock) -> None:
     program = "from celery import chain; from my_models import Double; {}print(chain(Double.s(21), Double.s()){})"
     foreign = "import celery; own = celery.Celery('own', broker='memory://'); "
-    for setup, ends in (("", "apply_async().get(timeout=30)"), (foreign, "app.main")):
+    for setup, ends in (("", "apply_async().get(timeout=PATIENCE_S)"), (foreign, "app.main")):
         done = subprocess.run(
             [sys.executable, "-c", program.format(setup, f".{ends}")],
             capture_output=True,

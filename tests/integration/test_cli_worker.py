@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.fixtures.cli import QUICK, Penstock
+from tests.fixtures.patience import PATIENCE_S
 
 ENDLESS = (
     "import threading\nfrom pathlib import Path\nfrom penstock import Model\n"
@@ -67,7 +68,7 @@ def test_metrics_are_served_on_the_port_that_is_named(up: Penstock, service: tup
     running = up.start(*service, "--metrics-port", "0")
     try:
         url = json.loads(running.says("metrics are served"))["url"]
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             assert b"process_cpu_seconds_total" in answer.read()
         assert running.stop(signal.SIGTERM) == 0, running.text
     finally:

@@ -36,13 +36,14 @@ from penstock.settings import Settings
 from penstock.store import Store
 from penstock.testing import assert_settled
 from tests.fixtures.client import MODELS, MiniWorker, Upper, until
+from tests.fixtures.patience import PATIENCE_S
 
 # Submitting -------------------------------------------------------------------------------------------------------
 
 
 def test_a_job_goes_round(client: Client, running: MiniWorker) -> None:
     job = client.enqueue("upper", "hello", tags={"run": "7"}, tenant="acme", priority=5, timeout=30)
-    assert job.result(timeout=20) == "HELLO"
+    assert job.result(PATIENCE_S) == "HELLO"
     assert job.status == "succeeded"
     assert job.output == "HELLO"
     assert job.error is None
@@ -52,8 +53,8 @@ def test_a_job_goes_round(client: Client, running: MiniWorker) -> None:
 
 
 def test_run_and_lanes(client: Client, running: MiniWorker) -> None:
-    assert client.run("echo", {"a": [1, None, "ü"]}, result_timeout=20) == {"a": [1, None, "ü"]}
-    assert client.run(Upper, "x", result_timeout=20) == "X"
+    assert client.run("echo", {"a": [1, None, "ü"]}, result_timeout=PATIENCE_S) == {"a": [1, None, "ü"]}
+    assert client.run(Upper, "x", result_timeout=PATIENCE_S) == "X"
     assert client.enqueue("echo", 1).job.lane == "interactive"
     (job,) = client.enqueue_many("echo", [1])
     assert job.job.lane == "background"
@@ -121,16 +122,16 @@ def test_values_that_are_not_plain_json(client: Client, running: MiniWorker) -> 
         side: float = 1.0
 
     at = datetime(2030, 1, 1, tzinfo=UTC)
-    assert client.run("echo", Point(1), result_timeout=20) == {"x": 1, "at": None}
+    assert client.run("echo", Point(1), result_timeout=PATIENCE_S) == {"x": 1, "at": None}
     with pytest.raises(NotSerializable, match=r"datetime\.datetime at \.at"):
         client.enqueue("echo", Point(1, at))
-    assert client.run("echo", Box(), result_timeout=20) == {"side": 1.0}
-    assert client.run("echo", np.arange(3), result_timeout=20) == [0, 1, 2]
-    assert client.run("echo", {"v": np.float32(0.5), "m": np.eye(2)}, result_timeout=20) == {
+    assert client.run("echo", Box(), result_timeout=PATIENCE_S) == {"side": 1.0}
+    assert client.run("echo", np.arange(3), result_timeout=PATIENCE_S) == [0, 1, 2]
+    assert client.run("echo", {"v": np.float32(0.5), "m": np.eye(2)}, result_timeout=PATIENCE_S) == {
         "v": 0.5,
         "m": [[1.0, 0.0], [0.0, 1.0]],
     }
-    assert client.run("echo", "nul \x00 and 🚀", result_timeout=20) == "nul \x00 and 🚀"
+    assert client.run("echo", "nul \x00 and 🚀", result_timeout=PATIENCE_S) == "nul \x00 and 🚀"
 
 
 def test_what_cannot_be_a_job_is_refused_and_nothing_is_stored(client: Client) -> None:
@@ -192,8 +193,8 @@ def test_the_same_key_and_body_is_the_same_job(client: Client, running: MiniWork
     first = client.enqueue("upper", "a", idempotency_key="k", tenant="t")
     again = client.enqueue("upper", "a", idempotency_key="k", tenant="t")
     assert again == first
-    assert again.result(20) == first.result(20) == "A"
-    assert client.enqueue("upper", "a", idempotency_key="k", tenant="t").result(20) == "A"
+    assert again.result(PATIENCE_S) == first.result(PATIENCE_S) == "A"
+    assert client.enqueue("upper", "a", idempotency_key="k", tenant="t").result(PATIENCE_S) == "A"
     assert client.enqueue("upper", "a", idempotency_key="k", tenant="other") != first
     with pytest.raises(IdempotencyConflict):
         client.enqueue("upper", "b", idempotency_key="k", tenant="t")
@@ -204,7 +205,7 @@ def test_a_bulk_submission_can_be_repeated(client: Client, running: MiniWorker) 
     assert len(set(first)) == 3
     again = client.enqueue_many("upper", ["a", "a", "b"], idempotency_key="k")
     assert again == first
-    assert [job.result(20) for job in again] == ["A", "A", "B"]
+    assert [job.result(PATIENCE_S) for job in again] == ["A", "A", "B"]
 
 
 def test_threads_with_one_key_make_one_job(client: Client, mini: MiniWorker) -> None:
@@ -245,8 +246,8 @@ def test_concurrent_submissions_share_transactions(client: Client, running: Mini
     barrier = threading.Barrier(16)
 
     def submit(n: int) -> list[Any]:
-        barrier.wait(20)
-        return [client.run("echo", (n, i), result_timeout=30) for i in range(10)]
+        barrier.wait(PATIENCE_S)
+        return [client.run("echo", (n, i), result_timeout=PATIENCE_S) for i in range(10)]
 
     with ThreadPoolExecutor(16) as pool:
         results = list(pool.map(submit, range(16)))
@@ -256,11 +257,11 @@ def test_concurrent_submissions_share_transactions(client: Client, running: Mini
 
 
 def test_results_are_pushed_and_sql_is_not_asked(client: Client, running: MiniWorker) -> None:
-    client.run("echo", 0, result_timeout=20)
+    client.run("echo", 0, result_timeout=PATIENCE_S)
     store = client._runtime().store
     reads: list[Any] = []
     store.get_many = lambda ids: reads.append(ids)  # type: ignore[assignment,method-assign,return-value]
-    assert [client.run("echo", n, result_timeout=20) for n in range(20)] == list(range(20))
+    assert [client.run("echo", n, result_timeout=PATIENCE_S) for n in range(20)] == list(range(20))
     assert reads == []
 
 
@@ -269,23 +270,23 @@ def test_results_come_though_nobody_tells(client: Client, running: MiniWorker, m
 
     monkeypatch.setattr(_flow, "SAFETY_S", 0.05)
     running.tells = False
-    assert client.run("echo", 1, result_timeout=20) == 1
+    assert client.run("echo", 1, result_timeout=PATIENCE_S) == 1
 
 
 def test_a_long_output_is_read_from_sql(client: Client, running: MiniWorker) -> None:
     text = "x" * 40_000
-    assert client.run("echo", text, result_timeout=20) == text
+    assert client.run("echo", text, result_timeout=PATIENCE_S) == text
 
 
 def test_failures_are_raised_and_kept(client: Client, running: MiniWorker) -> None:
     job = client.enqueue("fail", 1)
     with pytest.raises(JobFailed, match="no good") as caught:
-        job.result(20)
+        job.result(PATIENCE_S)
     assert caught.value.job_id == job.id
     assert caught.value.error["code"] == "model_raised"
     assert job.status == "failed"
     assert job.error == caught.value.error
-    assert job.wait(20) is job
+    assert job.wait(PATIENCE_S) is job
     with pytest.raises(JobFailed):
         client.get(job.id).result(0)
     assert_settled(job, "failed")
@@ -304,7 +305,7 @@ def test_a_wait_that_ends_too_soon(client: Client, mini: MiniWorker) -> None:
 
 def test_handles_of_others_jobs(client: Client, client_settings: Settings, running: MiniWorker) -> None:
     job = client.enqueue("echo", 1)
-    assert job.result(20) == 1
+    assert job.result(PATIENCE_S) == 1
     with Client(client_settings) as other:
         seen = other.get(job.id)
         assert seen.reply_to == client._runtime().client_id
@@ -322,14 +323,14 @@ def test_waiting_for_others_jobs(client: Client, client_settings: Settings, mini
         waits = [pool.submit(job.result, 30) for job in foreign]
         until(lambda: len(other._runtime().push._inbox) == 3)
         mini.step()
-        assert [wait.result(30) for wait in waits] == [0, 1, 2]
+        assert [wait.result(PATIENCE_S) for wait in waits] == [0, 1, 2]
 
 
 def test_as_completed_follows_the_order_of_completion(client: Client, mini: MiniWorker) -> None:
     client._runtime().push.listen()
     jobs = client.enqueue_many("echo", range(10))
     order: list[int] = []
-    stream = client.as_completed([*jobs, jobs[3]], timeout=30)
+    stream = client.as_completed([*jobs, jobs[3]], timeout=PATIENCE_S)
     for n in (7, 2, 3):
         mini.answer([jobs[n].id])
     order += [next(stream).result() for _ in range(4)]
@@ -363,7 +364,7 @@ def test_results_beyond_what_is_kept_are_read_from_sql(
     client._runtime().push.listen()
     jobs = client.enqueue_many("echo", range(50))
     mini.step()
-    assert [job.result(20) for job in jobs] == list(range(50))
+    assert [job.result(PATIENCE_S) for job in jobs] == list(range(50))
 
 
 def test_a_dead_subscription_is_noticed(client: Client, mini: MiniWorker, broker: redis.Redis) -> None:
@@ -372,7 +373,7 @@ def test_a_dead_subscription_is_noticed(client: Client, mini: MiniWorker, broker
     job = client.enqueue("echo", 1)
     broker.client_kill_filter(_type="pubsub")
     mini.step()  # its news is lost
-    assert job.result(20) == 1
+    assert job.result(PATIENCE_S) == 1
 
 
 def test_a_client_that_is_closed_under_its_waiters(client: Client, mini: MiniWorker) -> None:
@@ -382,7 +383,7 @@ def test_a_client_that_is_closed_under_its_waiters(client: Client, mini: MiniWor
         until(lambda: len(client._runtime().push._inbox))
         client.close()
         with pytest.raises(PenstockError, match="closed"):
-            wait.result(20)
+            wait.result(PATIENCE_S)
 
 
 # Cancel, retry, list, stream --------------------------------------------------------------------------------------
@@ -395,7 +396,7 @@ def test_cancel_before_the_start(client: Client, mini: MiniWorker) -> None:
         until(lambda: len(client._runtime().push._inbox))
         assert client.get(job.id).cancel() == "cancelled"
         with pytest.raises(JobCancelled):
-            wait.result(20)
+            wait.result(PATIENCE_S)
     assert job.cancel() == "cancelled"
     mini.step()
     assert job.refresh().state is JobState.CANCELLED
@@ -409,20 +410,20 @@ def test_cancel_while_running_and_after_the_end(client: Client, mini: MiniWorker
     done = client.enqueue("echo", 2)
     mini.answer([done.id])
     assert done.cancel() == "succeeded"
-    assert done.result(20) == 2
+    assert done.result(PATIENCE_S) == 2
 
 
 def test_retry(client: Client, running: MiniWorker) -> None:
     job = client.enqueue("fail", 1)
-    assert job.wait(20).status == "failed"
+    assert job.wait(PATIENCE_S).status == "failed"
     before = running.settled
     assert job.retry() is job
     with pytest.raises(JobFailed):
-        job.result(20)
+        job.result(PATIENCE_S)
     # The news of a result comes before its count.
     until(lambda: running.settled == before + 1)
     good = client.enqueue("echo", 1)
-    good.result(20)
+    good.result(PATIENCE_S)
     with pytest.raises(IllegalTransition):
         good.retry()
 

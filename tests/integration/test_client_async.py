@@ -14,6 +14,7 @@ from penstock.client import _flow
 from penstock.errors import InvalidInput, JobFailed, JobNotFound, PenstockError, ResultTimeout, UnknownModel
 from penstock.settings import Settings
 from tests.fixtures.client import MODELS, MiniWorker
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.stopwatch import Stopwatch
 
 
@@ -25,10 +26,10 @@ def test_the_verbs(client_settings: Settings, running: MiniWorker) -> None:
     async def main() -> None:
         async with AsyncClient(client_settings, models=MODELS) as client:
             await client.check()
-            assert await client.run("upper", "x", result_timeout=20) == "X"
+            assert await client.run("upper", "x", result_timeout=PATIENCE_S) == "X"
             job = await client.enqueue("upper", "y", tags={"run": "1"})
             assert job.status == "accepted"
-            assert await job.result(20) == "Y"
+            assert await job.result(PATIENCE_S) == "Y"
             assert (job.status, job.output, job.error) == ("succeeded", "Y", None)
             assert (await job.refresh()).state is JobState.SUCCEEDED
             assert job.job is not None
@@ -37,13 +38,13 @@ def test_the_verbs(client_settings: Settings, running: MiniWorker) -> None:
             assert same.reply_to == job.reply_to
             assert await client.list(tag="run") == [job]
             jobs = await client.enqueue_many("echo", range(20))
-            done = [j.output async for j in client.as_completed(jobs, timeout=20)]
+            done = [j.output async for j in client.as_completed(jobs, timeout=PATIENCE_S)]
             assert sorted(done) == list(range(20))
             bad = await client.enqueue("fail", 1)
             with pytest.raises(JobFailed):
-                await bad.result(20)
+                await bad.result(PATIENCE_S)
             await bad.retry()
-            assert (await bad.wait(20)).status == "failed"
+            assert (await bad.wait(PATIENCE_S)).status == "failed"
             later = await client.enqueue("echo", 1, delay=60)
             assert await later.cancel() == "cancelled"
             events = [event.state.value async for event in job.stream()]
@@ -62,7 +63,7 @@ def test_hundreds_of_coroutines_share_transactions_and_hold_no_threads(
 ) -> None:
     async def main() -> None:
         async with AsyncClient(client_settings, models=MODELS) as client:
-            await client.run("echo", 0, result_timeout=20)
+            await client.run("echo", 0, result_timeout=PATIENCE_S)
             store = client._runtime().store
             groups: list[int] = []
             insert_groups = store.insert_groups
@@ -85,7 +86,7 @@ def test_one_refusal_does_not_touch_the_others(client_settings: Settings, runnin
     async def main() -> None:
         async with AsyncClient(client_settings, models=MODELS) as client:
             answers = await asyncio.gather(
-                *(client.run("upper", "x" if n % 2 else n, result_timeout=20) for n in range(10)),
+                *(client.run("upper", "x" if n % 2 else n, result_timeout=PATIENCE_S) for n in range(10)),
                 return_exceptions=True,
             )
             assert answers[1::2] == ["X"] * 5
@@ -99,7 +100,7 @@ def test_the_loop_goes_on_while_results_are_awaited(client_settings: Settings, m
         async with AsyncClient(client_settings, models=MODELS) as client:
             job = await client.enqueue("echo", 1)
             longest = 0.0
-            wait = asyncio.create_task(job.result(20))
+            wait = asyncio.create_task(job.result(PATIENCE_S))
             for _ in range(100):
                 watch = Stopwatch()
                 await asyncio.sleep(0.001)
@@ -128,7 +129,7 @@ def test_timeouts_and_cancelled_waits_leave_nothing_behind(client_settings: Sett
                 await wait
             assert len(client._runtime().push._inbox) == 0
             mini.step()
-            assert [await job.result(20) for job in jobs] == [0, 1, 2]
+            assert [await job.result(PATIENCE_S) for job in jobs] == [0, 1, 2]
 
     go(main())
 
@@ -142,7 +143,7 @@ def test_others_jobs(client_settings: Settings, mini: MiniWorker) -> None:
             job = await one.enqueue("echo", 1)
             foreign = await two.get(job.id)
             assert foreign.reply_to != two._runtime().client_id
-            waits = asyncio.gather(job.result(20), foreign.result(20))
+            waits = asyncio.gather(job.result(PATIENCE_S), foreign.result(PATIENCE_S))
             await asyncio.sleep(0.05)
             await asyncio.to_thread(mini.step)
             assert await waits == [1, 1]
@@ -179,7 +180,7 @@ def test_an_output_too_long_to_be_pushed_is_read_at_once(client_settings: Settin
     async def main() -> None:
         async with AsyncClient(client_settings, models=MODELS) as client:
             text = "x" * 100_000
-            assert await client.run("echo", 1, result_timeout=20) == 1
+            assert await client.run("echo", 1, result_timeout=PATIENCE_S) == 1
             jobs = [await client.enqueue("echo", text) for _ in range(3)]
             # No timeout of its own: at its end SQL would be read in any case.
             results = asyncio.gather(*(job.result() for job in jobs))
@@ -210,7 +211,7 @@ def test_one_loop_per_client(client_settings: Settings, running: MiniWorker) -> 
     client = AsyncClient(client_settings, models=MODELS)
 
     async def use() -> None:
-        assert await client.run("echo", 1, result_timeout=20) == 1
+        assert await client.run("echo", 1, result_timeout=PATIENCE_S) == 1
 
     go(use())
     go(use())  # the first loop is closed, so the client may move on to this one

@@ -17,6 +17,7 @@ from penstock.errors import InvalidInput, StoreUnavailable
 from penstock.settings import Settings
 from penstock.store import Store
 from tests.fixtures.client import MODELS, MiniWorker
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.stopwatch import Stopwatch
 
 #: At least so many a second, of 100,000, beside live traffic.
@@ -36,7 +37,7 @@ def test_thousands_are_cancelled_in_chunks_and_told(
         assert len(chunks) >= 3 and max(chunks) <= 1000, "so that nobody waits long"
         assert set(done.changed) == {job.id for job in jobs}
         # Whoever waits hears of it by push, wherever it was cancelled.
-        ended = Counter(job.status for job in client.as_completed(jobs, timeout=30))
+        ended = Counter(job.status for job in client.as_completed(jobs, timeout=PATIENCE_S))
         assert ended == {"cancelled": 3000}
         assert other.cancel_where(tag=("run", "7"), model="echo").changed == {}, "again, it finds nothing"
         assert [job.refresh().status for job in (delayed, others[0])] == ["accepted", others[0].status]

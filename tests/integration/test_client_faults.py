@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,12 +23,29 @@ from penstock.errors import BrokerUnavailable, SchemaOutdated, StoreUnavailable
 from penstock.settings import Settings
 from penstock.store import Store
 from tests.fixtures.client import MODELS, MiniWorker, until
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.ports import closed_port
+from tests.fixtures.redis import RedisServer
 from tests.fixtures.stopwatch import Stopwatch
 
 
 def elsewhere(settings: Settings, **changes: Any) -> Settings:
     return settings.model_copy(update=changes)
+
+
+def test_what_a_slow_broker_kept_a_client_from_publishing_ends_all_the_same(
+    client: Client, running: MiniWorker, redis_server: RedisServer
+) -> None:
+    """A broker that takes longer than a second over it: the job is the relay's, and its client is told by push."""
+    assert client.run("echo", 0, result_timeout=PATIENCE_S) == 0
+    pid = redis_server.broker.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        job = client.enqueue("echo", "late")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert job.result(PATIENCE_S) == "late"
 
 
 @pytest.fixture
@@ -98,7 +116,7 @@ def test_results_are_read_from_sql_while_the_broker_is_down(
         redis_server.kill()
         mini.tells = False
         mini.answer([job.id])
-        assert wait.result(30) == 1
+        assert wait.result(PATIENCE_S) == 1
 
 
 def test_without_tables_the_error_says_what_to_type(broker_url: str, tmp_path: Path) -> None:
@@ -174,14 +192,14 @@ def test_a_wait_bears_with_a_database_that_goes_away(
 def _in_child(client: Client, job: penstock.JobHandle, pipe: Any) -> None:
     try:
         own = client.enqueue("echo", "child")
-        pipe.send((job.result(30), own.result(30), client._runtime().pid == os.getpid()))
+        pipe.send((job.result(PATIENCE_S), own.result(PATIENCE_S), client._runtime().pid == os.getpid()))
     except BaseException as error:
         pipe.send(repr(error))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker) -> None:
-    assert client.run("echo", "parent", result_timeout=20) == "parent"
+    assert client.run("echo", "parent", result_timeout=PATIENCE_S) == "parent"
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
     # SQLite has locks of its own, and a child gets them as they are: no other thread may be inside it at that moment.
@@ -192,10 +210,10 @@ def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker)
         child.start()
     assert here.poll(30), "the child does not answer"
     assert here.recv() == ("both", "child", True)
-    child.join(20)
+    child.join(PATIENCE_S)
     assert child.exitcode == 0
-    assert job.result(20) == "both"
-    assert client.run("echo", "still here", result_timeout=20) == "still here"
+    assert job.result(PATIENCE_S) == "both"
+    assert client.run("echo", "still here", result_timeout=PATIENCE_S) == "still here"
 
 
 def test_a_dropped_client_ends_its_threads_and_records_its_jobs(client_settings: Settings) -> None:

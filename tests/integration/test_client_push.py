@@ -20,6 +20,7 @@ from penstock.client.inbox import Ticket
 from penstock.client.push import Push
 from penstock.dispatch.background import Background
 from penstock.transport import keys
+from tests.fixtures.patience import PATIENCE_S
 
 CLIENT = "c1"
 
@@ -86,7 +87,7 @@ def test_many_waiters_are_served_by_whoever_leads(push: Push, tell: Callable[...
         # One by one, in an order in which the lead has to be passed on again and again.
         for id in ids:
             tell(id)
-            assert waits[id].result(20) == [id]
+            assert waits[id].result(PATIENCE_S) == [id]
     assert not push._own._followers
     assert not push._own._led
 
@@ -134,7 +135,7 @@ def test_a_lost_connection_makes_waiters_read_sql_and_comes_back(
         wait = pool.submit(push.wait, ticket, 20)
         until(lambda: push._own._led)
         broker.client_kill_filter(_type="pubsub")
-        wait.result(20)
+        wait.result(PATIENCE_S)
     assert ticket.take() == ([], [], True)  # it is away
     push.wait(ticket, 10)
     assert ticket.take() == ([], [], True)  # it is back
@@ -167,7 +168,7 @@ def test_coroutines_and_foreign_jobs_are_read_for_by_a_thread(
     woken = threading.Event()
     own = push.open(["a"], foreign=False, wake=woken.set)
     tell("a")
-    assert woken.wait(10)
+    assert woken.wait(PATIENCE_S)
     assert news(own) == ["a"]
     foreign = push.open(["b"], foreign=True)
     until(lambda: broker.publish(keys.events(namespace), b'{"state":"succeeded","ids":["b"]}'))
@@ -184,9 +185,9 @@ def test_a_thread_and_a_waiting_thread_share_the_subscription(push: Push, tell: 
     with ThreadPoolExecutor(1) as pool:
         wait = pool.submit(push.wait, two, 20)
         tell("b")
-        wait.result(20)
+        wait.result(PATIENCE_S)
         tell("a")
-        assert woken.wait(10)
+        assert woken.wait(PATIENCE_S)
     assert news(one) == ["a"]
     assert news(two) == ["b"]
 
@@ -199,7 +200,7 @@ def test_closing_wakes_those_who_wait(push: Push) -> None:
         started = time.monotonic()
         push.close()
         for wait in waits:
-            wait.result(10)
+            wait.result(PATIENCE_S)
     assert time.monotonic() - started < 5
     assert all(ticket.closed for ticket in tickets)
 

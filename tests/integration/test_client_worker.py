@@ -15,6 +15,7 @@ from penstock.errors import InvalidInput, JobCancelled, JobExpired, JobFailed
 from penstock.settings import Settings
 from penstock.testing import assert_settled
 from tests.fixtures.client import until
+from tests.fixtures.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -32,13 +33,13 @@ def sdk(settings: Settings, worker_factory: Callable[..., Any]) -> Iterator[Clie
 
 
 def test_results_failures_and_the_ledger(sdk: Client) -> None:
-    assert sdk.run("upper", "hello", result_timeout=30) == "HELLO"
+    assert sdk.run("upper", "hello", result_timeout=PATIENCE_S) == "HELLO"
     with pytest.raises(InvalidInput, match="does not fit"):
         sdk.enqueue("upper", 5)  # by the schema that the worker announced, since the class is not here
     assert not sdk.list(model="upper", status="failed"), "nothing was stored"
     with pytest.raises(JobFailed, match="no good"):
-        sdk.run("fail", 1, result_timeout=30)
-    job = assert_settled(sdk.enqueue("inc", 1), timeout=30)
+        sdk.run("fail", 1, result_timeout=PATIENCE_S)
+    job = assert_settled(sdk.enqueue("inc", 1), timeout=PATIENCE_S)
     assert job.output == 2
     ledger = job.ledger
     assert ledger.claimed_at is not None
@@ -51,12 +52,12 @@ def test_a_flood_beside_questions(sdk: Client) -> None:
     jobs = sdk.enqueue_many("echo", range(2000))
 
     def ask(n: int) -> Any:
-        return sdk.run("upper", f"q{n}", result_timeout=60)
+        return sdk.run("upper", f"q{n}", result_timeout=PATIENCE_S)
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(40)))
     assert answers == [f"Q{n}" for n in range(40)]
-    assert sorted(job.result() for job in sdk.as_completed(jobs, timeout=60)) == list(range(2000))
+    assert sorted(job.result() for job in sdk.as_completed(jobs, timeout=PATIENCE_S)) == list(range(2000))
 
 
 def test_coroutines(settings: Settings, worker_factory: Callable[..., Any]) -> None:
@@ -64,7 +65,7 @@ def test_coroutines(settings: Settings, worker_factory: Callable[..., Any]) -> N
 
     async def main() -> None:
         async with AsyncClient(settings) as client:
-            answers = await asyncio.gather(*(client.run("inc", n, result_timeout=60) for n in range(500)))
+            answers = await asyncio.gather(*(client.run("inc", n, result_timeout=PATIENCE_S) for n in range(500)))
             assert answers == [n + 1 for n in range(500)]
 
     asyncio.run(asyncio.wait_for(main(), 90))
@@ -75,10 +76,10 @@ def test_a_running_job_is_cancelled_and_another_expires(sdk: Client) -> None:
     until(lambda: job.refresh().state is JobState.RUNNING)
     assert job.cancel() == "cancelling"
     with pytest.raises(JobCancelled):
-        job.result(30)
+        job.result(PATIENCE_S)
     late = sdk.enqueue("nap", 0.8, deadline=0.4)
     with pytest.raises(JobExpired):
-        late.result(30)
+        late.result(PATIENCE_S)
 
 
 def test_a_stream_follows_retries(sdk: Client, dispatcher: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from penstock.dashboard.guard import check, is_loopback
 from penstock.errors import ConfigError
 from penstock.settings import Settings
 from tests.fixtures.cli import Penstock
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import wait_for
 
 LOGIN = "ada:hunter2"
@@ -52,7 +53,7 @@ class Browser:
         request = urllib.request.Request(f"{self.url}{path}")
         if login:
             request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return str(answer.read().decode())
 
     def until(self, path: str, words: str) -> str:
@@ -153,7 +154,7 @@ def post(browser: Browser, path: str, **body: Any) -> Any:
     request = urllib.request.Request(f"{browser.url}{path}", method="POST", data=json.dumps(body).encode())
     request.add_header("Authorization", f"Basic {base64.b64encode(LOGIN.encode()).decode()}")
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
         text = error.read().decode()
@@ -172,7 +173,7 @@ def test_a_result_is_that_of_the_job(browser: Browser, up: Penstock) -> None:
 
 
 def test_a_model_is_applied_through_its_queue_and_nothing_vanishes(browser: Browser, up: Penstock) -> None:
-    assert post(browser, "/api/task/apply/penstock.double", args=[4], timeout=60)["result"] == 8
+    assert post(browser, "/api/task/apply/penstock.double", args=[4], timeout=PATIENCE_S)["result"] == 8
     for verb in ("async-apply", "send-task"):
         sent = post(browser, f"/api/task/{verb}/penstock.double", args=[5], lane="background")
         assert browser.json(f"/api/task/result/{sent['task-id']}?timeout=60")["result"] == 10

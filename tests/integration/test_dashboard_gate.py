@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fixtures.cli import Penstock
+from tests.fixtures.patience import PATIENCE_S
 
 #: One path per kind of handler: pages, Flower's API, metrics, static files, what is not there, what is no path.
 PATHS = (
@@ -32,7 +33,7 @@ class Wire:
         if body or method == "POST":
             lines.append(f"Content-Length: {len(body)}")
         name, port = self.host.rsplit(":", 1)
-        with socket.create_connection((name, int(port)), timeout=30) as connection:
+        with socket.create_connection((name, int(port)), timeout=PATIENCE_S) as connection:
             connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode("latin-1"))
             data = b""
             while part := connection.recv(65536):

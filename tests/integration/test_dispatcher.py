@@ -29,13 +29,12 @@ from penstock.transport.publisher import Publisher
 from penstock.transport.tenants import configured
 from penstock.webhooks import Signer, new_key
 from penstock.webhooks.listener import Listener, Received
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import wait_for
 
 KEY = new_key()
-#: Longest wait for what takes no time on an idle machine, seconds.
-PATIENCE_S = 45.0
 
 
 def hurried(broker_url: str, database_url: str, namespace: str, home: Path, **changes: Any) -> Settings:
@@ -118,7 +117,7 @@ def heard(broker: redis.Redis, namespace: str) -> Iterator[Callable[[], list[dic
     """Everything that client `c1` was told."""
     listener: Any = broker.pubsub(ignore_subscribe_messages=True)
     listener.subscribe(keys.reply(namespace, "c1"))
-    listener.get_message(timeout=5.0)
+    listener.get_message(timeout=PATIENCE_S)
     records: list[dict[str, Any]] = []
 
     def read() -> list[dict[str, Any]]:
@@ -498,7 +497,7 @@ def test_run_returns_when_stopped(settings: Settings) -> None:
     thread = threading.Thread(target=dispatcher.run)
     thread.start()
     dispatcher.stop()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 

@@ -93,7 +93,7 @@ def test_search(tmp_path_factory: pytest.TempPathFactory) -> None:
         question = "Which values are considered false?"
         answers = run("search/ask.py", home, question)
         assert re.findall(r"^0\.\d\d  (\S+)$", answers, re.MULTILINE) == best_topics(question)
-        assert "truth value" in answers
+        assert "objects considered false" in answers
         with penstock.Client(home=home) as client:
             assert len(client.list(limit=1000)) == 200 + 2
 

@@ -16,9 +16,8 @@ from penstock.app import model_signature
 from penstock.settings import Settings
 from penstock.transport.url import connect, for_kombu, parse
 from tests.fixtures.cli import Penstock
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Process, Worker, clean_environ, wait_for
-
-PATIENCE_S = 60
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport import inspect, keys
 from penstock.transport.url import connect, for_kombu
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, wait_for
 
 
@@ -138,7 +139,7 @@ def test_a_faulty_message_fails_its_job(stranger: Stranger) -> None:
     assert {(job.error or {}).get("code") for job in ended.values()} == {"invalid_input", "not_serializable"}, ended
     for id in sent.values():
         with pytest.raises(Exception, match=r"\w"):
-            stranger.app.AsyncResult(id).get(timeout=20)
+            stranger.app.AsyncResult(id).get(timeout=PATIENCE_S)
     assert not stranger.set_aside()
 
 
@@ -196,7 +197,7 @@ def test_protocol_1(stranger: Stranger, dispatcher: Any, tmp_path: Path) -> None
     assert [stranger.ended(id).output for id in (waits, eta, again, both)] == ["later", "then", 2, 2]
     assert stranger.ended(late).status == "expired"
     assert str(stranger.ended(then.id).output).startswith("2020-01-02")
-    assert stranger.app.AsyncResult(waits).get(timeout=20) == "later"
+    assert stranger.app.AsyncResult(waits).get(timeout=PATIENCE_S) == "later"
     assert not stranger.set_aside()
 
 
@@ -229,14 +230,14 @@ def test_what_cannot_follow_a_job_fails_it_by_name(stranger: Stranger) -> None:
         assert job.state is JobState.FAILED and (job.error or {})["code"] == "invalid_input", (fault, job)
         assert next(iter(embed)) in (job.error or {})["message"], fault
         with pytest.raises(Exception, match="no Celery signature"):
-            stranger.app.AsyncResult(id).get(timeout=30)
+            stranger.app.AsyncResult(id).get(timeout=PATIENCE_S)
 
 
 def test_an_expiry_before_its_time_is_told(stranger: Stranger, dispatcher: Any) -> None:
     id = stranger.produce("echo", 1, countdown=3600, expires=0.5)
     assert stranger.ended(id).state is JobState.EXPIRED
     with pytest.raises(TaskRevokedError):
-        stranger.app.AsyncResult(id).get(timeout=60)
+        stranger.app.AsyncResult(id).get(timeout=PATIENCE_S)
 
 
 def test_an_id_that_another_models_job_has_settles_nothing_of_it(stranger: Stranger, tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_an_id_that_another_models_job_has_settles_nothing_of_it(stranger: Stran
     gate.touch()
     job = stranger.ended(first)
     assert (job.model, job.output) == ("gated", str(gate))
-    assert stranger.app.AsyncResult(first).get(timeout=30) == str(gate)
+    assert stranger.app.AsyncResult(first).get(timeout=PATIENCE_S) == str(gate)
     stranger.produce("inc", 41, task_id=first)  # and once it has ended
     assert stranger.ended(stranger.produce("inc", 1)).output == 2
     assert (stranger.ended(first).model, stranger.ended(first).output) == ("gated", str(gate))

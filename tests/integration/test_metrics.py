@@ -14,6 +14,7 @@ from penstock import clock
 from penstock.dispatch.daemon import Dispatcher
 from penstock.job import Job, JobState
 from penstock.settings import MetricsSettings, Settings
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import Worker, wait_for
 from tests.integration.test_worker import Desk
@@ -26,7 +27,7 @@ class Page:
     """One scrape."""
 
     def __init__(self, address: str) -> None:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as answer:
             self.text = answer.read().decode()
         self._samples = [s for f in text_string_to_metric_families(self.text) for s in f.samples]
 

@@ -16,6 +16,7 @@ from penstock.errors import ConfigError, SchemaOutdated, StoreUnavailable
 from penstock.store import SCHEMA_VERSION, Store
 from penstock.store.engine import VERSION_TABLE
 from penstock.store.tables import Row
+from tests.fixtures.patience import PATIENCE_S
 
 TABLES = {table.name for table in Row.metadata.sorted_tables}
 
@@ -89,7 +90,7 @@ def test_many_upgrade_at_once(empty_database_url: str) -> None:
     barrier = threading.Barrier(4)
 
     def upgrade(_: int) -> None:
-        barrier.wait(20)
+        barrier.wait(PATIENCE_S)
         penstock_migrations.upgrade(empty_database_url)
 
     with ThreadPoolExecutor(4) as pool:

@@ -21,6 +21,7 @@ from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport import inspect, keys, owner
 from penstock.transport.owner import Owner
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, wait_for
 from tests.integration.test_versions import said
 
@@ -174,7 +175,7 @@ def test_workers_refuse_and_stop(
 
     works = worker_factory("works")
     with Client(settings=settings) as client:
-        assert client.run("echo", "a", result_timeout=60) is not None
+        assert client.run("echo", "a", result_timeout=PATIENCE_S) is not None
     broker.flushall()
     wait_for(lambda: owner.owner(broker, settings.namespace), what="the worker to mark it again")
     ownership(other).take()

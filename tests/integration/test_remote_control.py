@@ -17,6 +17,7 @@ from penstock.errors import JobCancelled, JobExpired
 from penstock.job import JobState
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, wait_for
 
 
@@ -38,7 +39,7 @@ class Monitor:
 
     def tell(self, command: str, **arguments: Any) -> Any:
         """The one worker's answer."""
-        (answer,) = self.app.control.broadcast(command, arguments=arguments, reply=True, timeout=30, limit=1)
+        (answer,) = self.app.control.broadcast(command, arguments=arguments, reply=True, timeout=PATIENCE_S, limit=1)
         return next(iter(answer.values()))
 
     def send(self, model: str, value: Any, **options: Any) -> Any:
@@ -63,12 +64,12 @@ class Monitor:
 
         thread = threading.Thread(target=listen, daemon=True)
         thread.start()
-        assert ready.wait(30)
+        assert ready.wait(PATIENCE_S)
         try:
             yield
         finally:
             done.set()
-            thread.join(30)
+            thread.join(PATIENCE_S)
 
     def close(self) -> None:
         self.app.backend.result_consumer.stop()
@@ -142,9 +143,9 @@ def test_what_a_worker_is_told_it_does_or_refuses(
         assert "ok" in monitor.tell("revoke_by_stamped_headers", headers={"batch": ["b-7"]}, terminate=True)
         for job in (waiting, again):
             with pytest.raises(JobCancelled):
-                job.result(timeout=60)
+                job.result(timeout=PATIENCE_S)
         with pytest.raises(TaskRevokedError):
-            member.get(timeout=60)
+            member.get(timeout=PATIENCE_S)
         wait_for(lambda: running.refresh().status == "cancelling", what="the running one to be asked to stop")
         # And nothing but that: somebody may run it again.
         again.retry()
@@ -152,13 +153,13 @@ def test_what_a_worker_is_told_it_does_or_refuses(
         for number in (0, 2, 5):
             gates[number].touch()
         with pytest.raises(JobCancelled):
-            running.result(timeout=60)
-        assert again.result(timeout=60) == str(gates[2])
+            running.result(timeout=PATIENCE_S)
+        assert again.result(timeout=PATIENCE_S) == str(gates[2])
         with pytest.raises(JobExpired):
-            late.result(timeout=60)
-        assert other.get(timeout=60) == str(gates[5])
+            late.result(timeout=PATIENCE_S)
+        assert other.get(timeout=PATIENCE_S) == str(gates[5])
         with pytest.raises(TaskRevokedError):
-            stamped.get(timeout=60)
+            stamped.get(timeout=PATIENCE_S)
 
         # Monitors hear of every end, also of jobs that never ran.
         ended = {running.id, waiting.id, late.id, member.id, stamped.id}
@@ -167,7 +168,7 @@ def test_what_a_worker_is_told_it_does_or_refuses(
         assert {again.id, other.id} <= set(monitor.heard("task-succeeded"))
         assert "ok" in monitor.tell("disable_events")
         quiet = client.enqueue("echo", 1)
-        assert quiet.result(timeout=60) == 1
+        assert quiet.result(timeout=PATIENCE_S) == 1
         monitor.tell("enable_events")
         loud = client.enqueue("echo", 2)
         wait_for(lambda: loud.id in monitor.heard("task-succeeded"), what="events again")

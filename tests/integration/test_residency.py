@@ -15,6 +15,7 @@ from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport import residents
 from penstock.transport.url import connect
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, clean_environ, wait_for
 
 WorkerFactory = Callable[..., Worker]
@@ -30,10 +31,10 @@ def small(settings: Settings) -> Settings:
 def test_jobs_of_every_model_run_on_one_worker_that_holds_two(small: Settings, worker_factory: WorkerFactory) -> None:
     worker_factory(settings=small)
     with Client(small) as client:
-        assert client.run("a", 1, result_timeout=30) == ["a", 1, 0, 1]
-        assert client.run("b", 1, result_timeout=30) == ["b", 1, 0, 1]
-        assert client.run("c", 1, result_timeout=30) == ["c", 1, 0, 1], "one of the others made room"
-        again = [client.run(name, 2, result_timeout=30) for name in ("a", "b")]
+        assert client.run("a", 1, result_timeout=PATIENCE_S) == ["a", 1, 0, 1]
+        assert client.run("b", 1, result_timeout=PATIENCE_S) == ["b", 1, 0, 1]
+        assert client.run("c", 1, result_timeout=PATIENCE_S) == ["c", 1, 0, 1], "one of the others made room"
+        again = [client.run(name, 2, result_timeout=PATIENCE_S) for name in ("a", "b")]
         assert sorted(out[2] for out in again) in ([0, 1], [1, 1]), "unload() was called before the second load"
         jobs = [job for name in ("a", "b", "c") * 3 for job in client.enqueue_many(name, range(5))]
         done = list(client.as_completed(jobs, timeout=120))

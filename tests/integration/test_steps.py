@@ -21,6 +21,7 @@ from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect
 from penstock_worker.runner import EXIT_WEDGED
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import MODELS, Worker, clean_environ
 
@@ -88,7 +89,7 @@ def test_a_stream_is_live_and_an_async_one_too(sdk: Client, settings: Settings, 
 def test_the_command_line_prints_partial_output(sdk: Client, settings: Settings, worker_factory: WorkerFactory) -> None:
     worker_factory()
     job = sdk.enqueue("speller", {"text": "hello"})
-    job.result(20)
+    job.result(PATIENCE_S)
 
     def stream(*options: str) -> list[dict[str, Any]]:
         done = subprocess.run(
@@ -117,7 +118,7 @@ def test_the_command_line_prints_partial_output(sdk: Client, settings: Settings,
         out, err = run.communicate(timeout=60)
     assert run.returncode == 130 and set(out.decode()) <= {"x", "\n"}
     job = sdk.get(err.decode().split()[1].removesuffix(":"))
-    job.wait(20)
+    job.wait(PATIENCE_S)
     assert job.status == "cancelled"
 
 
@@ -126,7 +127,7 @@ def test_newcomers_join_at_a_step(sdk: Client, worker_factory: WorkerFactory) ->
     long = sdk.enqueue("joiner", LONG)
     first(long, "progress")
     short = sdk.enqueue("joiner", {"text": "ab", "step_s": 0.02})
-    assert short.result(10)["mates"] == 2
+    assert short.result(PATIENCE_S)["mates"] == 2
     assert short.job.batch_reason == "join"
     assert long.refresh().state is JobState.RUNNING
     assert long.cancel() == "cancelling"
@@ -137,7 +138,7 @@ def test_without_join_groups_take_turns(sdk: Client, worker_factory: WorkerFacto
     long = sdk.enqueue("speller", LONG)
     first(long, "progress")
     short = sdk.enqueue("speller", {"text": "ab"})
-    assert short.result(10)["mates"] == 1
+    assert short.result(PATIENCE_S)["mates"] == 1
     assert long.refresh().state is JobState.RUNNING
     long.cancel()
 
@@ -145,7 +146,7 @@ def test_without_join_groups_take_turns(sdk: Client, worker_factory: WorkerFacto
 def test_states_are_bounded_and_others_wait_at_the_broker(sdk: Client, worker_factory: WorkerFactory) -> None:
     worker_factory()
     jobs = sdk.enqueue_many("speller", [{"text": "x" * 30, "step_s": 0.01}] * 30)
-    results = [job.result(40) for job in jobs]
+    results = [job.result(PATIENCE_S) for job in jobs]
     assert {result["text"] for result in results} == {"x" * 30}
     # As the model counts them: SQL still has as running what waits to be settled.
     assert 4 < max(result["alive"] for result in results) <= 2 * 4, "two groups of four; one more is kept free"
@@ -157,8 +158,8 @@ def test_interactive_work_goes_between_the_steps(sdk: Client, worker_factory: Wo
     long = sdk.enqueue_many("speller", [LONG] * 4)
     first(long[0], "progress")
     for number in range(10):
-        assert sdk.run("inc", number, result_timeout=10) == number + 1
-    assert sdk.run("speller", {"text": "quick"}, result_timeout=10)["text"] == "quick"
+        assert sdk.run("inc", number, result_timeout=PATIENCE_S) == number + 1
+    assert sdk.run("speller", {"text": "quick"}, result_timeout=PATIENCE_S)["text"] == "quick"
     assert {job.refresh().state for job in long} == {JobState.RUNNING}, "eleven answers came before one of their ends"
     for job in long:
         job.cancel()
@@ -168,7 +169,7 @@ def test_background_work_shares_with_a_generation(sdk: Client, worker_factory: W
     worker_factory()
     long = sdk.enqueue_many("speller", [LONG])
     first(long[0], "progress")
-    assert [job.result(20) for job in sdk.enqueue_many("inc", range(40))] == list(range(1, 41))
+    assert [job.result(PATIENCE_S) for job in sdk.enqueue_many("inc", range(40))] == list(range(1, 41))
     assert long[0].refresh().state is JobState.RUNNING
     long[0].cancel()
 
@@ -179,8 +180,8 @@ def test_a_running_generation_is_cancelled_at_a_step(sdk: Client, worker_factory
     first(job, "progress")
     assert job.cancel() == "cancelling"
     with pytest.raises(JobCancelled):
-        job.result(15)
-    assert mate.result(20)["text"] == "y" * 60
+        job.result(PATIENCE_S)
+    assert mate.result(PATIENCE_S)["text"] == "y" * 60
     events = list(job.stream())
     assert events[-1].state is JobState.CANCELLED
     assert 0 < len(text_of(events)) < 900
@@ -190,15 +191,15 @@ def test_a_job_that_was_given_up_expires_in_a_worker_of_step_models(sdk: Client,
     """Although nothing else comes for the device. No dispatcher runs that would do it."""
     worker_factory()
     for _ in range(2):
-        sdk.enqueue("nap", 0.8).result(20)
+        sdk.enqueue("nap", 0.8).result(PATIENCE_S)
     first_one = sdk.enqueue("nap", 0.8)
     next(event for event in first_one.stream() if event.state is JobState.RUNNING)
     # Both begin when it ends, 0.8 s after its start, and would take until 1.6 s after it.
     left_s = (first_one.refresh().ledger.claimed_at or 0.0) + 1.2 - time.time()
     tight, mate = *sdk.enqueue_many("nap", [0.8], lane="interactive", deadline=left_s), sdk.enqueue("nap", 0.8)
     with pytest.raises(JobExpired):
-        tight.result(20)
-    assert mate.result(20) == 0.8
+        tight.result(PATIENCE_S)
+    assert mate.result(PATIENCE_S) == 0.8
     assert tight.refresh().ledger.started_at is None
 
 
@@ -206,16 +207,16 @@ def test_a_deadline_passes_between_steps(sdk: Client, worker_factory: WorkerFact
     worker_factory()
     job = sdk.enqueue("speller", LONG, deadline=1.0)
     with pytest.raises(JobExpired):
-        job.result(15)
+        job.result(PATIENCE_S)
 
 
 def test_a_timeout_ends_one_attempt_between_steps(sdk: Client, worker_factory: WorkerFactory) -> None:
     worker = worker_factory()
     job = sdk.enqueue("joiner", LONG, timeout=0.5)
     with pytest.raises(JobFailed, match=r"did not end within 0\.5 s"):
-        job.result(15)
+        job.result(PATIENCE_S)
     assert worker.popen.poll() is None, "the worker lives on"
-    assert sdk.run("inc", 1, result_timeout=10) == 2
+    assert sdk.run("inc", 1, result_timeout=PATIENCE_S) == 2
 
 
 def test_a_step_that_never_returns_fails_its_job_alone(
@@ -227,10 +228,10 @@ def test_a_step_that_never_returns_fails_its_job_alone(
     first(parked, "progress")
     job = sdk.enqueue("speller", {"text": "ab", "at": 1, "what": "hang"}, timeout=1.0)
     with pytest.raises(JobFailed, match="did not return"):
-        job.result(20)
+        job.result(PATIENCE_S)
     assert worker.wait() == EXIT_WEDGED
     worker_factory()
-    assert parked.result(30)["text"] == "z" * 300
+    assert parked.result(PATIENCE_S)["text"] == "z" * 300
     assert parked.job.attempt == 2
 
 
@@ -238,9 +239,9 @@ def test_a_step_that_never_returns_fails_its_job_alone(
 def test_one_sequence_fails_alone(what: str, sdk: Client, worker_factory: WorkerFactory) -> None:
     worker_factory()
     good, bad = sdk.enqueue_many("joiner", [{"text": "good"}, {"text": "bad", "at": 2, "what": what}])
-    assert good.result(20)["text"] == "good"
+    assert good.result(PATIENCE_S)["text"] == "good"
     with pytest.raises(JobFailed, match={"fail": "will not", "huge": "limit", "unwritable": "JSON"}[what]):
-        bad.result(20)
+        bad.result(PATIENCE_S)
     assert good.refresh().attempt == 1
 
 
@@ -250,10 +251,10 @@ def test_a_step_that_raises_for_all_is_split(model: str, sdk: Client, worker_fac
     asks: list[dict[str, Any]] = [{"text": "good"}, {"text": "bad", "at": 2, "what": "raise"}, {"text": "also"}]
     jobs = sdk.enqueue_many(model, asks)  # before there is a worker, so that they begin together
     worker_factory()
-    assert jobs[0].result(20)["text"] == "good"
-    assert jobs[2].result(20)["text"] == "also"
+    assert jobs[0].result(PATIENCE_S)["text"] == "good"
+    assert jobs[2].result(PATIENCE_S)["text"] == "also"
     with pytest.raises(JobFailed, match="cannot spell bad"):
-        jobs[1].result(20)
+        jobs[1].result(PATIENCE_S)
     for job in jobs:
         job.refresh()
     assert jobs[0].job.attempt >= 2
@@ -266,20 +267,20 @@ def test_a_step_that_raises_for_all_is_split(model: str, sdk: Client, worker_fac
 def test_a_begin_that_raises_is_split(sdk: Client, worker_factory: WorkerFactory) -> None:
     jobs = sdk.enqueue_many("speller", [{"text": "good"}, {"text": "bad", "what": "begin"}, {"text": "also"}])
     worker_factory()
-    assert [jobs[0].result(20)["text"], jobs[2].result(20)["text"]] == ["good", "also"]
+    assert [jobs[0].result(PATIENCE_S)["text"], jobs[2].result(PATIENCE_S)["text"]] == ["good", "also"]
     with pytest.raises(JobFailed, match="no beginning"):
-        jobs[1].result(20)
+        jobs[1].result(PATIENCE_S)
     assert {job.refresh().attempt for job in jobs} == {1}
 
 
 def test_faulty_inputs_and_answers(sdk: Client, settings: Settings, worker_factory: WorkerFactory) -> None:
     worker_factory()
     with pytest.raises(JobFailed, match="which does not run"):
-        sdk.run("stray", "x", result_timeout=20)
+        sdk.run("stray", "x", result_timeout=PATIENCE_S)
     unaware = settings.model_copy(update={"models": []})
     with Client(unaware) as client, pytest.raises(InvalidInput, match="does not fit"):
         client.enqueue("speller", 5)
-    assert sdk.run("speller", {"text": "ok"}, result_timeout=20)["text"] == "ok"
+    assert sdk.run("speller", {"text": "ok"}, result_timeout=PATIENCE_S)["text"] == "ok"
 
 
 def test_a_killed_worker_costs_the_progress_only(sdk: Client, worker_factory: WorkerFactory, dispatcher: Any) -> None:
@@ -317,7 +318,7 @@ def test_a_stop_lets_short_ones_finish_and_gives_long_ones_back(
     assert short.result(1)["text"] == "x" * 20
     assert long.refresh().state in (JobState.ACCEPTED, JobState.QUEUED)
     worker_factory()
-    assert long.result(30)["text"] == "x" * 300
+    assert long.result(PATIENCE_S)["text"] == "x" * 300
     assert (long.job.attempt, long.job.failures, long.job.losses) == (2, 0, 0)
 
 
@@ -348,7 +349,7 @@ def test_a_lost_broker_costs_partial_output_only(
 def test_what_is_not_kept_any_more_is_reported(sdk: Client, settings: Settings, worker_factory: WorkerFactory) -> None:
     worker_factory()
     job = sdk.enqueue("speller", {"text": "x" * 50})
-    job.result(20)
+    job.result(PATIENCE_S)
     with connect(settings.broker) as client:
         key = keys.progress(settings.namespace, job.id)
         assert 0 < client.ttl(key) <= settings.progress.ttl_s

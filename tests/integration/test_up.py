@@ -19,6 +19,7 @@ from penstock import Client
 from penstock.settings import Settings
 from penstock_cli.up import AlreadyRunning, Stack
 from tests.fixtures.cli import QUICK, MakePenstock, Penstock, Running
+from tests.fixtures.patience import PATIENCE_S
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
@@ -260,7 +261,7 @@ def test_the_dashboard_comes_with_it(make_penstock: MakePenstock) -> None:
         running.says("Try, in another terminal")
         url = state_of(penstock.home)["dashboard"]
         assert url in running.text
-        with urllib.request.urlopen(f"{url}/workers", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}/workers", timeout=PATIENCE_S) as answer:
             assert answer.status == 200
         assert running.stop() == 0
     finally:
@@ -286,7 +287,7 @@ def test_a_stack_in_a_program(settings: Settings) -> None:
             Stack(settings, dashboard=False).start()
         assert caught.value.state is not None and caught.value.state.pid == os.getpid()
         with Client(home=settings.home) as client:
-            assert client.run("double", 4, result_timeout=30) == 8
+            assert client.run("double", 4, result_timeout=PATIENCE_S) == 8
     stack.stop()
     assert said == []
     assert not (settings.home / "run" / "up.json").exists()

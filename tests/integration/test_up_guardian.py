@@ -13,6 +13,7 @@ import pytest
 
 from penstock_cli.up.state import AlreadyRunning, ChildState, Lease, State, born_at, running
 from penstock_cli.up.watch import Guardian
+from tests.fixtures.patience import PATIENCE_S
 
 # Says when it is asked to stop, and stops.
 # One write each: `print` writes the end of the line by itself, and two children share a pipe.
@@ -79,7 +80,7 @@ def test_a_child_that_does_not_listen_is_killed(children: list[subprocess.Popen[
     child = spawn(children, STUBBORN)
     guardian.add(child.pid, stage=0, grace_s=0.2)
     guardian.stop()
-    assert child.wait(timeout=10) == -signal.SIGKILL
+    assert child.wait(PATIENCE_S) == -signal.SIGKILL
 
 
 def test_a_child_that_is_gone_is_not_looked_for(children: list[subprocess.Popen[str]]) -> None:

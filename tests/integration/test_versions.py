@@ -19,6 +19,7 @@ from penstock.job import JobState
 from penstock.settings import Settings
 from penstock.transport.url import connect
 from penstock_cli.main import run
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.versioned import write
 from tests.fixtures.worker import Worker, clean_environ, wait_for
 
@@ -51,33 +52,33 @@ def test_two_versions_beside_each_other(
     worker_factory("old", settings=one)
     with Client(settings=none) as client:
         before = client.enqueue("which", 1, idempotency_key="k")
-        assert before.result(60) == "1"
+        assert before.result(PATIENCE_S) == "1"
 
         # A version waits for its workers, whatever becomes of the broker meanwhile; the others do not take its jobs.
         early = [client.enqueue("which@2", 1), client.enqueue("which@2", 1, delay=0.5)]
-        assert client.run("which", 1, result_timeout=60) == "1"
+        assert client.run("which", 1, result_timeout=PATIENCE_S) == "1"
         wait_for(lambda: client.get(early[1].id).status == JobState.QUEUED, what="the dispatcher to publish it")
         with connect(settings.broker) as broker:
             broker.flushall()
         worker_factory("new", settings=two)
-        assert [job.result(60) for job in early] == ["2", "2"]
+        assert [job.result(PATIENCE_S) for job in early] == ["2", "2"]
 
         # Whoever is free answers, and the row says who it was.
         jobs = client.enqueue_many("which", range(200))
-        assert [job.result(60) for job in jobs] == [client.get(job.id).job.version for job in jobs]
+        assert [job.result(PATIENCE_S) for job in jobs] == [client.get(job.id).job.version for job in jobs]
         assert {client.get(job.id).job.asked_version for job in jobs} == {None}
 
         # Only the version that was asked for, in both lanes and from Celery.
         for version in "12":
             for lane in ("interactive", "background"):
                 pinned = client.enqueue_many(f"which@{version}", range(20), lane=lane)
-                assert {job.result(60) for job in pinned} == {version}
+                assert {job.result(PATIENCE_S) for job in pinned} == {version}
                 row = client.get(pinned[0].id).job
                 assert (row.model, row.version, row.asked_version) == ("which", version, version)
             celery = make_celery(none)
             task, queue = f"{settings.namespace}.which", f"{settings.namespace}.which@{version}.interactive"
             sent = [celery.send_task(task, args=(n,), queue=queue) for n in range(5)]
-            assert {result.get(timeout=60) for result in sent} == {version}
+            assert {result.get(timeout=PATIENCE_S) for result in sent} == {version}
             assert client.get(sent[0].id).job.asked_version == version
 
         # A repeated call after the deployment is the same call; another version is another one.

@@ -23,11 +23,10 @@ from penstock.webhooks import Signer, new_key
 from penstock.webhooks.deliverer import Deliverer
 from penstock.webhooks.listener import Listener, Received
 from penstock.webhooks.slots import Slots
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import wait_for
 
 KEY = new_key()
-#: Longest wait for what takes no time on an idle machine, seconds.
-PATIENCE_S = 45.0
 #: Attempts as fast as they can follow each other, four in all.
 QUICK = (0.0, 0.0, 0.0, 0.0)
 

@@ -17,6 +17,7 @@ from penstock.transport.url import parse
 from penstock_worker.celeryevents import CeleryEvents
 from penstock_worker.item import Item
 from penstock_worker.wire import Wire
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
 
 
@@ -160,5 +161,5 @@ def test_celery_reads_our_events(broker_url: str, broker: redis.Redis, wire: Wir
 
 def drained(connection, seen, count: int) -> bool:
     if len(seen) < count:
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=PATIENCE_S)
     return len(seen) >= count

@@ -7,13 +7,14 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.policy.admission import BURST, FRESH_S, RETRY_MAX_S, Admit, Ask, Refuse, WorkerLoad, combine, decide
 from penstock.policy.overload import LOWEST, RETRIES_AT_ONCE, STANDING_S, Level, RetryBudget, keeping
 from penstock.policy.picture import LATELY_S, STALE_S, Crowd, Picture
 from penstock.policy.sharing import Shares, Standing
+from tests.fixtures.examples import examples
 
 NOW = 1000.0
 #: 8 ms + 0.25 ms per item, 64 to a batch: 24 ms for a full one, 2,667 items a second.
@@ -159,28 +160,86 @@ loads = st.builds(
     factor=st.floats(0.01, 2.0),
     level=st.floats(LOWEST, 1.0),
     filled=st.booleans(),
+    free=st.floats(0.0, 1.0),
+    room=st.integers(0, 512),
 )
+#: How many of its full batches a worker is still busy for; a batch may be longer than one that is full by now.
+busy = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.0, 3.0))
 
 
-@given(load=loads, seed=st.integers(0, 99), priority=st.integers(0, 9))
-def test_no_model_is_refused_for_being_slow(load: WorkerLoad, seed: int, priority: int) -> None:
-    """Without a deadline and without a queue there is no refusal, whatever the model's speed and the level."""
-    busy = replace(load, busy_until=NOW + load.full_s)
-    for state in (load, busy):
-        picture = combine([state], (0, 0, 0, 0), now=NOW)
-        assert isinstance(decide(picture, Ask(now=NOW, target_s=0.1, priority=priority), Random(seed)), Admit)
+class Drawn(Random):
+    """The edge at one place: 0 is the kindest, just below 1 the strictest."""
+
+    def __init__(self, drawn: float) -> None:
+        super().__init__(0)
+        self.drawn = drawn
+
+    def random(self) -> float:
+        return self.drawn
 
 
-@given(load=loads, ready=st.integers(0, 5000), seed=st.integers(0, 99), limit_s=st.floats(1e-4, 1e4))
-def test_priority_and_patience_never_hurt(load: WorkerLoad, ready: int, seed: int, limit_s: float) -> None:
-    picture = combine([load], (ready, 0, 0, 0), now=NOW)
+draws = st.sampled_from([0.0, 0.5, 1.0 - 2**-53])
+
+
+@given(load=loads, more=st.lists(loads, max_size=3), alike=st.booleans(), busy=st.lists(busy, min_size=4, max_size=4),
+       target_s=st.floats(1e-3, 10.0), priority=st.integers(0, 9), shared=st.booleans(), drawn=draws)  # fmt: skip
+@example(load=replace(QUICK, alpha=0.0078125, beta=0.03125, size=13, factor=1.0, level=0.5), more=[], alike=True,
+         busy=[1.0] * 4, target_s=0.1, priority=0, shared=False, drawn=1.0 - 2**-53)  # fmt: skip
+@example(load=replace(QUICK, alpha=0.04, beta=0.004, level=0.3), more=[QUICK], alike=True,
+         busy=[1.0, 0.0, 0.0, 0.0], target_s=0.4, priority=0, shared=False, drawn=0.5)  # fmt: skip
+def test_no_model_is_refused_for_being_slow(
+    load: WorkerLoad,
+    more: list[WorkerLoad],
+    alike: bool,
+    busy: list[float],
+    target_s: float,
+    priority: int,
+    shared: bool,
+    drawn: float,
+) -> None:
+    """Without a deadline and without a queue there is no refusal: whatever the speed, the level, what runs where."""
+    workers = [load, *([load] * len(more) if alike else more)]
+    said = [replace(one, busy_until=NOW + one.full_s * batches) for one, batches in zip(workers, busy, strict=False)]
+    share = Shares({}).of("a") if shared else None
+    picture = combine(said, (0, 0, 0, 0), now=NOW, share=share, shared=shared)
+    verdict = decide(picture, Ask(now=NOW, target_s=target_s, priority=priority), Drawn(drawn))
+    assert isinstance(verdict, Admit)
+
+
+def test_with_a_deadline_and_no_queue_a_job_waits_for_the_device_that_is_free_first() -> None:
+    """One of two is idle; that the other has just begun a full batch is no reason."""
+    workers = [replace(TIGHT, level=LOWEST), replace(TIGHT, level=LOWEST, busy_until=NOW + 0.296)]
+    picture = combine(workers, (0, 0, 0, 0), now=NOW)
+    verdict = decide(picture, Ask(now=NOW, target_s=0.4, deadline_at=NOW + 0.1), Random(1))
+    assert verdict == Admit(0.0)
+
+
+@given(
+    load=loads,
+    busy=busy,
+    batches=st.lists(st.floats(0.0, 4.0), min_size=4, max_size=4),
+    deadline=st.floats(0.1, 9.0),
+    longer=st.sampled_from([1.01, 1.1, 1.5, 3.0]),
+    drawn=draws,
+)
+@example(
+    load=replace(QUICK, alpha=0.04, beta=0.004, level=LOWEST, factor=1.0), busy=0.9, batches=[0.7, 0.0, 0.0, 0.0],
+    deadline=2.2, longer=1.1, drawn=0.5,
+)  # fmt: skip
+def test_priority_and_patience_never_hurt(
+    load: WorkerLoad, busy: float, batches: list[float], deadline: float, longer: float, drawn: float
+) -> None:
+    """Where a job is admitted, one of a higher priority or with a later deadline is."""
+    ready = tuple(int(load.size * many) for many in batches)
+    limit_s = load.full_s * deadline
+    picture = combine([replace(load, busy_until=NOW + load.full_s * busy)], ready, now=NOW)
 
     def refused(priority: int, limit_s: float) -> bool:
         ask = Ask(now=NOW, target_s=0.1, deadline_at=NOW + limit_s, priority=priority)
-        return isinstance(decide(picture, ask, Random(seed)), Refuse)
+        return isinstance(decide(picture, ask, Drawn(drawn)), Refuse)
 
-    assert refused(0, limit_s) or not refused(9, limit_s)
-    assert refused(0, limit_s) or not refused(0, limit_s * 1.5 + 1e-6)
+    assert refused(0, limit_s) or not any(refused(priority, limit_s) for priority in (3, 6, 9))
+    assert refused(0, limit_s) or not refused(0, limit_s * longer + 1e-6)
 
 
 # The picture ----------------------------------------------------------------------------------------------------
@@ -425,7 +484,7 @@ def test_few_retries_do_not_wait() -> None:
     assert budget.delay_s(NOW) == pytest.approx(1.0)
 
 
-@settings(deadline=None)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 200), st.integers(1, 100))
 def test_retries_stay_below_a_tenth(per_step: int, retries_per_step: int) -> None:
     """However many ask, what may begin in 20 s is 10 %, one a second and the reserve; none is refused for good."""

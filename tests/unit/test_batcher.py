@@ -14,6 +14,7 @@ from penstock.policy.batching import Adaptive, Greedy
 from penstock.policy.hopeless import HOPELESS_BATCHES, TRIED_S
 from penstock_worker.batcher import ANSWERED_S, Batcher
 from penstock_worker.item import Batch, Item
+from tests.fixtures.patience import PATIENCE_S
 
 
 @penstock.model(name="echo", max_size=4)
@@ -125,10 +126,10 @@ def test_a_device_that_is_free_too_early_says_so() -> None:
     taken: list[object] = []
     thread = threading.Thread(target=lambda: taken.append(batcher.take()))
     thread.start()
-    assert told.wait(10), "the quotas have grown, and nobody else would notice"
+    assert told.wait(PATIENCE_S), "the quotas have grown, and nobody else would notice"
     assert batcher.quota() == {S_FAST: 4, S_BULK: 4}
     batcher.close()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert taken == [None]
     assert batcher.quota() == {S_FAST: 0, S_BULK: 0}
 
@@ -310,9 +311,9 @@ def test_the_stager_hears_of_what_came_with_messages_that_were_given_up() -> Non
     thread = threading.Thread(target=lambda: chosen.append(batcher.ahead()), daemon=True)
     thread.start()
     # It has asked for more and found nothing when it gives the lock up.
-    assert waits.wait(10)
+    assert waits.wait(PATIENCE_S)
     batcher.put([hopeless_item("gone", ends=100.2), slow_item("next")])
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert [[item.id for item in batch.items] for batch in chosen if batch is not None] == [["next"]]
 
 

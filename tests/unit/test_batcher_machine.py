@@ -22,6 +22,7 @@ from penstock.policy.isolation import MinimumShare
 from penstock.testing import FakeClock
 from penstock_worker.batcher import ANSWERED_S, OVERTAKEN, Batcher
 from penstock_worker.item import Batch, Item, Run
+from tests.fixtures.examples import examples
 
 NS, TARGET_S, PREFETCH = "ns", 0.1, 1.5
 WAIT_S = 0.05
@@ -589,7 +590,7 @@ TestAdaptiveLong = pytest.mark.soak(LongDevice.TestCase)
 TestGreedyLong = pytest.mark.soak(LongGreedyDevice.TestCase)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     interactive_s=st.lists(st.floats(0.001, 0.5), min_size=1, max_size=6),
     background_s=st.lists(st.floats(0.001, 0.5), min_size=1, max_size=6),

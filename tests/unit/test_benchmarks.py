@@ -12,6 +12,8 @@ from benchmarks.measure import percentile
 from benchmarks.processes import Child, cpu_s, eventually, python
 from benchmarks.report import Bar, Sample, as_samples, failed, judge, rows
 
+from tests.fixtures.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -108,12 +110,12 @@ def test_a_paused_child_does_nothing_until_it_is_resumed(tmp_path: Path) -> None
     code = f"import time\nwhile True: open({str(ticks)!r}, 'a').write('x'); time.sleep(0.001)"
     child = Child(python("-c", code), log=tmp_path / "log")
     try:
-        eventually(ticks.exists, "the first tick", timeout_s=20)
+        eventually(ticks.exists, "the first tick", timeout_s=PATIENCE_S)
         child.pause()
-        eventually(lambda: child.tree()[0].status() == "stopped", "the child to stop", timeout_s=5)
+        eventually(lambda: child.tree()[0].status() == "stopped", "the child to stop", timeout_s=PATIENCE_S)
         size = ticks.stat().st_size
         child.resume()
-        eventually(lambda: ticks.stat().st_size > size, "more ticks", timeout_s=20)
+        eventually(lambda: ticks.stat().st_size > size, "more ticks", timeout_s=PATIENCE_S)
     finally:
         child.stop()
     assert child.process.returncode is not None

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from penstock_cli.services import Signals, Stop, interruptible, unbroken
+from tests.fixtures.patience import PATIENCE_S
 
 
 def test_a_signal_is_waited_for_and_looked_at() -> None:
@@ -19,12 +20,12 @@ def test_a_signal_is_waited_for_and_looked_at() -> None:
         signals.check()
         assert not signals.wait(0)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.wait(5) and signals.arrived
+        assert signals.wait(PATIENCE_S) and signals.arrived
         with pytest.raises(Stop):
             signals.check()
         assert not signals.wait(0), "each is told once"
         os.kill(os.getpid(), signal.SIGINT)
-        assert signals.wait(5), "and the next one again"
+        assert signals.wait(PATIENCE_S), "and the next one again"
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -32,17 +33,17 @@ def test_more_signals_than_the_pipe_holds_do_not_block() -> None:
     with Signals() as signals:
         for _ in range(70_000):
             signal.raise_signal(signal.SIGINT)
-        assert signals.wait(5)
+        assert signals.wait(PATIENCE_S)
 
 
 def test_they_nest() -> None:
     with Signals() as outer:
         with Signals() as inner:
             os.kill(os.getpid(), signal.SIGTERM)
-            assert inner.wait(5)
+            assert inner.wait(PATIENCE_S)
         assert not outer.wait(0)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert outer.wait(5)
+        assert outer.wait(PATIENCE_S)
 
 
 def test_interruptible_raises_and_restores() -> None:

@@ -21,6 +21,7 @@ from penstock_worker.engine import Engine
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.runner import overdue
 from penstock_worker.wire import Wire
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.store import add, register
 from tests.fixtures.worker import wait_for
 
@@ -37,7 +38,7 @@ class Slow(Model):
     gate = threading.Event()
 
     def predict(self, batch: list[int]) -> list[int]:
-        assert self.gate.wait(30)
+        assert self.gate.wait(PATIENCE_S)
         return batch
 
 
@@ -63,7 +64,7 @@ def engine(settings: Settings, store: Store) -> Iterator[Engine]:
     )
     yield engine
     engine.close_intake()
-    engine.drain(10)
+    engine.drain(PATIENCE_S)
     wire.close()
 
 
@@ -150,7 +151,7 @@ def test_a_stopped_engine_is_not_defective(engine: Engine):
     engine.start()
     assert not engine.defective
     engine.close_intake()
-    assert engine.drain(10)
+    assert engine.drain(PATIENCE_S)
     assert not engine.defective
 
 

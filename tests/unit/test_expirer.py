@@ -16,6 +16,7 @@ from penstock.policy.batching import Adaptive
 from penstock_worker.batcher import ANSWERED_AT_ONCE, ANSWERED_S, Batcher
 from penstock_worker.expirer import Expirer
 from penstock_worker.item import Batch, Item, Run
+from tests.fixtures.patience import PATIENCE_S
 
 
 class Slow(Model):
@@ -77,7 +78,7 @@ def desk() -> Iterator[Desk]:
     yield desk
     desk.batcher.close()
     if desk.expirer.alive:
-        desk.expirer.join(10)
+        desk.expirer.join(PATIENCE_S)
 
 
 def test_they_are_answered_for_together_shortly_after_the_first_deadline(desk: Desk) -> None:
@@ -85,12 +86,12 @@ def test_they_are_answered_for_together_shortly_after_the_first_deadline(desk: D
     desk.give_up("a")
     desk.give_up("b", "c")
     desk.expirer.start()
-    assert desk.asked.get(timeout=10) == ["a", "b", "c"]
+    assert desk.asked.get(timeout=PATIENCE_S) == ["a", "b", "c"]
     assert monotonic_s() - began >= ANSWERED_S
     desk.give_up("d")
-    assert desk.asked.get(timeout=10) == ["d"], "the thread was waiting for nobody"
+    assert desk.asked.get(timeout=PATIENCE_S) == ["d"], "the thread was waiting for nobody"
     desk.batcher.close()
-    desk.expirer.join(10)
+    desk.expirer.join(PATIENCE_S)
     assert not desk.expirer.alive and not desk.defects.is_set()
 
 
@@ -98,14 +99,14 @@ def test_whose_deadline_has_not_passed_is_not_answered_for(desk: Desk) -> None:
     desk.batcher.put([make("soon", ends_in=0.001), make("later", ends_in=5.0)])
     assert len(desk.batcher.hopeless.items) == 2
     desk.expirer.start()
-    assert desk.asked.get(timeout=10) == ["soon"]
+    assert desk.asked.get(timeout=PATIENCE_S) == ["soon"]
     assert [item.id for item in desk.batcher.hopeless.items] == ["later"]
 
 
 def test_very_many_are_answered_for_in_parts(desk: Desk) -> None:
     desk.give_up(*(str(n) for n in range(ANSWERED_AT_ONCE + 10)))
     desk.expirer.start()
-    assert [len(desk.asked.get(timeout=10)) for _ in range(2)] == [ANSWERED_AT_ONCE, 10]
+    assert [len(desk.asked.get(timeout=PATIENCE_S)) for _ in range(2)] == [ANSWERED_AT_ONCE, 10]
 
 
 def test_who_comes_back_waits_again_and_a_canvas_is_finished(desk: Desk) -> None:
@@ -120,7 +121,7 @@ def test_who_comes_back_waits_again_and_a_canvas_is_finished(desk: Desk) -> None
     desk.answer = answer
     desk.give_up("back", "member")
     desk.expirer.start()
-    run = desk.settled.get(timeout=10)
+    run = desk.settled.get(timeout=PATIENCE_S)
     assert [item.id for item, _ in run.unfinished] == ["member"]
     assert desk.batcher.count("slow", Lane.INTERACTIVE) == 1
     assert [item.id for item in desk.batcher.close()] == ["back"]
@@ -136,11 +137,11 @@ def test_a_defect_is_told_and_the_database_may_be_away(desk: Desk) -> None:
     desk.answer = stopped
     desk.expirer.start()
     desk.give_up("a")
-    assert desk.asked.get(timeout=10) == ["a"]
+    assert desk.asked.get(timeout=PATIENCE_S) == ["a"]
     desk.answer = Run
     desk.give_up("b")
-    assert desk.asked.get(timeout=10) == ["b"], "the thread has gone on"
+    assert desk.asked.get(timeout=PATIENCE_S) == ["b"], "the thread has gone on"
     assert not desk.defects.is_set()
     desk.answer = broken
     desk.give_up("c")
-    assert desk.defects.wait(10)
+    assert desk.defects.wait(PATIENCE_S)

@@ -12,6 +12,7 @@ from penstock.settings import LeaseSettings
 from penstock.store import Store
 from penstock_worker.heartbeat import Heartbeat
 from penstock_worker.latency import LONGEST_KEY, LatencyMemory
+from tests.fixtures.patience import PATIENCE_S
 
 
 def test_a_failing_chore_does_not_end_it(store: Store) -> None:
@@ -32,7 +33,7 @@ def test_a_failing_chore_does_not_end_it(store: Store) -> None:
     )
     beat.start()
     try:
-        assert all(rounds.acquire(timeout=30) for _ in range(3)), "it goes on"
+        assert all(rounds.acquire(timeout=PATIENCE_S) for _ in range(3)), "it goes on"
     finally:
         beat.stop()
 

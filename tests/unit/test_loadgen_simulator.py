@@ -21,6 +21,7 @@ from penstock.loadgen.tally import Fate, Sample
 from penstock.model import Batching
 from penstock.policy.batching import POLICIES, Hold, Release, Snapshot
 from penstock.policy.fairness import Terms
+from tests.fixtures.examples import examples
 
 STEADY = Device(alpha_s=0.008, beta_s=0.00025)
 
@@ -101,7 +102,7 @@ def test_every_request_ends_once(it: World, coming: list[Arrival], seed: int) ->
 
 
 @given(it=worlds, coming=arrivals, seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_the_same_seed_gives_the_same_result(it: World, coming: list[Arrival], seed: int) -> None:
     first, second = run(it, coming, seed), run(it, coming, seed)
     assert summary(it, first, duration_s=2.0) == summary(it, second, duration_s=2.0)
@@ -259,7 +260,7 @@ def ten(**fields: object) -> World:
     models=several,
     coming=arrivals,
 )
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_a_part_serves_its_models_and_no_other(
     parts: list[list[str]], models: dict[str, Kind], coming: list[Arrival]
 ) -> None:

@@ -27,6 +27,7 @@ from penstock.telemetry.exposition import Collector, Endpoint
 from penstock.telemetry.tally import MOST_TENANTS, OTHER, Fold, Histogram, Sample, Settlements
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.meter import Meter
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.stepmodels import Speller
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -218,7 +219,7 @@ def test_steps_of_a_step_wise_model() -> None:
 
 
 def get(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as answer:
         return str(answer.read().decode())
 
 

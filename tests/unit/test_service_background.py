@@ -6,6 +6,7 @@ import threading
 
 from penstock.dispatch import background
 from penstock.dispatch.background import Background
+from tests.fixtures.patience import PATIENCE_S
 
 
 def test_a_chore_runs_once_however_often_it_is_planned() -> None:
@@ -18,7 +19,7 @@ def test_a_chore_runs_once_however_often_it_is_planned() -> None:
 
     for _ in range(10):
         chores.later(0.5, chore)  # not due before the last of them is planned
-    assert ran.wait(10)
+    assert ran.wait(PATIENCE_S)
     chores.close()
     assert count == [1]
 
@@ -34,7 +35,7 @@ def test_an_earlier_chore_overtakes_a_later_one() -> None:
 
     chores.later(0.5, late)  # not due before the other one is planned
     chores.later(0.0, lambda: order.append("early"))
-    assert done.wait(10)
+    assert done.wait(PATIENCE_S)
     chores.close()
     assert order == ["early", "late"]
 
@@ -44,7 +45,7 @@ def test_a_chore_that_raises_does_not_end_the_others() -> None:
     done = threading.Event()
     chores.later(0.0, lambda: 1 / 0)  # type: ignore[arg-type,return-value]
     chores.later(0.02, done.set)
-    assert done.wait(10)
+    assert done.wait(PATIENCE_S)
     chores.close()
 
 
@@ -53,13 +54,13 @@ def test_the_thread_ends_when_idle_and_comes_back(monkeypatch) -> None:  # type:
     chores = Background()
     first, second = threading.Event(), threading.Event()
     chores.later(0.0, first.set)
-    assert first.wait(10)
+    assert first.wait(PATIENCE_S)
     thread = chores._thread
     if thread is not None:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert chores._thread is None
     chores.later(0.0, second.set)
-    assert second.wait(10)
+    assert second.wait(PATIENCE_S)
     chores.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.dispatch.groupcommit import GroupCommit
 from penstock.errors import InvalidInput, StoreUnavailable
+from tests.fixtures.patience import PATIENCE_S
 
 
 class Journal:
@@ -27,7 +28,7 @@ class Journal:
         self.at_once += 1
         assert self.at_once == 1, "two commits at a time"
         self.entered.release()
-        assert self.gate.wait(10)
+        assert self.gate.wait(PATIENCE_S)
         self.groups.append(list(items))
         self.at_once -= 1
         return [InvalidInput(f"no {item}") if item < 0 else item * 2 for item in items]
@@ -58,12 +59,12 @@ def test_those_who_come_meanwhile_share_the_next_commit() -> None:
     journal.gate.clear()
     with ThreadPoolExecutor(21) as pool:
         first = pool.submit(group, 0)
-        assert journal.entered.acquire(timeout=10)
+        assert journal.entered.acquire(timeout=PATIENCE_S)
         others = [pool.submit(group, n) for n in range(1, 21)]
         waiting(group, 20)
         journal.gate.set()
-        assert first.result(10) == 0
-        assert [f.result(10) for f in others] == [2 * n for n in range(1, 21)]
+        assert first.result(PATIENCE_S) == 0
+        assert [f.result(PATIENCE_S) for f in others] == [2 * n for n in range(1, 21)]
     assert len(journal.groups) == 2
     assert sorted(journal.groups[1]) == list(range(1, 21))
     assert len(journal.after) == 2
@@ -75,14 +76,14 @@ def test_one_callers_fault_is_his_alone() -> None:
     journal.gate.clear()
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(group, 1)
-        assert journal.entered.acquire(timeout=10)
+        assert journal.entered.acquire(timeout=PATIENCE_S)
         bad, good = pool.submit(group, -1), pool.submit(group, 5)
         waiting(group, 2)
         journal.gate.set()
-        assert first.result(10) == 2
-        assert good.result(10) == 10
+        assert first.result(PATIENCE_S) == 2
+        assert good.result(PATIENCE_S) == 10
         with pytest.raises(InvalidInput, match="no -1"):
-            bad.result(10)
+            bad.result(PATIENCE_S)
 
 
 def test_a_commit_that_fails_fails_its_group_and_not_the_next() -> None:
@@ -92,7 +93,7 @@ def test_a_commit_that_fails_fails_its_group_and_not_the_next() -> None:
     def commit(items: Sequence[int]) -> list[int | BaseException]:
         calls.append(list(items))
         entered.release()
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE_S)
         if len(calls) <= 2:
             raise StoreUnavailable("away", fix="start it")
         return list(items)
@@ -100,7 +101,7 @@ def test_a_commit_that_fails_fails_its_group_and_not_the_next() -> None:
     group: GroupCommit[int, int] = GroupCommit(commit, lambda items, answers: None)
     with ThreadPoolExecutor(4) as pool:
         futures = [pool.submit(group, 0)]
-        assert entered.acquire(timeout=10)
+        assert entered.acquire(timeout=PATIENCE_S)
         futures += [pool.submit(group, n) for n in (1, 2, 3)]
         waiting(group, 3)
         gate.set()
@@ -117,11 +118,11 @@ def test_groups_are_bounded() -> None:
     journal.gate.clear()
     with ThreadPoolExecutor(11) as pool:
         futures = [pool.submit(group, 0)]
-        assert journal.entered.acquire(timeout=10)
+        assert journal.entered.acquire(timeout=PATIENCE_S)
         futures += [pool.submit(group, n) for n in range(1, 11)]
         waiting(group, 10)
         journal.gate.set()
-        assert sorted(f.result(10) for f in futures) == [2 * n for n in range(11)]
+        assert sorted(f.result(PATIENCE_S) for f in futures) == [2 * n for n in range(11)]
     assert [len(g) for g in journal.groups] == [1, 4, 4, 2]
 
 
@@ -132,7 +133,7 @@ def test_a_leader_that_is_interrupted_leaves_nobody_hanging() -> None:
     def commit(items: Sequence[int]) -> list[int | BaseException]:
         calls.append(len(items))
         entered.release()
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE_S)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return list(items)
@@ -148,14 +149,14 @@ def test_a_leader_that_is_interrupted_leaves_nobody_hanging() -> None:
 
     threads = [threading.Thread(target=call, args=(0,))]
     threads[0].start()
-    assert entered.acquire(timeout=10)
+    assert entered.acquire(timeout=PATIENCE_S)
     threads += [threading.Thread(target=call, args=(n,)) for n in (1, 2)]
     for thread in threads[1:]:
         thread.start()
     waiting(group, 2)
     gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
     assert sum(isinstance(o, KeyboardInterrupt) for o in outcomes) == 1
     assert sum(isinstance(o, StoreUnavailable) for o in outcomes) == 1

@@ -18,6 +18,7 @@ from penstock.store.records import Settled
 from penstock_worker import settler as module
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.settler import RETRY_FIRST_S, Settler, insist
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.store import W, add, claim
 
 
@@ -46,7 +47,7 @@ class Log:
 
     def settle(self, outcomes: list[Outcome], *, worker: str, now: float) -> list[Settled]:
         self.entered.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(PATIENCE_S)
         if self.errors:
             raise self.errors.pop(0)
         self.calls.append("commit " + ",".join(o.id for o in outcomes))
@@ -88,7 +89,7 @@ def test_batches_that_finish_during_a_commit_share_the_next_one():
     log.gate.clear()
     settler = make(log, busy=True)
     settler.settle(make_run("a"))
-    assert log.entered.wait(5)
+    assert log.entered.wait(PATIENCE_S)
     settler.settle(make_run("b"))
     settler.settle(make_run("c"))
     log.gate.set()

@@ -14,6 +14,7 @@ from penstock.policy.prefetch import Lead
 from penstock_worker.batcher import Batcher
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.stager import Stager
+from tests.fixtures.patience import PATIENCE_S
 
 LEAD_S = 0.02
 FAST, BULK = "t.slow.interactive", "t.slow.background"
@@ -72,7 +73,7 @@ class Room:
         """What ``ahead`` gives for what waits now."""
         self._thread = threading.Thread(target=lambda: self.chosen.append(self.batcher.ahead()), daemon=True)
         self._thread.start()
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         return self.chosen[-1]
 
@@ -177,7 +178,7 @@ def test_the_device_waits_for_a_claim_that_is_under_way(room: Room) -> None:
     device.join(0.05)
     assert taken == [], "it has the items, and nobody else may run them"
     room.batcher.staged(batch)
-    device.join(10)
+    device.join(PATIENCE_S)
     assert taken == [batch]
 
 
@@ -232,7 +233,7 @@ def test_whoever_takes_it_away_waits_for_a_claim_that_is_under_way(room: Room) -
     thread = threading.Thread(target=lambda: seized.append(room.batcher.seize(10.0)), daemon=True)
     thread.start()
     room.batcher.staged(batch)
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert seized == [batch.claimed]
 
 
@@ -270,9 +271,9 @@ def test_the_hub_is_told_to_claim_also_behind_a_batch_that_has_overtaken(room: R
     asked = threading.Thread(target=room.ask, daemon=True)
     room.clock.now += 0.2 - LEAD_S / 2
     asked.start()
-    assert room.called.wait(10)
+    assert room.called.wait(PATIENCE_S)
     room.batcher.close()
-    asked.join(10)
+    asked.join(PATIENCE_S)
 
 
 def test_a_suspect_does_not_overtake_what_was_claimed_ahead(room: Room) -> None:
@@ -378,7 +379,7 @@ def test_the_stager_answers_whatever_its_claim_raises(room: Room) -> None:
         room.called.clear()
         room.near_the_end()
         room.batcher.put([make("second")])
-        assert room.called.wait(10)
+        assert room.called.wait(PATIENCE_S)
         room.end()
         room.batcher.put([make("third")])
         assert ids(room.batcher.take()) == ["third"], "the device goes on"

@@ -13,6 +13,7 @@ import pytest
 from penstock.errors import ConfigError
 from penstock.webhooks import Signer, new_key
 from penstock.webhooks.listener import MAX_BODY_BYTES, Listener, Received
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.ports import free_port
 
 SIGNER = Signer([new_key()])
@@ -31,7 +32,7 @@ def listener(messages: list[Received]) -> Iterator[Listener]:
 
 
 def post(listener: Listener, headers: dict[str, str], body: bytes = BODY) -> int:
-    connection = http.client.HTTPConnection(urlsplit(listener.url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(listener.url).netloc, timeout=PATIENCE_S)
     try:
         connection.request("POST", "/", body, headers)
         return connection.getresponse().status
@@ -64,7 +65,7 @@ def test_a_forged_message_is_refused_and_shown(listener: Listener, messages: lis
 def test_huge_and_unbounded_bodies_are_not_read(listener: Listener, messages: list[Received]) -> None:
     address = urlsplit(listener.url)
     for header, status in ((f"content-length: {MAX_BODY_BYTES + 1}", b"413"), ("transfer-encoding: chunked", b"411")):
-        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        with socket.create_connection((address.hostname, address.port), timeout=PATIENCE_S) as connection:
             connection.sendall(f"POST / HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n".encode())
             assert connection.recv(100).split()[1] == status
     assert messages == []

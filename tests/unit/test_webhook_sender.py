@@ -19,6 +19,7 @@ import pytest
 
 from penstock.settings import WebhookSettings
 from penstock.webhooks.sender import Answer, Sender
+from tests.fixtures.patience import PATIENCE_S
 
 BODY = '{"a":"ü"}'
 
@@ -52,7 +53,7 @@ def server(
         finally:
             with suppress(OSError), socket.create_connection(listening.getsockname(), 1):
                 pass  # ends a wait for a connection that nobody made
-            thread.join(10)
+            thread.join(PATIENCE_S)
 
 
 def answering(text: str) -> Callable[[socket.socket], None]:
@@ -123,7 +124,7 @@ def test_an_answer_that_drips_is_cut_off() -> None:
 
 def test_silence_is_cut_off() -> None:
     done = threading.Event()
-    with server(lambda connection: assert_(done.wait(10))) as (url, _):
+    with server(lambda connection: assert_(done.wait(PATIENCE_S))) as (url, _):
         answer = post(url, timeout_s=0.2)
         done.set()
     assert answer.status is None

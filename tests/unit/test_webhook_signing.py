@@ -16,6 +16,7 @@ from standardwebhooks.webhooks import Webhook
 from penstock.errors import ConfigError, SignatureInvalid
 from penstock.settings import Settings, WebhookSettings
 from penstock.webhooks.signing import Signer, load_signer, local_key, new_key
+from tests.fixtures.patience import PATIENCE_S
 
 BODY = '{"type":"job.succeeded","data":{"output":"ünïcode \\u0000"}}'
 
@@ -149,14 +150,14 @@ def test_processes_that_start_together_agree_on_the_key(tmp_path: Path) -> None:
     barrier = threading.Barrier(8)
 
     def start() -> None:
-        barrier.wait(10)
+        barrier.wait(PATIENCE_S)
         keys.append(local_key(tmp_path))
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert len(keys) == 8
     assert len(set(keys)) == 1
 

@@ -2,7 +2,7 @@
 
 A job is refused when ``busy + work_ahead / rate + m * t`` lies beyond its limit: its deadline, or without one the
 larger of its lane's target and ``PATIENCE`` full batches of its model, so that no model is refused for being slow by
-nature.
+nature. Where nothing waits, a job without a deadline is not refused at all, whatever runs on the devices.
 
 How much of the limit may be spent on waiting is the *level* (Breakwater's and DAGOR's idea): workers measure how long
 interactive jobs waited before their batch began. Like CoDel, they look at the wait that does not go away: even the
@@ -14,7 +14,8 @@ on a calm system is what a queue is for. A higher priority counts only the work 
 less of the level (DAGOR).
 
 Some limits are kept under load with smaller batches only (``overload.keeping``). Below level 1, who waits for more than
-the batch on the device and one of those will not be in time.
+the batch on the device and one of those will not be in time. A later deadline is never refused where an earlier one is
+not: what is allowed grows with it, also from where smaller batches count to where full ones do.
 
 Where tenants share a queue, what is ahead of a job is what the fair order puts before it (``policy.sharing``): its own
 tenant's jobs, and of the others' as much as their weights allow meanwhile. The level is learned from everybody's waits,
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 from random import Random
 
 from penstock.lane import MAX_PRIORITY
-from penstock.policy.overload import keeping
+from penstock.policy.overload import fitting, keeping
 from penstock.policy.sharing import Share
 
 #: Limit of a job without a deadline, in full batches of its model: one that runs, one that waits, its own.
@@ -41,8 +42,8 @@ PATIENCE = 3.0
 BURST = 10.0
 #: Share of the limit that is left for what is not waiting and not the device: the commit, the broker, the way back.
 RESERVE = 0.1
-#: Share of the allowed wait over which the chance of admission falls from 1 to 0: producers do not see each other's
-#: last jobs, and must not all turn round at the same instant.
+#: Share of the allowed wait in a queue over which the chance of admission falls from 1 to 0: producers do not see each
+#: other's last jobs, and must not all turn round at the same instant.
 EDGE = 0.1
 #: Shortest and longest advice, seconds.
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 60.0
@@ -143,14 +144,17 @@ class Load:
         """From one full batch to the next on a worker, with what other models have of it in between."""
         return self.batch_s(self.size) * self.slowed
 
-    def kept_s(self, target_s: float) -> float | None:
-        """How long the largest batches take with which the model keeps this target under load, where these are smaller
-        than full ones (``overload.keeping``), in the time of full batches; else ``None``."""
-        slowed = self.slowed * max(1.0, self.factor)
-        kept = keeping(target_s / slowed, alpha=self.alpha, beta=self.beta, size=self.size)
-        if kept is None or kept[1] >= self.size:
-            return None
-        return kept[1] / self.size * self.round_s
+    def fitting(self, limit_s: float) -> float:
+        """Items of the largest batches with which the model keeps this limit under load (``overload.fitting``)."""
+        return fitting(self._alone(limit_s), alpha=self.alpha, beta=self.beta, size=self.size)
+
+    def keeps(self, target_s: float) -> bool:
+        """Whether it keeps this target under load, with batches of whatever size (``overload.keeping``)."""
+        return keeping(self._alone(target_s), alpha=self.alpha, beta=self.beta, size=self.size) is not None
+
+    def _alone(self, seconds: float) -> float:
+        """What is left of a time if batches take longer than predicted and other models' run between them."""
+        return seconds / (self.slowed * max(1.0, self.factor))
 
     @property
     def capacity(self) -> float:
@@ -174,14 +178,26 @@ class Load:
 
     def ahead(self, ask: Ask) -> float:
         """Items before this job, the part of running batches that is still to do included."""
+        if self._alone_in_queue(ask):
+            return max(0.0, self._own(ask) + self.waiting - max(0.0, self._done(ask) - self.running)) + self.begun(ask)
+        return self.queued(ask) + self._claimed(ask)
+
+    def begun(self, ask: Ask) -> float:
+        """Those of the items ahead that are still to do in batches on the devices."""
+        left = max(0.0, self.running - self._done(ask))
+        return left if self._alone_in_queue(ask) else min(left, self._claimed(ask))
+
+    def _alone_in_queue(self, ask: Ask) -> bool:
+        return self.share is None or not (self.share.others or self._come(ask))
+
+    def _claimed(self, ask: Ask) -> float:
+        """What of a shared queue is on the devices or next to them, items: beyond fairness."""
         come, done = self._come(ask), self._done(ask)
-        if self.share is None or not (self.share.others or come):
-            return max(0.0, self._own(ask) + self.waiting + self.running - done)
         # As long as there are messages that may be claimed, workers claim as much as they get done, and full batches
         # follow each other: once the running one is over, the next is half done for all we know.
-        left = min(0.0, self._own(ask) + self.share.loose + come - done)
+        left = min(0.0, self._own(ask) + (self.share.loose if self.share else 0.0) + come - done)
         running = self.running - done if self.running > done else self.capacity / 2
-        return self.queued(ask) + max(0.0, self.waiting + running + left)
+        return max(0.0, self.waiting + running + left)
 
     def in_turn(self, ask: Ask) -> bool:
         """Whether other tenants share the queue, and the fair order has this job in the next round of batches."""
@@ -305,41 +321,57 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
         return Admit()
     if ask.deadline_at is not None and ask.deadline_at <= ask.now:
         return Admit()  # it has passed already: it is stored and ends as expired, as without admission
-    ahead = load.ahead(ask)
-    full = load.round_s
-    mates = load.size if load.filled else ahead % load.capacity / load.workers + 1.0
+    edge = EDGE * rng.random()
+    ahead, begun = load.ahead(ask), load.begun(ask)
+    free_s = max(0.0, load.busy_until - ask.now)
+    device_s = max(free_s, begun / load.capacity * load.round_s)
+    if ahead - begun < 1.0:
+        # Nothing waits: its batch is the next of the device that is free first.
+        wait = free_s
+        if ask.deadline_at is None:
+            return Admit(wait)
+    else:
+        # What is left of the running batches is among the items ahead.
+        wait = min(max(free_s, ahead / load.capacity * load.round_s, load.at_cap_s(ask)), _FOREVER_S)
+    # Under load those who come after it fill its batch: for a deadline that counts, else half of a batch does. Never
+    # fewer for more that is ahead, or a lower priority could be the better one.
+    most = load.size if load.filled or ask.deadline_at is not None else (load.size + 1.0) / 2.0
+    mates = load.size if load.filled else min((ahead - begun) / load.workers + 1.0, most)
     own = load.factor * load.batch_s(mates)
-    # What is left of the running batches is among the items ahead.
-    wait = max(load.busy_until - ask.now, ahead / load.capacity * full)
-    wait = min(max(wait, load.at_cap_s(ask)), _FOREVER_S)
     if ask.deadline_at is None:
-        limit = max(ask.target_s, PATIENCE * max(1.0, load.factor) * full)
+        limit = max(ask.target_s, PATIENCE * max(1.0, load.factor) * load.round_s)
     else:
         limit = ask.deadline_at - ask.now
         if (alone := load.factor * load.batch_s(1.0)) > limit:
             return Refuse(_retry_after(alone, rng), "deadline", alone, limit)
-    room_s = max(0.0, limit * (1.0 - RESERVE) - own)
-    due_s = ask.target_s if ask.deadline_at is None else limit
-    if load.felt(ask) < 1.0 and (kept_s := load.kept_s(due_s)) is not None:
-        # What is on the device, whoever's it is, and a place in the next batch of those that are in time.
-        limit, allowed = due_s, min(room_s, max(0.0, load.busy_until - ask.now) + kept_s)
-    else:
-        allowed = allowed_wait(load, room_s, ask)
-    if wait <= allowed * (1.0 - EDGE * rng.random()):
+    allowed = allowed_wait(load, ask, limit, own_s=own, device_s=device_s)
+    # What is on the devices is no queue of other producers' jobs.
+    if wait <= allowed - edge * max(0.0, allowed - device_s):
         return Admit(wait)
     # Back to half of what is allowed, so that who returns finds room.
     return Refuse(_retry_after(wait - 0.5 * max(allowed, 0.0), rng), "overload", wait + own, limit)
 
 
-def allowed_wait(load: Load, room_s: float, ask: Ask) -> float:
-    """How much of the room between the limit and a job's own batch it may spend waiting, seconds."""
-    level = load.felt(ask)
-    if ask.deadline_at is None and level >= 1.0:
-        return room_s * BURST
+def allowed_wait(load: Load, ask: Ask, limit: float, *, own_s: float, device_s: float) -> float:
+    """How much of the room between the limit and a job's own batch it may spend waiting, seconds.
+
+    ``device_s`` of it is for the batches that run, as they were when nothing waited.
+    """
+    room_s = max(0.0, limit * (1.0 - RESERVE) - own_s)
+    level, round_s = load.felt(ask), load.round_s
+    if level >= 1.0:
+        return room_s * BURST if ask.deadline_at is None else room_s
+    due_s = ask.target_s if ask.deadline_at is None else limit
+    items = load.fitting(due_s)
+    if items < load.size and (ask.deadline_at is not None or load.keeps(due_s)):
+        # What is on the device, whoever's it is, and a place in the next batch of those that are in time.
+        return min(room_s, device_s + items / load.size * round_s)
     level += (1.0 - level) * min(max(ask.priority, 0), MAX_PRIORITY) / MAX_PRIORITY
-    # Never less than the batch that is on the device: with no queue behind it, the system is not overloaded.
-    least = load.round_s * max(1.0, load.factor) / (1.0 - EDGE)
-    return min(room_s, max(level * room_s, least))
+    longest_s = round_s * max(1.0, load.factor)
+    # Never less than the batch that is on the device: with no queue behind it, the system is not overloaded. Nor less
+    # than with the shortest deadline that full batches keep.
+    least_s = max(longest_s / (1.0 - EDGE), device_s, min(2.0 * longest_s - own_s, device_s + round_s))
+    return min(room_s, max(level * room_s, least_s))
 
 
 def _retry_after(seconds: float, rng: Random) -> float:

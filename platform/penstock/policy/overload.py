@@ -50,6 +50,17 @@ def keeping(target_s: float, *, alpha: float, beta: float, size: float) -> tuple
     return (most_s, items) if items >= 1.0 and items / most_s >= ENOUGH * size / full_s else None
 
 
+def fitting(limit_s: float, *, alpha: float, beta: float, size: float) -> float:
+    """Items of the largest batch of which two fit into this limit; never fewer than get ``ENOUGH`` of the work done.
+
+    The same as ``keeping`` where that finds one. It grows with the limit.
+    """
+    enough = ENOUGH * size * alpha / max(alpha + (1.0 - ENOUGH) * beta * size, 1e-9)
+    most_s = TWICE * limit_s
+    items = size if most_s >= alpha + beta * size else (most_s - alpha) / beta if beta > 0 else 0.0
+    return min(size, max(1.0, enough, items))
+
+
 class Level:
     """Share of the room that interactive jobs of one model may spend waiting, 0.3 to 1."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock import address
 from penstock.errors import ConfigError
+from penstock.urltext import safe_url
 
 _POSTGRES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _FIX = "use sqlite:////path/to/file.db or postgresql://user:password@host/name, and write special characters as %XX"
@@ -38,12 +39,11 @@ class PostgresDatabase:
 
 
 def read(url: str) -> SQLiteFile | PostgresDatabase:
-    """The place that a URL names; raises ``ConfigError``, which quotes nothing but its scheme."""
+    """The place that a URL names; raises ``ConfigError``, which quotes no secret."""
     scheme = url.partition("://")[0].lower() if "://" in url else ""
     if scheme != "sqlite" and scheme not in _POSTGRES:
-        # Something that is no URL may be a password in the wrong variable.
-        what = f"{scheme}:// is" if scheme.isalnum() and len(scheme) < 20 else "its value names"
-        raise ConfigError(f"PENSTOCK_DATABASE_URL: {what} no database that is supported", fix=_FIX)
+        # Nothing of it is quoted: it may be a password in the wrong variable.
+        raise ConfigError(f"PENSTOCK_DATABASE_URL is no database that is supported: {safe_url(url)}", fix=_FIX)
     try:
         return _file(address.parse(url)) if scheme == "sqlite" else _server(address.parse(url))
     except ValueError as error:

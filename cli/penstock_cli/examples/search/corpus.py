@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-#: Passages are packed up to this many characters: about 100 tokens, well under the model's 256.
-TARGET_CHARS = 400
-_MIN_WORDS = 5
+#: Sentences of at most so many characters, about 20 tokens: what batching is for. One longer text keeps a core busy.
+TARGET_CHARS = 80
+_MIN_WORDS = 4
 
 #: What somebody would ask; each has its answer somewhere in the reference.
 QUESTIONS = (
@@ -49,10 +49,10 @@ class Passage:
 
 
 def passages(limit: int | None = None) -> list[Passage]:
-    """The reference in passages, in a stable order; with a ``limit``, that many spread evenly over all of it."""
+    """The reference's short sentences, in a stable order; with a ``limit``, that many spread evenly over all of it."""
     from pydoc_data.topics import topics
 
-    every = [Passage(topic, text) for topic in sorted(topics) for text in _pack(_pieces(topics[topic]))]
+    every = [Passage(topic, text) for topic in sorted(topics) for text in _sentences(topics[topic])]
     # Some paragraphs stand under several topics; one of each is enough to find.
     found = list({passage.text: passage for passage in reversed(every)}.values())[::-1]
     if limit is None or limit >= len(found):
@@ -60,27 +60,9 @@ def passages(limit: int | None = None) -> list[Passage]:
     return [found[place * len(found) // limit] for place in range(limit)]
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Paragraphs; of a long one its sentences, and of a long sentence (a table, say) its lines."""
+def _sentences(text: str) -> Iterator[str]:
+    """Of every paragraph, without its line breaks; what has hardly a word carries no meaning and goes."""
     for paragraph in re.split(r"\n\s*\n", text):
-        if len(paragraph) <= TARGET_CHARS:
-            yield paragraph.strip("\n")
-            continue
-        for sentence in re.split(r"(?<=[.:;])\s+(?=\S)", paragraph.strip("\n")):
-            yield from [sentence] if len(sentence) <= TARGET_CHARS else sentence.splitlines()
-
-
-def _pack(pieces: Iterable[str]) -> Iterator[str]:
-    """Neighbours joined up to the target. Underlines and stray fragments carry no meaning and go."""
-    held = ""
-    for piece in pieces:
-        if held and len(held) + len(piece) > TARGET_CHARS:
-            yield from _meaningful(held)
-            held = ""
-        held = f"{held}\n{piece}" if held else piece
-    yield from _meaningful(held)
-
-
-def _meaningful(text: str) -> Iterator[str]:
-    if len(re.findall(r"[^\W_]{2,}", text)) >= _MIN_WORDS:
-        yield text
+        for sentence in re.split(r"(?<=[.:;!?])\s+(?=\S)", " ".join(paragraph.split())):
+            if len(sentence) <= TARGET_CHARS and len(re.findall(r"[^\W_]{2,}", sentence)) >= _MIN_WORDS:
+                yield sentence

@@ -17,9 +17,9 @@ class Embed(TorchModel):
 
     name = "embed"
     version = "minilm-l6-v2"
-    # A batch that is already on the device is what an interactive question waits for at worst, so its size is the
-    # price of latency. On a CPU larger batches bring next to nothing; on a GPU try 64.
-    batching = Batching(max_size=4, cost=len, max_cost=2_048)
+    # A batch is padded to its longest text: texts of about one length share one. How large it really is, is decided by
+    # what waits: large ones in a burst, small ones beside questions, which a batch on the device would keep waiting.
+    batching = Batching(max_size=32, key=lambda text: str(len(text) // 20))
 
     def load(self, device: str) -> None:
         import torch

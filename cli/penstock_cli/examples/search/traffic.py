@@ -1,4 +1,4 @@
-"""The demo's load: every passage as a background job, and questions that come in at a steady rate meanwhile.
+"""The demo's load: sentences one at a time, a burst of them in batches, and the rest beside questions at a steady rate.
 
 Only the public SDK is used. Questions are an open loop: each is sent when it is due, whether or not the ones before
 have been answered, and its latency counts from the moment it was due.
@@ -17,6 +17,8 @@ from penstock_cli.examples.search.index import Index
 
 #: Questions that may be under way at once; far more than a healthy system ever has.
 _CONCURRENT = 32
+#: Share of the passages that are embedded before the questions come, and how many of these first one at a time.
+_BURST, _ALONE = 0.6, 48
 #: Give up rather than hang, seconds.
 _JOBS_TIMEOUT_S, _ANSWER_TIMEOUT_S = 600.0, 120.0
 
@@ -34,14 +36,33 @@ class Answer:
 
 
 @dataclass(slots=True, kw_only=True)
+class Phase:
+    """Jobs that were submitted at once, and how long that and all of them took, seconds."""
+
+    ids: list[str] = field(default_factory=list)
+    submit_s: float = 0.0
+    elapsed_s: float = 0.0
+
+    @property
+    def per_s(self) -> float:
+        """Jobs per second."""
+        return len(self.ids) / self.elapsed_s if self.elapsed_s else 0.0
+
+
+@dataclass(slots=True, kw_only=True)
 class Measured:
-    """What the run gave. ``index`` holds every passage's vector, as the queue delivered it."""
+    """What the run gave. ``index`` holds every passage's vector, as the queue delivered it.
+
+    ``alone`` and ``burst`` ran before the questions, one text at a time and in batches, ``beside`` meanwhile;
+    ``alone_vectors`` are those of ``alone``, by place.
+    """
 
     index: Index
     answers: list[Answer] = field(default_factory=list)
-    passage_ids: list[str] = field(default_factory=list)
-    submit_s: float = 0.0
-    elapsed_s: float = 0.0
+    alone: Phase = field(default_factory=Phase)
+    burst: Phase = field(default_factory=Phase)
+    beside: Phase = field(default_factory=Phase)
+    alone_vectors: dict[int, list[float]] = field(default_factory=dict)
 
 
 class Traffic:
@@ -64,35 +85,46 @@ class Traffic:
         self._on_passage = on_passage
         self._on_answer = on_answer
         self._measured = Measured(index=Index(len(passages)))
+        self._done = 0
 
     def run(self) -> Measured:
         """Send everything and wait for all of it; every question is asked at least once."""
+        measured, count = self._measured, len(self._passages)
+        burst = range(int(count * _BURST))
+        # Spread, so that they are as long as the others.
+        alone = burst[:: max(1, len(burst) // _ALONE)] or range(1)
+        measured.alone = self._embed("embed-alone", alone, measured.alone_vectors.__setitem__)
+        measured.burst = self._embed("embed", burst, self._found)
         pool = ThreadPoolExecutor(_CONCURRENT + 1, thread_name_prefix="demo")
         try:
             began = time.monotonic()
-            background = pool.submit(self._embed_all)
+            background = pool.submit(self._embed, "embed", range(len(burst), count), self._found)
             asked: list[Future[Answer]] = []
             while not background.done() or len(asked) < len(QUESTIONS):
                 due = began + (len(asked) + 1) / self._rate
                 time.sleep(max(0.0, due - time.monotonic()))
                 asked.append(pool.submit(self._ask, len(asked), due))
-            background.result()
-            self._measured.answers = [answer.result() for answer in asked]
+            measured.beside = background.result()
+            measured.answers = [answer.result() for answer in asked]
         finally:
             # Interrupted, the threads end when the client is closed: it tells whoever still waits.
             pool.shutdown(wait=False, cancel_futures=True)
         return self._measured
 
-    def _embed_all(self) -> None:
+    def _embed(self, model: str, places: range, found: Callable[[int, list[float]], None]) -> Phase:
         began = time.monotonic()
-        jobs = self._client.enqueue_many("embed", [passage.text for passage in self._passages])
-        self._measured.submit_s = time.monotonic() - began
-        self._measured.passage_ids = [job.id for job in jobs]
-        places = {job.id: place for place, job in enumerate(jobs)}
-        for done, job in enumerate(self._client.as_completed(jobs, timeout=_JOBS_TIMEOUT_S), 1):
-            self._measured.index.put(places[job.id], job.result())
-            self._on_passage(done)
-        self._measured.elapsed_s = time.monotonic() - began
+        jobs = self._client.enqueue_many(model, [self._passages[place].text for place in places])
+        phase = Phase(ids=[job.id for job in jobs], submit_s=time.monotonic() - began)
+        place_of = dict(zip(phase.ids, places, strict=True))
+        for job in self._client.as_completed(jobs, timeout=_JOBS_TIMEOUT_S):
+            found(place_of[job.id], job.result())
+        phase.elapsed_s = time.monotonic() - began
+        return phase
+
+    def _found(self, place: int, vector: list[float]) -> None:
+        self._measured.index.put(place, vector)
+        self._done += 1
+        self._on_passage(self._done)
 
     def _ask(self, number: int, due: float) -> Answer:
         question = QUESTIONS[number % len(QUESTIONS)]
