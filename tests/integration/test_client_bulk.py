@@ -74,6 +74,22 @@ def test_a_filter_that_means_everything_or_nothing_is_refused(client: Client, fi
     assert job.refresh().status in ("accepted", "queued")
 
 
+def test_a_misspelt_filter_does_not_mean_more_jobs(client: Client) -> None:
+    job = client.enqueue("echo", 1)
+    for verb in (client.cancel_where, client.retry_where):
+        with pytest.raises(TypeError, match="'modle'"):
+            verb(tenant="default", modle="echo")  # type: ignore[call-arg]
+    assert job.refresh().status in ("accepted", "queued")
+
+
+def test_a_version_is_a_filter(client: Client) -> None:
+    any_version, pinned, other = (client.enqueue(name, 1) for name in ("echo", "echo@2", "echo@3"))
+    assert set(client.cancel_where(model="echo@2").changed) == {pinned.id}
+    assert set(client.retry_where(model="echo@2").changed) == {pinned.id}
+    assert client.retry_where(model="echo@3").changed == {}
+    assert set(client.cancel_where(model="echo").changed) == {any_version.id, pinned.id, other.id}
+
+
 def test_cut_off_it_goes_on_where_it_was(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = client.enqueue_many("echo", range(1500))
     heard: list[Bulk] = []
