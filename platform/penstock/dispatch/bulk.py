@@ -17,6 +17,7 @@ from penstock.dispatch.fastpath import PAUSE_FACTOR, PAUSE_S, FastPath
 from penstock.dispatch.notices import tell
 from penstock.errors import InvalidInput
 from penstock.job import JobState
+from penstock.lane import split_name
 from penstock.store import Store
 from penstock.store.bulk import FIRST
 from penstock.transport.publisher import Publisher
@@ -185,6 +186,9 @@ def _checked(filters: dict[str, Any], states: Sequence[JobState]) -> tuple[Seque
     if isinstance(older_than, bool) or not isinstance(older_than, (int, float)) or not 0 <= older_than < 1e11:
         raise InvalidInput("older_than is no number of seconds", fix="pass seconds, 0 or more")
     fits: dict[str, Any] = {name: str(value) for name, value in given.items()}
+    if "model" in fits:
+        fits["model"], version = split_name(fits["model"])
+        fits |= {"asked": version} if version is not None else {}
     if tag is not None:
         fits |= _tag(tag)
     for value in fits.values():
