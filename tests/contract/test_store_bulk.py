@@ -54,6 +54,8 @@ def test_who_has_left_the_state_that_was_meant_is_left_alone(store: Store) -> No
     ("fits", "names"),
     [
         ({"model": "a"}, "aA"),
+        ({"model": "a", "asked": "2"}, "A"),
+        ({"model": "a", "asked": "3"}, ""),
         ({"model": "a", "lane": "interactive"}, "A"),
         ({"tenant": "acme"}, "t"),
         ({"tag": "run", "value": "7"}, "g"),
@@ -65,7 +67,7 @@ def test_who_has_left_the_state_that_was_meant_is_left_alone(store: Store) -> No
 def test_a_walk_finds_who_fits_a_bounded_number_at_a_time(store: Store, fits: dict[str, object], names: str) -> None:
     made = {
         "a": {"model": "a"},
-        "A": {"model": "a", "lane": "interactive"},
+        "A": {"model": "a", "lane": "interactive", "asked_version": "2"},
         "t": {"tenant": "acme"},
         "g": {"tags": {"run": "7"}},
         "h": {"tags": {"run": "8", "x": "7"}},

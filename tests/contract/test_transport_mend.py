@@ -13,7 +13,7 @@ from penstock.dispatch.lostmessages import republish_lost
 from penstock.job import NewJob, new_id
 from penstock.lane import queue_name
 from penstock.policy.fairness import Terms
-from penstock.transport import inspect, keys, mend, residents, usage
+from penstock.transport import inspect, keys, mend, owner, residents, usage
 from penstock.transport.claims import Claims, LeaseLost, restore_expired
 from penstock.transport.progress import ProgressLog, write_commands
 from penstock.transport.publisher import Publisher
@@ -24,6 +24,9 @@ NS = "ns"
 MODEL = "m"
 Q = queue_name(NS, MODEL, "interactive")
 OTHER = queue_name(NS, "other", "interactive")
+#: A version's queue, claimed from beside that of all.
+TWO = queue_name(NS, MODEL, "interactive", "2")
+TWINS = {Q: TWO}
 TERMS = {"one": Terms(2.0, 3), "two": Terms(0.5, None)}
 
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
@@ -33,8 +36,8 @@ TEXTS = ("", "abc", "-1", "0", "nan", "inf", "-inf", "1e308", "99999999999999999
 def every_key(consumer: str) -> list[str]:
     """A key of each kind that ``keys`` names."""
     return [
-        *keys.named(NS, [Q]),
-        *(keys.list_key(Q, step, tenant) for step in (0, 9) for tenant in ("default", "one")),
+        *keys.named(NS, [Q, TWO]),
+        *(keys.list_key(queue, step, tenant) for queue in (Q, TWO) for step in (0, 9) for tenant in ("default", "one")),
         keys.own_bell(NS, consumer),
         keys.unacked(NS, consumer),
         keys.unacked(NS, "somebody"),
@@ -81,10 +84,11 @@ class Deployment:
         configure(self.broker, NS, TERMS)
         self.publish()
         self.claims = Claims(self.broker, NS)
-        self.claims.claim({Q: 2, OTHER: 1})
+        self.claims.claim({Q: 2, OTHER: 1}, twins=TWINS)
 
     def publish(self) -> None:
-        refused = self.publisher.publish([job(MODEL, tenant) for tenant in ("default", "one", "two")] + [job("other")])
+        more = [job("other"), job(MODEL, version="2"), job(MODEL, "one", version="2")]
+        refused = self.publisher.publish([job(MODEL, tenant) for tenant in ("default", "one", "two")] + more)
         assert not refused.refused
 
     def use(self) -> None:
@@ -93,14 +97,15 @@ class Deployment:
             self.publish()
             assert configured(self.broker, NS) is not None
             restore_expired(self.broker, NS)
-            inspect.tenants(self.broker, NS, [Q, OTHER])
-            inspect.held_ids(self.broker, NS, [Q, OTHER])
+            inspect.tenants(self.broker, NS, [Q, OTHER, TWO])
+            inspect.held_ids(self.broker, NS, [Q, OTHER, TWO])
+            assert owner.claim(self.broker, NS, owner.Owner("database")).database == "database"
             inspect.mark(self.broker, NS)
             used_s(self.broker, NS)
             usage.device_s(self.broker, NS, [Q])
             residents.say(self.broker, NS, "w", residents.Word(1.0, ["m"], 1, 2))
             assert "w" in residents.words(self.broker, NS)
-            self.publisher.loads({MODEL: ["one"]}, "interactive")
+            self.publisher.loads({MODEL: ["one"]}, "interactive", beside={MODEL: [f"{MODEL}@2"]})
             mend.mended(
                 self.broker,
                 NS,
@@ -111,14 +116,14 @@ class Deployment:
             )
             self.progress.read("job", 0, 0, 10)
             self.claim()
-        mend.mend_keys(self.broker, NS, keys.named(NS, [Q, OTHER]))
+        mend.mend_keys(self.broker, NS, keys.named(NS, [Q, OTHER, TWO]))
 
     def claim(self) -> None:
         try:
-            found = self.claims.claim({Q: 20, OTHER: 20})
+            found = self.claims.claim({Q: 20, OTHER: 20}, twins=TWINS)
         except LeaseLost:  # who held nothing goes on as another
             self.claims.renew()
-            found = self.claims.claim({Q: 20, OTHER: 20})
+            found = self.claims.claim({Q: 20, OTHER: 20}, twins=TWINS)
         tags = [message.tag for messages in found.values() for message in messages]
         assert len(tags) == len(set(tags))
         assert tags, "what was published is claimed"
@@ -127,9 +132,9 @@ class Deployment:
         self.claims.ack(tags[2:])
 
 
-def job(model: str, tenant: str = "default") -> NewJob:
+def job(model: str, tenant: str = "default", version: str | None = None) -> NewJob:
     return NewJob(
-        id=new_id(), model=model, version="1", input="1", lane="interactive", tenant=tenant, accepted_at=1.0,
+        id=new_id(), model=model, asked_version=version, input="1", lane="interactive", tenant=tenant, accepted_at=1.0,
         available_at=1.0,
     )  # fmt: skip
 
@@ -287,3 +292,10 @@ def test_the_reconciler_finds_lost_messages_in_a_broken_broker(store, broker: re
     wrong(broker, keys.consumers(NS), "hash")
     wrong(broker, keys.dead(NS), "set")
     assert republish_lost(store, broker, NS, stopping=threading.Event()).requeued == 1
+
+
+def test_a_broken_twin_loses_nothing_that_was_taken_before(deployment: Deployment, broker: redis.Redis):  # noqa: F811
+    deployment.publisher.publish([job("other"), job(MODEL), job(MODEL, "one", version="2")])
+    wrong(broker, keys.busy(NS, TWO), "string")
+    found = Claims(broker, NS).claim({OTHER: 5, Q: 5}, twins=TWINS)
+    assert {queue: len(messages) for queue, messages in found.items()} == {OTHER: 1, Q: 1}

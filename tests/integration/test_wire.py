@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 import redis
+from structlog.testing import CapturingLogger
 
 from penstock.clock import monotonic_s
 from penstock.lane import Lane
@@ -112,8 +113,10 @@ def test_news_after_an_idle_time_are_not_written_into_a_closed_connection(
 
 
 def test_of_a_cause_one_line_is_said_until_it_has_passed(
-    wire: Wire, broker: redis.Redis, capsys: pytest.CaptureFixture[str]
+    wire: Wire, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
+    said = CapturingLogger()
+    monkeypatch.setattr("penstock_worker.wire.log", said)
     broker.config_set("min-replicas-to-write", 1)
     try:
         for _ in range(3):
@@ -124,8 +127,10 @@ def test_of_a_cause_one_line_is_said_until_it_has_passed(
         broker.config_set("min-replicas-to-write", 0)
     until(wire.flush)
     assert broker.hget("h", "a") == b"1"
-    said = capsys.readouterr().out
-    assert (said.count("NOREPLICAS"), said.count("broker is back")) == (2, 1)  # once as the cause, once in the text
+    assert [(call.args, call.kwargs.get("cause")) for call in said.calls] == [
+        (("broker refused a command",), "NOREPLICAS"),
+        (("broker is back",), None),
+    ]
 
 
 def test_celery_reads_our_events(broker_url: str, broker: redis.Redis, wire: Wire):
