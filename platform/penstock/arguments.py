@@ -87,6 +87,13 @@ def handles(values: Any, kind: type[Any]) -> list[Any]:
     return found
 
 
+def many(values: Any) -> Iterable[Any]:
+    """The ids or handles of many jobs, not read yet; raises ``InvalidInput`` for what is one thing."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidInput(f"jobs={shown(values)} is one thing, not many jobs", fix="pass a list of ids or handles")
+    return values
+
+
 def shown(value: Any) -> str:
     """The value for an error's text: short, and whatever its own ``repr`` does."""
     try:

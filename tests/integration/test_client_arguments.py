@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pydantic
@@ -28,11 +29,16 @@ class Nasty:
     __hash__ = None  # type: ignore[assignment]
 
 
+@dataclass
 class Dumper:
-    """Looks like a pydantic model, and fails as one of the user's may."""
+    """A record whose own code fails, as a user's may."""
 
-    def model_dump(self, **_: Any) -> Any:
-        raise KeyError("nothing of this name")
+    name: str = ""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "name":
+            raise KeyError("nothing of this name")
+        return super().__getattribute__(name)
 
 
 class Lister:
@@ -59,6 +65,15 @@ class Checked(Model):
 ODD: list[Any] = [[], {}, ["x"], 5, 1.5, b"x", object(), Nasty(), "a\0b", "\ud800"]
 NUMBERS: list[Any] = ["x", "1", [], {}, b"1", object(), Nasty(), float("nan"), True]
 
+WHERE: dict[str, list[Any]] = {
+    "status": [*ODD, "done"],
+    "model": ODD,
+    "tenant": ODD,
+    "lane": ODD,
+    "tag": [[], {}, ["x"], 5, 1.5, b"x", ("a", 5), ("a", "b", "c"), Nasty(), "a\0b", ("a", "\ud800")],
+    "older_than": [*NUMBERS, -1, float("inf")],
+    "on_chunk": [],
+}
 #: Verb of a client -> argument -> values that are refused. Others of its arguments are in ``GOOD``.
 CLIENT: dict[str, dict[str, list[Any]]] = {
     "get": {"id": [*ODD, None, ""]},
@@ -87,6 +102,10 @@ CLIENT: dict[str, dict[str, list[Any]]] = {
     },
     "run": {"model": [None, 5], "result_timeout": NUMBERS},
     "enqueue_many": {"model": [None, 5], "inputs": [None, 5, "x", b"x", {"a": 1}, [Dumper()], [object()]]},
+    "cancel_many": {"jobs": [None, 5, "x", [5], [None], [Nasty()], b"x"], "on_chunk": []},
+    "retry_many": {"jobs": [None, 5, "x", [5], [None], [Nasty()], b"x"], "on_chunk": []},
+    "cancel_where": WHERE,
+    "retry_where": WHERE,
     "look": {},
     "check": {},
     "close": {},
@@ -132,7 +151,14 @@ def test_every_verb_is_in_the_table(kind: type, table: dict[str, Any]) -> None:
     verbs = {name for name, value in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
     assert verbs - INNER <= table.keys()
     for verb in verbs & table.keys():
-        declared = set(inspect.signature(getattr(kind, verb)).parameters) - {"self", "options", "models", "input"}
+        taken = set(inspect.signature(getattr(kind, verb)).parameters)
+        declared = taken - {"self", "options", "filters", "models", "input"}
+            "self",
+            "options",
+            "filters",
+            "models",
+            "input",
+        }
         assert declared <= {*table[verb], "input"}, verb
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypedDict, Unpack
 
-from penstock import clock
+from penstock import arguments, clock
 from penstock.dispatch.fastpath import PAUSE_FACTOR, PAUSE_S, FastPath
 from penstock.dispatch.notices import tell
 from penstock.errors import InvalidInput
@@ -109,7 +109,7 @@ class BulkVerbs:
         return self._fitting(dict(filters), RETRYABLE, self._retry)
 
     def _named(self, ids: Iterable[Any], verb: Callable[[Sequence[str], str], Bulk]) -> Iterator[Bulk]:
-        names = iter(dict.fromkeys(map(_id_of, ids)))
+        names = iter(dict.fromkeys(map(_id_of, arguments.many(ids))))
         while chunk := list(islice(names, self._store.change_rows)):
             fit = [id for id in chunk if _storable(id)]
             done = verb(fit, "")
@@ -163,7 +163,7 @@ def _status(state: JobState) -> JobState | str:
 def _id_of(job: Any) -> str:
     id = getattr(job, "id", job)
     if not isinstance(id, str):
-        raise InvalidInput(f"{job!r} is no job", fix="pass ids or handles")
+        raise InvalidInput(f"{arguments.shown(job)} is no job", fix="pass ids or handles")
     return id
 
 
@@ -183,26 +183,26 @@ def _checked(filters: dict[str, Any], states: Sequence[JobState]) -> tuple[Seque
             "no filter was given, and every job there is would be meant",
             fix="name a model, tenant, lane, status, tag or older_than",
         )
-    status, older_than, tag = given.pop("status", None), given.pop("older_than", 0.0), given.pop("tag", None)
-    if status is not None and str(status) not in states:
-        raise InvalidInput(f"no such job is {str(status)!r}", fix=f"use one of {', '.join(states)}")
+    status, older_than = arguments.status(given.pop("status", None)), given.pop("older_than", 0.0)
+    tag = given.pop("tag", None)
+    if status is not None and status not in states:
+        raise InvalidInput(f"no such job is {status!r}", fix=f"use one of {', '.join(states)}")
     if isinstance(older_than, bool) or not isinstance(older_than, (int, float)) or not 0 <= older_than < 1e11:
         raise InvalidInput("older_than is no number of seconds", fix="pass seconds, 0 or more")
+    for name, value in given.items():
+        arguments.text(name, value)
     fits: dict[str, Any] = {name: str(value) for name, value in given.items()}
     if "model" in fits:
         fits["model"], version = split_name(fits["model"])
         fits |= {} if version is None else {"asked": version}
     if tag is not None:
         fits |= _tag(tag)
-    for value in fits.values():
-        if not _storable(value):
-            raise InvalidInput(f"{value!r} is no name that a job can have", fix="correct the filter")
     # Jobs that come while we are at it are not meant: it has an end.
     return [JobState(status)] if status else states, fits | {"until": clock.now() - older_than}
 
 
 def _tag(tag: Any) -> dict[str, str]:
-    name, equals, value = tag.partition("=") if isinstance(tag, str) else (tag[0], "=", tag[1])
+    name, value = arguments.tag(tag)
     if not name:
         raise InvalidInput(f"{tag!r} is no tag", fix="write NAME=VALUE, or NAME for any value")
-    return {"tag": str(name), "value": str(value)} if equals else {"tag_name": str(name)}
+    return {"tag_name": name} if value is None else {"tag": name, "value": value}
