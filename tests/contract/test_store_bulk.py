@@ -53,13 +53,14 @@ def test_who_has_left_the_state_that_was_meant_is_left_alone(store: Store) -> No
 @pytest.mark.parametrize(
     ("fits", "names"),
     [
-        ({"model": "a"}, "aA"),
+        ({"model": "a"}, "aAv"),
         ({"model": "a", "lane": "interactive"}, "A"),
         ({"tenant": "acme"}, "t"),
         ({"tag": "run", "value": "7"}, "g"),
         ({"tag_name": "run"}, "gh"),
-        ({"until": T0 + 10}, "aAtgh"),
+        ({"until": T0 + 10}, "aAtghv"),
         ({"model": "nobody's"}, ""),
+        ({"model": "a", "asked": "2"}, "v"),
     ],
 )
 def test_a_walk_finds_who_fits_a_bounded_number_at_a_time(store: Store, fits: dict[str, object], names: str) -> None:
@@ -69,6 +70,7 @@ def test_a_walk_finds_who_fits_a_bounded_number_at_a_time(store: Store, fits: di
         "t": {"tenant": "acme"},
         "g": {"tags": {"run": "7"}},
         "h": {"tags": {"run": "8", "x": "7"}},
+        "v": {"model": "a", "asked_version": "2"},
         "l": {"accepted_at": T0 + 20},
     }
     ids = {add(store, 1, **fields)[0]: name for name, fields in made.items()}
@@ -79,7 +81,13 @@ def test_a_walk_finds_who_fits_a_bounded_number_at_a_time(store: Store, fits: di
         found += "".join(ids[id] for id in page)
         pages += 1
     assert sorted(found) == sorted(names)
-    assert pages == 4, "six jobs in that state, and an empty page at the end"
+    meant = 7 - (fits.get("until") == T0 + 10)
+    assert pages == meant // 2 + 1, "those that came later are not even looked at"
+
+
+def test_a_filter_that_is_not_known_means_no_more_jobs(store: Store) -> None:
+    with pytest.raises(KeyError):
+        store.page("accepted", {"modle": "a"}, scan=2)
 
 
 def test_ids_by_their_beginning_and_their_neighbours(store: Store) -> None:

@@ -62,16 +62,25 @@ def test_thousands_are_cancelled_in_chunks_and_told(
 @pytest.mark.parametrize(
     "filters",
     [{}, {"model": None}, {"status": "succeeded"}, {"status": "odd"}, {"older_than": -1}, {"older_than": "1h"},
-     {"older_than": float("nan")}, {"tag": "=7"}, {"model": "a\0b"}],
+     {"older_than": float("nan")}, {"tag": "=7"}, {"model": "a\0b"}, {"modle": "x"}, {"tags": ("run", "7")},
+     {"until": 1.0}, {"model": ["a"]}, {"tag": 7}, {"tag": ("run",)}, {"lane": 1}],
 )  # fmt: skip
 def test_a_filter_that_means_everything_or_nothing_is_refused(client: Client, filters: dict[str, object]) -> None:
     job = client.enqueue("echo", 1)
     with pytest.raises(InvalidInput) as caught:
         client.cancel_where(**filters)  # type: ignore[arg-type]
     assert caught.value.fix
-    with pytest.raises(InvalidInput):
-        client.cancel_many([7])  # type: ignore[list-item]
+    for jobs in ([7], job.id, 7, None, {job.id: 1}):
+        with pytest.raises(InvalidInput):
+            client.cancel_many(jobs)  # type: ignore[arg-type]
     assert job.refresh().status in ("accepted", "queued")
+
+
+def test_a_version_is_a_filter_of_its_own(client: Client) -> None:
+    any_version, pinned = client.enqueue("echo", 1), client.enqueue("echo@1", 1)
+    assert client.cancel_where(model="echo@2").changed == {}
+    assert list(client.cancel_where(model="echo@1").changed) == [pinned.id]
+    assert list(client.cancel_where(model="echo").changed) == [any_version.id]
 
 
 def test_cut_off_it_goes_on_where_it_was(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

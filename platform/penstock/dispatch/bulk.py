@@ -7,16 +7,17 @@ the same call again does the rest. Messages of what was cancelled stay at the br
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypedDict, Unpack
 
-from penstock import clock
+from penstock import arguments, clock
 from penstock.dispatch.fastpath import PAUSE_FACTOR, PAUSE_S, FastPath
 from penstock.dispatch.notices import tell
 from penstock.errors import InvalidInput
 from penstock.job import JobState
+from penstock.lane import split_name
 from penstock.store import Store
 from penstock.store.bulk import FIRST
 from penstock.transport.publisher import Publisher
@@ -108,9 +109,9 @@ class BulkVerbs:
         return self._fitting(dict(filters), RETRYABLE, self._retry)
 
     def _named(self, ids: Iterable[Any], verb: Callable[[Sequence[str], str], Bulk]) -> Iterator[Bulk]:
-        names = iter(dict.fromkeys(map(_id_of, ids)))
+        names = iter(dict.fromkeys(map(_id_of, _many(ids))))
         while chunk := list(islice(names, self._store.change_rows)):
-            fit = [id for id in chunk if _storable(id)]
+            fit = [id for id in chunk if arguments.storable(id)]
             done = verb(fit, "")
             known = self._store.statuses([id for id in fit if id not in done.changed])
             done.left = known
@@ -159,20 +160,24 @@ def _status(state: JobState) -> JobState | str:
     return "cancelling" if state is JobState.RUNNING else state
 
 
+def _many(jobs: Any) -> Iterable[Any]:
+    # The letters of one id would be ids that no job has, and nothing would say so.
+    if isinstance(jobs, (str, bytes, Mapping)) or not isinstance(jobs, Iterable):
+        raise InvalidInput(f"jobs is one {type(jobs).__name__}, not many", fix="pass a list: cancel_many([job])")
+    return jobs
+
+
 def _id_of(job: Any) -> str:
     id = getattr(job, "id", job)
     if not isinstance(id, str):
-        raise InvalidInput(f"{job!r} is no job", fix="pass ids or handles")
+        raise InvalidInput(f"{arguments.shown(job)} is no job", fix="pass ids or handles")
     return id
-
-
-def _storable(id: str) -> bool:
-    """Whether a database can look for it: what it cannot hold is the id of no job."""
-    return "\0" not in id and not any("\ud800" <= letter <= "\udfff" for letter in id)
 
 
 def _checked(filters: dict[str, Any], states: Sequence[JobState]) -> tuple[Sequence[JobState], dict[str, Any]]:
     """The states to walk through, and the conditions of ``Store.page``; raises ``InvalidInput``."""
+    if odd := sorted(filters.keys() - Filters.__annotations__.keys()):
+        raise InvalidInput(f"there is no filter {odd[0]!r}", fix=f"use {', '.join(Filters.__annotations__)}")
     given = {name: value for name, value in filters.items() if value is not None}
     if not given:
         raise InvalidInput(
@@ -184,18 +189,20 @@ def _checked(filters: dict[str, Any], states: Sequence[JobState]) -> tuple[Seque
         raise InvalidInput(f"no such job is {str(status)!r}", fix=f"use one of {', '.join(states)}")
     if isinstance(older_than, bool) or not isinstance(older_than, (int, float)) or not 0 <= older_than < 1e11:
         raise InvalidInput("older_than is no number of seconds", fix="pass seconds, 0 or more")
+    for name, value in given.items():
+        arguments.text(name, value)
     fits: dict[str, Any] = {name: str(value) for name, value in given.items()}
+    if "model" in fits:
+        fits["model"], version = split_name(fits["model"])
+        fits |= {} if version is None else {"asked": version}
     if tag is not None:
         fits |= _tag(tag)
-    for value in fits.values():
-        if not _storable(value):
-            raise InvalidInput(f"{value!r} is no name that a job can have", fix="correct the filter")
     # Jobs that come while we are at it are not meant: it has an end.
     return [JobState(status)] if status else states, fits | {"until": clock.now() - older_than}
 
 
 def _tag(tag: Any) -> dict[str, str]:
-    name, equals, value = tag.partition("=") if isinstance(tag, str) else (tag[0], "=", tag[1])
+    name, value = arguments.tag(tag)
     if not name:
-        raise InvalidInput(f"{tag!r} is no tag", fix="write NAME=VALUE, or NAME for any value")
-    return {"tag": str(name), "value": str(value)} if equals else {"tag_name": str(name)}
+        raise InvalidInput(f"{arguments.shown(tag)} is no tag", fix="write NAME=VALUE, or NAME for any value")
+    return {"tag_name": name} if value is None else {"tag": name, "value": value}

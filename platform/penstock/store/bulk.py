@@ -32,12 +32,14 @@ _STATUS = "SELECT id, state, cancel_requested FROM penstock_job WHERE id {in ids
 #: What a job must be to fit, by filter.
 _FITS = {
     "model": "model = :model",
+    "asked": "asked_version = :asked",
     "tenant": "tenant = :tenant",
     "lane": "lane = :lane",
     "tag": "EXISTS (SELECT 1 FROM penstock_job_tag t WHERE t.job_id = page.id AND t.name = :tag AND t.value = :value)",
     "tag_name": "EXISTS (SELECT 1 FROM penstock_job_tag t WHERE t.job_id = page.id AND t.name = :tag_name)",
-    "until": "accepted_at <= :until",
 }
+#: A bound of the walk itself, which goes by that time, and what belongs to another filter.
+_NO_FILTERS = frozenset({"until", "value"})
 
 
 #: Behind which job a page begins: its time of acceptance and its id.
@@ -54,11 +56,14 @@ class Page(NamedTuple):
 
 def page(db: Database, *, state: str, fits: dict[str, Any], after: Place, scan: int) -> Page:
     """See ``Store.page``."""
-    conditions = " AND ".join(_FITS[name] for name in fits if name in _FITS) or "true"
+    # What is not known is an error: a filter that is passed over would mean more jobs, not fewer.
+    conditions = " AND ".join(_FITS[name] for name in fits if name not in _NO_FILTERS) or "true"
+    until = "AND accepted_at <= :until" if "until" in fits else ""
     text = f"""
         SELECT id, {conditions}, accepted_at FROM (
-            SELECT id, model, lane, tenant, accepted_at FROM penstock_job {{by ix_penstock_job_time}}
-            WHERE state = :state AND (accepted_at, id) > (:at, :after) ORDER BY accepted_at, id LIMIT :scan) AS page
+            SELECT id, model, asked_version, lane, tenant, accepted_at FROM penstock_job {{by ix_penstock_job_time}}
+            WHERE state = :state AND (accepted_at, id) > (:at, :after) {until}
+            ORDER BY accepted_at, id LIMIT :scan) AS page
         ORDER BY accepted_at, id"""  # noqa: S608 - constants only
     with db.read() as session:
         rows = session.all(text, {**fits, "state": state, "at": after[0], "after": after[1], "scan": scan})
