@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from penstock.job import JobState
 from penstock.store import Store
+from penstock.store.bulk import page_sql
+from penstock.store.sql import Dialect
 from tests.fixtures.store import T0, add, end, running
 
 
@@ -88,6 +92,21 @@ def test_a_walk_finds_who_fits_a_bounded_number_at_a_time(store: Store, fits: di
 def test_a_filter_that_is_not_known_means_no_more_jobs(store: Store) -> None:
     with pytest.raises(KeyError):
         store.page("accepted", {"modle": "a"}, scan=2)
+
+
+@pytest.mark.parametrize("fits", ["model until", "tag value until", "tag_name tenant lane asked until"])
+def test_a_page_reads_its_own_jobs_and_no_others(store: Store, fits: str) -> None:
+    """In the order of an index: not all that fit, sorted, nor all that have the tag, again for each page."""
+    add(store, 3)
+    db = store._db
+    text = ("EXPLAIN QUERY PLAN" if db.dialect is Dialect.SQLITE else "EXPLAIN") + page_sql(fits.split())
+    values: dict[str, object] = dict.fromkeys(fits.split(), "x")
+    values |= {"until": T0, "state": "queued", "at": 0.0, "after": "", "scan": 1000}
+    with db.read() as session:
+        plan = "\n".join(str(row[-1]) for row in session.all(text, values))
+    assert "ix_penstock_job_time" in plan
+    assert not re.search("Sort|Bitmap|hashed|TEMP B-TREE|Seq Scan|SCAN penstock_job", plan), plan
+    assert ("ix_penstock_job_tag_job" in plan) == ("tag" in fits)
 
 
 def test_ids_by_their_beginning_and_their_neighbours(store: Store) -> None:
