@@ -67,7 +67,8 @@ def fit(
         excess = sum(widths) + GAP * (len(kept) - 1) - width
         limits: dict[int, int] = {}
         for column, has in sorted(zip(kept, widths, strict=True), key=lambda pair: -pair[1]):
-            least = max(NARROWEST, len(header[column]))
+            # The last one beside the first is better told in part than not at all.
+            least = max(NARROWEST if len(kept) > 2 else 1, len(header[column]))
             if excess > 0 and header[column] in wide and has > least:
                 limits[column] = max(least, has - excess)
                 excess -= has - limits[column]

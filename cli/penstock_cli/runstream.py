@@ -34,7 +34,7 @@ def follow(app: App, job: JobHandle, *, raw: bool) -> int | None:
     if app.out.json:
         return None if job.refresh().state is JobState.SUCCEEDED else FAILED
     output = job.result()  # raises what `penstock run` raises
-    if not pieces.shown:
+    if not pieces.is_text:  # text is the output already, word by word
         if raw and isinstance(output, str):
             app.out.line(output)
         else:
@@ -50,12 +50,16 @@ class _Pieces:
         self._attempt = 0
         self._open = False
         self.shown = False
+        #: Whether all that was shown is text.
+        self.is_text = False
 
     def show(self, piece: object, attempt: int) -> None:
         """Print it at once. What an earlier attempt gave is void: a message says so."""
         if self.shown and attempt != self._attempt:
             self.end()
             self._app.out.say(f"attempt {attempt}: it begins anew")
+            self.shown = False
+        self.is_text = isinstance(piece, str) and (self.is_text or not self.shown)
         self._attempt, self.shown = attempt, True
         if isinstance(piece, str):
             self._app.out.text(piece)

@@ -17,7 +17,7 @@ MAX_LIST = 1_000_000
 
 def job_id(value: Any, name: str = "id") -> None:
     """Raise ``InvalidInput`` for what can be the id of no job."""
-    if not isinstance(value, str) or not value or not _storable(value):
+    if not isinstance(value, str) or not value or not storable(value):
         raise InvalidInput(
             f"{name}={shown(value)} is no job's id", fix="pass the id as text, as enqueue() and list() gave it"
         )
@@ -25,7 +25,7 @@ def job_id(value: Any, name: str = "id") -> None:
 
 def text(name: str, value: Any) -> None:
     """Raise ``InvalidInput`` for what is no text that a database can hold."""
-    if not isinstance(value, str) or not _storable(value):
+    if not isinstance(value, str) or not storable(value):
         raise InvalidInput(f"{name}={shown(value)} is no text", fix=f'for example {name}="acme"')
 
 
@@ -48,10 +48,10 @@ def limit(value: Any) -> None:
 
 def tag(value: Any) -> tuple[str, str | None]:
     """Name and value of the tag that is looked for; no value means any. Raises ``InvalidInput``."""
-    if isinstance(value, str) and _storable(value):
+    if isinstance(value, str) and storable(value):
         name, equals, wanted = value.partition("=")
         return name, wanted if equals else None
-    if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(v, str) and _storable(v) for v in value):
+    if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(v, str) and storable(v) for v in value):
         return value[0], value[1]
     raise InvalidInput(
         f"tag={shown(value)} is no tag", fix='pass a name, "name=value" or ("name", "value"): tag=("run", "7")'
@@ -100,10 +100,10 @@ def shown(value: Any) -> str:
         words = repr(value)
     except Exception:
         words = f"<a {type(value).__name__}>"
-    words = words.encode("ascii", "backslashreplace").decode() if not _storable(words) else words
+    words = words.encode("ascii", "backslashreplace").decode() if not storable(words) else words
     return words if len(words) < 60 else f"{words[:56]}…"
 
 
-def _storable(value: str) -> bool:
+def storable(value: str) -> bool:
     """Neither NUL nor half of a surrogate pair."""
     return "\0" not in value and (value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value))

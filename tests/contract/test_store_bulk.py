@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from penstock.job import JobState
 from penstock.store import Store
+from penstock.store.bulk import page_sql
+from penstock.store.sql import Dialect
 from tests.fixtures.store import T0, add, end, running
 
 
@@ -53,24 +57,24 @@ def test_who_has_left_the_state_that_was_meant_is_left_alone(store: Store) -> No
 @pytest.mark.parametrize(
     ("fits", "names"),
     [
-        ({"model": "a"}, "aA"),
-        ({"model": "a", "asked": "2"}, "A"),
-        ({"model": "a", "asked": "3"}, ""),
+        ({"model": "a"}, "aAv"),
         ({"model": "a", "lane": "interactive"}, "A"),
         ({"tenant": "acme"}, "t"),
         ({"tag": "run", "value": "7"}, "g"),
         ({"tag_name": "run"}, "gh"),
-        ({"until": T0 + 10}, "aAtgh"),
+        ({"until": T0 + 10}, "aAtghv"),
         ({"model": "nobody's"}, ""),
+        ({"model": "a", "asked": "2"}, "v"),
     ],
 )
 def test_a_walk_finds_who_fits_a_bounded_number_at_a_time(store: Store, fits: dict[str, object], names: str) -> None:
     made = {
         "a": {"model": "a"},
-        "A": {"model": "a", "lane": "interactive", "asked_version": "2"},
+        "A": {"model": "a", "lane": "interactive"},
         "t": {"tenant": "acme"},
         "g": {"tags": {"run": "7"}},
         "h": {"tags": {"run": "8", "x": "7"}},
+        "v": {"model": "a", "asked_version": "2"},
         "l": {"accepted_at": T0 + 20},
     }
     ids = {add(store, 1, **fields)[0]: name for name, fields in made.items()}
@@ -81,7 +85,28 @@ def test_a_walk_finds_who_fits_a_bounded_number_at_a_time(store: Store, fits: di
         found += "".join(ids[id] for id in page)
         pages += 1
     assert sorted(found) == sorted(names)
-    assert pages == 4, "six jobs in that state, and an empty page at the end"
+    meant = 7 - (fits.get("until") == T0 + 10)
+    assert pages == meant // 2 + 1, "those that came later are not even looked at"
+
+
+def test_a_filter_that_is_not_known_means_no_more_jobs(store: Store) -> None:
+    with pytest.raises(KeyError):
+        store.page("accepted", {"modle": "a"}, scan=2)
+
+
+@pytest.mark.parametrize("fits", ["model until", "tag value until", "tag_name tenant lane asked until"])
+def test_a_page_reads_its_own_jobs_and_no_others(store: Store, fits: str) -> None:
+    """In the order of an index: not all that fit, sorted, nor all that have the tag, again for each page."""
+    add(store, 3)
+    db = store._db
+    text = ("EXPLAIN QUERY PLAN" if db.dialect is Dialect.SQLITE else "EXPLAIN") + page_sql(fits.split())
+    values: dict[str, object] = dict.fromkeys(fits.split(), "x")
+    values |= {"until": T0, "state": "queued", "at": 0.0, "after": "", "scan": 1000}
+    with db.read() as session:
+        plan = "\n".join(str(row[-1]) for row in session.all(text, values))
+    assert "ix_penstock_job_time" in plan
+    assert not re.search("Sort|Bitmap|hashed|TEMP B-TREE|Seq Scan|SCAN penstock_job", plan), plan
+    assert ("ix_penstock_job_tag_job" in plan) == ("tag" in fits)
 
 
 def test_ids_by_their_beginning_and_their_neighbours(store: Store) -> None:

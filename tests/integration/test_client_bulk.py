@@ -62,15 +62,17 @@ def test_thousands_are_cancelled_in_chunks_and_told(
 @pytest.mark.parametrize(
     "filters",
     [{}, {"model": None}, {"status": "succeeded"}, {"status": "odd"}, {"older_than": -1}, {"older_than": "1h"},
-     {"older_than": float("nan")}, {"tag": "=7"}, {"model": "a\0b"}],
+     {"older_than": float("nan")}, {"tag": "=7"}, {"model": "a\0b"},
+     {"model": ["a"]}, {"tag": 7}, {"tag": ("run",)}, {"lane": 1}],
 )  # fmt: skip
 def test_a_filter_that_means_everything_or_nothing_is_refused(client: Client, filters: dict[str, object]) -> None:
     job = client.enqueue("echo", 1)
     with pytest.raises(InvalidInput) as caught:
         client.cancel_where(**filters)  # type: ignore[arg-type]
     assert caught.value.fix
-    with pytest.raises(InvalidInput):
-        client.cancel_many([7])  # type: ignore[list-item]
+    for jobs in ([7], job.id, 7, None, {job.id: 1}):
+        with pytest.raises(InvalidInput):
+            client.cancel_many(jobs)  # type: ignore[arg-type]
     assert job.refresh().status in ("accepted", "queued")
 
 

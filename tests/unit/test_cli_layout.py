@@ -43,6 +43,12 @@ def test_nothing_runs_over_the_edge_but_the_first_column(rows: list[list[str]], 
     assert len(names) == 1 or sum(widths) + GAP * (len(names) - 1) <= width
 
 
+def test_a_setting_has_a_value_however_narrow_it_is() -> None:
+    row = ["dispatcher.reconcile_every_s", "redis+socket:///tmp/x", "default", "a meaning"]
+    header = ["setting", "value", "source", "meaning"]
+    assert fit(header, [row], 40, wide=header[1:]) == (["setting", "value"], [[row[0], "redis+soc…"]])
+
+
 def test_texts_end_at_a_word() -> None:
     assert shorten("Upper case, a whole batch at a time.", 20) == "Upper case, a whole…"
     assert shorten("short", 5) == "short"

@@ -57,10 +57,10 @@ class Recall:
         members = dict(self._members())
         if not members:
             return
-        for id in filter(revoked.is_open, list(members)) if worker_state.revoked else ():
+        if worker_state.revoked and (ids := list(filter(revoked.is_open, members))):
             # Revoked through Celery's remote control: the row has to agree.
-            self._store.cancel(id, now=clock.now())
-            revoked.settle([id])
+            self._store.cancel_many(ids, now=clock.now())
+            revoked.settle(ids)
         for id in members.keys() - self._store.held(list(members), worker=self._worker):
             # Marked on the member, not by id: the job may have ended meanwhile and may run here again.
             members[id].recalled = True

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import structlog
 
-from penstock import clock
+from penstock import arguments, clock
 from penstock.dispatch.background import Background
-from penstock.errors import JobNotFound, PenstockError
+from penstock.errors import StoreUnavailable
 from penstock.store import Store
+from penstock.store.records import Settled
 from penstock_worker import revoked
 
 log = structlog.get_logger(__name__)
 
 #: First and longest wait before it is tried again while the database is away, seconds.
 AGAIN_FIRST_S, AGAIN_LONGEST_S = 0.5, 30.0
-#: Ids per look at the database.
+#: Ids that are cancelled in one transaction.
 AT_ONCE = 500
 
 
 class Revoker:
-    """``told`` hears of rows that were changed, on a thread of its own."""
+    """``told`` hears of rows that were changed, and which of them are Celery's too, on a thread of its own."""
 
-    def __init__(self, store: Store, *, told: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(self, store: Store, *, told: Callable[[Sequence[Settled], set[str]], None]) -> None:
         self._store = store
         self._told = told
         self._background = Background("penstock-revoke")
@@ -47,26 +47,18 @@ class Revoker:
         self._background.close()
 
     def _revoke(self, ids: list[str], unknown: Callable[[Sequence[str]], object], wait_s: float) -> None:
+        # Anybody may send anything: what no database can hold is the id of no job, and must not stop the others.
+        possible = [id for id in ids if arguments.storable(id)]
         try:
-            known = self._store.get_many(ids)
-            changed = self._cancel(
-                [id for id, job in known.items() if not (job.state.is_terminal or job.cancel_requested)]
-            )
-        except PenstockError as error:
+            changed = self._store.cancel_many(possible, now=clock.now())
+            known = self._store.statuses(possible)
+            celerys = self._store.in_canvas([row.id for row in changed])
+        except StoreUnavailable as error:
             log.warning("jobs are revoked later", action="revoke.wait", jobs=len(ids), error=error.message)
             self._background.later(wait_s, partial(self._revoke, ids, unknown, min(wait_s * 2, AGAIN_LONGEST_S)))
             return
         revoked.settle(known)
         if changed:
-            self._told(changed)
+            self._told(changed, celerys)
         if left := [id for id in ids if id not in known]:
             unknown(left)
-
-    def _cancel(self, ids: Sequence[str]) -> list[Any]:
-        changed = []
-        for id in ids:
-            try:
-                changed.append(self._store.cancel(id, now=clock.now()))
-            except JobNotFound:
-                continue  # pruned meanwhile
-        return changed

@@ -16,11 +16,11 @@ from celery.worker import state as worker_state
 
 from penstock import __version__, clock
 from penstock.errors import PenstockError, Unreachable
-from penstock.job import Job
 from penstock.model import Model, bytes_of
 from penstock.policy.latency import LatencyBook
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.records import Settled
 from penstock.telemetry.exposition import Endpoint
 from penstock.transport.url import connect, parse
 from penstock.waiting import until_reachable
@@ -193,11 +193,11 @@ class Serving:
         worker_state.should_stop = EX_OK  # type: ignore[assignment]
         wake()
 
-    def _revoked(self, jobs: Sequence[Job]) -> None:
+    def _revoked(self, jobs: Sequence[Settled], celerys: set[str]) -> None:
         """Tell who waits; Celery's own waiters, too, although a canvas goes on only with its member's message."""
         self.engine.announcer.changed(jobs)
         for job in jobs:
-            if job.canvas is not None and job.state.is_terminal:
+            if job.id in celerys and job.state.is_terminal:
                 self._app.backend.mark_as_revoked(job.id, reason="revoked", store_result=True)
 
     def revoke(self, ids: Sequence[str], unknown: Callable[[Sequence[str]], object] | None = None) -> None:

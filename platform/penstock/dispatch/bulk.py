@@ -111,7 +111,7 @@ class BulkVerbs:
     def _named(self, ids: Iterable[Any], verb: Callable[[Sequence[str], str], Bulk]) -> Iterator[Bulk]:
         names = iter(dict.fromkeys(map(_id_of, arguments.many(ids))))
         while chunk := list(islice(names, self._store.change_rows)):
-            fit = [id for id in chunk if _storable(id)]
+            fit = [id for id in chunk if arguments.storable(id)]
             done = verb(fit, "")
             known = self._store.statuses([id for id in fit if id not in done.changed])
             done.left = known
@@ -167,11 +167,6 @@ def _id_of(job: Any) -> str:
     return id
 
 
-def _storable(id: str) -> bool:
-    """Whether a database can look for it: what it cannot hold is the id of no job."""
-    return "\0" not in id and not any("\ud800" <= letter <= "\udfff" for letter in id)
-
-
 def _checked(filters: dict[str, Any], states: Sequence[JobState]) -> tuple[Sequence[JobState], dict[str, Any]]:
     """The states to walk through, and the conditions of ``Store.page``; raises ``InvalidInput``."""
     if misspelt := filters.keys() - Filters.__annotations__.keys():
@@ -204,5 +199,5 @@ def _checked(filters: dict[str, Any], states: Sequence[JobState]) -> tuple[Seque
 def _tag(tag: Any) -> dict[str, str]:
     name, value = arguments.tag(tag)
     if not name:
-        raise InvalidInput(f"{tag!r} is no tag", fix="write NAME=VALUE, or NAME for any value")
+        raise InvalidInput(f"{arguments.shown(tag)} is no tag", fix="write NAME=VALUE, or NAME for any value")
     return {"tag_name": name} if value is None else {"tag": name, "value": value}

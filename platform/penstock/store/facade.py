@@ -242,6 +242,10 @@ class Store:
         """The model of each of these jobs."""
         return users.models_of(self._db, ids)
 
+    def in_canvas(self, ids: Sequence[str]) -> set[str]:
+        """Those of these jobs that came as Celery's messages, for whose results Celery's own waiters look elsewhere."""
+        return users.in_canvas(self._db, ids)
+
     def ids_from(self, prefix: str, *, limit: int) -> builtins.list[str]:
         """Ids that begin with ``prefix``, in order."""
         return users.ids_from(self._db, prefix, limit=limit)

@@ -17,6 +17,7 @@ from penstock.store.tables import DEFAULT_TENANT
 
 _MANY = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id {{in ids}}"  # noqa: S608 - constants only
 _MODELS = "SELECT id, model FROM penstock_job WHERE id {in ids}"
+_IN_CANVAS = "SELECT id FROM penstock_job WHERE id {in ids} AND canvas IS NOT NULL"
 _ENDS = """
     SELECT id, state, settled_at FROM penstock_job
     WHERE id {in ids} AND state IN ('succeeded', 'failed', 'cancelled', 'expired')"""
@@ -111,6 +112,14 @@ def models_of(db: Database, ids: Sequence[str]) -> dict[str, str]:
         return {}
     with db.read() as session:
         return dict(session.all(_MODELS, {"ids": session.ids(ids)}))
+
+
+def in_canvas(db: Database, ids: Sequence[str]) -> set[str]:
+    """See ``Store.in_canvas``."""
+    if not ids:
+        return set()
+    with db.read() as session:
+        return {row[0] for row in session.all(_IN_CANVAS, {"ids": session.ids(ids)})}
 
 
 def ends(db: Database, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
