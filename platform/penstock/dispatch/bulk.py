@@ -7,12 +7,14 @@ the same call again does the rest. Messages of what was cancelled stay at the br
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypedDict, Unpack
 
 from penstock import clock
+from penstock.arguments import shown, text
+from penstock.arguments import tag as as_tag
 from penstock.dispatch.fastpath import PAUSE_FACTOR, PAUSE_S, FastPath
 from penstock.dispatch.notices import tell
 from penstock.errors import InvalidInput
@@ -108,6 +110,10 @@ class BulkVerbs:
         return self._fitting(dict(filters), RETRYABLE, self._retry)
 
     def _named(self, ids: Iterable[Any], verb: Callable[[Sequence[str], str], Bulk]) -> Iterator[Bulk]:
+        if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
+            raise InvalidInput(
+                f"jobs is one {type(ids).__name__}, not many ids or handles", fix="pass a list: cancel_many([job, …])"
+            )
         names = iter(dict.fromkeys(map(_id_of, ids)))
         while chunk := list(islice(names, self._store.change_rows)):
             fit = [id for id in chunk if _storable(id)]
@@ -162,7 +168,7 @@ def _status(state: JobState) -> JobState | str:
 def _id_of(job: Any) -> str:
     id = getattr(job, "id", job)
     if not isinstance(id, str):
-        raise InvalidInput(f"{job!r} is no job", fix="pass ids or handles")
+        raise InvalidInput(f"{shown(job)} is no job", fix="pass ids or handles")
     return id
 
 
@@ -184,18 +190,20 @@ def _checked(filters: dict[str, Any], states: Sequence[JobState]) -> tuple[Seque
         raise InvalidInput(f"no such job is {str(status)!r}", fix=f"use one of {', '.join(states)}")
     if isinstance(older_than, bool) or not isinstance(older_than, (int, float)) or not 0 <= older_than < 1e11:
         raise InvalidInput("older_than is no number of seconds", fix="pass seconds, 0 or more")
-    fits: dict[str, Any] = {name: str(value) for name, value in given.items()}
+    fits: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in Filters.__annotations__:
+            raise InvalidInput(f"jobs have no {shown(name)}", fix=f"use {', '.join(Filters.__annotations__)}")
+        text(name, value)
+        fits[name] = str(value)
     if tag is not None:
         fits |= _tag(tag)
-    for value in fits.values():
-        if not _storable(value):
-            raise InvalidInput(f"{value!r} is no name that a job can have", fix="correct the filter")
     # Jobs that come while we are at it are not meant: it has an end.
     return [JobState(status)] if status else states, fits | {"until": clock.now() - older_than}
 
 
 def _tag(tag: Any) -> dict[str, str]:
-    name, equals, value = tag.partition("=") if isinstance(tag, str) else (tag[0], "=", tag[1])
+    name, value = as_tag(tag)
     if not name:
-        raise InvalidInput(f"{tag!r} is no tag", fix="write NAME=VALUE, or NAME for any value")
-    return {"tag": str(name), "value": str(value)} if equals else {"tag_name": str(name)}
+        raise InvalidInput(f"{shown(tag)} is no tag", fix="write NAME=VALUE, or NAME for any value")
+    return {"tag_name": name} if value is None else {"tag": name, "value": value}
