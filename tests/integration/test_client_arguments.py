@@ -226,3 +226,10 @@ def test_bulk_verbs_of_nothing(client: Client, verb: str, wrong: Any) -> None:
     if isinstance(wrong, dict):
         with pytest.raises(InvalidInput):
             getattr(client, f"{verb}_where")(**wrong)
+
+
+def test_a_bulk_verb_means_the_jobs_of_one_version_as_a_list_does(client: Client) -> None:
+    asked, any_version = client.enqueue("echo@7", 1), client.enqueue("echo", 1)
+    assert [job.id for job in client.list(model="echo@7")] == [asked.id]
+    assert set(client.cancel_where(model="echo@7").changed) == {asked.id}
+    assert set(client.cancel_where(model="echo").changed) == {any_version.id}

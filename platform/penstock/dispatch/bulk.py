@@ -19,6 +19,7 @@ from penstock.dispatch.fastpath import PAUSE_FACTOR, PAUSE_S, FastPath
 from penstock.dispatch.notices import tell
 from penstock.errors import InvalidInput
 from penstock.job import JobState
+from penstock.lane import split_name
 from penstock.store import Store
 from penstock.store.bulk import FIRST
 from penstock.transport.publisher import Publisher
@@ -196,6 +197,9 @@ def _checked(filters: dict[str, Any], states: Sequence[JobState]) -> tuple[Seque
             raise InvalidInput(f"jobs have no {shown(name)}", fix=f"use {', '.join(Filters.__annotations__)}")
         text(name, value)
         fits[name] = str(value)
+    if "model" in fits:
+        fits["model"], version = split_name(fits["model"])
+        fits |= {} if version is None else {"asked": version}
     if tag is not None:
         fits |= _tag(tag)
     # Jobs that come while we are at it are not meant: it has an end.

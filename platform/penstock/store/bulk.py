@@ -32,6 +32,7 @@ _STATUS = "SELECT id, state, cancel_requested FROM penstock_job WHERE id {in ids
 #: What a job must be to fit, by filter.
 _FITS = {
     "model": "model = :model",
+    "asked": "asked_version = :asked",
     "tenant": "tenant = :tenant",
     "lane": "lane = :lane",
     "tag": "EXISTS (SELECT 1 FROM penstock_job_tag t WHERE t.job_id = page.id AND t.name = :tag AND t.value = :value)",
@@ -57,7 +58,7 @@ def page(db: Database, *, state: str, fits: dict[str, Any], after: Place, scan: 
     conditions = " AND ".join(_FITS[name] for name in fits if name in _FITS) or "true"
     text = f"""
         SELECT id, {conditions}, accepted_at FROM (
-            SELECT id, model, lane, tenant, accepted_at FROM penstock_job {{by ix_penstock_job_time}}
+            SELECT id, model, asked_version, lane, tenant, accepted_at FROM penstock_job {{by ix_penstock_job_time}}
             WHERE state = :state AND (accepted_at, id) > (:at, :after) ORDER BY accepted_at, id LIMIT :scan) AS page
         ORDER BY accepted_at, id"""  # noqa: S608 - constants only
     with db.read() as session:
