@@ -17,6 +17,7 @@ def command(app: App, metrics_port: int | None) -> None:
     """Run the dispatcher: publish what waits, retry, rescue, expire, prune, deliver webhooks.
 
     One is enough; several share the work. It waits for the database at its start, and outlives both servers' restarts.
+    While the broker is away it goes on with what needs none.
     """
     from penstock.dispatch.daemon import Dispatcher
     from penstock.telemetry.logs import configure_logs
@@ -24,6 +25,7 @@ def command(app: App, metrics_port: int | None) -> None:
     configure_logs(app.settings.log_level)
     if not waiting.for_servers(app, broker=False):
         return
+    waiting.refused_for_good(app)
     dispatcher = Dispatcher(with_metrics_port(app.settings, metrics_port))
     with Signals() as signals:
         try:

@@ -8,7 +8,7 @@ import structlog
 
 from penstock import private
 from penstock.errors import Unreachable
-from penstock.waiting import until_reachable
+from penstock.waiting import passes, until_reachable
 from penstock_cli.context import App
 from penstock_cli.services import Signals, Stop
 
@@ -42,6 +42,17 @@ def for_servers(app: App, *, broker: bool = True, store: bool = True) -> bool:
             log.info("stopped while waiting", action="service.stop")
             return False
     return True
+
+
+def refused_for_good(app: App) -> None:
+    """For who need not wait for the broker: raise its refusal if waiting would not mend it."""
+    from penstock_cli.servers import check_broker
+
+    try:
+        check_broker(app.settings)
+    except Unreachable as error:
+        if not passes(error):
+            raise
 
 
 def _wait(server: str, check: Callable[[], None], pause: Callable[[float], None]) -> None:

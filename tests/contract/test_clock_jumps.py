@@ -1,7 +1,8 @@
 """The wall clock is set forward and back under a dispatcher, by a clock that the test owns: real store, real broker.
 
 Leases are judged by the dispatcher's monotonic clock, so no jump takes a living worker's jobs away or leaves a dead
-one's where they are. What is due is due by the wall clock: set back, it waits as long as that takes to come again.
+one's where they are. What was due when it came is due after any jump; what somebody delayed, and deadlines, go by the
+wall clock.
 """
 
 from __future__ import annotations
@@ -111,15 +112,28 @@ def test_a_jump_takes_no_living_workers_jobs_and_leaves_no_dead_ones(desk: Desk,
 
 @pytest.mark.parametrize("jump_s", JUMPS)
 def test_what_is_submitted_after_a_jump_is_published(desk: Desk, jump_s: float) -> None:
-    """And what was accepted before one forward; before one back, when that time has come again."""
-    before = make_job()
-    desk.store.insert([before])
+    """And what was accepted before it and never published; what was delayed waits."""
+    before, delayed = make_job(), make_job(available_at=T0 + 60.0)
+    desk.store.insert([before, delayed])
     desk.clocks.jump(jump_s)
     after = make_job(accepted_at=clock.now(), available_at=clock.now())
     desk.store.insert([after])
     desk.runs(10.0)
     assert desk.state(after.id) is JobState.QUEUED
-    if jump_s < 0:
-        desk.clocks.jump(-jump_s)
-        desk.runs(10.0)
     assert desk.state(before.id) is JobState.QUEUED
+    assert desk.state(delayed.id) is (JobState.QUEUED if jump_s > 0 else JobState.ACCEPTED)
+
+
+def test_a_callback_that_was_due_before_a_jump_is_sent_and_a_later_try_waits(desk: Desk) -> None:
+    jobs = [make_job(webhook=f"https://example.com/{n}", deadline_at=T0 + 1.0) for n in range(2)]
+    desk.store.insert(jobs)
+    desk.clocks.passes(2.0)
+    desk.store.expire(now=clock.now(), limit=10)
+    (tried,) = desk.store.take_deliveries(now=clock.now(), limit=1, lease_s=1.0)
+    desk.store.record_delivery(
+        tried.id, now=clock.now(), outcome="retry", next_at=clock.now() + 60.0, status_code=500, error=None
+    )
+    desk.clocks.jump(-HOUR_S)
+    desk.runs(10.0)
+    (due,) = desk.store.take_deliveries(now=clock.now(), limit=10, lease_s=1.0)
+    assert due.id != tried.id

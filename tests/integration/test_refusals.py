@@ -5,13 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import redis
+from celery.worker import state
 
 from penstock.job import JobState
+from penstock.settings import Settings
 from penstock.transport.url import connect
-from penstock_worker.main import EXIT_DEFECT, exit_status
+from penstock_cli.up.stack import Stack
+from penstock_worker.main import EXIT_DEFECT, exit_status, was_asked
+from penstock_worker.serving import Plan
 from tests.fixtures.worker import Worker, wait_for
 from tests.integration.test_worker import Desk, desk  # noqa: F401
 
@@ -155,6 +160,36 @@ def test_a_worker_outlives_whatever_redis_refuses(
     assert worker.popen.poll() is None, "the same process, with the same models"
     assert len(desk.store.workers()) == 1
     assert worker.stop() == 0
+
+
+def test_up_waits_for_a_broker_that_answers_and_takes_nothing(
+    broker_url: str, sqlite_url: str, namespace: str, tmp_path: Path, admin: redis.Redis
+):
+    """A replica says PONG."""
+
+    class Heard(Exception):
+        pass
+
+    def say(line: str) -> None:
+        if "READONLY" in line:
+            raise Heard(line)
+
+    settings = Settings.load(
+        home=tmp_path, broker_url=broker_url, database_url=sqlite_url, namespace=namespace, models=[]
+    )
+    with refused(admin, a_replica), pytest.raises(Heard, match="waiting for the broker"):
+        Stack(settings, dashboard=False, say=say).start()
+
+
+def test_a_stop_that_was_asked_for_before_the_worker_had_begun_is_clean(monkeypatch: pytest.MonkeyPatch):
+    """Celery's flag after SIGTERM is the status 0, which is equal to False."""
+    for name in ("should_stop", "should_terminate"):
+        monkeypatch.setattr(state, name, None)
+    assert not was_asked()
+    monkeypatch.setattr(state, "should_stop", 0)
+    assert was_asked()
+    plan = Plan(Settings.load(), {}, "default")
+    assert exit_status(1, asked=True, drained=plan.drained) == 0, "Ctrl-C while it waits for its servers"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 from kombu import Connection
 from kombu.transport.redis import Channel
+from redis.sentinel import MasterNotFoundError
 
 from penstock.address import socket_url
 from penstock.dashboard import depths
@@ -46,6 +47,13 @@ def test_every_form_becomes_a_client(url: str, expected: dict[str, Any]) -> None
         kwargs["ssl_cert_reqs"] = {"none": ssl.CERT_NONE, "required": ssl.CERT_REQUIRED}[kwargs["ssl_cert_reqs"]]
     assert {name: kwargs.get(name) for name in expected} == expected
     assert kwargs["socket_timeout"] == 1.0
+
+
+def test_sentinels_that_know_no_master_are_told_in_one_sentence() -> None:
+    client = "<redis.client.Redis(<redis.connection.ConnectionPool(<redis.connection.Connection(password=hunter2)>)>)>"
+    error = MasterNotFoundError(f"No master found for 'main' : {client} - network:ConnectionError")
+    said = str(unavailable("sentinel://:hunter2@a:1/0?master_name=main", error))
+    assert "No master found for 'main')" in said and "hunter2" not in said
 
 
 def test_sentinels_become_a_client() -> None:

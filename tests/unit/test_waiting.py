@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import redis
 
 from penstock.errors import BrokerUnavailable, SchemaOutdated, StoreRefused, StoreTimeout, StoreUnavailable, Unreachable
+from penstock.store.engine import Database
 from penstock.store.pgerrors import explain
 from penstock.transport.refusals import Refused
 from penstock.waiting import passes, until_reachable
@@ -83,6 +86,17 @@ def test_what_does_not_pass_is_raised_at_once() -> None:
         ("", 'FATAL:  role "x" does not exist', StoreRefused, "createuser"),
         ("", 'FATAL:  no pg_hba.conf entry for host "::1"', StoreRefused, "pg_hba"),
         ("", "server does not support SSL, but SSL was required", StoreRefused, "sslmode"),
+        (
+            "",
+            'invalid integer value "hunter2" for connection option "port"',
+            StoreRefused,
+            "options",
+        ),
+        ("", 'connection is bad: invalid sslmode value: "hunter2"', StoreRefused, "options"),
+        ("", 'invalid port number: "hunter2"', StoreRefused, "options"),
+        ("", 'FATAL:  invalid value for parameter "statement_timeout": "hunter2"', StoreRefused, "options"),
+        ("", 'FATAL:  unrecognized configuration parameter "hunting"', StoreRefused, "options"),
+        ("", "could not match 2 port numbers to 1 hosts", StoreRefused, "options"),
         ("53300", "sorry, too many clients already", StoreUnavailable, "max_connections"),
         ("53100", "could not extend file: No space left on device", StoreUnavailable, "disk"),
         ("42501", "permission denied for table penstock_job", StoreRefused, "GRANT"),
@@ -96,7 +110,15 @@ def test_what_does_not_pass_is_raised_at_once() -> None:
 def test_what_postgres_says(state: str, text: str, kind: type[StoreUnavailable], fix: str) -> None:
     error = explain(state, text, "name at host", operational=True)
     assert type(error) is kind
-    assert fix in error.fix and text in error.message
+    assert fix in error.fix and (text in error.message or fix == "options")
+    assert "hunter2" not in str(error)
+
+
+def test_an_option_that_the_driver_itself_does_not_take_is_no_value_of_a_call(tmp_path: Path) -> None:
+    url = f"postgresql://u@/x?host={tmp_path}&connect_timeout=hunter2"
+    with pytest.raises(StoreRefused, match="connect_timeout") as caught:
+        Database(url).check()
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_defect_stays_a_defect() -> None:

@@ -72,8 +72,12 @@ def run(settings: Settings, *, pool: str | None = None, name: str | None = None,
     worker.start()
     if app.penstock.failure is not None:
         raise app.penstock.failure
-    asked = any(flag not in (None, False) for flag in (state.should_stop, state.should_terminate))
-    return exit_status(worker.exitcode, asked=asked, drained=app.penstock.drained)
+    return exit_status(worker.exitcode, asked=was_asked(), drained=app.penstock.drained)
+
+
+def was_asked() -> bool:
+    """Whether somebody has asked Celery to stop. SIGTERM leaves a 0, which is equal to ``False`` and is not it."""
+    return any(flag is not None and flag is not False for flag in (state.should_stop, state.should_terminate))
 
 
 def exit_status(celerys: int | None, *, asked: bool, drained: bool) -> int:

@@ -67,8 +67,8 @@ class Plan:
     pool: str
     #: Why the worker could not start; ``main`` prints it.
     failure: PenstockError | None = None
-    #: Whether it has stopped cleanly: everything ended or was given back.
-    drained: bool = False
+    #: Whether it can stop, or has stopped, cleanly: everything ended or was given back. It begins with nothing.
+    drained: bool = True
 
 
 class Serving:
@@ -163,6 +163,7 @@ class Serving:
             also=(tenure.keep, self._wire.flush, memory.keep, usage.tell),
         )
         self._patiently(self._heartbeat.start)
+        self._plan.drained = False
         self.engine.start()
         if self._residency is not None:
             self._residency.start(self.engine.batcher)

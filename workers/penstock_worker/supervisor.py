@@ -83,10 +83,11 @@ class Supervisor:
             status, alive = self._once()
             ever_alive = ever_alive or alive
             lived_s = monotonic_s() - started
-            if self._stopping or status == 0:
+            if self._stopping or (status == 0 and ever_alive):
                 return 0 if self._stopping and status in (0, -signal.SIGTERM, -signal.SIGINT) else status
             if not ever_alive:
-                # It never worked: a restart would only repeat the error that is on the screen.
+                # It never worked: a restart would only repeat the error that is on the screen. Without a word to end, 0
+                # is no success either: somebody's code has called `os._exit`.
                 return status if status > 0 else 1
             if lived_s > HEALTHY_AFTER_S or status == EXIT_WEDGED:
                 wait_s = BACKOFF_FIRST_S

@@ -117,7 +117,8 @@ class Stack:
             self._check()
             self._wait("broker", lambda: check_broker(settings))
             self._wait("database", lambda: schema.prepare(settings, migrate=self._migrate, say=self._say))
-            owner.prepare(settings, say=self._say)
+            # A replica or a full disk answers the question above, and takes no key.
+            self._wait("broker", lambda: owner.prepare(settings, say=self._say))
             self.models = probe.result(self._check)
         finally:
             probe.close()

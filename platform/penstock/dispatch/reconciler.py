@@ -49,6 +49,10 @@ CHUNK = 1000
 #: How often a dispatcher gives a sign of life, and how long one is believed, seconds: duties may take their time.
 ALIVE_EVERY_S, ALIVE_S = 5.0, 30.0
 
+#: Clocks of different machines differ by less, seconds; what comes from further ahead was written before ours was set
+#: back.
+AHEAD_S = 10.0
+
 #: Longest time for which an unfinished canvas member is left alone after it was published again, seconds.
 MAX_NUDGE_WAIT_S = 3600.0
 
@@ -98,6 +102,7 @@ class Reconciler:
             Duty.RESCUE: self._rescue,
             Duty.RESTORE: self._restore,
             Duty.TENANTS: self._tenants,
+            Duty.REDATE: self._redate,
             Duty.EXPIRE: self._expire,
             Duty.COMPARE: self._compare,
             Duty.REPUBLISH: self._republish,
@@ -196,6 +201,14 @@ class Reconciler:
     def _tenants(self) -> None:
         if self._ask(lambda: push(self._settings, self._store, self._client)):
             log.info("the tenants' weights and caps were given to the broker", action="tenants_pushed")
+
+    def _redate(self) -> None:
+        while not self._stopping.is_set():
+            found = self._store.redate(now=clock.now(), ahead_s=AHEAD_S, limit=CHUNK)
+            if found:
+                log.warning("the clock was set back: what was due is due now", action="clock_set_back", found=found)
+            if found < CHUNK:
+                return
 
     def _expire(self) -> None:
         while not self._stopping.is_set():

@@ -20,6 +20,8 @@ class Duty(StrEnum):
     RESTORE = "restore"
     #: The tenants' weights and caps are given to the broker, where it has lost them or somebody could not set them.
     TENANTS = "tenants"
+    #: What was due when it came, by a clock that has been set back since, is due now.
+    REDATE = "redate"
     #: Waiting jobs whose deadline has passed end as `expired`.
     EXPIRE = "expire"
     #: Compare how many messages SQL expects at the broker with how many there are.

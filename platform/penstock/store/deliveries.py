@@ -25,6 +25,14 @@ _TAKE = f"""
         ) {{skip locked}}
     ) RETURNING {DELIVERY_COLUMNS}"""  # noqa: S608 - constants only
 
+# As ``relay._REDATE``, for those that were not tried yet: a later try waits on purpose.
+_REDATE = """
+    UPDATE penstock_delivery SET next_at = :now, lease_until = 0 WHERE id IN (
+        SELECT id FROM penstock_delivery {by ix_penstock_delivery_created}
+        WHERE created_at > :ahead AND state = 'pending' AND attempts = 0 AND next_at > :ahead
+        LIMIT :limit {skip locked}
+    )"""
+
 # Only under the lease that was given: by now another may have taken it.
 _RELEASE = """
     UPDATE penstock_delivery SET lease_until = 0 FROM {each rows}
@@ -61,6 +69,12 @@ def take(
         }
         rows = session.all(_TAKE, values)
     return sorted(map(delivery_of, rows), key=lambda delivery: (delivery.next_at, delivery.id))
+
+
+def redate(db: Database, *, now: float, ahead_s: float, limit: int) -> int:
+    """See ``Store.redate``."""
+    with db.step(Survives.NOTHING) as session:
+        return session.run(_REDATE, {"now": now, "ahead": now + ahead_s, "limit": limit})
 
 
 def release(db: Database, pairs: Sequence[tuple[str, float]]) -> int:

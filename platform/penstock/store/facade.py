@@ -328,6 +328,15 @@ class Store:
         """Accepted jobs whose time has come, in order. Nobody else is given them for ``lease_s`` seconds."""
         return relay.take_due(self._db, now=now, limit=limit, lease_s=lease_s)
 
+    def redate(self, *, now: float, ahead_s: float, limit: int) -> int:
+        """Make due what came, by its own times, more than ``ahead_s`` seconds after now, and was due then; how much.
+
+        The wall clock has been set back since. Waiting jobs that somebody delayed and tries after a failure stay. At
+        most ``limit`` jobs and as many deliveries.
+        """
+        jobs = relay.redate(self._db, now=now, ahead_s=ahead_s, limit=limit)
+        return jobs + deliveries.redate(self._db, now=now, ahead_s=ahead_s, limit=limit)
+
     def next_due_at(self) -> float | None:
         """When ``take_due`` has something next, as far as is known now; may be in the past."""
         return relay.next_due_at(self._db)

@@ -6,6 +6,8 @@ server's language: what is not recognised is taken for something that passes, an
 
 from __future__ import annotations
 
+import re
+
 from penstock.errors import PenstockError, StoreRefused, StoreTimeout, StoreUnavailable
 
 _USED = "(`penstock doctor` shows what is used)"
@@ -23,8 +25,25 @@ _REFUSED = (
     ("invalid connection option", "correct the options behind the ? in PENSTOCK_DATABASE_URL"),
     ("permission denied", "give the user its rights (GRANT)"),
 )
+#: What libpq and psycopg say of an option's value that nobody can connect with, and of which option. They quote it.
+_BAD_OPTION = re.compile(
+    r"""bad value for "?(\w+)|for connection option "(\w+)|invalid "?(\w+)"? (?:value|number)|could not match (\w+)"""
+    r"""|(?:value for|configuration) parameter "(\w+)"""
+)
 #: Only with this do the words that are nothing but a kind of thing mean that it is missing.
 _MISSING = "does not exist"
+
+
+def misconfigured(text: str, where: str) -> StoreRefused | None:
+    """The error of an option that nobody can connect with; ``None`` for other texts. Quotes no value of it."""
+    found = _BAD_OPTION.search(text)
+    if found is None:
+        return None
+    name = next(filter(None, found.groups()))
+    return StoreRefused(
+        f"the database {where} cannot be used: the option {name} has no value that Postgres takes",
+        fix="correct the options behind the ? in PENSTOCK_DATABASE_URL",
+    )
 
 
 def explain(state: str, text: str, where: str, *, operational: bool) -> PenstockError | None:
@@ -51,6 +70,8 @@ def explain(state: str, text: str, where: str, *, operational: bool) -> Penstock
         )
     if not operational:
         return None
+    if not state and (wrong := misconfigured(text, where)) is not None:
+        return wrong
     if not state and (fix := _refusal(text)) is not None:
         return StoreRefused(f"the database {where} cannot be used: {text}", fix=f"{fix} {_USED}")
     if "starting up" in text or "shutting down" in text or "recovery" in text:

@@ -86,6 +86,8 @@ def translate(error: Exception, where: str) -> PenstockError | None:
     if state in _OTHER_SCHEMA:
         return SchemaOutdated(f"the database {where} has no tables of this version", fix="penstock db upgrade")
     if isinstance(error, psycopg.DataError) or (isinstance(error, psycopg.ProgrammingError) and not state):
+        if not state and (wrong := pgerrors.misconfigured(_first_line(error), where)) is not None:
+            return wrong  # psycopg reads some options itself
         # A NUL in text that did not come through a verb which looks for it: an id in a query, say. Or a value of a
         # type that has no place in SQL.
         return InvalidInput(

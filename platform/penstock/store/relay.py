@@ -35,6 +35,17 @@ _TAKE_DUE = f"""
         ORDER BY available_at LIMIT :limit {{skip locked}}
     ) RETURNING {JOB_COLUMNS}"""  # noqa: S608 - constants only
 
+# Those that were never delayed and have not run: with them, "due at" says no more than when they came. Their time of
+# acceptance is a place in an index where otherwise nothing is.
+_REDATE = """
+    UPDATE penstock_job SET available_at = :now, publish_lease_until = 0
+    WHERE id IN (
+        SELECT id FROM penstock_job {by ix_penstock_job_time}
+        WHERE state = 'accepted' AND accepted_at > :ahead AND available_at <= accepted_at AND attempt = 0
+            AND (available_at > :ahead OR publish_lease_until > :ahead)
+        LIMIT :limit {skip locked}
+    ) AND {hidden state = 'accepted'}"""
+
 # Of the first few by time; one with a lease is due when the lease ends.
 _NEXT_DUE = """
     SELECT min(CASE WHEN publish_lease_until > available_at THEN publish_lease_until ELSE available_at END) FROM (
@@ -120,6 +131,12 @@ def take_due(db: Database, *, now: float, limit: int, lease_s: float) -> list[Jo
     # In the order in which they would have been published, had all gone well.
     jobs.sort(key=lambda job: (job.available_at, job.id))
     return jobs
+
+
+def redate(db: Database, *, now: float, ahead_s: float, limit: int) -> int:
+    """See ``Store.redate``."""
+    with db.step(Survives.NOTHING) as session:
+        return session.run(_REDATE, {"now": now, "ahead": now + ahead_s, "limit": limit})
 
 
 def next_due_at(db: Database) -> float | None:

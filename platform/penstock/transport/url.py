@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from penstock import address
 from penstock.errors import BrokerUnavailable, ConfigError
@@ -223,6 +223,8 @@ def unavailable(url: str | BrokerURL, error: BaseException) -> BrokerUnavailable
     """The error to raise when the broker at ``url`` does not answer."""
     broker = parse(url) if isinstance(url, str) else url
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, MasterNotFoundError):
+        reason = reason.partition(" : <")[0]  # the whole state of each sentinel's client follows
     if isinstance(error, redis.ResponseError | Refused):
         if passing(reason) in RIGHTS:
             fix = "check the user and the password in PENSTOCK_BROKER_URL, and the user's rights"
