@@ -67,8 +67,5 @@ def _own_list(values: list[Any]) -> bool:
             return False
         return type(total) in (float, int) and _LEAST < total < _HUGE
     if first is dict:
-        for each in values:
-            if type(each) is not dict or not _own_dict(each):
-                return False
-        return True
+        return all(type(each) is dict and _own_dict(each) for each in values)
     return first is list and all(type(each) is list and _own_list(each) for each in values)
