@@ -23,6 +23,8 @@ from tests.fixtures.redis import broker, broker_url  # noqa: F401
 NS = "ns"
 MODEL = "m"
 Q = queue_name(NS, MODEL, "interactive")
+TWIN = queue_name(NS, MODEL, "interactive", "2")
+TWINS = {Q: TWIN}
 OTHER = queue_name(NS, "other", "interactive")
 TERMS = {"one": Terms(2.0, 3), "two": Terms(0.5, None)}
 
@@ -33,8 +35,9 @@ TEXTS = ("", "abc", "-1", "0", "nan", "inf", "-inf", "1e308", "99999999999999999
 def every_key(consumer: str) -> list[str]:
     """A key of each kind that ``keys`` names."""
     return [
-        *keys.named(NS, [Q]),
+        *dict.fromkeys((*keys.named(NS, [Q]), *keys.named(NS, [TWIN]))),
         *(keys.list_key(Q, step, tenant) for step in (0, 9) for tenant in ("default", "one")),
+        *(keys.list_key(TWIN, step, tenant) for step in (0, 9) for tenant in ("default", "one")),
         keys.own_bell(NS, consumer),
         keys.unacked(NS, consumer),
         keys.unacked(NS, "somebody"),
@@ -81,10 +84,12 @@ class Deployment:
         configure(self.broker, NS, TERMS)
         self.publish()
         self.claims = Claims(self.broker, NS)
-        self.claims.claim({Q: 2, OTHER: 1})
+        self.claims.claim({Q: 2, OTHER: 1}, twins=TWINS)
 
     def publish(self) -> None:
-        refused = self.publisher.publish([job(MODEL, tenant) for tenant in ("default", "one", "two")] + [job("other")])
+        tenants = ("default", "one", "two")
+        jobs = [job(MODEL, tenant, version) for tenant in tenants for version in (None, "2")]
+        refused = self.publisher.publish([*jobs, job("other")])
         assert not refused.refused
 
     def use(self) -> None:
@@ -111,14 +116,14 @@ class Deployment:
             )
             self.progress.read("job", 0, 0, 10)
             self.claim()
-        mend.mend_keys(self.broker, NS, keys.named(NS, [Q, OTHER]))
+        mend.mend_keys(self.broker, NS, keys.named(NS, [Q, TWIN, OTHER]))
 
     def claim(self) -> None:
         try:
-            found = self.claims.claim({Q: 20, OTHER: 20})
+            found = self.claims.claim({Q: 20, OTHER: 20}, twins=TWINS)
         except LeaseLost:  # who held nothing goes on as another
             self.claims.renew()
-            found = self.claims.claim({Q: 20, OTHER: 20})
+            found = self.claims.claim({Q: 20, OTHER: 20}, twins=TWINS)
         tags = [message.tag for messages in found.values() for message in messages]
         assert len(tags) == len(set(tags))
         assert tags, "what was published is claimed"
@@ -127,9 +132,9 @@ class Deployment:
         self.claims.ack(tags[2:])
 
 
-def job(model: str, tenant: str = "default") -> NewJob:
+def job(model: str, tenant: str = "default", version: str | None = None) -> NewJob:
     return NewJob(
-        id=new_id(), model=model, version="1", input="1", lane="interactive", tenant=tenant, accepted_at=1.0,
+        id=new_id(), model=model, asked_version=version, input="1", lane="interactive", tenant=tenant, accepted_at=1.0,
         available_at=1.0,
     )  # fmt: skip
 
