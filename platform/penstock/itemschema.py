@@ -1,7 +1,8 @@
 """What a producer can say of an input by the JSON schema that a model's workers announced. PURE.
 
 It refuses only what the item type refuses for certain: the worker, which has the type itself, validates in any case. So
-it looks at the values that JSON has and lets everything else pass, and at the first items of long lists only.
+it looks at the values that JSON has and lets everything else pass, and at the first items of long lists only, and not
+far into what is nested deeply.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 #: Items of a list, or entries of an object, that are looked at: bounds what a submission costs.
 MOST = 50
+#: How far it is looked into a value: types that hold themselves have no end, and a choice of types doubles each step.
+DEEPEST = 8
 
 #: Core schemas whose JSON schema says all: no validator of the user's own, which may accept anything.
 _PLAIN = frozenset(
@@ -56,18 +59,17 @@ def at_once(schema: Any) -> frozenset[type]:
 
 def misfit(schema: Mapping[str, Any], value: Any) -> str | None:
     """Why ``value`` does not fit; ``None`` when it may."""
-    return next(_faults(schema, value, schema.get("$defs", {}), ""), None)
+    return next(_faults(schema, value, schema.get("$defs", {}), "", DEEPEST), None)
 
 
-def _faults(schema: Any, value: Any, defs: Mapping[str, Any], path: str) -> Iterator[str]:
-    if not isinstance(schema, Mapping):
-        return
-    if isinstance(reference := schema.get("$ref"), str):
-        yield from _faults(defs.get(reference.removeprefix("#/$defs/")), value, defs, path)
+def _faults(schema: Any, value: Any, defs: Mapping[str, Any], path: str, left: int) -> Iterator[str]:
+    if isinstance(schema, Mapping) and isinstance(reference := schema.get("$ref"), str):
+        schema = defs.get(reference.removeprefix("#/$defs/"))  # that is never another reference
+    if not isinstance(schema, Mapping) or left < 0:
         return
     for branches in (schema.get("anyOf"), schema.get("oneOf")):
         if isinstance(branches, list) and branches:
-            first = [next(_faults(branch, value, defs, path), None) for branch in branches]
+            first = [next(_faults(branch, value, defs, path, left), None) for branch in branches]
             if None not in first:
                 yield str(first[0])
     kind = schema.get("type")
@@ -77,22 +79,24 @@ def _faults(schema: Any, value: Any, defs: Mapping[str, Any], path: str) -> Iter
     elif isinstance(value, str) and choices and value not in choices:
         yield f"{path}Input should be {' or '.join(map(repr, choices))}"
     elif kind == "object" and isinstance(value, dict):
-        yield from _object(schema, value, defs, path)
+        yield from _object(schema, value, defs, path, left - 1)
     elif kind == "array" and isinstance(value, (list, tuple)):
         of = schema.get("items")
         fine = at_once(of)
         for place, item in enumerate(islice(value, MOST)):
             if type(item) not in fine:
-                yield from _faults(of, item, defs, f"{_inside(path)}{place}: ")
+                yield from _faults(of, item, defs, f"{_inside(path)}{place}: ", left - 1)
 
 
-def _object(schema: Mapping[str, Any], value: Mapping[Any, Any], defs: Mapping[str, Any], path: str) -> Iterator[str]:
+def _object(
+    schema: Mapping[str, Any], value: Mapping[Any, Any], defs: Mapping[str, Any], path: str, left: int
+) -> Iterator[str]:
     for name in schema.get("required", ()):
         if name not in value:
             yield f"{_inside(path)}{name}: Field required"
     properties, others = schema.get("properties", {}), schema.get("additionalProperties")
     for name, item in islice(value.items(), MOST):
-        yield from _faults(properties.get(name, others), item, defs, f"{_inside(path)}{name}: ")
+        yield from _faults(properties.get(name, others), item, defs, f"{_inside(path)}{name}: ", left)
 
 
 def _inside(path: str) -> str:

@@ -9,21 +9,44 @@ from typing import Any
 
 #: No float can hold more.
 _HUGE = 10**308
-_ATOMS = frozenset({str, int, bool, type(None)})
+_LEAST = -_HUGE
+_SURE = frozenset({str, bool, type(None)})
 
 
 def own(value: Any) -> bool:
     """Whether a value is surely one of JSON's own. Cheap: for many it says no and means "look"."""
     kind = type(value)
-    if kind in _ATOMS:
-        return kind is not int or -_HUGE < value < _HUGE
+    if kind in _SURE:
+        return True
+    if kind is int:
+        return bool(_LEAST < value < _HUGE)
     if kind is float:
         return bool(value - value == 0.0)  # neither NaN nor infinite
     if kind is list:
         return _own_list(value)
-    if kind is dict:
-        return {str}.issuperset(map(type, value)) and all(map(own, value.values()))
-    return False
+    return kind is dict and _own_dict(value)
+
+
+def _own_dict(values: dict[Any, Any]) -> bool:
+    # Written out: a call for each value would cost more than all the rest.
+    for key, value in values.items():
+        if type(key) is not str:
+            return False
+        kind = type(value)
+        if kind in _SURE:
+            continue
+        if kind is float:
+            if value - value != 0.0:
+                return False
+        elif kind is list:
+            if not _own_list(value):
+                return False
+        elif kind is dict:
+            if not _own_dict(value):
+                return False
+        elif not own(value):
+            return False
+    return True
 
 
 def _own_list(values: list[Any]) -> bool:
@@ -42,5 +65,7 @@ def _own_list(values: list[Any]) -> bool:
             total = sum(values)
         except (TypeError, ValueError, ArithmeticError):
             return False
-        return type(total) in (float, int) and -_HUGE < total < _HUGE
+        return type(total) in (float, int) and _LEAST < total < _HUGE
+    if first is dict:
+        return all(type(each) is dict and _own_dict(each) for each in values)
     return first is list and all(type(each) is list and _own_list(each) for each in values)

@@ -232,24 +232,3 @@ def test_clients_of_nothing(arguments: dict[str, Any]) -> None:
     with pytest.raises(PenstockError) as caught:
         Client(**arguments)._runtime()
     assert caught.value.fix
-
-
-@pytest.mark.parametrize("verb", ["cancel", "retry"])
-@pytest.mark.parametrize(
-    "wrong",
-    [5, None, "an-id", {"a": 1}, [5], {"tag": 5}, {"tag": ("a", 1)}, {"model": 5}, {"tenant": "\0"}, {"modle": "a"}],
-)
-def test_bulk_verbs_of_nothing(client: Client, verb: str, wrong: Any) -> None:
-    """One id is not the many ids of its letters."""
-    with pytest.raises(InvalidInput):
-        getattr(client, f"{verb}_many")(wrong)
-    if isinstance(wrong, dict):
-        with pytest.raises(InvalidInput):
-            getattr(client, f"{verb}_where")(**wrong)
-
-
-def test_a_bulk_verb_means_the_jobs_of_one_version_as_a_list_does(client: Client) -> None:
-    asked, any_version = client.enqueue("echo@7", 1), client.enqueue("echo", 1)
-    assert [job.id for job in client.list(model="echo@7")] == [asked.id]
-    assert set(client.cancel_where(model="echo@7").changed) == {asked.id}
-    assert set(client.cancel_where(model="echo").changed) == {any_version.id}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 import penstock
+from penstock.errors import InvalidInput
 from penstock.policy.batching import Greedy
 from penstock.transport.message import Envelope
 from penstock_worker.batcher import Batcher
+from penstock_worker.foreign import check_canvas
 from penstock_worker.intake import Intake
 from penstock_worker.item import Run
 from penstock_worker.load import LoadReport
@@ -66,3 +71,15 @@ def test_waits_are_counted_from_when_a_job_could_run_not_from_when_it_was_made()
     for step in range(40):
         load.started(Run(batch, live=batch.items), 1001.0 + step * 0.1)
     assert load.say("echo", 1006.0).level < 1.0, "and it is seen when it has"
+
+
+@pytest.mark.parametrize("name", ["callbacks", "errbacks", "chain"])
+@pytest.mark.parametrize("value", [7, {"task": "t"}, [7], [{"task": ""}], [{}], "t"])
+def test_what_follows_a_message_is_a_list_of_signatures(name: str, value: Any) -> None:
+    """Celery takes one that stands alone for a list of its fields, when the model has run."""
+    embed = {name: value, "chord": {"task": "t"}}
+    request = SimpleNamespace(_payload=[[1], {}, embed], request_dict={})
+    with pytest.raises(InvalidInput, match=f"the message's {name}"):
+        check_canvas(request)
+    assert embed == {name: None, "chord": {"task": "t"}}
+    check_canvas(request)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from penstock.itemschema import at_once, misfit, tells_all
+from penstock.itemschema import DEEPEST, at_once, misfit, tells_all
 
 
 class Ask(BaseModel):
@@ -41,6 +41,14 @@ class Named(BaseModel):
 class Loose(BaseModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)
     text: str
+
+
+class Left(BaseModel):
+    parts: list[Left | Right]
+
+
+class Right(BaseModel):
+    parts: list[Left | Right]
 
 
 TYPES: list[Any] = [
@@ -96,3 +104,15 @@ def test_what_is_wrong_is_told_as_the_type_would(kind: Any, value: Any, fault: s
 def test_only_types_without_validators_of_their_own_tell_all() -> None:
     assert all(tells_all(adapter.core_schema) for adapter in ADAPTERS)
     assert not any(tells_all(TypeAdapter(kind).core_schema) for kind in OTHERS)
+
+
+def test_it_is_not_looked_without_end_into_what_is_nested() -> None:
+    """A value inside itself ended in a `RecursionError`; a fault far down in a choice of types took hours."""
+    endless: dict[str, Any] = {"text": "a"}
+    endless["inner"] = endless
+    assert misfit(Ask.model_json_schema(), endless) is None
+    schema = TypeAdapter(Left | Right).json_schema()
+    fault: dict[str, Any] = {"parts": 7}
+    for depth in range(30):
+        assert (misfit(schema, fault) is None) == (depth >= DEEPEST // 2)
+        fault = {"parts": [fault]}

@@ -25,7 +25,7 @@ import penstock
 from penstock import ConfigError, InvalidInput
 from penstock.dispatch.catalog import Target
 from penstock.errors import InvalidOutput, NotSerializable, Rejected, TooLarge
-from penstock.jsontext import NotJSON, dumps, loads
+from penstock.jsontext import LITTLE, MANY, NotJSON, dumps, loads, quick
 from penstock.model import Model, codec_of, item_from_call
 from penstock.payload import check_keys, for_celery, read_strictly, write_input, write_output
 
@@ -417,6 +417,27 @@ def test_whoever_knows_the_item_type_refuses_no_less(value: Any, kind: Any) -> N
     except Rejected:
         return
     assert by_class(value, kind) == by_text
+
+
+@pytest.mark.parametrize("length", [0, LITTLE, MANY])
+@pytest.mark.parametrize("nothing", [None, "null", ""])
+def test_the_quick_way_lets_nothing_pass_that_the_careful_way_would_not(length: int, nothing: Any) -> None:
+    """Whichever of the ways it goes: they differ by the length and the shape of a value."""
+    around = [
+        lambda leaf: {"text": "x" * length, "more": nothing, "leaf": leaf},
+        lambda leaf: [{"text": "x" * length, "more": nothing}, {"leaf": leaf}],
+        lambda leaf: [{"text": "x" * length, "more": nothing, "leaf": [[leaf]]}],
+        lambda leaf: {"text": "x" * length, "more": [{"leaf": leaf, "nothing": nothing}]},
+        lambda leaf: ["x" * length, nothing, leaf],
+    ]
+    for put in around:
+        for leaf in (1.5, -0.0, 2**70, 10**307, True, "text", [], {}, {"a": [1.5]}):
+            value = put(leaf)
+            assert same(loads(quick(value) or dumps(value)), value)
+        for leaf in (NAN, [1.5, -math.inf], 10**309, -(10**400), b"x", NOW, Decimal("1.5"), UUID(int=3), {1}, {1: 2}):
+            assert quick(put(leaf)) is None
+        for leaf in (Point(1.0), Colour.RED, timedelta(1), "\ud800", {1: "a", "1": "b"}, {NOW: 1}, np.float64(1.5)):
+            assert quick(put(leaf)) is None
 
 
 def test_a_value_whose_own_attributes_raise_is_refused() -> None:

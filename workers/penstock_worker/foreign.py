@@ -85,8 +85,8 @@ def _leave_out(place: Any) -> dict[str, Any]:
     broken = {}
     for name in _FOLLOWERS if isinstance(place, dict) else ():
         value = place.get(name)
-        several = name != "chord" and isinstance(value, list | tuple)
-        if value is not None and not all(map(_is_signature, value if several else [value])):
+        several = [value] if name == "chord" else value
+        if value is not None and not (isinstance(several, list | tuple) and all(map(_is_signature, several))):
             broken[name] = value
             place[name] = None
     return broken
