@@ -139,3 +139,11 @@ def test_results_that_could_not_be_written_are_not_forgotten(app: Celery, monkey
             backend.on_chord_part_return(_context("one", None), states.SUCCESS, 1)
         monkeypatch.setattr(backend, "_write", write)
     assert backend.get_state("one") == states.SUCCESS
+
+
+def test_a_group_is_saved_at_once(app: Celery) -> None:
+    """Its members may end elsewhere before the batch that has sent them."""
+    backend = app.backend
+    with backend.bulk():
+        backend.save_group("saved", app.GroupResult("saved", []))
+        assert backend.client.get(backend.get_key_for_group("saved")) is not None

@@ -108,6 +108,11 @@ class BulkRedisBackend(RedisBackend):
         with self._at_once():
             super()._call_task_errbacks(request, exc, traceback)
 
+    def _save_group(self, group_id: Any, result: Any) -> Any:
+        """Whoever ends the last of the group's members restores it, perhaps before this batch is over."""
+        with self._at_once():
+            return super()._save_group(group_id, result)
+
     @contextmanager
     def _at_once(self) -> Iterator[None]:
         """Write what was gathered, and inside the block everything when it comes."""
