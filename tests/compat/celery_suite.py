@@ -147,8 +147,11 @@ def run(world: str, folder: Path, only: str) -> dict[str, str]:
     for trial in range(TRIES):
         with server(folder / f"redis-{world}-{trial}") as port:
             found = _pytest(world, folder, port, names, only)
-        if not found:
+        if not found and not trial:
             raise SystemExit(f"{world}: pytest has reported nothing")
+        if not found:  # what the earlier tries have found is worth an hour
+            print(f"{world}: try {trial + 1} has reported nothing", file=sys.stderr, flush=True)
+            break
         for test, outcome in found.items():
             again = trial and outcome == "passed"
             outcomes[test] = f"passed: try {trial + 1}" if again else outcome

@@ -30,6 +30,17 @@ def test_no_other_version_claims_it(store: Store, times: str | None) -> None:
     assert store.get(any_).version == "1"
 
 
+def test_a_suspect_of_another_version_is_not_to_be_run_alone(store: Store) -> None:
+    """Whoever may not run it would put it back among its own for ever."""
+    (two,) = add(store, version="", asked_version="2", available_at=T0)
+    store.claim([two], worker=W, version="2", now=T0)
+    store.settle([outcome(two, JobState.ACCEPTED, available_at=T0, suspicions=1)], worker=W, now=T0)
+    other, own = (store.claim([two, "x"], worker=W, version=version, now=T0 + 1) for version in "12")
+    assert not other.others[two].suspect and own.others[two].suspect
+    assert not store.claim([two], worker=W, version="1", now=T0 + 1, alone=True).others[two].suspect
+    assert set(store.claim([two], worker=W, version="2", now=T0 + 1, alone=True).claimed) == {two}
+
+
 def test_what_was_asked_for_outlives_every_way_back(store: Store) -> None:
     retried, rescued, replayed = (add(store, version="", asked_version="2", available_at=T0)[0] for _ in range(3))
     register(store, "dead", lease_until=T0 + 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.worker import state as worker_state
+from structlog.testing import capture_logs
 
 from penstock import clock
 from penstock.job import JobState, new_id
@@ -15,7 +17,7 @@ from penstock.model import Model
 from penstock.store import Store
 from penstock_worker.claimer import Claimer
 from penstock_worker.item import Batch, Item
-from tests.fixtures.store import T0, W, add
+from tests.fixtures.store import T0, W, add, make_job
 
 
 class Echo(Model):
@@ -78,3 +80,22 @@ def test_who_is_not_to_run_any_more_is_answered_for(store: Store, revoked: Any) 
     assert dismissed == [
         ([overdue, overdue, ended, cancelled], [(overdue, JobState.EXPIRED), (cancelled, JobState.CANCELLED)])
     ]
+
+
+def test_a_message_with_the_id_of_a_job_that_has_ended_is_told_of(store: Store) -> None:
+    """Of a program that applies a frozen signature twice: an id is one job. A redelivered message is no surprise."""
+    row = make_job(canvas="{}")
+    store.adopt([row])
+    store.cancel(row.id, now=T0)
+    store.mark_canvas_done([row.id])
+    claimer = Claimer(store, worker=W, insist=lambda call: call(), dismiss=lambda items, ended: None)
+    told = []
+    for again in (False, True):
+        request = SimpleNamespace(delivery_info={"redelivered": again})
+        item = make_item(row.id, request=request, foreign=True)
+        item.row = row
+        with capture_logs() as logs:
+            run = claimer(Batch(Echo, [item], "idle"))
+        assert not run.live and not run.unfinished
+        told.append([(line["action"], line["job"]) for line in logs])
+    assert told == [[("claim.ended", row.id)], []]

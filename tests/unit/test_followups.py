@@ -52,9 +52,9 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
             "tell.*": {"exchange": "all", "exchange_type": "fanout"},
         },
     )
-    # Task names are unique in a process as far as `shared_task` goes; these are this app's alone.
-    app.task(name="own", queue="own-queue", priority=3, typing=False)(same)
-    app.task(name="plain", typing=False)(same)
+    # This app's alone: shared, they would be made in every later app of this process, and warn there.
+    app.task(name="own", shared=False, queue="own-queue", priority=3, typing=False)(same)
+    app.task(name="plain", shared=False, typing=False)(same)
     app.set_current()
     yield app
     Celery("default").set_current()

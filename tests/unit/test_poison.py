@@ -50,7 +50,7 @@ class Receiver:
 
     def __init__(self) -> None:
         app: Any = build(Settings(namespace=NS, models=[MODELS], broker_url="redis://127.0.0.1:1"))
-        app.task(name=PLAIN)(nothing)
+        app.task(name=PLAIN, shared=False)(nothing)
         app.finalize()
         self.batcher = Batcher({MODEL: echo}, Greedy(), namespace=NS)
         self.aside: list[Any] = []
@@ -74,8 +74,8 @@ class Receiver:
             "call_soon_ack": lambda *args: None,
             "penstock_intake": self.intake,
         }
-        app.backend.store_result = lambda *args, **kwargs: None
-        app.backend.mark_as_failure = lambda *args, **kwargs: None
+        backend = app.backend  # no server
+        backend.store_result = backend.mark_as_failure = backend.mark_as_revoked = lambda *args, **kwargs: None
         for name in (PLAIN, f"{NS}.{MODEL}"):
             consumer.strategies[name] = app.tasks[name].start_strategy(app, consumer)
         self._take = consumer.create_task_handler()

@@ -180,6 +180,14 @@ class Claimer:
             item.ended = JobState.EXPIRED if item.id in expired else left.state if left is not None else None
             if item.id in result.missing:
                 log.warning("message of an unknown job dropped", action="claim.unknown", job=item.id)
+            elif item.foreign and left is not None and left.state.is_terminal and not _redelivered(item):
+                # A frozen signature that was applied twice, say. Celery would run it again; nor does its chord go on.
+                log.warning(
+                    "message dropped: its id is that of a job that has ended",
+                    action="claim.ended",
+                    job=item.id,
+                    state=left.state,
+                )
             dropped.append(item)
         return dropped
 
@@ -222,6 +230,10 @@ class Claimer:
                 owner=owners[item.id],
             )
         return taken
+
+
+def _redelivered(item: Item) -> bool:
+    return bool((getattr(item.request, "delivery_info", None) or {}).get("redelivered"))
 
 
 def _stored(row: Any) -> Outcome:

@@ -11,7 +11,7 @@ Use it as ``penstock+redis://…``; registered as the entry point ``celery.resul
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,10 @@ def bulk_url(url: str) -> str:
 
 
 class BulkRedisBackend(RedisBackend):
-    """Celery's Redis backend with ``bulk()``. A thread's pending results are invisible until it leaves the block."""
+    """Celery's Redis backend with ``bulk()``.
+
+    A thread's pending results are invisible to all others until it leaves the block; the thread itself reads them.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,7 +47,7 @@ class BulkRedisBackend(RedisBackend):
     @contextmanager
     def bulk(self) -> Iterator[None]:
         """Gather this thread's results; they are written when the block ends, also when it raises."""
-        self._pending.results = []
+        self._pending.results = {}
         try:
             yield
         finally:
@@ -54,18 +57,18 @@ class BulkRedisBackend(RedisBackend):
                 self._pending.results = None
 
     def flush(self) -> None:
-        """Write what was gathered. A chord's part calls this first: its result must exist before it is counted."""
+        """Write what was gathered; what cannot be written stays, so that the end of the block says so."""
         results = getattr(self._pending, "results", None)
         if not results:
             return
-        self._pending.results = []
         # Tried again for as long as Celery itself would, by the policy in `result_backend_transport_options`.
         self.ensure(self._write, (results,))
+        results.clear()
 
-    def _write(self, results: list[tuple[Any, Any, Any]]) -> None:
+    def _write(self, results: Mapping[Any, tuple[Any, Any]]) -> None:
         # Not a transaction: each SET stands alone, and the PUBLISH behind it only wakes who waits.
         with self.client.pipeline(transaction=False) as pipe:
-            for key, value, expires in results:
+            for key, (value, expires) in results.items():
                 pipe.set(key, value, ex=expires or None)
                 pipe.publish(key, value)
             pipe.execute()
@@ -77,7 +80,19 @@ class BulkRedisBackend(RedisBackend):
             super()._set(key, value, *own)
         else:
             expires = own[0] if own and own[0] is not None else self.expires
-            results.append((key, value, expires))
+            results[key] = value, expires
+
+    def get(self, key: Any) -> Any:
+        """Celery looks at what is stored before it writes, and before it counts what a failed chain leaves behind."""
+        results = getattr(self._pending, "results", None)
+        if results and key in results:
+            return results[key][0]
+        return super().get(key)
+
+    def mget(self, keys: Any) -> Any:
+        """Several at once: written first."""
+        self.flush()
+        return super().mget(keys)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, *args: Any, **kwargs: Any) -> None:
         """Count a chord's part, after its result is visible.
@@ -85,9 +100,25 @@ class BulkRedisBackend(RedisBackend):
         What Celery itself stores meanwhile (the failure of a chord's body, say) is written at once: it reads it back in
         the same call, to revoke only those members that have not ended.
         """
+        with self._at_once():
+            super().on_chord_part_return(request, state, result, *args, **kwargs)
+
+    def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+        """An error callback is given an id, and reads what became of it: its failure is visible first."""
+        with self._at_once():
+            super()._call_task_errbacks(request, exc, traceback)
+
+    def _save_group(self, group_id: Any, result: Any) -> Any:
+        """Whoever ends the last of the group's members restores it, perhaps before this batch is over."""
+        with self._at_once():
+            return super()._save_group(group_id, result)
+
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """Write what was gathered, and inside the block everything when it comes."""
         self.flush()
         results, self._pending.results = getattr(self._pending, "results", None), None
         try:
-            super().on_chord_part_return(request, state, result, *args, **kwargs)
+            yield
         finally:
             self._pending.results = results

@@ -54,7 +54,7 @@ _RECLAIM = """
 
 _INPUTS = "SELECT id, input FROM penstock_job WHERE id {in ids}"
 _LEFT_OVER = f"""
-    SELECT id, state, attempt, worker, output, error, canvas, canvas_done, suspicions > 0 AND {_RIPE}
+    SELECT id, state, attempt, worker, output, error, canvas, canvas_done, suspicions > 0 AND {_RIPE} AND {_SERVED}
     FROM penstock_job WHERE id {{in ids}}"""  # noqa: S608 - constants only
 _EXPIRE = f"""
     UPDATE penstock_job SET state = 'expired', settled_at = :now
@@ -146,7 +146,7 @@ def claim(
 
     result = db.again(call)
     if len(result.claimed) < len(ids):
-        _explain(db, result, [id for id in ids if id not in result.claimed], now)
+        _explain(db, result, [id for id in ids if id not in result.claimed], version, now)
     return result
 
 
@@ -154,7 +154,7 @@ def end_expired(db: Database, ids: Sequence[str], *, now: float) -> ClaimResult:
     """See ``Store.end_expired``."""
     result = ClaimResult({})
     if ids:
-        _explain(db, result, sorted(ids), now)
+        _explain(db, result, sorted(ids), None, now)
     return result
 
 
@@ -233,7 +233,7 @@ def _add_inputs(session: Session, claimed: dict[str, Claimed], need_input: Seque
         claimed[id] = claimed[id]._replace(input=text)
 
 
-def _explain(db: Database, result: ClaimResult, ids: Sequence[str], now: float) -> None:
+def _explain(db: Database, result: ClaimResult, ids: Sequence[str], version: str | None, now: float) -> None:
     """Say of each job that was not claimed why, and end those whose deadline has passed."""
 
     def call() -> tuple[list[Settled], dict[str, LeftOver]]:
@@ -242,7 +242,7 @@ def _explain(db: Database, result: ClaimResult, ids: Sequence[str], now: float) 
             write_events(session, expired, now=now)
             gone = {row.id for row in expired}
             left = session.ids([id for id in ids if id not in gone])
-            rows = session.all(_LEFT_OVER, {"ids": left, "now": now})
+            rows = session.all(_LEFT_OVER, {"ids": left, "version": version, "now": now})
         return expired, {row[0]: _left_over(row) for row in rows}
 
     result.expired, result.others = db.again(call)
