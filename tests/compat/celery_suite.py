@@ -172,6 +172,7 @@ def _pytest(world: str, folder: Path, port: int, names: Sequence[str], only: str
         "TEST_BACKEND": url,
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(port),
+        "PYTHONUNBUFFERED": "1",
         "WORKER_LOGLEVEL": "INFO",  # as Celery's own runs have it: some tests read the log
         "COMPAT_WORLD": world,
         "COMPAT_HOME": str(home),
@@ -180,9 +181,14 @@ def _pytest(world: str, folder: Path, port: int, names: Sequence[str], only: str
     command = [sys.executable, "-m", "pytest", "-q", "-c", str(folder / "pytest.ini"), f"--rootdir={folder}"]
     command += [f"--junitxml={xml}", *(["-k", only] if only else []), *names]
     with (home / "log").open("w") as log:
-        subprocess.run(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, check=False)
     if not xml.exists():  # the process of the tests, and of the worker, has died
-        print((home / "log").read_text()[-4000:], file=sys.stderr, flush=True)
+        print(
+            f"pytest ended with status {done.returncode}\n",
+            (home / "log").read_text()[-4000:],
+            file=sys.stderr,
+            flush=True,
+        )
         return {}
     return dict(_outcomes(xml))
 

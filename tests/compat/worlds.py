@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from celery import bootsteps
 from celery.app.trace import setup_worker_optimizations
 from celery.contrib.testing import worker as testing
@@ -47,6 +48,11 @@ def start_worker(app: Any, *, pool: str, **options: Any) -> Iterator[Any]:
 
 
 testing.start_worker = start_worker
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_worker(celery_session_worker: Any) -> None:
+    """Some tests need the worker and do not say so: tried again by themselves, they would wait for ever."""
 
 
 @contextmanager
