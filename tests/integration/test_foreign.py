@@ -196,7 +196,8 @@ def test_protocol_1(stranger: Stranger, dispatcher: Any, tmp_path: Path) -> None
     late = stranger.produce("echo", "late", countdown=0.5, expires=0.1)
     assert [stranger.ended(id).output for id in (waits, eta, again, both)] == ["later", "then", 2, 2]
     assert stranger.ended(late).status == "expired"
-    assert str(stranger.ended(then.id).output).startswith("2020-01-02")
+    # A date is still one in a callback's arguments: refused by its name, and not taken for text.
+    assert "datetime" in str(stranger.ended(then.id).error)
     assert stranger.app.AsyncResult(waits).get(timeout=PATIENCE_S) == "later"
     assert not stranger.set_aside()
 
