@@ -19,7 +19,7 @@ def own(value: Any) -> bool:
     if kind in _SURE:
         return True
     if kind is int:
-        return _LEAST < value < _HUGE
+        return bool(_LEAST < value < _HUGE)
     if kind is float:
         return bool(value - value == 0.0)  # neither NaN nor infinite
     if kind is list:
