@@ -7,6 +7,7 @@ dict's keys, a text letter by letter, the fields of a named tuple.
 
 from __future__ import annotations
 
+from collections import UserString
 from collections.abc import Container, Mapping, Sequence, Set
 from typing import Any
 
@@ -55,7 +56,7 @@ def _fault(returned: Any) -> tuple[str, str] | None:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if returned is None:
         return "None", "end predict() with return results"
-    if isinstance(returned, (str, bytes, bytearray, memoryview)):
+    if isinstance(returned, (str, UserString, bytes, bytearray, memoryview)):
         return f"one {name}", "return a list: [result for item in batch]"
     if isinstance(returned, Mapping):
         return f"a {name}", "return a list with one dict per item"

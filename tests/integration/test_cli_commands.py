@@ -16,6 +16,7 @@ import termios
 import pytest
 
 from tests.fixtures.cli import Penstock
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import wait_for
 
 # Jobs -------------------------------------------------------------------------------------------------------------
@@ -197,14 +198,14 @@ def test_ctrl_c_leaves_the_job_alone(up: Penstock) -> None:
 def test_a_canvas_in_a_program_without_a_celery_app(up: Penstock) -> None:
     program = "from celery import chain; from my_models import Double; {}print(chain(Double.s(21), Double.s()){})"
     foreign = "import celery; own = celery.Celery('own', broker='memory://'); "
-    for setup, ends in (("", "apply_async().get(timeout=PATIENCE_S)"), (foreign, "app.main")):
+    for setup, ends in (("", "apply_async().get(timeout=60)"), (foreign, "app.main")):
         done = subprocess.run(
             [sys.executable, "-c", program.format(setup, f".{ends}")],
             capture_output=True,
             text=True,
             cwd=up.folder,
             env=up.env,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         assert done.stdout == ("own\n" if setup else "84\n"), done.stderr
 

@@ -240,7 +240,7 @@ def test_one_sequence_fails_alone(what: str, sdk: Client, worker_factory: Worker
     worker_factory()
     good, bad = sdk.enqueue_many("joiner", [{"text": "good"}, {"text": "bad", "at": 2, "what": what}])
     assert good.result(PATIENCE_S)["text"] == "good"
-    with pytest.raises(JobFailed, match={"fail": "will not", "huge": "limit", "unwritable": "JSON"}[what]):
+    with pytest.raises(JobFailed, match={"fail": "will not", "huge": "limit", "unwritable": "progress holds"}[what]):
         bad.result(PATIENCE_S)
     assert good.refresh().attempt == 1
 

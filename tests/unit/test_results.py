@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque, namedtuple
+from collections import OrderedDict, UserString, deque, namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +48,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "values": (lambda: {"a": 1, "b": 2}.values(), "a dict_values"),
     "items": (lambda: {"a": 1, "b": 2}.items(), "a dict_items"),
     "text": (lambda: "ab", "one str"),
+    "text of a class": (lambda: UserString("ab"), "one collections.UserString"),
     "bytes": (lambda: b"ab", "one bytes"),
     "bytearray": (lambda: bytearray(b"ab"), "one bytearray"),
     "memoryview": (lambda: memoryview(b"ab"), "one memoryview"),

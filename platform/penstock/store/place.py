@@ -12,7 +12,6 @@ from typing import Any
 
 from penstock import address
 from penstock.errors import ConfigError
-from penstock.urltext import safe_url
 
 _POSTGRES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _FIX = "use sqlite:////path/to/file.db or postgresql://user:password@host/name, and write special characters as %XX"
@@ -39,11 +38,11 @@ class PostgresDatabase:
 
 
 def read(url: str) -> SQLiteFile | PostgresDatabase:
-    """The place that a URL names; raises ``ConfigError``, which quotes no secret."""
+    """The place that a URL names; raises ``ConfigError``, which quotes nothing of it."""
     scheme = url.partition("://")[0].lower() if "://" in url else ""
     if scheme != "sqlite" and scheme not in _POSTGRES:
         # Nothing of it is quoted: it may be a password in the wrong variable.
-        raise ConfigError(f"PENSTOCK_DATABASE_URL is no database that is supported: {safe_url(url)}", fix=_FIX)
+        raise ConfigError("PENSTOCK_DATABASE_URL names no database that is supported", fix=_FIX)
     try:
         return _file(address.parse(url)) if scheme == "sqlite" else _server(address.parse(url))
     except ValueError as error:

@@ -25,7 +25,7 @@ _ONE = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id = :id"  # noqa: S608 - 
 _ACCEPTED_AT = "SELECT accepted_at FROM penstock_job WHERE id = :id"
 _NEWEST = "ORDER BY accepted_at DESC, id DESC LIMIT :limit"
 _HOLDER = "SELECT id FROM penstock_job WHERE tenant = :tenant AND idempotency_key = :key"
-_FROM = "SELECT id FROM penstock_job WHERE id >= :first AND id < :last ORDER BY id LIMIT :limit"
+_FROM = "SELECT id FROM penstock_job WHERE id >= :low AND id < :high ORDER BY id LIMIT :limit"
 _NEIGHBOURS = """
     SELECT (SELECT max(id) FROM penstock_job WHERE id < {0 text}),
         (SELECT min(id) FROM penstock_job WHERE id > {0 text})
@@ -134,7 +134,7 @@ def ends(db: Database, ids: Sequence[str]) -> dict[str, tuple[JobState, float]]:
 def ids_from(db: Database, prefix: str, *, limit: int) -> list[str]:
     """See ``Store.ids_from``."""
     with db.read() as session:
-        values = {"first": prefix, "last": prefix + "\U0010ffff", "limit": limit}
+        values = {"low": prefix, "high": prefix + "\U0010ffff", "limit": limit}
         return [row[0] for row in session.all(_FROM, values)]
 
 
