@@ -36,6 +36,7 @@ FLOORS = {
     "penstock.own": 0,
     "penstock.plain": 0,
     "penstock.payload": 0,
+    "penstock.codec": 0,
     "penstock.results": 0,
     "penstock.jsontext": 0,
     "penstock.urltext": 0,

@@ -214,8 +214,8 @@ def _learned(line: Latency) -> dict[str, Any]:
 
 
 def _local(app: App) -> dict[str, dict[str, Any]]:
+    from penstock.codec import codec_of
     from penstock.errors import ConfigError
-    from penstock.model import codec_of
     from penstock.registry import Registry
     from penstock.stepwise import StepModel
 

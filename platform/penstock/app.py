@@ -15,9 +15,10 @@ from celery.canvas import Signature
 from kombu import Exchange, Queue
 
 from penstock import routes
+from penstock.codec import codec_of
 from penstock.eager import Inline
 from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, split_name, task_name
-from penstock.model import Model, codec_of
+from penstock.model import Model
 from penstock.payload import for_celery
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu

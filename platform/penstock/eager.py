@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Celery, Task, current_app
 
+from penstock.codec import codec_of, item_from_call
 from penstock.errors import ConfigError
 from penstock.jsontext import loads
-from penstock.model import Model, codec_of, item_from_call
+from penstock.model import Model
 from penstock.payload import write_input, write_output
 from penstock.results import results_of
 

@@ -19,7 +19,7 @@ from penstock.jsontext import NotJSON, loads, look, not_json, quick, written
 from penstock.plain import Plain
 
 if TYPE_CHECKING:
-    from penstock.model import ItemCodec
+    from penstock.codec import ItemCodec
 
 #: What Celery's JSON (kombu's) writes with its type, and reads as it was.
 _MARKED = (date, time, Decimal, UUID, bytes)

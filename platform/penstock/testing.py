@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from penstock.client.handle import JobHandle
+from penstock.codec import ItemCodec, codec_of
 from penstock.errors import InvalidInput, InvalidOutput, ModelRaised, WrongResultCount
 from penstock.job import Job, JobState
 from penstock.jsontext import loads
-from penstock.model import Batching, ItemCodec, Model, check_model, codec_of
+from penstock.model import Batching, Model, check_model
 from penstock.payload import write_input, write_output
 from penstock.results import results_of
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 import penstock
 from penstock import Batching, ConfigError, InvalidInput, Model, Resources, UnknownModel
+from penstock.codec import codec_of, item_from_call, item_type
 from penstock.jsontext import NotJSON, dumps
-from penstock.model import codec_of, item_from_call, item_type
 from penstock.registry import Registry
 
 

@@ -25,7 +25,7 @@ from penstock.settings import Settings
 from penstock.transport import inspect
 from penstock.transport.channel import BulkChannel
 from penstock.transport.message import decode, id_of
-from penstock.transport.payload import Unreadable, payload_of, while_reading
+from penstock.transport.readable import Unreadable, payload_of, while_reading
 from penstock.transport.unpacking import TooLarge, bound, bounded
 from penstock_worker.app import build
 from penstock_worker.batcher import Batcher

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from penstock import Progress, StepModel
+from penstock.codec import codec_of
 from penstock.errors import ConfigError, ModelLoadFailed, ModelRaised
-from penstock.model import check_model, codec_of
+from penstock.model import check_model
 from penstock.testing import run_model
 from penstock_worker.loader import load_model
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from penstock import Model, registry, usercode
+from penstock.codec import codec_of
 from penstock.errors import ConfigError, InvalidInput, ModelLoadFailed, PenstockError
-from penstock.model import codec_of
 from penstock.registry import Registry
 from penstock_cli.up.probe import Probe
 from penstock_worker.loader import load_model

@@ -23,10 +23,11 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, RootModel, Secre
 
 import penstock
 from penstock import ConfigError, InvalidInput
+from penstock.codec import codec_of, item_from_call
 from penstock.dispatch.catalog import Target
 from penstock.errors import InvalidOutput, NotSerializable, Rejected, TooLarge
 from penstock.jsontext import LITTLE, MANY, NotJSON, dumps, loads, quick
-from penstock.model import Model, codec_of, item_from_call
+from penstock.model import Model
 from penstock.payload import check_keys, for_celery, read_strictly, write_input, write_output
 
 LIMIT = 2**23

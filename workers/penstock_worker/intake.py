@@ -15,9 +15,10 @@ import structlog
 from celery.worker import state as worker_state
 
 from penstock import clock, usercode
+from penstock.codec import codec_of, item_from_call
 from penstock.errors import InvalidInput, Rejected, safe_text
 from penstock.lane import Lane, queue_name
-from penstock.model import Model, codec_of, item_from_call
+from penstock.model import Model
 from penstock.payload import write_input
 from penstock.stepwise import StepModel
 from penstock.transport.keys import DEFAULT_TENANT, step_of

@@ -13,8 +13,9 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from penstock import usercode
 from penstock.clock import monotonic_s
+from penstock.codec import codec_of
 from penstock.errors import ModelLoadFailed, safe_text
-from penstock.model import Model, codec_of
+from penstock.model import Model
 from penstock.policy.latency import LatencyBook
 from penstock.results import answers_of, results_of
 from penstock.stepwise import Progress, StepModel

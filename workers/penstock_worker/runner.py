@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 import structlog
 
 from penstock import clock
+from penstock.codec import codec_of
 from penstock.errors import InvalidInput, safe_text
-from penstock.model import Model, codec_of
+from penstock.model import Model
 from penstock.policy.memory import Call
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.logcontext import calling

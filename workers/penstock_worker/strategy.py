@@ -20,7 +20,7 @@ from kombu.utils.imports import symbol_by_name
 
 from penstock.errors import safe_text
 from penstock.transport.claims import Claimed
-from penstock.transport.payload import while_reading
+from penstock.transport.readable import while_reading
 
 log = structlog.get_logger(__name__)
 

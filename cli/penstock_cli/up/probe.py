@@ -88,7 +88,7 @@ class Probe:
 
 def look(modules: Sequence[str]) -> list[ModelInfo]:
     """Import the modules and describe their models, in this process."""
-    from penstock.model import codec_of
+    from penstock.codec import codec_of
     from penstock.registry import Registry
 
     return [

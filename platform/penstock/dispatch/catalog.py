@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 
 from penstock.arguments import shown
 from penstock.clock import monotonic_s
+from penstock.codec import ItemCodec, codec_of
 from penstock.errors import ConfigError, InvalidInput
 from penstock.itemschema import at_once, misfit
 from penstock.lane import split_name
-from penstock.model import MAX_VERSION, ItemCodec, Model, check_model, codec_of
+from penstock.model import MAX_VERSION, Model, check_model
 from penstock.payload import write_input
 from penstock.registry import Registry, Source, are_imported, unknown_model
 from penstock.settings import Settings

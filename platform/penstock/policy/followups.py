@@ -36,13 +36,7 @@ def with_routes(embed: Mapping[str, Any], *, by_model: bool, world: World, app: 
     ``by_model`` is whether a model's worker runs the message itself.
     """
     walk = _Walk(world)
-    new = {
-        "callbacks": walk.each(embed.get("callbacks"), by_model, by_model, app),
-        "errbacks": walk.each(embed.get("errbacks"), by_model, by_model, app),
-        "chord": walk.each(embed.get("chord"), by_model, by_model, app),
-        "chain": walk.chain(embed.get("chain"), by_model, by_model, app),
-    }
-    return {name: value for name, value in new.items() if value is not embed.get(name)}
+    return walk.behind(embed, by_model, by_model, app, callbacks="callbacks", errbacks="errbacks")
 
 
 class _Walk:
@@ -83,7 +77,7 @@ class _Walk:
             ends = self._any(self._ends, header, app) if header else by
             inner["body"] = self.each(kwargs.get("body"), ends, seen or self._any(self._some, header, app), app)
         inner = {name: value for name, value in inner.items() if value is not kwargs.get(name)}
-        options = self._options(sig, last_is_model, seen or some, app)
+        options = self.behind(sig.get("options") or {}, last_is_model, seen or some, app)
         if by and kind not in ("chain", "group", "chord"):
             options |= self._world.route(sig, app)
         if not inner and not options:
@@ -91,16 +85,24 @@ class _Walk:
         new = {**sig, "options": {**(sig.get("options") or {}), **options}}
         return {**new, "kwargs": {**kwargs, **inner}} if inner else new
 
-    def _options(self, sig: Sig, by: bool, seen: bool, app: Any) -> dict[str, Any]:
-        """What follows a signature by its own options; those that had to be changed."""
-        options = sig.get("options") or {}
+    def behind(
+        self,
+        of: Mapping[str, Any],
+        by: bool,
+        seen: bool,
+        app: Any,
+        *,
+        callbacks: str = "link",
+        errbacks: str = "link_error",
+    ) -> dict[str, Any]:
+        """What follows a signature by its own options, or a message; what of it had to be changed."""
         new = {
-            "link": self.each(options.get("link"), by, seen, app),
-            "chord": self.each(options.get("chord"), by, seen, app),
-            "chain": self.chain(options.get("chain"), by, seen, app),
-            "link_error": self.each(options.get("link_error"), seen, seen, app),
+            callbacks: self.each(of.get(callbacks), by, seen, app),
+            "chord": self.each(of.get("chord"), by, seen, app),
+            "chain": self.chain(of.get("chain"), by, seen, app),
+            errbacks: self.each(of.get(errbacks), seen, seen, app),
         }
-        return {name: value for name, value in new.items() if value is not options.get(name)}
+        return {name: value for name, value in new.items() if value is not of.get(name)}
 
     def _steps(self, steps: Iterable[Any], by: bool, seen: bool, app: Any) -> tuple[list[Any], bool]:
         """Signatures that follow each other, in their order; whether a model publishes what comes after them."""

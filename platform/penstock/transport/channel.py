@@ -30,8 +30,8 @@ from penstock.transport.demand import Demand, demand
 from penstock.transport.inspect import purge, ready_messages
 from penstock.transport.lease import LeaseKeeper, abandoned
 from penstock.transport.mend import mend, mended
-from penstock.transport.payload import Unreadable, payload_of, while_reading
 from penstock.transport.publisher import RING_REPLIES, register, ring, ring_commands
+from penstock.transport.readable import Unreadable, payload_of, while_reading
 from penstock.transport.refusals import Refused, malformed, refusing
 from penstock.transport.scripts import CLAIM
 from penstock.transport.wire import Wire, pack

@@ -14,7 +14,7 @@ from penstock.errors import safe_text
 from penstock.transport import keys
 from penstock.transport.claims import Claimed, Claims
 from penstock.transport.message import Envelope, decode
-from penstock.transport.payload import Unreadable, payload_of, while_reading
+from penstock.transport.readable import Unreadable, payload_of, while_reading
 from penstock.transport.refusals import Refused
 from penstock.transport.wire import pack
 
