@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-#: Sentences of at most so many characters, about 20 tokens: what batching is for. One longer text keeps a core busy.
-TARGET_CHARS = 80
+#: Sentences of at most so many characters, about 14 tokens: what batching is for. On a CPU, reading the weights costs
+#: as much as computing with them for so few; one longer text keeps a core busy by itself.
+TARGET_CHARS = 64
 _MIN_WORDS = 4
 
 #: What somebody would ask; each has its answer somewhere in the reference.
