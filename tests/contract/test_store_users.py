@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -11,6 +13,8 @@ import pytest
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import JobState
 from penstock.store import Count, Store
+from penstock.store.engine import Database, Survives
+from penstock.store.session import Session
 from tests.fixtures.store import T0, W, add, claim, end, make_job, outcome, running
 
 
@@ -94,6 +98,26 @@ def test_a_replay_is_a_new_chance(store: Store, final: JobState) -> None:
     assert claim(store, [id], now=T0 + 31)[id].attempt == attempt + 1
     store.settle([outcome(id, attempt=attempt + 1)], worker=W, now=T0 + 32)
     assert store.get(id).state is JobState.SUCCEEDED
+
+
+def test_a_mark_that_comes_late_does_not_make_a_replay_look_published(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The producer records its first message only now: whoever replays the job has a message to send all the same."""
+    (id,) = running(store)
+    end(store, [id], JobState.FAILED)
+    step = Database.step
+
+    @contextmanager
+    def marked(self: Database, survives: Survives) -> Iterator[Session]:
+        with step(self, survives) as session:
+            yield session
+        monkeypatch.undo()
+        store.mark_queued([id], now=T0 + 9)
+
+    monkeypatch.setattr(Database, "step", marked)
+    assert store.retry(id, now=T0 + 9, publish_lease_s=2.0).state is JobState.ACCEPTED
+    assert store.get(id).state is JobState.QUEUED
 
 
 def test_a_deadline_ahead_is_kept_by_a_replay(store: Store) -> None:

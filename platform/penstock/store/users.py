@@ -61,7 +61,7 @@ RETRY_SET = """
         deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END, version = ''"""
 _RETRY = f"""
     UPDATE penstock_job SET {RETRY_SET}
-    WHERE id = :id AND {{hidden state IN ('failed', 'cancelled', 'expired')}}"""  # noqa: S608 - constants only
+    WHERE id = :id AND {{hidden state IN ('failed', 'cancelled', 'expired')}} RETURNING {JOB_COLUMNS}"""  # noqa: S608 - constants only
 
 _FILTERS = {
     "status": "state = :status",
@@ -247,7 +247,11 @@ def retry(db: Database, id: str, *, now: float, publish_lease_s: float) -> Job:
     """See ``Store.retry``."""
     arguments.job_id(id)
     with db.step(Survives.POWER) as session:
-        session.run(_RETRY, {"id": id, "now": now, "lease_until": now + publish_lease_s})
+        row = session.one(_RETRY, {"id": id, "now": now, "lease_until": now + publish_lease_s})
+    if row is not None:
+        # As this left it: who read it again could meet a mark that was made late, for the message of the try before,
+        # and take the job for published.
+        return job_of(row)
     job = get(db, id)
     if job.state is JobState.SUCCEEDED:
         raise IllegalTransition(f"job {id} has succeeded: it cannot run again", fix="submit it as a new job")
