@@ -42,6 +42,14 @@ def test_import_is_light() -> None:
     assert heavy.intersection(loaded) == set()
 
 
+def test_no_service_defines_the_tables() -> None:
+    """They are for migrations and for other programs; every process would start half a second later."""
+    loaded = python(
+        "import sys, penstock_worker.main, penstock_cli.services, penstock.dispatch.daemon; print(*sys.modules)"
+    )
+    assert {"sqlmodel", "sqlalchemy.orm", "penstock.store.tables"}.intersection(loaded.split()) == set()
+
+
 def test_import_is_fast() -> None:
     """In processor time, the best of several: other programs can only make one slower."""
     code = "import time; began = time.process_time(); import penstock; print(time.process_time() - began)"

@@ -11,10 +11,10 @@ import redis
 
 from penstock import clock
 from penstock.dispatch.tenants import push, terms_of
+from penstock.job import DEFAULT_TENANT
 from penstock.lane import LANES, queue_name
 from penstock.policy.fairness import PLAIN, Terms
 from penstock.transport import inspect
-from penstock.transport.keys import DEFAULT_TENANT
 from penstock.transport.tenants import used_s
 from penstock.transport.url import connect, unavailable
 from penstock_cli import preflight

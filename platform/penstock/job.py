@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+#: Whose jobs those are that name no tenant.
+DEFAULT_TENANT = "default"
+
 
 class JobState(StrEnum):
     """Where a job is in its life."""
@@ -87,7 +90,7 @@ class NewJob:
     available_at: float
     version: str = ""
     asked_version: str | None = None
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
     priority: int = 0
     deadline_at: float | None = None
     timeout_s: float | None = None

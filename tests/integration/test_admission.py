@@ -15,17 +15,21 @@ import pytest
 from penstock import Client, JobState
 from penstock.clock import monotonic_s
 from penstock.errors import Overloaded
-from penstock.lane import queue_name
 from penstock.policy.admission import FRESH_S
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.transport import inspect, keys
+from penstock.transport import keys
 from penstock.transport.url import connect
 from tests.fixtures.client import until
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import clean_environ, wait_for
 
+#: One job's time on the device, seconds. Four run at once, 27 a second: fewer than one client offers, on a busy machine
+#: too.
+NAP_S = 0.15
+
 #: Submits interactive naps with a deadline, as fast as it is let, until its input ends; then says what happened.
+#: Of the first that is refused it tells at once.
 FLOOD = """
 import json, sys, threading, time
 from penstock import Client
@@ -40,8 +44,10 @@ with Client() as client:
     while not stop.is_set():
         began = time.perf_counter()
         try:
-            accepted.append(client.enqueue("nap", 0.05, deadline=1.0, tenant=sys.argv[1]).id)
+            accepted.append(client.enqueue("nap", float(sys.argv[2]), deadline=1.5, tenant=sys.argv[1]).id)
         except Overloaded as error:
+            if not refused:
+                print("over", flush=True)
             refused.append(error.retry_after)
             took.append(time.perf_counter() - began)
         stop.wait(0.004)
@@ -54,14 +60,21 @@ class Flood:
 
     def __init__(self, settings: Settings, tenant: str = "default") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", FLOOD, tenant],
+            [sys.executable, "-c", FLOOD, tenant, str(NAP_S)],
             env={**clean_environ(), **settings.environ(), "PENSTOCK_MODELS": ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._hear("ready")
+
+    def over(self) -> None:
+        """Wait until more is offered than can be done in time."""
+        self._hear("over")
+
+    def _hear(self, word: str) -> None:
         assert self.process.stdout is not None
-        assert self.process.stdout.readline().strip() == "ready"
+        assert self.process.stdout.readline().strip() == word
 
     def end(self) -> dict[str, Any]:
         out, _ = self.process.communicate(timeout=60)
@@ -75,20 +88,20 @@ def sdk(settings: Settings) -> Any:
         yield client
 
 
-def warm(client: Client, count: int = 12) -> None:
+def warm(client: Client, count: int = 8) -> None:
     """Enough batches that the worker knows its model."""
     for _ in range(count):
-        client.run("nap", 0.05, result_timeout=PATIENCE_S)
+        client.run("nap", NAP_S, result_timeout=PATIENCE_S)
 
 
 def flood(client: Client) -> None:
     """More than the worker can do while a test goes on, on a busy machine too: half a minute of naps."""
-    client.enqueue_many("nap", [0.05] * 2400, lane="interactive")
+    client.enqueue_many("nap", [NAP_S] * 800, lane="interactive")
 
 
 def refused(client: Client, **options: Any) -> Overloaded | None:
     try:
-        client.enqueue("nap", 0.05, **options)
+        client.enqueue("nap", NAP_S, **options)
     except Overloaded as error:
         return error
     return None
@@ -102,19 +115,20 @@ def test_two_processes_offer_too_much(
     warm(sdk)
     background = sdk.enqueue_many("echo", range(200))
     floods = [Flood(settings), Flood(settings)]
+    floods[0].over()
     began = monotonic_s()
-    until(lambda: monotonic_s() - began > 3.0)
+    until(lambda: monotonic_s() - began > 2.0)
     told = [flood.end() for flood in floods]
     ids = [id for one in told for id in one["accepted"]]
     advice = [seconds for one in told for seconds in one["refused"]]
-    assert len(advice) > 0.3 * len(ids), "4 naps per 50 ms are offered three times over"
+    assert len(advice) > 0.3 * len(ids), "far more is offered than can be done"
     assert min(advice) > 0
     # The median: on a busy machine a process may be put aside for longer than any decision takes.
     assert statistics.median(t for one in told for t in one["took"]) < 0.005
     store = Store.open(settings.database)
     jobs = wait_for(lambda: _ended(store, ids), what="the accepted jobs to end")
     # A refused job was not stored.
-    assert len(store.list(model="nap", limit=100_000)) == len(ids) + 12
+    assert len(store.list(model="nap", limit=100_000)) == len(ids) + 8
     store.close()
     in_time = sum(job.state is JobState.SUCCEEDED for job in jobs)
     assert in_time >= 0.8 * len(jobs), f"{in_time} of {len(jobs)}"
@@ -132,14 +146,12 @@ def test_a_light_tenant_is_admitted_beside_a_flood(
     worker_factory()
     warm(sdk)
     other = Flood(settings, flood)
-    with connect(settings.broker) as broker:
-        queue = queue_name(settings.namespace, "nap", "interactive")
-        until(lambda: inspect.tenants(broker, settings.namespace, [queue])[queue].get(flood))
+    other.over()
     sdk.look("nap")
     fates = []
     began = monotonic_s()
     while monotonic_s() - began < 2.0:
-        fate = refused(sdk, tenant="light", deadline=1.0)
+        fate = refused(sdk, tenant="light", deadline=1.5)
         fates.append(fate)
         if fate is None:
             until(
@@ -164,14 +176,14 @@ def test_who_is_never_refused(settings: Settings, worker_factory: Callable[..., 
     """Background, bulk, delayed jobs, and repeats of a stored job are accepted while others are refused."""
     worker_factory()
     warm(sdk)
-    first = sdk.enqueue("nap", 0.05, idempotency_key="once", deadline=600.0)
+    first = sdk.enqueue("nap", NAP_S, idempotency_key="once", deadline=600.0)
     flood(sdk)
     sdk.look("nap")
     error = until(lambda: refused(sdk, deadline=0.5))
     assert error.reason == "overload"
     assert error.retryable
     assert "background" in error.fix
-    assert sdk.enqueue("nap", 0.05, idempotency_key="once", deadline=0.5).id == first.id
+    assert sdk.enqueue("nap", NAP_S, idempotency_key="once", deadline=0.5).id == first.id
     assert refused(sdk, lane="background") is None
     assert refused(sdk, delay=600.0, deadline=601.0) is None
     assert refused(sdk, deadline=600.0) is None
@@ -194,7 +206,7 @@ def test_a_dead_worker_s_word_ages_out(settings: Settings, worker_factory: Calla
     began = monotonic_s()
     until(lambda: refused(sdk, deadline=0.5) is None, timeout_s=FRESH_S + 10)
     assert monotonic_s() - began < FRESH_S + 5
-    job = sdk.enqueue("nap", 0.05)
+    job = sdk.enqueue("nap", NAP_S)
     assert job.refresh().state in (JobState.ACCEPTED, JobState.QUEUED)
 
 
@@ -215,7 +227,7 @@ def test_the_command_line_says_when_to_come_back(
     flood(sdk)
     until(lambda: refused(sdk, deadline=0.5))
     done = subprocess.run(
-        [sys.executable, "-m", "penstock_cli", "submit", "nap", "0.05", "--deadline", "500ms", "--json"],
+        [sys.executable, "-m", "penstock_cli", "submit", "nap", str(NAP_S), "--deadline", "500ms", "--json"],
         env={**clean_environ(), **settings.environ()},
         capture_output=True,
         text=True,

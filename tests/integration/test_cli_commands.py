@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -179,8 +180,7 @@ def test_the_same_key_is_the_same_job(up: Penstock) -> None:
     assert first == second
 
 
-def test_ctrl_c_leaves_the_job_alone(up: Penstock) -> None:
-    gate = up.folder / "gate"
+def test_ctrl_c_leaves_the_job_alone(up: Penstock, gate: Path) -> None:
     running = up.start("run", "slow", str(gate))
     try:
         listed = ""
@@ -191,7 +191,6 @@ def test_ctrl_c_leaves_the_job_alone(up: Penstock) -> None:
         gate.touch()
         assert up("job", "wait", listed, "--timeout", "30").json() == str(gate)
     finally:
-        gate.touch()
         running.close()
 
 
@@ -508,9 +507,8 @@ def test_terms_that_make_no_sense_are_a_usage_error(up: Penstock, args: tuple[st
     assert up("tenant", "set", *args).status == 2
 
 
-def test_a_tenants_jobs_run_within_its_cap_and_are_accounted(up: Penstock) -> None:
+def test_a_tenants_jobs_run_within_its_cap_and_are_accounted(up: Penstock, gate: Path) -> None:
     up("tenant", "set", "capped", "--cap", "2")
-    gate = up.folder / "gate-capped"
     ids = [up("submit", "slow", str(gate), "--tenant", "capped").out.strip() for _ in range(5)]
     wait_for(lambda: row_of(up, "capped").get("running") == 2, what="two to run")
     row = row_of(up, "capped")

@@ -7,11 +7,13 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from penstock import clock
 from penstock.app import make_celery
 from penstock.dashboard.guard import check, is_loopback
 from penstock.errors import ConfigError
@@ -58,7 +60,7 @@ class Browser:
 
     def until(self, path: str, words: str) -> str:
         """Fetch until the page has these words. A task of which Flower has not heard yet is not found until then."""
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + PATIENCE_S
         page = ""
         while time.monotonic() < ends:
             try:
@@ -112,10 +114,9 @@ def test_a_job_is_a_task_with_its_true_state(browser: Browser, up: Penstock) -> 
     assert "Worker" in browser.get("/tasks")
 
 
-def test_the_broker_page_shows_the_true_length(browser: Browser, up: Penstock) -> None:
-    gates = [up.folder / f"gate-{number}" for number in range(3)]
+def test_the_broker_page_shows_the_true_length(browser: Browser, up: Penstock, make_gate: Callable[[], Path]) -> None:
+    gates = [make_gate() for _ in range(3)]
     for gate in gates:
-        gate.unlink(missing_ok=True)
         up("submit", "slow", str(gate))
     up("tenant", "set", "gated", "--cap", "1")  # so that three stay at the broker, on lists of their own
     for _ in range(4):
@@ -126,8 +127,6 @@ def test_the_broker_page_shows_the_true_length(browser: Browser, up: Penstock) -
         # Nothing moves while the first one runs, once the worker has claimed what it may.
         wait_for(lambda: three_or_more(*lengths(browser, up)), what="Flower's figure to be ours, and three at least")
     finally:
-        for gate in gates:
-            gate.touch()
         up("tenant", "set", "gated", "--reset")
     queues = browser.json("/api/queues/length")["active_queues"]
     assert {"penstock.slow.interactive", "penstock.double.interactive"} <= {queue["name"] for queue in queues}
@@ -185,8 +184,8 @@ def test_a_model_is_applied_through_its_queue_and_nothing_vanishes(browser: Brow
         assert code == 400
 
 
-def test_a_job_is_revoked_and_every_end_is_shown(browser: Browser, up: Penstock) -> None:
-    gate = up.folder / "revoke-gate"
+def test_a_job_is_revoked_and_every_end_is_shown(browser: Browser, up: Penstock, make_gate: Callable[[], Path]) -> None:
+    gate, gone = make_gate(), make_gate()
     running = up("submit", "slow", str(gate)).out.split()[-1]
     wait_for(lambda: up("job", "get", running, "--json").json()["status"] == "running", what="the job to run")
     browser.until(f"/task/{running}", "STARTED")
@@ -198,13 +197,14 @@ def test_a_job_is_revoked_and_every_end_is_shown(browser: Browser, up: Penstock)
     browser.until(f"/task/{running}", "REVOKED")
     assert browser.json(f"/api/task/result/{running}")["state"] == "REVOKED"
     assert browser.json(f"/api/task/result/{later}")["state"] == "REVOKED"
-    # One of which no event will tell: a worker had it, and the dispatcher ended it.
-    gone = up.folder / "expired-gate"
+    # One whose time is over before its batch begins: the dispatcher ends it, or, if it has claimed it, the worker.
     holds = up("submit", "slow", str(gone)).out.split()[-1]
     browser.until(f"/task/{holds}", "STARTED")
     late = up("submit", "slow", str(gone), "--deadline", "0.5").out.split()[-1]
-    wait_for(lambda: up("job", "get", late, "--json").json()["status"] == "expired", what="the deadline")
+    over_at = clock.now() + 0.5
+    wait_for(lambda: clock.now() > over_at, what="the deadline")
     gone.touch()
+    wait_for(lambda: up("job", "get", late, "--json").json()["status"] == "expired", what="it to expire")
     browser.until(f"/task/{holds}", "SUCCESS")
 
 
@@ -217,6 +217,8 @@ def test_nothing_is_offered_that_a_worker_cannot_do(browser: Browser) -> None:
     assert code == 403 and "one device" in text
     code, text = post(browser, f"/api/task/rate-limit/penstock.double?workername=worker-default-1@{name}&ratelimit=1/m")
     assert code == 403 and "tenant" in text
+    code, text = post(browser, f"/api/task/timeout/penstock.moody?workername=worker-default-1@{name}&soft=1")
+    assert code == 403 and "interrupted" in text
     page = browser.until("/broker", "penstock.double.interactive")
     row = page.partition("penstock.double.interactive</td>")[2].partition("</tr>")[0]
     assert "Idle since" not in page and "—" not in row and "-</" not in row, row

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -355,8 +356,6 @@ def test_a_model_that_never_returns(up: Penstock) -> None:
     assert up("run", "moody", "again", "--timeout", "30").json() == "AGAIN"
 
 
-def test_waiting_for_nobody_ends(migrated: Penstock, up: Penstock) -> None:
-    (up.folder / "never").unlink(missing_ok=True)
-    ended = up("run", "slow", str(up.folder / "never"), "--timeout", "0.2")
+def test_waiting_for_nobody_ends(migrated: Penstock, up: Penstock, gate: Path) -> None:
+    ended = up("run", "slow", str(gate), "--timeout", "0.2")
     explained(ended, 4, "penstock job wait", lines=5)
-    (up.folder / "never").touch()

@@ -24,7 +24,7 @@ from tests.fixtures.versioned import write
 from tests.fixtures.worker import Worker, clean_environ, wait_for
 
 
-def said(settings: Settings, *args: str) -> tuple[str, str]:
+def said(settings: Settings, *args: str, fails: bool = False) -> tuple[str, str]:
     """What a command prints, on both streams."""
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -32,7 +32,8 @@ def said(settings: Settings, *args: str) -> tuple[str, str]:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        run(list(args))
+        status = run(list(args))
+    assert (status != 0) == fails, f"{args} ended with {status}:\n{out.getvalue()}\n{err.getvalue()}"
     return out.getvalue(), err.getvalue()
 
 

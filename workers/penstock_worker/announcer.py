@@ -14,7 +14,7 @@ import msgspec
 from celery.worker import state as worker_state
 
 from penstock import clock
-from penstock.job import JobState
+from penstock.job import DEFAULT_TENANT, JobState
 from penstock.lane import task_name
 from penstock.settings import ProgressSettings
 from penstock.transport import keys
@@ -93,7 +93,7 @@ class Announcer:
             news += [self._event(state, model, ids, now) for state, ids in by_state.items()]
         if alone_s := sum(item.device_s for run in runs for item in run.live if not item.charged):
             # Nobody shared its queue: that is the default tenant, and nothing was charged.
-            news.append(("HINCRBYFLOAT", keys.used(self._namespace), keys.DEFAULT_TENANT, f"{alone_s:.9f}"))
+            news.append(("HINCRBYFLOAT", keys.used(self._namespace), DEFAULT_TENANT, f"{alone_s:.9f}"))
         if self._celery is not None and self.tells_monitors:
             news += self._celery.finished(runs, final, outputs)
         return news

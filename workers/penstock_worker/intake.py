@@ -17,11 +17,12 @@ from celery.worker import state as worker_state
 from penstock import clock, usercode
 from penstock.codec import codec_of, item_from_call
 from penstock.errors import InvalidInput, Rejected, safe_text
+from penstock.job import DEFAULT_TENANT
 from penstock.lane import Lane, queue_name
 from penstock.model import Model
 from penstock.payload import write_input
 from penstock.stepwise import StepModel
-from penstock.transport.keys import DEFAULT_TENANT, step_of
+from penstock.transport.keys import step_of
 from penstock.transport.message import Envelope
 from penstock_worker import foreign, revoked
 from penstock_worker.announcer import Announcer

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from penstock.job import JobState, NewJob, Outcome
+from penstock.job import DEFAULT_TENANT, JobState, NewJob, Outcome
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.policy.memory import Call
-from penstock.transport.keys import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from celery.worker.request import Request

@@ -35,6 +35,8 @@ def handlers(models: Models) -> list[Any]:
         url(r"/api/task/send-task/(.+)", _Send, given),
         url(r"/api/task/revoke/(.+)", _Revoke, given),
         url(r"/api/task/abort/(.+)", _Abort, given),
+        url(r"/api/task/rate-limit/(.+)", _RateLimit, given),
+        url(r"/api/task/timeout/(.+)", _Timeout, given),
         url(r"/workers", _Workers),
         url(r"/", _Workers),
     ]
@@ -122,6 +124,26 @@ class _AsyncApply(_Ours, tasks.TaskAsyncApply):
 
 
 class _Send(_Ours, tasks.TaskSend):
+    pass
+
+
+class _Told:
+    """A handler that passes on to the workers what is asked of a task: a model's, too, whose worker says why not."""
+
+    def initialize(self, models: Models) -> None:
+        self._models = models
+
+    def prepare(self) -> None:
+        super().prepare()
+        if str(self.path_args[0]).removeprefix(f"{self._models.namespace}.") in self._models.known():
+            self._models.register(self.capp, str(self.path_args[0]))
+
+
+class _RateLimit(_Told, control.TaskRateLimit):
+    pass
+
+
+class _Timeout(_Told, control.TaskTimout):
     pass
 
 

@@ -28,7 +28,7 @@ import msgspec
 from penstock import clock
 from penstock.dispatch.background import Background
 from penstock.errors import BrokerUnavailable, Overloaded
-from penstock.job import NewJob
+from penstock.job import DEFAULT_TENANT, NewJob
 from penstock.jsontext import UNREADABLE
 from penstock.lane import Lane, full_name, queue_name, split_name
 from penstock.policy.admission import Refuse, WorkerLoad
@@ -154,7 +154,7 @@ class Admission:
             with self._mutex:
                 now = clock.now()
                 for model in models:
-                    self._watch(model, keys.DEFAULT_TENANT, now, later=False)
+                    self._watch(model, DEFAULT_TENANT, now, later=False)
             self._refresh()
 
     def close(self) -> None:

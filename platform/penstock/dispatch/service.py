@@ -24,13 +24,12 @@ from penstock.dispatch.marks import Marks
 from penstock.dispatch.ownership import Ownership
 from penstock.dispatch.request import MAX_TEXT, Request, Terms, many, terms
 from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
-from penstock.job import Job, JobState, NewJob, new_id
+from penstock.job import DEFAULT_TENANT, Job, JobState, NewJob, new_id
 from penstock.lane import Lane
 from penstock.registry import Source
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.producers import DIGEST_FORM
-from penstock.transport import keys
 from penstock.transport.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -157,7 +156,7 @@ class Submitter:
         """
         options = request.options
         deadline, priority = options.get("deadline"), options.get("priority", 0)
-        tenant = options.get("tenant", keys.DEFAULT_TENANT)
+        tenant = options.get("tenant", DEFAULT_TENANT)
         if (
             options.get("lane", request.lane) != Lane.INTERACTIVE
             or options.get("idempotency_key") is not None

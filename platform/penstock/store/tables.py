@@ -13,8 +13,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Double, Index, MetaData, Text, text
 from sqlmodel import Field, SQLModel
 
-#: Whose jobs those are that name no tenant (``penstock.job.NewJob``).
-DEFAULT_TENANT = "default"
+from penstock.job import DEFAULT_TENANT
 
 #: Every constraint has a name, so that a migration can drop it on both databases.
 NAMING = {

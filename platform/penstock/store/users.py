@@ -7,13 +7,12 @@ from typing import Any
 
 from penstock import arguments
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
-from penstock.job import Job, JobState
+from penstock.job import DEFAULT_TENANT, Job, JobState
 from penstock.lane import split_name
 from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, job_of, settled_of
 from penstock.store.session import Session
-from penstock.store.tables import DEFAULT_TENANT
 
 _MANY = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id {{in ids}}"  # noqa: S608 - constants only
 _MODELS = "SELECT id, model FROM penstock_job WHERE id {in ids}"

@@ -23,6 +23,7 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps
 
 from penstock.errors import ConfigError, safe_text
+from penstock.job import DEFAULT_TENANT
 from penstock.transport import keys
 from penstock.transport.claims import LEASE_S, NO_TWINS, Claimed, Claims, LeaseLost, Pending
 from penstock.transport.delivery import Delivery, Sink, bury
@@ -412,11 +413,11 @@ class BulkChannel(stock.Channel):
         bell = keys.bell(self.namespace, queue)
         tenant = _tenant_of(message)
         batch = kwargs.get("_publish_batch")
-        if tenant != keys.DEFAULT_TENANT or (batch is None and queue not in self._expires):
+        if tenant != DEFAULT_TENANT or (batch is None and queue not in self._expires):
             # With a tenant not in kombu's batch of several queues; its messages wait for nobody anyway.
             key = keys.list_key(queue, int(self._get_message_priority(message)), tenant)
             commands = [pack("LPUSH", key, dumps(message))]
-            if tenant != keys.DEFAULT_TENANT:
+            if tenant != DEFAULT_TENANT:
                 commands.append(register(self.namespace, queue, [tenant]))
             replies = len(commands) + RING_REPLIES
             Wire(self._command_client(), self.namespace)([*commands, ring(bell)], replies=replies, retry=True)
@@ -553,7 +554,7 @@ class BulkChannel(stock.Channel):
 def _tenant_of(message: Mapping[str, Any]) -> str:
     header = (message.get("headers") or {}).get("penstock")
     tenant = header.get("tenant") if isinstance(header, dict) else None
-    return tenant if isinstance(tenant, str) and tenant else keys.DEFAULT_TENANT
+    return tenant if isinstance(tenant, str) and tenant else DEFAULT_TENANT
 
 
 class Channel(BulkChannel):

@@ -16,6 +16,7 @@ from typing import Any
 
 import redis
 
+from penstock.job import DEFAULT_TENANT
 from penstock.transport import keys
 from penstock.transport.mend import mended
 from penstock.transport.message import id_of
@@ -113,7 +114,7 @@ def held_ids(client: redis.Redis, namespace: str, queues: Iterable[str]) -> set[
     """The ids of all jobs that the broker holds, ready or claimed."""
     ids: set[str] = set()
     for queue in queues:
-        for tenant in [keys.DEFAULT_TENANT, *busy(client, namespace, queue)]:
+        for tenant in [DEFAULT_TENANT, *busy(client, namespace, queue)]:
             for key in keys.list_keys(queue, tenant):
                 ids.update(mended(client, namespace, partial(_ids_of, client, key)))
     ids |= mended(client, namespace, lambda: set(_ids(_message(held) for held in _held(client, namespace))))
@@ -123,7 +124,7 @@ def held_ids(client: redis.Redis, namespace: str, queues: Iterable[str]) -> set[
 def busy(client: redis.Redis, namespace: str, queue: str) -> list[str]:
     """The tenants, apart from ``default``, that may have messages in a queue."""
     ids: Any = mended(client, namespace, lambda: client.zrange(keys.busy(namespace, queue), 0, -1))
-    return [tenant for id in ids if (tenant := keys.tenant_of_id(id.decode(errors="replace"))) != keys.DEFAULT_TENANT]
+    return [tenant for id in ids if (tenant := keys.tenant_of_id(id.decode(errors="replace"))) != DEFAULT_TENANT]
 
 
 def _message(held: bytes) -> bytes:

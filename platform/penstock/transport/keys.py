@@ -47,10 +47,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
+from penstock.job import DEFAULT_TENANT
 from penstock.lane import LANES
-
-#: The tenant of whoever names none.
-DEFAULT_TENANT = "default"
 
 #: kombu's separator between a queue's name and its priority step.
 SEP = "\x06\x16"

@@ -17,7 +17,7 @@ import msgspec
 import redis
 
 from penstock.errors import safe_text
-from penstock.job import Job, NewJob
+from penstock.job import DEFAULT_TENANT, Job, NewJob
 from penstock.lane import queue_name, split_name
 from penstock.policy.sharing import Line, Shares, Standing
 from penstock.transport import keys
@@ -100,7 +100,7 @@ class Publisher:
                 continue
             queues[queue] = None
             lists.setdefault(keys.list_key(queue, job.priority, job.tenant), []).append(message)
-            if job.tenant != keys.DEFAULT_TENANT:
+            if job.tenant != DEFAULT_TENANT:
                 shared.setdefault(queue, set()).add(job.tenant)
         commands = [pack("LPUSH", key, *messages) for key, messages in lists.items()]
         commands += [register(self.namespace, queue, tenants) for queue, tenants in shared.items()]

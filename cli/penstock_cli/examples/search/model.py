@@ -21,8 +21,8 @@ class Embed(TorchModel):
 
     name = "embed"
     version = "minilm-l6-v2"
-    # A batch is padded to its longest text: texts of about as many tokens share one. How large it really is, is decided by
-    # what waits: large ones in a burst, small ones beside questions, which a batch on the device would keep waiting.
+    # A batch is padded to its longest text: texts of about as many tokens share one. How large it really is, is decided
+    # by what waits: large ones in a burst, small ones beside questions, which a batch on the device would keep waiting.
     batching = Batching(max_size=32, key=lambda text: str(len(_WORDS.findall(text)) // 4))
 
     def load(self, device: str) -> None:
