@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -190,6 +191,7 @@ def test_a_wait_bears_with_a_database_that_goes_away(
 
 
 def _in_child(client: Client, job: penstock.JobHandle, pipe: Any) -> None:
+    faulthandler.dump_traceback_later(PATIENCE_S / 2)  # where it is, should it not answer
     try:
         own = client.enqueue("echo", "child")
         pipe.send((job.result(PATIENCE_S), own.result(PATIENCE_S), client._runtime().pid == os.getpid()))
@@ -208,7 +210,7 @@ def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker)
         until(lambda: job.refresh().state is JobState.QUEUED)  # the client's own thread has nothing left to write
         child = context.Process(target=_in_child, args=(client, job, there))
         child.start()
-    assert here.poll(30), "the child does not answer"
+    assert here.poll(PATIENCE_S), "the child does not answer"
     assert here.recv() == ("both", "child", True)
     child.join(PATIENCE_S)
     assert child.exitcode == 0
