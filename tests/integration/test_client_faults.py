@@ -191,7 +191,6 @@ def test_a_wait_bears_with_a_database_that_goes_away(
 
 
 def _in_child(client: Client, job: penstock.JobHandle, pipe: Any) -> None:
-    faulthandler.dump_traceback_later(PATIENCE_S / 2)  # where it is, should it not answer
     try:
         own = client.enqueue("echo", "child")
         pipe.send((job.result(PATIENCE_S), own.result(PATIENCE_S), client._runtime().pid == os.getpid()))
@@ -200,7 +199,7 @@ def _in_child(client: Client, job: penstock.JobHandle, pipe: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker) -> None:
+def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker, tmp_path: Path) -> None:
     assert client.run("echo", "parent", result_timeout=PATIENCE_S) == "parent"
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
@@ -209,8 +208,13 @@ def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker)
         job = client.enqueue("echo", "both")
         until(lambda: job.refresh().state is JobState.QUEUED)  # the client's own thread has nothing left to write
         child = context.Process(target=_in_child, args=(client, job, there))
-        child.start()
-    assert here.poll(PATIENCE_S), "the child does not answer"
+        with (tmp_path / "where").open("w") as where:
+            faulthandler.register(signal.SIGUSR1, where)
+            child.start()
+            if not here.poll(PATIENCE_S):
+                os.kill(child.pid or 0, signal.SIGUSR1)
+                until((tmp_path / "where").read_text)
+                pytest.fail(f"the child does not answer; it is at:\n{(tmp_path / 'where').read_text()}")
     assert here.recv() == ("both", "child", True)
     child.join(PATIENCE_S)
     assert child.exitcode == 0

@@ -24,8 +24,8 @@ from tests.fixtures.versioned import write
 from tests.fixtures.worker import Worker, clean_environ, wait_for
 
 
-def said(settings: Settings, *args: str, fails: bool = False) -> tuple[str, str]:
-    """What a command prints, on both streams."""
+def ended(settings: Settings, *args: str) -> tuple[int, str, str]:
+    """A command's exit status, and what it prints on both streams."""
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.dict(os.environ, {**clean_environ(), **settings.environ()}, clear=True),
@@ -33,8 +33,12 @@ def said(settings: Settings, *args: str, fails: bool = False) -> tuple[str, str]
         contextlib.redirect_stderr(err),
     ):
         status = run(list(args))
-    assert (status != 0) == fails, f"{args} ended with {status}:\n{out.getvalue()}\n{err.getvalue()}"
-    return out.getvalue(), err.getvalue()
+    return status, out.getvalue(), err.getvalue()
+
+
+def said(settings: Settings, *args: str) -> tuple[str, str]:
+    """What a command prints, on both streams."""
+    return ended(settings, *args)[1:]
 
 
 def each(text: str) -> list[dict[str, Any]]:
@@ -42,7 +46,9 @@ def each(text: str) -> list[dict[str, Any]]:
 
 
 def rows(settings: Settings, *args: str) -> list[dict[str, Any]]:
-    return each(said(settings, *args, "--json")[0])
+    status, out, err = ended(settings, *args, "--json")
+    assert status == 0, f"{args} ended with {status}:\n{out}\n{err}"
+    return each(out)
 
 
 def test_two_versions_beside_each_other(

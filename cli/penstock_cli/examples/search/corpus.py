@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-#: Sentences of at most so many characters, about 14 tokens: what batching is for. On a CPU, reading the weights costs
-#: as much as computing with them for so few; one longer text keeps a core busy by itself.
-TARGET_CHARS = 64
+#: Sentences of at most so many characters, about 20 tokens: one longer text keeps a core busy by itself.
+TARGET_CHARS = 80
 _MIN_WORDS = 4
 
 #: What somebody would ask; each has its answer somewhere in the reference.
@@ -49,11 +48,12 @@ class Passage:
         return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def passages(limit: int | None = None) -> list[Passage]:
-    """The reference's short sentences, in a stable order; with a ``limit``, that many spread evenly over all of it."""
+def passages(limit: int | None = None, *, most_chars: int = TARGET_CHARS) -> list[Passage]:
+    """The reference's sentences of at most so many characters, in a stable order; with a ``limit``, that many spread
+    evenly over all of it."""
     from pydoc_data.topics import topics
 
-    every = [Passage(topic, text) for topic in sorted(topics) for text in _sentences(topics[topic])]
+    every = [Passage(topic, text) for topic in sorted(topics) for text in _sentences(topics[topic], most_chars)]
     # Some paragraphs stand under several topics; one of each is enough to find.
     found = list({passage.text: passage for passage in reversed(every)}.values())[::-1]
     if limit is None or limit >= len(found):
@@ -61,9 +61,9 @@ def passages(limit: int | None = None) -> list[Passage]:
     return [found[place * len(found) // limit] for place in range(limit)]
 
 
-def _sentences(text: str) -> Iterator[str]:
+def _sentences(text: str, most_chars: int) -> Iterator[str]:
     """Of every paragraph, without its line breaks; what has hardly a word carries no meaning and goes."""
     for paragraph in re.split(r"\n\s*\n", text):
         for sentence in re.split(r"(?<=[.:;!?])\s+(?=\S)", " ".join(paragraph.split())):
-            if len(sentence) <= TARGET_CHARS and len(re.findall(r"[^\W_]{2,}", sentence)) >= _MIN_WORDS:
+            if len(sentence) <= most_chars and len(re.findall(r"[^\W_]{2,}", sentence)) >= _MIN_WORDS:
                 yield sentence
