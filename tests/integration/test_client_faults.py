@@ -208,13 +208,14 @@ def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker,
         job = client.enqueue("echo", "both")
         until(lambda: job.refresh().state is JobState.QUEUED)  # the client's own thread has nothing left to write
         child = context.Process(target=_in_child, args=(client, job, there))
-        with (tmp_path / "where").open("w") as where:
-            faulthandler.register(signal.SIGUSR1, where)
+        where = tmp_path / "where"
+        with where.open("w") as file:
+            faulthandler.register(signal.SIGUSR1, file)
             child.start()
-            if not here.poll(PATIENCE_S):
-                os.kill(child.pid or 0, signal.SIGUSR1)
-                until((tmp_path / "where").read_text)
-                pytest.fail(f"the child does not answer; it is at:\n{(tmp_path / 'where').read_text()}")
+    if not here.poll(PATIENCE_S):
+        os.kill(child.pid or 0, signal.SIGUSR1)
+        until(where.read_text)
+        pytest.fail(f"the child does not answer; it is at:\n{where.read_text()}")
     assert here.recv() == ("both", "child", True)
     child.join(PATIENCE_S)
     assert child.exitcode == 0
