@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -24,7 +23,7 @@ from penstock.transport.refusals import Refused
 from penstock.transport.url import connect
 from penstock.transport.wire import Wire
 from tests.fixtures.examples import examples
-from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.forked import fork
 from tests.fixtures.redis import RedisServer, until
 
 Q, R = "ns.model.interactive", "ns.model.background"
@@ -426,15 +425,13 @@ def test_a_consumer_killed_at_any_instant_loses_nothing(
     put(broker, *sorted(texts)[:half], queue=Q)
     put(broker, *sorted(texts)[half:], queue=R)
     reader, writer = os.pipe()
-    process = multiprocessing.get_context("fork").Process(target=_consume, args=(broker_url, writer))
-    process.start()
+    child = fork(_consume, broker_url, writer)
     os.close(writer)
     seen = b""
     while seen.count(b"\n") < 50 * (round + 1):
         seen += os.read(reader, 200)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(PATIENCE_S)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     while chunk := os.read(reader, 65_536):
         seen += chunk
     os.close(reader)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections import Counter, deque
@@ -25,7 +24,7 @@ from penstock.transport.tenants import configure, configured, used_s
 from penstock.transport.url import connect
 from penstock.transport.wire import Wire
 from tests.fixtures.examples import examples
-from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.forked import fork
 from tests.fixtures.redis import RedisServer, until
 
 NS = "ns"
@@ -299,15 +298,13 @@ def test_a_consumer_killed_at_any_instant_loses_nothing(
     for tenant in names:
         put(broker, tenant, *many(tenant, 700))
     reader, writer = os.pipe()
-    process = multiprocessing.get_context("fork").Process(target=_consume, args=(broker_url, writer))
-    process.start()
+    child = fork(_consume, broker_url, writer)
     os.close(writer)
     seen = b""
     while seen.count(b"\n") < 60 * (round + 1):
         seen += os.read(reader, 200)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(PATIENCE_S)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     while chunk := os.read(reader, 65_536):
         seen += chunk
     os.close(reader)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ from penstock.errors import BrokerUnavailable, SchemaOutdated, StoreUnavailable
 from penstock.settings import Settings
 from penstock.store import Store
 from tests.fixtures.client import MODELS, MiniWorker, until
+from tests.fixtures.forked import fork
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.ports import closed_port
 from tests.fixtures.redis import RedisServer
@@ -198,27 +198,17 @@ def _in_child(client: Client, job: penstock.JobHandle, pipe: Any) -> None:
         pipe.send(repr(error))
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker, tmp_path: Path) -> None:
+def test_a_fork_gets_connections_of_its_own(client: Client, running: MiniWorker) -> None:
     assert client.run("echo", "parent", result_timeout=PATIENCE_S) == "parent"
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe()
+    here, there = multiprocessing.Pipe()
     # SQLite has locks of its own, and a child gets them as they are: no other thread may be inside it at that moment.
     with running.working:
         job = client.enqueue("echo", "both")
         until(lambda: job.refresh().state is JobState.QUEUED)  # the client's own thread has nothing left to write
-        child = context.Process(target=_in_child, args=(client, job, there))
-        where = tmp_path / "where"
-        with where.open("w") as file:
-            faulthandler.register(signal.SIGUSR1, file)
-            child.start()
-    if not here.poll(PATIENCE_S):
-        os.kill(child.pid or 0, signal.SIGUSR1)
-        until(where.read_text)
-        pytest.fail(f"the child does not answer; it is at:\n{where.read_text()}")
+        child = fork(_in_child, client, job, there)
+    assert here.poll(2 * PATIENCE_S), "the child does not answer"
     assert here.recv() == ("both", "child", True)
-    child.join(PATIENCE_S)
-    assert child.exitcode == 0
+    assert os.waitpid(child, 0) == (child, 0)
     assert job.result(PATIENCE_S) == "both"
     assert client.run("echo", "still here", result_timeout=PATIENCE_S) == "still here"
 
