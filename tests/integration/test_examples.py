@@ -79,8 +79,9 @@ def best_topics(question: str) -> list[str]:
     model, texts = Embed(), passages(200)
     model.load("cpu")
     index = Index(len(texts))
-    for place, text in enumerate(texts):
-        index.put(place, model.predict([text.text])[0])
+    for start in range(0, len(texts), 20):
+        for place, vector in enumerate(model.predict([text.text for text in texts[start : start + 20]]), start):
+            index.put(place, vector)
     return [texts[place].topic for place, _ in index.nearest(model.predict([question])[0], count=3)]
 
 

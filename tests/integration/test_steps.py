@@ -20,7 +20,7 @@ from penstock.errors import InvalidInput, JobCancelled, JobExpired, JobFailed
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect
-from penstock_worker.runner import EXIT_WEDGED
+from penstock_worker.parent import EXIT_WEDGED
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import MODELS, Worker, clean_environ

@@ -17,8 +17,7 @@ from penstock.store import Store
 from penstock.transport import inspect
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import connect
-from penstock_worker.runner import EXIT_WEDGED
-from penstock_worker.supervisor import EXIT_NOT_LOADED
+from penstock_worker.parent import EXIT_NOT_LOADED, EXIT_WEDGED
 from tests.fixtures.worker import Worker, wait_for
 
 WorkerFactory = Callable[..., Worker]

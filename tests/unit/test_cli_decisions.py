@@ -278,10 +278,10 @@ def test_the_last_words_of_a_worker_are_found_in_its_log(lines: list[str], words
 
 
 def test_up_and_the_supervisor_mean_the_same_pipe_and_statuses() -> None:
-    from penstock_worker import runner, supervisor
+    from penstock_worker import parent, supervisor
 
     assert child.DEATHS_FD == supervisor.DEATHS_FD
-    assert set(child._MEANING) == {runner.EXIT_DEFECTIVE, runner.EXIT_WEDGED, supervisor.EXIT_NOT_LOADED}
+    assert set(child._MEANING) == {parent.EXIT_DEFECTIVE, parent.EXIT_WEDGED, parent.EXIT_NOT_LOADED}
     assert worker_services([model()], workers=1, drain_s=1)[0].supervises
 
 

@@ -19,11 +19,9 @@ from penstock import clock
 from penstock.errors import StoreUnavailable
 from penstock.settings import LeaseSettings
 from penstock.store import Store
+from penstock_worker.parent import PULSE_FD
 
 log = structlog.get_logger(__name__)
-
-#: The supervisor passes the write end of its pipe in this variable.
-PULSE_FD = "_PENSTOCK_PULSE_FD"
 
 
 class Heartbeat:

@@ -22,6 +22,7 @@ from penstock.policy.memory import Call
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.logcontext import calling
 from penstock_worker.outcome import Concluder
+from penstock_worker.parent import EXIT_DEFECTIVE, EXIT_WEDGED
 from penstock_worker.prediction import Prediction
 
 log = structlog.get_logger(__name__)
@@ -126,14 +127,6 @@ def overdue(run: Run | None, *, now_mono: float) -> tuple[list[Item], list[Item]
     elapsed_s = now_mono - since_mono
     late = [item for item in called if item.timeout_s is not None and elapsed_s > item.timeout_s]
     return late, [item for item in run.live if item not in late]
-
-
-#: Exit status of a worker that ended itself because its model did not return.
-EXIT_WEDGED = 75
-
-
-#: Exit status after a defect of ours (sysexits.h: EX_SOFTWARE): the lease ends, and the jobs are rescued.
-EXIT_DEFECTIVE = 70
 
 
 def exit_defective() -> NoReturn:

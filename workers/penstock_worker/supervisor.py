@@ -22,13 +22,10 @@ import structlog
 
 from penstock.clock import monotonic_s
 from penstock.settings import Settings
-from penstock_worker.heartbeat import PULSE_FD
-from penstock_worker.runner import EXIT_WEDGED
+from penstock_worker.parent import EXIT_WEDGED, PULSE_FD
 
 log = structlog.get_logger(__name__)
 
-#: The child's exit status when a model did not come up (sysexits.h: EX_CONFIG).
-EXIT_NOT_LOADED = 78
 #: Who started us passes the write end of a pipe in this variable; it gets a JSON object a line for each death.
 DEATHS_FD = "_PENSTOCK_DEATHS_FD"
 #: First and longest wait before a restart; it starts over after a child that lived for a minute, seconds.

@@ -130,13 +130,17 @@ class _Send(_Ours, tasks.TaskSend):
 class _Told:
     """A handler that passes on to the workers what is asked of a task: a model's, too, whose worker says why not."""
 
+    path_args: list[str]
+    capp: Any
+
     def initialize(self, models: Models) -> None:
         self._models = models
 
     def prepare(self) -> None:
         super().prepare()
-        if str(self.path_args[0]).removeprefix(f"{self._models.namespace}.") in self._models.known():
-            self._models.register(self.capp, str(self.path_args[0]))
+        task = str(self.path_args[0])
+        if task.removeprefix(f"{self._models.namespace}.") in self._models.known():
+            self._models.register(self.capp, task)
 
 
 class _RateLimit(_Told, control.TaskRateLimit):
