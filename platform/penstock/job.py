@@ -63,13 +63,15 @@ def can(source: JobState, target: JobState) -> bool:
     return target in TRANSITIONS[source]
 
 
+#: The digit that holds a UUID's variant, its two upper bits, by a random one.
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def new_id() -> str:
     """A UUIDv7 (RFC 9562): unique without coordination, and sorted by time of creation to the millisecond."""
-    ms = time.time_ns() // 1_000_000
-    rand = int.from_bytes(os.urandom(10), "big")
-    value = (ms << 80) | 0x7000 << 64 | 0x8 << 60 | (rand >> 68 << 64) | (rand & 0x0FFF_FFFF_FFFF_FFFF)
-    h = f"{value:032x}"
-    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+    ms = f"{time.time_ns() // 1_000_000:012x}"
+    rand = os.urandom(10).hex()
+    return f"{ms[:8]}-{ms[8:]}-7{rand[:3]}-{_VARIANT[rand[3]]}{rand[4:7]}-{rand[8:]}"
 
 
 # Not frozen: thousands are made per second, and a frozen dataclass costs five times as much to build.

@@ -23,6 +23,8 @@ _decode = msgspec.json.decode
 _copy = msgspec.to_builtins
 #: More digits than any float's; see ``plain``.
 _HUGE = b"0" * 309
+#: Whole numbers below it are read as they were written.
+_EXACT = 2**63
 _ZEROED = bytes.maketrans(b"123456789", b"000000000")
 #: A number of so many digits has one at ten of the places that are so far apart.
 _APART = len(_HUGE) // 10
@@ -44,7 +46,7 @@ def quick(value: Any) -> bytes | None:
     try:
         data = _encode(value)
         kind = type(value)
-        if kind is str:
+        if kind is str or (kind is int and -_EXACT < value < _EXACT):
             return data
         # Three ways to see that nothing was changed, each the cheapest for some values: to look at each part, to copy
         # what a writer of JSON would change, and to read the text back.
