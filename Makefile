@@ -50,7 +50,7 @@ docs: $(STAMP) ## rewrite the generated pages
 	$(BIN)/python docs/gen_settings.py
 
 test: $(STAMP) ## all tests but the long ones and those that need a GPU; brings its own Redis and Postgres
-	$(BIN)/pytest -n $(JOBS) -m "not soak and not gpu and not browser" $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not soak and not gpu and not browser" $(ARGS)
 
 soak: $(STAMP) ## the long variants, and property tests with far more examples
 	$(BIN)/pytest -m "soak or hypothesis" --hypothesis-profile penstock-soak --timeout 3600 $(ARGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 
 from penstock.app import make_celery
@@ -65,9 +67,12 @@ def why(queue: str, namespace: str) -> str:
 
 def _consumed(app: App) -> tuple[set[str], set[str]]:
     """The queues that Celery's workers say they consume, and who has said something."""
-    celery = make_celery(app.settings)
+    celery: Any = make_celery(app.settings)
+    # kombu's pools, which all apps of a process share, may hold connections that have died since.
+    celery.control.mailbox.producer_pool = None
     try:
-        answers = celery.control.inspect(timeout=ANSWER_S).active_queues() or {}
+        with celery.connection_for_write() as connection:
+            answers = celery.control.inspect(timeout=ANSWER_S, connection=connection).active_queues() or {}
     except redis.RedisError as error:
         raise unavailable(app.settings.broker, error) from error
     finally:

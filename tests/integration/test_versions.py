@@ -20,6 +20,7 @@ from penstock.settings import Settings
 from penstock.transport.url import connect
 from penstock_cli.main import run
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.redis import RedisServer
 from tests.fixtures.versioned import write
 from tests.fixtures.worker import Worker, clean_environ, wait_for
 
@@ -108,3 +109,14 @@ def test_two_versions_beside_each_other(
         assert "1 open job asks for which@3" in doctor and "without a version run on any of" in doctor
         assert said(none, "queue", "purge", "which@3", "--yes")[0].strip() == "1"
         assert client.get(waiting.id).status == JobState.CANCELLED
+
+
+def test_a_command_in_a_long_lived_process_outlives_its_broker(settings: Settings, redis_server: RedisServer) -> None:
+    """What asks Celery's workers keeps no connection from one time to the next."""
+    with Client(settings=settings) as client:
+        client.enqueue("echo", "a")
+        assert rows(settings, "queue", "stats")
+        redis_server.stop()
+        redis_server.start()
+        assert {row["ready"] for row in rows(settings, "queue", "stats", "--model", "echo")} == {0, 1}
+        assert rows(settings, "queue", "stats")
