@@ -92,7 +92,7 @@ def take_over(app: App, yes: bool) -> None:
 
 
 def _reachable(app: App) -> None:
-    """Raise ``StoreUnavailable`` within seconds when nobody answers; a missing schema is what we are here for."""
+    """Raise ``StoreUnavailable`` within a second when nobody answers; a missing schema is what we are here for."""
     try:
         app.store.check()
     except SchemaOutdated:

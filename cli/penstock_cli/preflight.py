@@ -1,4 +1,4 @@
-"""A look at the servers before a command that needs them, within seconds: no hang and no half-done work."""
+"""A look at the servers before a command that needs them, within a second: no hang and no half-done work."""
 
 from __future__ import annotations
 

@@ -9,13 +9,10 @@ from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport.url import connect, unavailable
 
-#: How long a server is waited for, seconds: longer than a busy machine takes, and short for a person.
-ANSWER_S = 2.0
-
 
 def check_broker(settings: Settings) -> None:
-    """Raise ``BrokerUnavailable`` unless the broker answers within two seconds."""
-    client = connect(settings.broker, timeout_s=ANSWER_S)
+    """Raise ``BrokerUnavailable`` unless the broker answers within a second."""
+    client = connect(settings.broker, timeout_s=1.0)
     try:
         client.ping()
     except (redis.RedisError, OSError) as error:
@@ -26,5 +23,5 @@ def check_broker(settings: Settings) -> None:
 
 def check_owner(settings: Settings, store: Store) -> None:
     """Raise ``NamespaceTaken`` if what is at the broker belongs to another database."""
-    with connect(settings.broker, timeout_s=ANSWER_S) as client:
+    with connect(settings.broker, timeout_s=1.0) as client:
         Ownership(settings, store, client).compare()

@@ -31,7 +31,7 @@ VERSION_TABLE = "penstock_alembic_version"
 #: Connections beyond the pool's size under a burst, and how long a thread waits for one of them, seconds.
 _OVERFLOW, _POOL_WAIT_S = 20, 10.0
 #: How long `check` waits for an answer, seconds.
-_CHECK_S = 2.0
+_CHECK_S = 1.0
 #: Tries of a transaction that Postgres ended to resolve a deadlock.
 _TRIES = 5
 
@@ -190,7 +190,7 @@ class Database:
         return call()
 
     def check(self) -> None:
-        """Whether the database answers within two seconds with tables of this version; raises ``StoreUnavailable``.
+        """Whether the database answers within a second with tables of this version; raises ``StoreUnavailable``.
 
         In a thread, since no client library can be told to give up as soon as that. It ends when the library does.
         """
