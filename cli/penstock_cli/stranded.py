@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import redis
+from kombu.exceptions import OperationalError
 
 from penstock.app import make_celery
 from penstock.clock import now
@@ -73,7 +74,7 @@ def _consumed(app: App) -> tuple[set[str], set[str]]:
     try:
         with celery.connection_for_write() as connection:
             answers = celery.control.inspect(timeout=ANSWER_S, connection=connection).active_queues() or {}
-    except redis.RedisError as error:
+    except (redis.RedisError, OperationalError) as error:
         raise unavailable(app.settings.broker, error) from error
     finally:
         celery.close()

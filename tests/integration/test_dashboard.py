@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from penstock import clock
 from penstock.app import make_celery
 from penstock.dashboard.guard import check, is_loopback
 from penstock.errors import ConfigError
@@ -197,14 +196,14 @@ def test_a_job_is_revoked_and_every_end_is_shown(browser: Browser, up: Penstock,
     browser.until(f"/task/{running}", "REVOKED")
     assert browser.json(f"/api/task/result/{running}")["state"] == "REVOKED"
     assert browser.json(f"/api/task/result/{later}")["state"] == "REVOKED"
-    # One whose time is over before its batch begins: the dispatcher ends it, or, if it has claimed it, the worker.
-    holds = up("submit", "slow", str(gone)).out.split()[-1]
+    # One that its tenant's cap keeps at the broker: nobody but the dispatcher can end it.
+    up("tenant", "set", "ending", "--cap", "1")
+    holds = up("submit", "slow", str(gone), "--tenant", "ending").out.split()[-1]
     browser.until(f"/task/{holds}", "STARTED")
-    late = up("submit", "slow", str(gone), "--deadline", "0.5").out.split()[-1]
-    over_at = clock.now() + 0.5
-    wait_for(lambda: clock.now() > over_at, what="the deadline")
+    late = up("submit", "slow", str(gone), "--deadline", "0.5", "--tenant", "ending").out.split()[-1]
+    wait_for(lambda: up("job", "get", late, "--json").json()["status"] == "expired", what="the deadline")
     gone.touch()
-    wait_for(lambda: up("job", "get", late, "--json").json()["status"] == "expired", what="it to expire")
+    up("tenant", "set", "ending", "--reset")
     browser.until(f"/task/{holds}", "SUCCESS")
 
 

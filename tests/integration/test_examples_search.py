@@ -53,7 +53,6 @@ def reference() -> np.ndarray[Any, Any]:
     return np.array(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.soak
 def test_vectors_are_the_published_model_s(model: Embed, reference: np.ndarray[Any, Any]) -> None:
     """Our network in plain torch is all-MiniLM-L6-v2, pooled and scaled as its authors do."""
     ours = np.array(model.predict(TEXTS))

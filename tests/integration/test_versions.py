@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -15,9 +16,11 @@ import pytest
 
 from penstock import Client, IdempotencyConflict
 from penstock.app import make_celery
+from penstock.errors import BrokerUnavailable
 from penstock.job import JobState
 from penstock.settings import Settings
 from penstock.transport.url import connect
+from penstock_cli import stranded
 from penstock_cli.main import run
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
@@ -120,3 +123,9 @@ def test_a_command_in_a_long_lived_process_outlives_its_broker(settings: Setting
         redis_server.start()
         assert {row["ready"] for row in rows(settings, "queue", "stats", "--model", "echo")} == {0, 1}
         assert rows(settings, "queue", "stats")
+
+
+def test_a_broker_that_goes_away_while_workers_are_asked_is_told_as_such(settings: Settings) -> None:
+    gone = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    with pytest.raises(BrokerUnavailable, match="127.0.0.1:1"):
+        stranded._consumed(SimpleNamespace(settings=gone))  # type: ignore[arg-type]

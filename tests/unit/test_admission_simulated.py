@@ -33,6 +33,7 @@ def test_goodput_holds_beyond_capacity(times: float, producers: int, deadlines: 
     assert over.refused(2, 4) == pytest.approx(1 - 1 / times, abs=0.08)
 
 
+@pytest.mark.parametrize("targets", [20, pytest.param(50, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("deadlines", [True, False])
 @pytest.mark.parametrize("producers", [1, 4])
 @pytest.mark.parametrize(
@@ -40,12 +41,12 @@ def test_goodput_holds_beyond_capacity(times: float, producers: int, deadlines: 
     [(0.04, 0.004, 64, 0.4), (0.02, 0.002, 32, 0.15), (0.01, 0.001, 64, 0.12), (0.002, 0.0004, 64, 0.05)],
 )
 def test_goodput_holds_where_only_smaller_batches_keep_the_target(
-    alpha: float, beta: float, size: int, target_s: float, producers: int, deadlines: bool
+    alpha: float, beta: float, size: int, target_s: float, producers: int, deadlines: bool, targets: int
 ) -> None:
-    """Two full ones take longer than it."""
+    """Two full ones take longer than it. Observed for so many targets, twice."""
     device = {"alpha": alpha, "beta": beta, "size": size, "target_s": target_s}
     options: dict[str, Any] = device | {"producers": producers, "deadlines": deadlines}
-    most, seconds = size / (alpha + beta * size), 20 * target_s
+    most, seconds = size / (alpha + beta * size), targets * target_s
     given = options | {"seconds": 3 * seconds + 0.3}
     peak = max(run(lambda t, x=x: x * most, **given).in_time(seconds, 3 * seconds) for x in (0.7, 0.8, 0.9))
     for times in (2, 3):

@@ -109,22 +109,24 @@ def test_the_same_seed_gives_the_same_result(it: World, coming: list[Arrival], s
     assert first.batches == second.batches
 
 
+@pytest.mark.parametrize("seconds", [250.0, pytest.param(600.0, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
-def test_batch_size_one_is_the_md1_queue(load: float) -> None:
+def test_batch_size_one_is_the_md1_queue(load: float, seconds: float) -> None:
     """Pollaczek-Khinchine for a constant service time: the mean wait is ``load * s / (2 * (1 - load))``."""
     service_s = 0.01
     it = world(device=Device(alpha_s=service_s, beta_s=0.0), batching=Batching(max_size=1))
-    outcome = run(it, poisson(load / service_s, 250.0))
+    outcome = run(it, poisson(load / service_s, seconds))
     latencies = [s.latency_s or 0.0 for s in outcome.samples]
     expected = service_s + load * service_s / (2 * (1 - load))
     assert sum(latencies) / len(latencies) == pytest.approx(expected, rel=0.06)
-    assert outcome.busy_s / 250.0 == pytest.approx(load, rel=0.03)
+    assert outcome.busy_s / seconds == pytest.approx(load, rel=0.03)
 
 
-def test_two_servers_of_batch_one_wait_less_than_one_twice_as_loaded() -> None:
-    coming = poisson(150, 60.0)
+@pytest.mark.parametrize("seconds", [60.0, pytest.param(200.0, marks=pytest.mark.soak)])
+def test_two_servers_of_batch_one_wait_less_than_one_twice_as_loaded(seconds: float) -> None:
+    coming = poisson(150, seconds)
     one, two = (world(device=Device(alpha_s=0.006, beta_s=0), batching=Batching(max_size=1), workers=n) for n in (1, 2))
-    slow, quick = (summary(it, run(it, coming), duration_s=60.0) for it in (one, two))
+    slow, quick = (summary(it, run(it, coming), duration_s=seconds) for it in (one, two))
     assert quick["mean_ms"] < slow["mean_ms"] / 2
     assert quick["utilisation"] == pytest.approx(slow["utilisation"] / 2, rel=0.01)
 

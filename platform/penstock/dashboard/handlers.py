@@ -96,14 +96,18 @@ def _nowhere(self: Any, *args: Any, **kwargs: Any) -> None:
     raise NotImplementedError("models run in workers")
 
 
-class _Ours:
-    """A handler that knows the models, and routes what is applied."""
+class _Knows:
+    """A handler that knows the models."""
 
     path_args: list[str]
     capp: Any
 
     def initialize(self, models: Models) -> None:
         self._models = models
+
+
+class _Ours(_Knows):
+    """Routes what is applied."""
 
     def get_task_args(self) -> tuple[Any, Any, dict[str, Any]]:
         args, kwargs, options = super().get_task_args()
@@ -127,14 +131,8 @@ class _Send(_Ours, tasks.TaskSend):
     pass
 
 
-class _Told:
-    """A handler that passes on to the workers what is asked of a task: a model's, too, whose worker says why not."""
-
-    path_args: list[str]
-    capp: Any
-
-    def initialize(self, models: Models) -> None:
-        self._models = models
+class _PassesOn(_Knows):
+    """Asks the workers, of a model's task, too: they say why not."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -143,11 +141,11 @@ class _Told:
             self._models.register(self.capp, task)
 
 
-class _RateLimit(_Told, control.TaskRateLimit):
+class _RateLimit(_PassesOn, control.TaskRateLimit):
     pass
 
 
-class _Timeout(_Told, control.TaskTimout):
+class _Timeout(_PassesOn, control.TaskTimout):
     pass
 
 
