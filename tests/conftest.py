@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import signal
 import zlib
+from typing import Any
 
 import pytest
+import structlog
 
 from tests.fixtures import examples, redisprogram
 
 # Shells start what runs in the background with SIGINT ignored, and so would everything that tests start be.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_configure = structlog.configure
+
+
+def _uncached(**given: Any) -> None:
+    _configure(**{**given, "cache_logger_on_first_use": False})
+
+
+# Tests run commands in this process, and each sets up logging: no logger is to keep what one before has set, or the
+# tests that listen to it hear nothing.
+structlog.configure = _uncached
 
 examples.register()
 redisprogram.choose()
@@ -28,6 +41,11 @@ pytest_plugins = [
 #: A test that starts one of these takes seconds.
 PROCESSES = frozenset({"worker_factory", "start_dispatcher", "plain_worker"})
 DATABASES = ("sqlite", "postgresql")
+
+
+def pytest_runtest_setup() -> None:
+    """Each test begins with the logging of a new process."""
+    structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
