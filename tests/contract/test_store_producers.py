@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,30 @@ def test_a_job_comes_back_as_it_was_given(store: Store) -> None:
     assert found.input == {"a": [1, 2.5, None, True], "b": "ü"}
     assert (found.state, found.attempt, found.output, found.error) == (JobState.ACCEPTED, 0, None, None)
     assert found.ledger.accepted_at == T0
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"asked_version": "2"},
+        {"deadline_at": T0 + 10},
+        {"timeout_s": 2.5},
+        {"idempotency_key": "k"},
+        {"webhook": "https://example.com/x"},
+        {"tags": {"run": "7"}},
+        {"trace": "00-abc-def-01"},
+        {"reply_to": "client-1"},
+        {"canvas": "{}"},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_what_few_jobs_have_is_kept_beside_jobs_that_have_nothing(store: Store, field: dict[str, Any]) -> None:
+    jobs = [make_job(), make_job(**field), make_job()]
+    store.insert(jobs)
+    (name, value) = next(iter(field.items()))
+    found = [getattr(store.get(job.id), name) for job in jobs]
+    assert found[1] == value
+    assert (found[0] or None) == (found[2] or None) == (getattr(jobs[0], name) or None)  # no tags are {} in a job
 
 
 @pytest.mark.parametrize(

@@ -62,21 +62,18 @@ _EXPIRE = f"""
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 
 
-def _settle_sql(*, error: str, available_at: str) -> str:
+# What ends a job whatever its attempt came to.
+_OVER = "cancel_requested OR deadline_at <= :now"
+
+
+def _settle_sql(changes: str) -> str:
     # What most outcomes of a batch have in common is a parameter, the rest is in the array: reading a field out of
     # JSON costs more than binding a parameter.
     return f"""
     UPDATE penstock_job SET
         state = CASE WHEN cancel_requested THEN 'cancelled' WHEN deadline_at <= :now THEN 'expired'
             ELSE :state END,
-        output = CASE WHEN cancel_requested OR deadline_at <= :now THEN NULL ELSE {{1 text}} END,
-        error = {error},
-        settled_at = CASE WHEN :ends OR cancel_requested OR deadline_at <= :now THEN :now END,
-        available_at = {available_at},
-        queued_at = CASE WHEN :again THEN NULL ELSE queued_at END,
-        worker = CASE WHEN :ends OR cancel_requested OR deadline_at <= :now THEN worker END,
-        publish_lease_until = 0,
-        failures = failures + :failures, ooms = ooms + :ooms, suspicions = suspicions + :suspicions,
+        output = CASE WHEN {_OVER} THEN NULL ELSE {{1 text}} END, {changes}, publish_lease_until = 0,
         started_at = :started_at, batch_wait_s = {{2 float}}, load_s = :load_s, compute_s = :compute_s,
         transfer_s = :transfer_s, batch_size = :batch_size, batch_reason = :batch_reason
     FROM {{each rows}}
@@ -85,9 +82,14 @@ def _settle_sql(*, error: str, available_at: str) -> str:
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 
 
-# Most jobs succeed, and have neither an error nor another time to run.
-_SUCCEED = _settle_sql(error="NULL", available_at="available_at")
-_SETTLE = _settle_sql(error="{3 text}", available_at="coalesce({4 float}, available_at)")
+# Most jobs succeed: they have neither an error nor another time to run, and nothing is counted against them.
+_SUCCEED = _settle_sql("error = NULL, settled_at = :now")
+_SETTLE = _settle_sql(f"""error = {{3 text}},
+        settled_at = CASE WHEN :ends OR {_OVER} THEN :now END,
+        available_at = coalesce({{4 float}}, available_at),
+        queued_at = CASE WHEN :again THEN NULL ELSE queued_at END,
+        worker = CASE WHEN :ends OR {_OVER} THEN worker END,
+        failures = failures + :failures, ooms = ooms + :ooms, suspicions = suspicions + :suspicions""")
 
 # Settled by this very attempt before: the commit had arrived and its answer had not.
 _REPEATED = f"""

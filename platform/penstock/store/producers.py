@@ -40,9 +40,21 @@ _FIELDS = {
 _fields = attrgetter(*_FIELDS)
 _columns = [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at"]
 _types = [*_FIELDS.values(), "text", "text", "float", "float"]
+#: Those that most jobs leave empty: to bind them took a third of the time of an insert on SQLite.
+_RARE = ("asked_version", "deadline_at", "timeout_s", "idempotency_key", "digest", "webhook", "trace", "canvas")
+_rare = attrgetter(*_RARE)
+_NOTHING_RARE = (None,) * len(_RARE)
+_PLAIN = {name: kind for name, kind in _FIELDS.items() if name not in _RARE}
+_plain = attrgetter(*_PLAIN)
 
 # An id that exists already is the same job: a caller that does not know whether its commit arrived repeats it.
 _INSERT = insert_sql("penstock_job", _columns, _types, "ON CONFLICT DO NOTHING")
+_INSERT_PLAIN = insert_sql(
+    "penstock_job",
+    [*_PLAIN, "state", "publish_lease_until"],
+    [*_PLAIN.values(), "text", "float"],
+    "ON CONFLICT DO NOTHING",
+)
 _INSERT_TAGS = insert_sql(
     "penstock_job_tag", ["name", "value", "job_id"], ["text", "text", "text"], "ON CONFLICT DO NOTHING"
 )
@@ -95,9 +107,11 @@ def insert_groups(
     tagged = [job for group in groups for job in group if job.tags]
     if not keyed and not tagged:
         # One statement is the whole transaction.
-        rows = _rows((job for group in groups for job in group), publish_lease_s)
+        jobs = [job for group in groups for job in group]
+        plain = all(_rare(job) == _NOTHING_RARE for job in jobs)
+        spell, rows = (_INSERT_PLAIN, _plain_rows) if plain else (_INSERT, _rows)
         with db.step(Survives.CRASH if more_follow else Survives.POWER) as session:
-            session.insert(_INSERT, rows)
+            session.insert(spell, rows(jobs, publish_lease_s))
         return [[Inserted(job.id, True) for job in group] for group in groups]
     while True:
         try:
@@ -198,17 +212,25 @@ def _key(job: NewJob) -> _Key:
 
 
 def _rows(jobs: Iterable[NewJob], publish_lease_s: float) -> list[tuple[Any, ...]]:
-    # Whoever inserts a job that may run at once is about to publish it: a lease keeps dispatchers from doing so too.
     return [
         (
             *_fields(job),
             _encode(job.tags).decode() if job.tags else None,
             "accepted",
-            0.0 if _delayed(job) else job.accepted_at + publish_lease_s,
+            _lease_until(job, publish_lease_s),
             None,
         )
         for job in jobs
     ]
+
+
+def _plain_rows(jobs: Iterable[NewJob], publish_lease_s: float) -> list[tuple[Any, ...]]:
+    return [(*_plain(job), "accepted", _lease_until(job, publish_lease_s)) for job in jobs]
+
+
+def _lease_until(job: NewJob, publish_lease_s: float) -> float:
+    # Whoever inserts a job that may run at once is about to publish it: a lease keeps dispatchers from doing so too.
+    return 0.0 if _delayed(job) else job.accepted_at + publish_lease_s
 
 
 def _conflict(job: NewJob, holder: str) -> IdempotencyConflict:
@@ -220,16 +242,14 @@ def _conflict(job: NewJob, holder: str) -> IdempotencyConflict:
 
 def _refusal(group: Group) -> InvalidInput | None:
     """Text that Postgres cannot store; refused on SQLite too, so that both behave alike."""
-    for job in group:
-        texts = [text for text in _outside(job) if text is not None]
-        if job.tags:
-            texts += [*job.tags, *job.tags.values()]
-        joined = "".join(texts)
-        if "\0" in joined or (not joined.isascii() and _has_surrogate(joined)):
-            return InvalidInput(
-                "an id, version, tenant, key, webhook or tag contains a NUL character or half of a surrogate pair",
-                fix="remove it; inputs and outputs may contain NUL",
-            )
+    texts = [text for job in group for text in _outside(job) if text is not None]
+    texts += [text for job in group if job.tags for text in (*job.tags, *job.tags.values())]
+    joined = "".join(texts)
+    if "\0" in joined or (not joined.isascii() and _has_surrogate(joined)):
+        return InvalidInput(
+            "an id, version, tenant, key, webhook or tag contains a NUL character or half of a surrogate pair",
+            fix="remove it; inputs and outputs may contain NUL",
+        )
     return None
 
 
