@@ -217,6 +217,37 @@ def test_no_circles_between_modules() -> None:
         walk(name, ())
 
 
+#: From which other rooms of the worker each one imports; there is no circle among them.
+ROOMS: dict[str, set[str]] = {
+    "celery": set(),
+    "report": set(),
+    "schedule": {"celery", "report"},
+    "execute": {"celery", "report"},
+    "models": {"celery", "schedule"},
+    "steps": {"celery", "report", "schedule", "execute"},
+    "boot": {"celery", "execute"},
+}
+#: What stands beside the rooms, and may be imported by them.
+SHARED = {"item", "parent"}
+SHARED_WITH_BOOT = SHARED | {"serving"}
+
+
+def test_rooms_of_the_worker_know_few_others() -> None:
+    worker = FOLDERS["penstock_worker"] / "penstock_worker"
+    assert {path.name for path in worker.iterdir() if (path / "__init__.py").exists()} == set(ROOMS)
+    wrong = []
+    for name, path in MODULES.items():
+        room = name.split(".")[1] if name.count(".") > 1 else None
+        if not name.startswith("penstock_worker.") or room is None:
+            continue
+        allowed = {room} | ROOMS[room] | (SHARED_WITH_BOOT if room == "boot" else SHARED)
+        for found in imports(name, path):
+            parts = found.target.split(".")
+            if parts[0] == "penstock_worker" and (len(parts) < 2 or parts[1] not in allowed):
+                wrong.append(f"{path.relative_to(ROOT)}:{found.line}: {room} imports {found.target}")
+    assert wrong == []
+
+
 def test_platform_never_imports_worker_or_cli() -> None:
     """Not even late: the wheel's SDK half stands alone."""
     wrong = [

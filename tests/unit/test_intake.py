@@ -11,11 +11,11 @@ import penstock
 from penstock.errors import InvalidInput
 from penstock.policy.batching import Greedy
 from penstock.transport.message import Envelope
-from penstock_worker.batcher import Batcher
-from penstock_worker.foreign import check_canvas
-from penstock_worker.intake import Intake
+from penstock_worker.celery.foreign import check_canvas
 from penstock_worker.item import Run
-from penstock_worker.load import LoadReport
+from penstock_worker.report.load import LoadReport
+from penstock_worker.schedule.batcher import Batcher
+from penstock_worker.schedule.intake import Intake
 
 
 @penstock.model(name="echo")

@@ -19,7 +19,7 @@ from penstock.policy.latency import LatencyBook
 from penstock.policy.prefetch import Lead, Queue, quotas, room
 from penstock.stepwise import StepModel
 from penstock_worker.item import INFINITY, Batch, Item, Run
-from penstock_worker.lines import Lines
+from penstock_worker.schedule.lines import Lines
 
 #: A batch that was claimed ahead and takes longer than this goes back when the worker stops, seconds.
 LAST_S = 1.0

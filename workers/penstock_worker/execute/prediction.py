@@ -16,8 +16,8 @@ from penstock.errors import ModelRaised, OutOfMemory, WrongResultCount, safe_tex
 from penstock.model import Model
 from penstock.policy.bisect import PROBES, Answer, Search, Verdict
 from penstock.results import results_of
-from penstock_worker.device import is_out_of_memory
-from penstock_worker.logcontext import raised
+from penstock_worker.execute.device import is_out_of_memory
+from penstock_worker.report.logcontext import raised
 
 log = structlog.get_logger(__name__)
 

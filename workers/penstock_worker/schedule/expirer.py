@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from penstock.model import Model
-from penstock_worker.batcher import Batcher
 from penstock_worker.item import Batch, Item, Run
+from penstock_worker.schedule.batcher import Batcher
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 from penstock import clock
 from penstock.settings import ProgressSettings
 from penstock.store import Store
-from penstock_worker.announcer import Announcer
 from penstock_worker.item import Item, Run
+from penstock_worker.report.announcer import Announcer
 
 
 class StepWorker:

@@ -21,10 +21,10 @@ from penstock.transport import keys
 from penstock.transport.claims import settle_arguments
 from penstock.transport.progress import write_commands
 from penstock.transport.scripts import SETTLE
-from penstock_worker.celeryevents import CeleryEvents
 from penstock_worker.item import Item, Run
-from penstock_worker.meter import Meter
-from penstock_worker.wire import Command, Wire
+from penstock_worker.report.celeryevents import CeleryEvents
+from penstock_worker.report.meter import Meter
+from penstock_worker.report.wire import Command, Wire
 
 _json = msgspec.json.encode
 

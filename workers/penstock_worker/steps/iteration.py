@@ -17,11 +17,11 @@ from penstock.policy.latency import LatencyBook
 from penstock.policy.suspicion import open_lines
 from penstock.settings import Lanes
 from penstock.stepwise import StepModel
-from penstock_worker.batcher import Batcher
-from penstock_worker.groups import Group
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.meter import Meter
-from penstock_worker.sequences import Sequences
+from penstock_worker.report.meter import Meter
+from penstock_worker.schedule.batcher import Batcher
+from penstock_worker.steps.groups import Group
+from penstock_worker.steps.sequences import Sequences
 
 log = structlog.get_logger(__name__)
 

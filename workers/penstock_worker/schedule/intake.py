@@ -24,12 +24,12 @@ from penstock.payload import write_input
 from penstock.stepwise import StepModel
 from penstock.transport.keys import step_of
 from penstock.transport.message import Envelope
-from penstock_worker import foreign, revoked
-from penstock_worker.announcer import Announcer
-from penstock_worker.batcher import Batcher
+from penstock_worker.celery import foreign, revoked
+from penstock_worker.celery.stamps import is_stamped
+from penstock_worker.celery.waysout import WAYS_OUT, is_the_models
 from penstock_worker.item import INFINITY, Item
-from penstock_worker.loader import NOT_THE_MODELS
-from penstock_worker.stamps import is_stamped
+from penstock_worker.report.announcer import Announcer
+from penstock_worker.schedule.batcher import Batcher
 
 log = structlog.get_logger(__name__)
 
@@ -188,9 +188,7 @@ class Intake:
         """The input of a message, by the rule for all producers. The device thread validates it, as it does theirs."""
         try:
             return write_input(model.name, value, codec=codec_of(model), max_bytes=self._max_input_bytes, fits=False)
-        except Rejected:
-            raise
-        except NOT_THE_MODELS:
+        except (Rejected, *WAYS_OUT):
             raise
         except BaseException as error:  # the item type's own validators
             raise InvalidInput(f"this input could not be validated: {safe_text(error)}") from error
@@ -215,7 +213,7 @@ class Intake:
         except InvalidInput as error:
             item.error = error
         except BaseException as error:
-            if isinstance(error, NOT_THE_MODELS) or not usercode.is_its_own(error):
+            if not is_the_models(error):
                 raise
             item.error = InvalidInput(f"the cost or key of this input could not be computed: {usercode.told(error)}")
 

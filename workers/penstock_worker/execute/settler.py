@@ -18,9 +18,9 @@ from penstock import clock
 from penstock.errors import InvalidInput, InvalidOutput, StoreUnavailable, safe_text
 from penstock.job import JobState, Outcome
 from penstock.store import Store
-from penstock_worker.announcer import Announcer
-from penstock_worker.canvas import CanvasFinisher
+from penstock_worker.celery.finisher import CanvasFinisher
 from penstock_worker.item import Item, Run
+from penstock_worker.report.announcer import Announcer
 
 log = structlog.get_logger(__name__)
 

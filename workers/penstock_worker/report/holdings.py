@@ -10,8 +10,8 @@ from itertools import islice
 from typing import Any
 
 from penstock.lane import queue_name, task_name
-from penstock_worker.celeryevents import shown_args
 from penstock_worker.item import Item
+from penstock_worker.report.celeryevents import shown_args
 
 #: Most jobs in one answer: it is one message, and a claim can hold thousands.
 MOST = 1000

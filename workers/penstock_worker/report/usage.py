@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from penstock.transport import keys
-from penstock_worker.wire import Wire
+from penstock_worker.report.wire import Wire
 
 
 class Usage:

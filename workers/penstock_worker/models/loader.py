@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from penstock import usercode
 from penstock.clock import monotonic_s
@@ -19,11 +18,9 @@ from penstock.model import Model
 from penstock.policy.latency import LatencyBook
 from penstock.results import answers_of, results_of
 from penstock.stepwise import Progress, StepModel
+from penstock_worker.celery.waysout import is_the_models
 
 log = structlog.get_logger(__name__)
-
-#: What ends this process on its main thread and is no fault of a model's: Celery's own ways out.
-NOT_THE_MODELS = (WorkerShutdown, WorkerTerminate)
 
 #: Steps of a step-wise model's warm-up.
 WARM_STEPS = 2
@@ -63,7 +60,7 @@ def load_model(cls: type[Model], device: str) -> Model:
             if isinstance(results[0], BaseException):
                 raise results[0]
     except BaseException as error:
-        if isinstance(error, NOT_THE_MODELS) or not usercode.is_its_own(error):
+        if not is_the_models(error):
             raise
         raise ModelLoadFailed(
             f"model {cls.name!r} did not {step} on {device}: {usercode.told(error)}",
@@ -104,7 +101,7 @@ def probe(model: Model, latency: LatencyBook) -> None:
             model.predict(items)
             latency.observe(cls.name, cost, monotonic_s() - start)
         except BaseException as error:
-            if isinstance(error, NOT_THE_MODELS) or not usercode.is_its_own(error):
+            if not is_the_models(error):
                 raise
             log.warning("a probe failed", action="model.probe", model=cls.name, size=size, error=safe_text(error))
             return

@@ -18,7 +18,7 @@ from penstock.policy.admission import WorkerLoad
 from penstock.policy.workload import Stock, Workload
 from penstock.transport import keys
 from penstock_worker.item import Item, Run
-from penstock_worker.wire import Command
+from penstock_worker.report.wire import Command
 
 _encode = msgspec.json.encode
 

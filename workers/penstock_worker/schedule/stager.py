@@ -13,8 +13,8 @@ from collections.abc import Callable
 import structlog
 
 from penstock.clock import monotonic_s
-from penstock_worker.batcher import Batcher
 from penstock_worker.item import Batch, Run
+from penstock_worker.schedule.batcher import Batcher
 
 log = structlog.get_logger(__name__)
 

@@ -26,8 +26,8 @@ from penstock.policy.latency import LatencyBook
 from penstock.policy.residency import Holding, change, first
 from penstock.stepwise import StepModel
 from penstock.transport import inspect, residents
-from penstock_worker.batcher import Batcher
-from penstock_worker.loader import load_model, probe
+from penstock_worker.models.loader import load_model, probe
+from penstock_worker.schedule.batcher import Batcher
 
 log = structlog.get_logger(__name__)
 

@@ -18,7 +18,7 @@ from penstock.clock import now
 from penstock.errors import safe_text
 from penstock.job import JobState
 from penstock_worker.item import Item, Run
-from penstock_worker.wire import Command
+from penstock_worker.report.wire import Command
 
 _json = msgspec.json.encode
 

@@ -20,13 +20,13 @@ from penstock.lane import Lane
 from penstock.payload import write_output
 from penstock.results import BadAnswer
 from penstock.stepwise import Progress, StepModel
-from penstock_worker.device import is_out_of_memory
-from penstock_worker.groups import Group, Member
+from penstock_worker.execute.device import is_out_of_memory
+from penstock_worker.execute.outcome import Concluder, error_record
+from penstock_worker.execute.prediction import release_memory
+from penstock_worker.execute.runner import Runner
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.logcontext import calling, raised
-from penstock_worker.outcome import Concluder, error_record
-from penstock_worker.prediction import release_memory
-from penstock_worker.runner import Runner
+from penstock_worker.report.logcontext import calling, raised
+from penstock_worker.steps.groups import Group, Member
 
 log = structlog.get_logger(__name__)
 

@@ -28,7 +28,7 @@ class ModelTask(Base):
     """One model's task. It never computes: it hands out the outcome of the member that is being traced."""
 
     abstract = True
-    Strategy = "penstock_worker.strategy:model_strategy"
+    Strategy = "penstock_worker.boot.strategy:model_strategy"
     acks_late = True
     acks_on_failure_or_timeout = True
     reject_on_worker_lost = True
