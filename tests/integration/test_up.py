@@ -60,6 +60,16 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 @pytest.fixture
 def running(make_penstock: MakePenstock) -> Iterator[tuple[Penstock, Running]]:
+    yield from _stack(make_penstock)
+
+
+@pytest.fixture(scope="module")
+def lasting(make_penstock: MakePenstock) -> Iterator[tuple[Penstock, Running]]:
+    """One for all tests after which it runs on."""
+    yield from _stack(make_penstock)
+
+
+def _stack(make_penstock: MakePenstock) -> Iterator[tuple[Penstock, Running]]:
     penstock = make_penstock(QUICK)
     running = penstock.start("up", "my_models", "--no-dashboard")
     try:
@@ -70,8 +80,8 @@ def running(make_penstock: MakePenstock) -> Iterator[tuple[Penstock, Running]]:
         running.close()
 
 
-def test_it_prints_the_next_command_which_works(running: tuple[Penstock, Running]) -> None:
-    penstock, process = running
+def test_it_prints_the_next_command_which_works(lasting: tuple[Penstock, Running]) -> None:
+    penstock, process = lasting
     command = next(line for line in process.lines if line.strip().startswith("penstock run"))
     assert str(penstock.home) in command
     ended = penstock(*command.split()[1:], env={"PENSTOCK_HOME": "/nonexistent"})
@@ -101,8 +111,8 @@ def test_sigterm_drains_what_runs(running: tuple[Penstock, Running]) -> None:
     assert penstock("job", "get", job.id, "--json").json()["status"] == "succeeded"
 
 
-def test_a_second_one_finds_the_first(running: tuple[Penstock, Running]) -> None:
-    penstock, process = running
+def test_a_second_one_finds_the_first(lasting: tuple[Penstock, Running]) -> None:
+    penstock, process = lasting
     second = penstock("up", "my_models")
     assert second.status == 0
     assert f"process {process.process.pid}" in second.err
@@ -113,18 +123,18 @@ def test_a_second_one_finds_the_first(running: tuple[Penstock, Running]) -> None
 
 
 @pytest.mark.parametrize("name", ["worker-default-1", "worker-default-1/0", "dispatcher", "broker"])
-def test_a_child_that_dies_comes_back(running: tuple[Penstock, Running], name: str) -> None:
-    penstock, process = running
-    victim = family(penstock.home)[name]
+def test_a_child_that_dies_comes_back(lasting: tuple[Penstock, Running], name: str) -> None:
+    penstock, process = lasting
+    victim, heard = family(penstock.home)[name], len(process.lines)
     victim.kill()
     until(lambda: gone([victim]), "it is dead")
     if "/" in name:
-        said = process.says("the process of worker-default-1")
+        said = process.says("the process of worker-default-1", after=heard)
         assert (
             "was ended by SIGKILL" in said and "starting it again in 0.5 s" in said and "worker-default-1.log" in said
         )
     else:
-        process.says("again")
+        process.says("again", after=heard)
         until(lambda: family(penstock.home).get(name, victim).pid != victim.pid, "it is back")
     assert penstock("run", "double", "5", "--timeout", "30").json() == 10
 

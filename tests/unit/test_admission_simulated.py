@@ -25,7 +25,7 @@ def run(rate: Any, **options: Any) -> Outcome:
 
 @pytest.mark.parametrize("deadlines", [True, False])
 @pytest.mark.parametrize("producers", [1, 4])
-@pytest.mark.parametrize("times", [2.0, 3.0])
+@pytest.mark.parametrize("times", [pytest.param(2.0, marks=pytest.mark.soak), 3.0])
 def test_goodput_holds_beyond_capacity(times: float, producers: int, deadlines: bool) -> None:
     peak = max(offered(x, producers=producers, deadlines=deadlines).in_time(2, 4) for x in (0.8, 0.9, 1.0))
     over = offered(times, producers=producers, deadlines=deadlines)
@@ -34,8 +34,15 @@ def test_goodput_holds_beyond_capacity(times: float, producers: int, deadlines: 
 
 
 @pytest.mark.parametrize("targets", [20, pytest.param(50, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("deadlines", [True, False])
-@pytest.mark.parametrize("producers", [1, 4])
+@pytest.mark.parametrize(
+    ("producers", "deadlines"),
+    [
+        (1, True),
+        (4, False),
+        pytest.param(1, False, marks=pytest.mark.soak),
+        pytest.param(4, True, marks=pytest.mark.soak),
+    ],
+)
 @pytest.mark.parametrize(
     ("alpha", "beta", "size", "target_s"),
     [(0.04, 0.004, 64, 0.4), (0.02, 0.002, 32, 0.15), (0.01, 0.001, 64, 0.12), (0.002, 0.0004, 64, 0.05)],
@@ -85,7 +92,7 @@ def test_high_priority_is_refused_last() -> None:
 
 @pytest.mark.parametrize("deadlines", [True, False])
 @pytest.mark.parametrize("producers", [1, 3])
-@pytest.mark.parametrize("light", [0.02, 0.05])
+@pytest.mark.parametrize("light", [0.02, pytest.param(0.05, marks=pytest.mark.soak)])
 def test_a_light_tenant_is_not_refused_for_a_flood(light: float, producers: int, deadlines: bool) -> None:
     """At 2x, of which it has a few percent: the flood is refused, and the devices' time is not wasted."""
     tenants = {"default": 1.0 - light, "light": light}

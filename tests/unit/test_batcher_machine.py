@@ -581,7 +581,7 @@ LONG = settings(
     suppress_health_check=list(HealthCheck),
     phases=PHASES,
 )
-QUICK = settings(LONG, max_examples=150, stateful_step_count=50)
+QUICK = settings(LONG, max_examples=100, stateful_step_count=50)
 Device.TestCase.settings = GreedyDevice.TestCase.settings = QUICK
 LongDevice.TestCase.settings = LongGreedyDevice.TestCase.settings = LONG
 TestAdaptive = Device.TestCase
