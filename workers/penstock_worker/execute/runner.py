@@ -16,7 +16,6 @@ import structlog
 
 from penstock import clock
 from penstock.codec import codec_of
-from penstock.errors import InvalidInput, safe_text
 from penstock.model import Model
 from penstock.policy.memory import Call
 from penstock_worker.execute.outcome import Concluder
@@ -83,13 +82,7 @@ class Runner:
         """Decode and validate the inputs; a faulty one fails alone."""
         codec = codec_of(run.batch.model)
         for item in run.live:
-            if item.value is None and item.error is None:
-                try:
-                    item.value = codec.decode(item.input if item.input is not None else b"null")
-                except InvalidInput as error:
-                    item.error = error
-                except BaseException as error:  # the item type's own validators
-                    item.error = InvalidInput(f"this input could not be validated: {safe_text(error)}")
+            item.read(codec)
         run.started_at, run.started_mono = clock.now(), clock.monotonic_s()
 
     def predict(self, run: Run) -> None:

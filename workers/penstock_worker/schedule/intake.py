@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC
 from typing import Any
 
 import structlog
@@ -17,7 +16,6 @@ from celery.worker import state as worker_state
 from penstock import clock, usercode
 from penstock.codec import codec_of, item_from_call
 from penstock.errors import InvalidInput, Rejected, safe_text
-from penstock.job import DEFAULT_TENANT
 from penstock.lane import Lane, queue_name
 from penstock.model import Model
 from penstock.payload import write_input
@@ -34,9 +32,6 @@ from penstock_worker.schedule.batcher import Batcher
 log = structlog.get_logger(__name__)
 
 _LANES = frozenset(Lane)
-
-#: An ETA this close is not worth a way through SQL, seconds.
-ETA_NOW_S = 0.05
 
 
 class Intake:
@@ -88,22 +83,9 @@ class Intake:
             if e.model not in self._models or e.lane not in _LANES:
                 strays.append(e.tag)
                 continue
-            item = Item(
-                e.id,
-                e.model,
-                Lane(e.lane),
-                input=e.input,
-                tag=e.tag,
-                source=source,
-                arrived_at=mono,
-                claimed_at=unix,
-                reply_to=e.reply_to,
-            )
-            item.charged = e.charged
-            item.available_at = e.at
-            item.tenant = e.tenant or DEFAULT_TENANT
-            item.deadline_at = e.deadline_at
-            item.timeout_s = e.timeout_s if e.timeout_s is not None else self._timeout_s[e.model]
+            item = Item.from_envelope(e, source=source, arrived_at=mono, claimed_at=unix)
+            if item.timeout_s is None:
+                item.timeout_s = self._timeout_s[e.model]
             item.weighed = e.input is not None or e.model not in self._weighed
             self._weigh(item)
             # Of tenants that compete, whose turn it is was decided by the claim. By the age of their items the one with
@@ -142,24 +124,17 @@ class Intake:
         mono, unix = clock.monotonic_s(), clock.now()
         queue = message.delivery_info.get("routing_key") or ""
         lane = Lane.BACKGROUND if queue.endswith(f".{Lane.BACKGROUND}") else Lane.INTERACTIVE
-        item = Item(
-            request.id,
+        item = Item.from_request(
+            request,
             model.name,
             lane,
-            input=None,
             tag=message.delivery_tag,
-            source="",
+            foreign="penstock" not in request.request_dict,
             arrived_at=mono,
             claimed_at=unix,
-            request=request,
-            foreign="penstock" not in request.request_dict,
-            revoked=revoked.is_open(request.id) or is_stamped(request, worker_state.revoked_stamps),
         )
+        item.revoked = revoked.is_open(request.id) or is_stamped(request, worker_state.revoked_stamps)
         item.timeout_s = self._timeout_s[model.name]
-        if request.expires is not None:
-            item.deadline_at = _unix(request.expires)
-        if request.eta is not None and _unix(request.eta) > unix + ETA_NOW_S:
-            item.not_before = _unix(request.eta)
         timeout_s = None
         try:
             foreign.check_again(request)
@@ -202,10 +177,9 @@ class Intake:
     def _weigh(self, item: Item) -> None:
         """Cost and key of the item, where its model has functions for them. A faulty input fails alone."""
         batching = self._weighed.get(item.model)
-        if batching is None or item.input is None or item.error is not None:
+        if batching is None or item.input is None or not item.read(codec_of(self._models[item.model])):
             return
         try:
-            item.value = codec_of(self._models[item.model]).decode(item.input)
             if batching.cost is not None:
                 item.cost = max(0.0, float(batching.cost(item.value)))
             if batching.key is not None:
@@ -246,7 +220,3 @@ def _set_due(item: Item, priority: int, target_at: float | None) -> None:
     # Deadlines are Unix times, the policy's clock is monotonic: both were read at the claim.
     item.due_at = item.arrived_at + (due_at - item.claimed_at)
     item.rank = (-step_of(priority), item.due_at)
-
-
-def _unix(at: Any) -> float:
-    return float((at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp())
