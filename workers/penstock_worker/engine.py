@@ -119,6 +119,7 @@ class Engine:
             one_of=rivals(classes, settings.namespace),
             twins=twins_of(classes, settings.namespace),
             max_input_bytes=settings.job.max_input_bytes,
+            allow_private=settings.webhook.allow_private,
         )
         self._canvas = CanvasFinisher(app, store, post=self.post)
         self._retries = RetryBudget()

@@ -18,6 +18,7 @@ from penstock.errors import InvalidInput, NotSerializable, TooLarge, safe_text
 from penstock.job import NewJob
 from penstock.lane import MAX_PRIORITY
 from penstock.transport.message import canvas_of
+from penstock_worker.celery.carried import Carried
 from penstock_worker.item import Item
 
 #: What a message of protocol 2 says in its headers, and one of protocol 1 in its body. Its time and its expiry are the
@@ -131,7 +132,12 @@ def json_body(message: Any) -> bytes | str | None:
 
 
 def adopt(
-    item: Item, asked_version: str | None, request: Any, properties: Mapping[str, Any], timeout_s: float | None
+    item: Item,
+    asked_version: str | None,
+    request: Any,
+    properties: Mapping[str, Any],
+    timeout_s: float | None,
+    carried: Carried,
 ) -> None:
     """Give ``item`` the row that its message becomes. Where that cannot keep it as it is, the item fails."""
     headers = headers_of(request)
@@ -155,6 +161,10 @@ def adopt(
         lane=item.lane,
         accepted_at=item.claimed_at,
         available_at=item.not_before or item.claimed_at,
+        tenant=carried.tenant,
+        tags=carried.tags,
+        webhook=carried.webhook,
+        trace=carried.trace,
         priority=priority_of(properties),
         deadline_at=item.deadline_at,
         timeout_s=timeout_s,

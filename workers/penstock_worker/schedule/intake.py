@@ -23,6 +23,7 @@ from penstock.stepwise import StepModel
 from penstock.transport.keys import step_of
 from penstock.transport.message import Envelope
 from penstock_worker.celery import foreign, revoked
+from penstock_worker.celery.carried import Carried, is_stored, read
 from penstock_worker.celery.stamps import is_stamped
 from penstock_worker.celery.waysout import WAYS_OUT, is_the_models
 from penstock_worker.item import INFINITY, Item
@@ -49,6 +50,7 @@ class Intake:
         one_of: frozenset[str] = frozenset(),
         twins: Mapping[str, str] | None = None,
         max_input_bytes: int = sys.maxsize,
+        allow_private: bool = False,
     ) -> None:
         self._batcher = batcher
         self._announcer = announcer
@@ -58,6 +60,8 @@ class Intake:
             name: cls.timeout_s if cls.timeout_s is not None else default_timeout_s for name, cls in models.items()
         }
         self._max_input_bytes = max_input_bytes
+        #: Whether a message may name a callback in a private network.
+        self._allow_private = allow_private
         #: The broker hash that holds the current channel's claims; set when a channel is attached.
         self.source: Callable[[], str] = str
         self._weighed = {name: cls.batching for name, cls in models.items() if cls.batching.cost or cls.batching.key}
@@ -129,14 +133,16 @@ class Intake:
             model.name,
             lane,
             tag=message.delivery_tag,
-            foreign="penstock" not in request.request_dict,
+            foreign=not is_stored(request.request_dict),
             arrived_at=mono,
             claimed_at=unix,
         )
         item.revoked = revoked.is_open(request.id) or is_stamped(request, worker_state.revoked_stamps)
         item.timeout_s = self._timeout_s[model.name]
-        timeout_s = None
+        timeout_s, carried = None, Carried()
         try:
+            carried = read(request.request_dict, allow_private=self._allow_private)
+            item.tenant = carried.tenant
             foreign.check_again(request)
             item.input = self._write(model, item_from_call(request.args, request.kwargs))
             foreign.check_keys(message)
@@ -152,7 +158,7 @@ class Intake:
             item.timeout_s = timeout_s
         if item.foreign:
             asked = model.version if queue in self.twins.values() else None
-            foreign.adopt(item, asked, request, message.properties, timeout_s)
+            foreign.adopt(item, asked, request, message.properties, timeout_s, carried)
         self._weigh(item)
         _set_due(
             item, foreign.priority_of(message.properties), unix + self._target_s if lane is Lane.INTERACTIVE else None
