@@ -444,9 +444,10 @@ def test_the_data_of_others_is_not_touched(connect_kombu: Any, queue: str, broke
         stock.consumer.consume()
         stock.until(1)
         before = broker.hgetall("unacked")
+        assert before, (stock.channel, stock.messages, broker.keys())
         with inbox(connect_kombu(lease_s=0.2), queue) as box:
             box.silence(0.6)
-        assert broker.hgetall("unacked") == before != {}
+        assert broker.hgetall("unacked") == before
 
 
 # Time ---------------------------------------------------------------------------------------------------------------
