@@ -323,7 +323,7 @@ def test_a_signature_carries_its_job_through_a_canvas(stranger: Stranger, settin
     assert (first.output, second.output, third.output) == ("x", "x", "x")
     assert (first.tenant, first.tags, first.priority, first.timeout_s) == ("acme", {"run": "7"}, 6, 30.0)
     assert first.webhook == "https://example.com/x"
-    assert [event.job_id for event in stranger.store.deliveries(limit=9)] == [first.id]
+    assert [event.job_id for event in stranger.store.list_deliveries()] == [first.id]
     assert (second.tenant, second.tags, second.webhook) == ("umbrella", {}, None)
     assert second.deadline_at == pytest.approx(second.ledger.accepted_at + 600, abs=60)
     assert (third.tenant, third.deadline_at) == ("default", None)
