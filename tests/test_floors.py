@@ -42,6 +42,8 @@ FLOORS = {
     "penstock.urltext": 0,
     "penstock.itemschema": 0,
     "penstock.model": 0,
+    "penstock.options": 0,
+    "penstock.using": 0,
     "penstock.stepwise": 0,
     "penstock.policy": 1,
     # The pure half of the load generator, and the simulator, which runs the policies.
@@ -59,6 +61,7 @@ FLOORS = {
     "penstock.telemetry": 2,
     "penstock.app": 3,
     "penstock.routes": 3,
+    "penstock.signatures": 3,
     "penstock.eager": 3,
     "penstock.dispatch": 3,
     "penstock.webhooks": 3,
@@ -78,7 +81,7 @@ PURE = 1
 #: Upward imports that are known and meant, each with its reason. They must be late (inside a function).
 ALLOWED_UP = {
     # `.s()` on a model gives a Celery signature; producers that never call it never import celery.
-    ("penstock.model", "penstock.app"),
+    ("penstock.using", "penstock.signatures"),
     ("penstock.model", "penstock.eager"),
 }
 
@@ -215,6 +218,37 @@ def test_no_circles_between_modules() -> None:
 
     for name in graph:
         walk(name, ())
+
+
+#: From which other rooms of the worker each one imports; there is no circle among them.
+ROOMS: dict[str, set[str]] = {
+    "celery": set(),
+    "report": set(),
+    "schedule": {"celery", "report"},
+    "execute": {"celery", "report"},
+    "models": {"celery", "schedule"},
+    "steps": {"celery", "report", "schedule", "execute"},
+    "boot": {"celery", "execute"},
+}
+#: What stands beside the rooms, and may be imported by them.
+SHARED = {"item", "parent"}
+SHARED_WITH_BOOT = SHARED | {"serving"}
+
+
+def test_rooms_of_the_worker_know_few_others() -> None:
+    worker = FOLDERS["penstock_worker"] / "penstock_worker"
+    assert {path.name for path in worker.iterdir() if (path / "__init__.py").exists()} == set(ROOMS)
+    wrong = []
+    for name, path in MODULES.items():
+        room = name.split(".")[1] if name.count(".") > 1 else None
+        if not name.startswith("penstock_worker.") or room is None:
+            continue
+        allowed = {room} | ROOMS[room] | (SHARED_WITH_BOOT if room == "boot" else SHARED)
+        for found in imports(name, path):
+            parts = found.target.split(".")
+            if parts[0] == "penstock_worker" and (len(parts) < 2 or parts[1] not in allowed):
+                wrong.append(f"{path.relative_to(ROOT)}:{found.line}: {room} imports {found.target}")
+    assert wrong == []
 
 
 def test_platform_never_imports_worker_or_cli() -> None:

@@ -344,7 +344,7 @@ def _device(settings: Settings) -> Iterator[Finding]:
         return
     import torch
 
-    from penstock_worker.device import choose_device
+    from penstock_worker.execute.device import choose_device
 
     device = choose_device(wanted)
     try:

@@ -6,20 +6,15 @@ import it.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable
 from functools import cache
 from typing import Any
 
-from celery import Celery, _state, signature
-from celery.canvas import Signature
+from celery import Celery, _state
 from kombu import Exchange, Queue
 
 from penstock import routes
-from penstock.codec import codec_of
-from penstock.eager import Inline
-from penstock.lane import LANES, MAX_PRIORITY, Lane, queue_name, split_name, task_name
-from penstock.model import Model
-from penstock.payload import for_celery
+from penstock.lane import LANES, queue_name
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
 
@@ -95,10 +90,10 @@ def queues_of(namespace: str, model: str) -> list[Queue]:
 
 @cache
 def _plain_app() -> Celery:
-    return make_celery(Settings.load())
+    return make_celery(plain_settings())
 
 
-def _sender() -> Celery | None:
+def sender() -> Celery | None:
     """Who sends signatures: the program's own Celery app (``None``), or ours where it has none."""
     # Asking `celery.current_app` would make one up, which knows neither broker nor results.
     state: Any = _state
@@ -107,39 +102,9 @@ def _sender() -> Celery | None:
 
 
 @cache
-def _namespace() -> str:
-    return Settings.load().namespace
+def plain_settings() -> Settings:
+    """The settings of a program that gives none: of its environment."""
+    return Settings.load()
 
 
-routes.install(_namespace, _sender)
-
-
-def model_signature(
-    name: str,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    *,
-    lane: str = Lane.INTERACTIVE,
-    priority: int | None = None,
-    immutable: bool = False,
-    model: type[Model] | None = None,
-) -> Signature:
-    """A signature that any Celery program on the same broker can send, and a program without Celery app too.
-
-    ``name`` may say a version: ``"embed@2"``. Arrays and records in the arguments become lists and dicts; what Celery
-    would change is refused (``NotSerializable``), but for what the item type declares, where ``model`` is given: its
-    class. With that it can run in this process, too, where Celery is told so (``eager``).
-    """
-    lane = Lane(lane)
-    if priority is not None and not 0 <= priority <= MAX_PRIORITY:
-        raise ValueError(f"priority must be 0 to {MAX_PRIORITY}")
-    plain, version = split_name(name)
-    options: dict[str, Any] = {"queue": queue_name(_namespace(), plain, lane, version)}
-    if priority is not None:
-        options["priority"] = priority
-    inline: Any = Inline(task_name(_namespace(), plain), model, _sender)
-    # The whole item, where it is one argument, may be whatever its type declares.
-    whole = codec_of(model) if model is not None and len(args) == 1 and not kwargs else None
-    given = tuple(for_celery(plain, value, whole) for value in args)
-    named = {key: for_celery(plain, value) for key, value in kwargs.items()}
-    return signature(inline, args=given, kwargs=named, options=options, immutable=immutable, app=_sender())
+routes.install(lambda: plain_settings().namespace, sender)

@@ -19,9 +19,14 @@ from typing import Any, ClassVar
 from penstock.codec import hint_of, item_of, refuse_bytes
 from penstock.errors import ConfigError
 from penstock.lane import Lane
+from penstock.using import Using
 
 if typing.TYPE_CHECKING:
+    from typing import Unpack
+
     from celery.canvas import Signature
+
+    from penstock.options import Options
 
 
 log = logging.getLogger(__name__)
@@ -117,23 +122,25 @@ class Model:
         raise NotImplementedError(f"{type(self).__name__} has no predict()")
 
     @classmethod
+    def using(cls, **options: Unpack[Options]) -> Using:
+        """This model with options as of ``Client.enqueue``, which its signatures carry: ``.s``, ``.si``, ``.delay``
+        and ``.apply_async`` of the answer. ``InvalidInput`` for one that is wrong, ``TypeError`` for an unknown one."""
+        return Using(cls, options)
+
+    @classmethod
     def s(cls, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
         """A Celery signature of this model, for ``chain``, ``group`` and ``chord`` in any Celery program."""
-        from penstock.app import model_signature
-
-        return model_signature(cls.name, args, kwargs, lane=lane, model=cls)
+        return cls.using(lane=lane).s(*args, **kwargs)
 
     @classmethod
     def si(cls, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
         """The same, immutable: a canvas adds nothing to its arguments."""
-        from penstock.app import model_signature
-
-        return model_signature(cls.name, args, kwargs, lane=lane, immutable=True, model=cls)
+        return cls.using(lane=lane).si(*args, **kwargs)
 
     @classmethod
     def delay(cls, *args: Any, **kwargs: Any) -> Any:
         """Send it through Celery now; Celery's ``AsyncResult``."""
-        return cls.s(*args, **kwargs).apply_async()
+        return cls.using().delay(*args, **kwargs)
 
     @classmethod
     def apply_async(
@@ -145,7 +152,7 @@ class Model:
         **options: Any,
     ) -> Any:
         """The same with Celery's options: ``countdown``, ``expires``, ``link`` and so on."""
-        return cls.s(*args, lane=lane, **(kwargs or {})).apply_async(**options)
+        return cls.using(lane=lane).apply_async(args, kwargs, **options)
 
     @classmethod
     def apply(cls, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:

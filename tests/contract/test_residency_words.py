@@ -21,10 +21,10 @@ from penstock.testing import FakeClock
 from penstock.transport import residents
 from penstock.transport.residents import Word
 from penstock.transport.url import connect
-from penstock_worker import residency
-from penstock_worker.batcher import Batcher
 from penstock_worker.item import Item
-from penstock_worker.residency import FRESH_S, Residency
+from penstock_worker.models import residency
+from penstock_worker.models.residency import FRESH_S, Residency
+from penstock_worker.schedule.batcher import Batcher
 from tests.fixtures.patience import PATIENCE_S
 
 GIB = 2**30

@@ -217,6 +217,15 @@ def test_a_race_with_different_bodies_is_a_conflict_for_the_loser(store: Store) 
 # Adoption ---------------------------------------------------------------------------------------------------------
 
 
+def test_an_adopted_job_keeps_what_its_message_carried(store: Store) -> None:
+    job = make_job(tenant="acme", tags={"run": "7"}, webhook="https://example.com/x", trace="00-abc-def-01")
+    assert store.adopt([job]) == [job.id]
+    assert store.adopt([job]) == []
+    found = store.get(job.id)
+    assert (found.tenant, found.tags, found.webhook, found.trace) == ("acme", job.tags, job.webhook, job.trace)
+    assert [each.id for each in store.list(tag=("run", "7"))] == [job.id]
+
+
 def test_jobs_first_seen_at_the_broker_are_adopted_once(store: Store) -> None:
     known, new = make_job(), make_job(id="some-celery-task-id")
     store.insert([known])

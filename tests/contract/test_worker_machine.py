@@ -31,11 +31,11 @@ from penstock.lane import Lane
 from penstock.model import Model
 from penstock.settings import RetrySettings
 from penstock.store import Store
-from penstock_worker.claimer import Claimer
+from penstock_worker.execute.outcome import Concluder
+from penstock_worker.execute.runner import Runner
+from penstock_worker.execute.settler import Settler
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.outcome import Concluder
-from penstock_worker.runner import Runner
-from penstock_worker.settler import Settler
+from penstock_worker.schedule.claimer import Claimer
 from tests.fixtures.store import make_job
 
 WORKERS = 2

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from penstock import TorchModel
-from penstock_worker.loader import load_model
-from penstock_worker.prediction import predict_each
+from penstock_worker.execute.prediction import predict_each
+from penstock_worker.models.loader import load_model
 
 pytestmark = [
     pytest.mark.gpu,

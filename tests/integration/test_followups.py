@@ -12,8 +12,8 @@ import pytest
 from celery import Celery, chain, chord, group, signals
 
 from penstock import routes
-from penstock.app import model_signature
 from penstock.settings import Settings
+from penstock.signatures import model_signature
 from penstock.transport.url import connect, for_kombu, parse
 from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from celery import Celery
+from celery import Celery, chain
 from celery.exceptions import TaskRevokedError
 
 from penstock import Client
@@ -20,7 +20,9 @@ from penstock.dispatch.catalog import Target
 from penstock.errors import JobNotFound, Rejected
 from penstock.job import Job, JobState, new_id
 from penstock.lane import queue_name
+from penstock.options import Options
 from penstock.settings import Settings
+from penstock.signatures import celery_options
 from penstock.store import Store
 from penstock.transport import inspect, keys
 from penstock.transport.url import connect, for_kombu
@@ -301,3 +303,45 @@ def test_values_follow_the_rule_of_the_client(stranger: Stranger, settings: Sett
             client.get(id).retry()
             job = wait_for(partial(again, id), what="the second attempt")
             assert ((job.error or {})["code"], (job.error or {})["message"]) == (code, message)
+
+
+def test_a_signature_carries_its_job_through_a_canvas(stranger: Stranger, settings: Settings) -> None:
+    """Each member has the options that it was given, and who has none is nobody's."""
+
+    def echo(value: Any = None, **options: Any) -> Any:
+        said = celery_options(Options(**options)) | {"queue": stranger.queue}
+        args = () if value is None else (value,)
+        return stranger.app.signature(f"{stranger.namespace}.echo", args=args, options=said)
+
+    canvas = chain(
+        echo("x", tenant="acme", tags={"run": "7"}, priority=6, timeout=30, webhook="https://example.com/x"),
+        echo(tenant="umbrella", deadline=600.0),
+        echo(),
+    )
+    last = canvas.apply_async()
+    third, second, first = (stranger.ended(each.id) for each in (last, last.parent, last.parent.parent))
+    assert (first.output, second.output, third.output) == ("x", "x", "x")
+    assert (first.tenant, first.tags, first.priority, first.timeout_s) == ("acme", {"run": "7"}, 6, 30.0)
+    assert first.webhook == "https://example.com/x"
+    assert [event.job_id for event in stranger.store.list_deliveries()] == [first.id]
+    assert (second.tenant, second.tags, second.webhook) == ("umbrella", {}, None)
+    assert second.deadline_at == pytest.approx(second.ledger.accepted_at + 600, abs=60)
+    assert (third.tenant, third.deadline_at) == ("default", None)
+
+
+@pytest.mark.parametrize("said", [{"tenant": 7}, {"tags": ["x"]}, {"webhook": "http://127.0.0.1/"}])
+def test_a_header_that_is_wrong_fails_its_job(stranger: Stranger, said: dict[str, Any]) -> None:
+    job = stranger.ended(stranger.send(penstock=said))
+    assert job.state is JobState.FAILED and job.error is not None
+    assert job.error["code"] == "invalid_input"
+    assert (job.tenant, job.webhook) == ("default", None)
+
+
+def test_a_message_of_a_tenant_waits_in_its_line_and_comes_again_to_it(stranger: Stranger, settings: Settings) -> None:
+    job = stranger.ended(stranger.produce("echo", "x", headers={"penstock": {"tenant": "acme"}}))
+    assert (job.tenant, job.output) == ("acme", "x")
+    with Client(settings=settings) as client:
+        failed = stranger.ended(stranger.produce("echo", "x", headers={"penstock": {"tenant": "acme", "tags": 7}}))
+        client.get(failed.id).retry()
+        wait_for(lambda: stranger.store.get(failed.id).attempt == 2, what="it to fail again")
+        assert stranger.ended(failed.id).error == failed.error

@@ -15,9 +15,9 @@ from structlog.testing import CapturingLogger
 from penstock.clock import monotonic_s
 from penstock.lane import Lane
 from penstock.transport.url import parse
-from penstock_worker.celeryevents import CeleryEvents
 from penstock_worker.item import Item
-from penstock_worker.wire import Wire
+from penstock_worker.report.celeryevents import CeleryEvents
+from penstock_worker.report.wire import Wire
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
 
@@ -116,7 +116,7 @@ def test_of_a_cause_one_line_is_said_until_it_has_passed(
     wire: Wire, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
     said = CapturingLogger()
-    monkeypatch.setattr("penstock_worker.wire.log", said)
+    monkeypatch.setattr("penstock_worker.report.wire.log", said)
     broker.config_set("min-replicas-to-write", 1)
     try:
         for _ in range(3):

@@ -12,8 +12,8 @@ from penstock.lane import Lane
 from penstock.model import Batching
 from penstock.policy.batching import Adaptive, Greedy
 from penstock.policy.hopeless import HOPELESS_BATCHES, TRIED_S
-from penstock_worker.batcher import ANSWERED_S, Batcher
 from penstock_worker.item import Batch, Item
+from penstock_worker.schedule.batcher import ANSWERED_S, Batcher
 from tests.fixtures.patience import PATIENCE_S
 
 

@@ -20,8 +20,8 @@ from penstock.policy.batching import GUARD_S, POLICIES
 from penstock.policy.hopeless import HOPELESS_BATCHES
 from penstock.policy.isolation import MinimumShare
 from penstock.testing import FakeClock
-from penstock_worker.batcher import ANSWERED_S, OVERTAKEN, Batcher
 from penstock_worker.item import Batch, Item, Run
+from penstock_worker.schedule.batcher import ANSWERED_S, OVERTAKEN, Batcher
 from tests.fixtures.examples import examples
 
 NS, TARGET_S, PREFETCH = "ns", 0.1, 1.5

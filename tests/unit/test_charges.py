@@ -9,9 +9,9 @@ import pytest
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.transport.scripts import SETTLE
-from penstock_worker.announcer import Announcer
-from penstock_worker.charges import UNKNOWN_S, Charges
 from penstock_worker.item import Batch, Item, Run
+from penstock_worker.report.announcer import Announcer
+from penstock_worker.schedule.charges import UNKNOWN_S, Charges
 
 FAST, BULK = "ns.echo.interactive", "ns.echo.background"
 

@@ -15,8 +15,8 @@ from penstock.job import JobState, new_id
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.store import Store
-from penstock_worker.claimer import Claimer
 from penstock_worker.item import Batch, Item
+from penstock_worker.schedule.claimer import Claimer
 from tests.fixtures.store import T0, W, add, make_job
 
 

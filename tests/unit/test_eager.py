@@ -9,8 +9,8 @@ import pytest
 from celery import Celery, chain, chord, group
 
 import penstock
-from penstock.app import model_signature
 from penstock.errors import ConfigError, InvalidInput
+from penstock.signatures import model_signature
 
 
 @penstock.model(name="shouter", max_size=4)

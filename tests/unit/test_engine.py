@@ -16,11 +16,11 @@ from penstock.lane import Lane
 from penstock.model import Model
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock_worker.announcer import Announcer
 from penstock_worker.engine import Engine
+from penstock_worker.execute.runner import overdue
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.runner import overdue
-from penstock_worker.wire import Wire
+from penstock_worker.report.announcer import Announcer
+from penstock_worker.report.wire import Wire
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.store import add, register
 from tests.fixtures.worker import wait_for

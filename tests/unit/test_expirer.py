@@ -13,9 +13,9 @@ from penstock.clock import monotonic_s
 from penstock.job import JobState, Outcome
 from penstock.lane import Lane
 from penstock.policy.batching import Adaptive
-from penstock_worker.batcher import ANSWERED_AT_ONCE, ANSWERED_S, Batcher
-from penstock_worker.expirer import Expirer
 from penstock_worker.item import Batch, Item, Run
+from penstock_worker.schedule.batcher import ANSWERED_AT_ONCE, ANSWERED_S, Batcher
+from penstock_worker.schedule.expirer import Expirer
 from tests.fixtures.patience import PATIENCE_S
 
 

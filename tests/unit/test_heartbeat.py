@@ -10,8 +10,8 @@ import pytest
 from penstock.policy.latency import LatencyBook
 from penstock.settings import LeaseSettings
 from penstock.store import Store
-from penstock_worker.heartbeat import Heartbeat
-from penstock_worker.latency import LONGEST_KEY, LatencyMemory
+from penstock_worker.models.latency import LONGEST_KEY, LatencyMemory
+from penstock_worker.report.heartbeat import Heartbeat
 from tests.fixtures.patience import PATIENCE_S
 
 

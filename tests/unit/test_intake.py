@@ -11,11 +11,11 @@ import penstock
 from penstock.errors import InvalidInput
 from penstock.policy.batching import Greedy
 from penstock.transport.message import Envelope
-from penstock_worker.batcher import Batcher
-from penstock_worker.foreign import check_canvas
-from penstock_worker.intake import Intake
+from penstock_worker.celery.foreign import check_canvas
 from penstock_worker.item import Run
-from penstock_worker.load import LoadReport
+from penstock_worker.report.load import LoadReport
+from penstock_worker.schedule.batcher import Batcher
+from penstock_worker.schedule.intake import Intake
 
 
 @penstock.model(name="echo")
@@ -40,7 +40,7 @@ def test_watchers_hear_of_a_job_before_it_can_start():
     batcher = Batcher({"echo": echo}, Greedy(), namespace="t")
     announcer = Announcer(batcher)
     intake = Intake(batcher, announcer, {"echo": echo}, default_timeout_s=1.0)  # type: ignore[arg-type]
-    one = Envelope("1", "echo", "1", "interactive", "default", 0, 0, "1", None, None, None, None, False)
+    one = Envelope("1", "echo", "1", "interactive", "default", 0, "1", None, None, None, None)
     intake.take("t.echo.interactive", [one])
     assert announcer.waiting == [0]
     assert len(batcher) == 1
@@ -51,7 +51,7 @@ def test_waits_are_counted_from_when_a_job_could_run_not_from_when_it_was_made()
     batcher = Batcher({"echo": echo}, Greedy(), namespace="t")
     intake = Intake(batcher, Announcer(batcher), {"echo": echo}, default_timeout_s=1.0)  # type: ignore[arg-type]
     made_long_ago = "01800000-0000-7000-8000-000000000000"
-    one = Envelope(made_long_ago, "echo", "1", "interactive", "default", 0, 0, "1", None, None, None, None, False)
+    one = Envelope(made_long_ago, "echo", "1", "interactive", "default", 0, "1", None, None, None, None)
     one.at = 1000.0
     intake.take("t.echo.interactive", [one])
     batch = batcher.take(wait=False)

@@ -7,7 +7,7 @@ from celery.exceptions import WorkerShutdown
 
 from penstock.errors import ModelLoadFailed
 from penstock.model import Model
-from penstock_worker.loader import load_model
+from penstock_worker.models.loader import load_model
 
 
 class Panic(BaseException):

@@ -26,7 +26,7 @@ from penstock.telemetry import metrics as m
 from penstock.telemetry.exposition import Collector, Endpoint
 from penstock.telemetry.tally import MOST_TENANTS, OTHER, Fold, Histogram, Sample, Settlements
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.meter import Meter
+from penstock_worker.report.meter import Meter
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.stepmodels import Speller
 

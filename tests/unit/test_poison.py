@@ -28,8 +28,8 @@ from penstock.transport.message import decode, id_of
 from penstock.transport.readable import Unreadable, payload_of, while_reading
 from penstock.transport.unpacking import TooLarge, bound, bounded
 from penstock_worker.app import build
-from penstock_worker.batcher import Batcher
-from penstock_worker.intake import Intake
+from penstock_worker.schedule.batcher import Batcher
+from penstock_worker.schedule.intake import Intake
 from tests.fixtures.poison import DEPTH, as_bytes, broken, samples
 from tests.fixtures.worker import MODELS
 

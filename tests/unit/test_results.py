@@ -17,8 +17,8 @@ from penstock.model import Model
 from penstock.results import results_of
 from penstock.stepwise import Progress
 from penstock.testing import run_model
-from penstock_worker.loader import load_model
-from penstock_worker.prediction import predict_each
+from penstock_worker.execute.prediction import predict_each
+from penstock_worker.models.loader import load_model
 
 Pair = namedtuple("Pair", "values indices")
 

@@ -14,11 +14,11 @@ from penstock.job import JobState
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.settings import RetrySettings
-from penstock_worker.device import is_out_of_memory
+from penstock_worker.execute.device import is_out_of_memory
+from penstock_worker.execute.outcome import Concluder, error_record, sound
+from penstock_worker.execute.prediction import Untried, predict_each
+from penstock_worker.execute.runner import Runner, overdue
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.outcome import Concluder, error_record, sound
-from penstock_worker.prediction import Untried, predict_each
-from penstock_worker.runner import Runner, overdue
 
 
 class Doubler(Model):

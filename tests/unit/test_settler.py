@@ -15,9 +15,9 @@ from penstock.lane import Lane
 from penstock.model import Model
 from penstock.store import Store
 from penstock.store.records import Settled
-from penstock_worker import settler as module
+from penstock_worker.execute import settler as module
+from penstock_worker.execute.settler import RETRY_FIRST_S, Settler, insist
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.settler import RETRY_FIRST_S, Settler, insist
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.store import W, add, claim
 

@@ -11,9 +11,9 @@ from penstock import Batching, Model
 from penstock.lane import Lane
 from penstock.policy.batching import Adaptive
 from penstock.policy.prefetch import Lead
-from penstock_worker.batcher import Batcher
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.stager import Stager
+from penstock_worker.schedule.batcher import Batcher
+from penstock_worker.schedule.stager import Stager
 from tests.fixtures.patience import PATIENCE_S
 
 LEAD_S = 0.02

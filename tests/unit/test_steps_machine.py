@@ -35,16 +35,16 @@ from penstock.policy.suspicion import open_lines
 from penstock.settings import Lanes, LaneSettings, ProgressSettings, RetrySettings
 from penstock.store.records import Claimed, ClaimResult
 from penstock.testing import FakeClock
-from penstock_worker.batcher import Batcher
-from penstock_worker.claimer import Claimer
-from penstock_worker.groups import Group
+from penstock_worker.execute.outcome import Concluder
+from penstock_worker.execute.runner import Runner
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.iteration import Iteration
-from penstock_worker.outcome import Concluder
-from penstock_worker.recall import Recall
-from penstock_worker.runner import Runner
-from penstock_worker.sequences import Sequences
-from penstock_worker.stepping import StepWorker
+from penstock_worker.schedule.batcher import Batcher
+from penstock_worker.schedule.claimer import Claimer
+from penstock_worker.steps.groups import Group
+from penstock_worker.steps.iteration import Iteration
+from penstock_worker.steps.recall import Recall
+from penstock_worker.steps.sequences import Sequences
+from penstock_worker.steps.stepping import StepWorker
 
 NS, ME = "ns", "w"
 TARGETS_S = {Lane.INTERACTIVE: 0.1, Lane.BACKGROUND: 2.0}

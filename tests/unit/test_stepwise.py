@@ -11,7 +11,7 @@ from penstock.codec import codec_of
 from penstock.errors import ConfigError, ModelLoadFailed, ModelRaised
 from penstock.model import check_model
 from penstock.testing import run_model
-from penstock_worker.loader import load_model
+from penstock_worker.models.loader import load_model
 
 
 class Countdown(StepModel):

@@ -16,8 +16,8 @@ import torch
 from penstock import TorchModel
 from penstock.errors import ModelLoadFailed, WrongResultCount
 from penstock.testing import run_model
-from penstock_worker.device import choose_device, is_out_of_memory
-from penstock_worker.loader import load_model
+from penstock_worker.execute.device import choose_device, is_out_of_memory
+from penstock_worker.models.loader import load_model
 
 
 class Sums(TorchModel):

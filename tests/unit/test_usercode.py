@@ -16,7 +16,7 @@ from penstock.codec import codec_of
 from penstock.errors import ConfigError, InvalidInput, ModelLoadFailed, PenstockError
 from penstock.registry import Registry
 from penstock_cli.up.probe import Probe
-from penstock_worker.loader import load_model
+from penstock_worker.models.loader import load_model
 from tests.fixtures.cli import Penstock
 
 #: Ways to leave that are no ``Exception``, and one that is.

@@ -14,7 +14,7 @@ from penstock.model import Model, check_model
 from penstock.policy.sharing import Line, Shares, Standing
 from penstock.policy.versions import Served, by_version, warnings
 from penstock.registry import Registry
-from penstock_worker.loader import announce
+from penstock_worker.models.loader import announce
 from tests.fixtures.versioned import write
 
 

@@ -17,12 +17,12 @@ from penstock.errors import ConfigError
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.transport.redis import install
-from penstock_worker import remote
-from penstock_worker.bootsteps import Feed, Serve
-from penstock_worker.eventer import PatientDispatcher
-from penstock_worker.results import bulk_url
+from penstock_worker.boot import remote
+from penstock_worker.boot.bootsteps import Feed, Serve
+from penstock_worker.boot.eventer import PatientDispatcher
+from penstock_worker.celery.results import bulk_url
+from penstock_worker.celery.tasks import register
 from penstock_worker.serving import Plan
-from penstock_worker.tasks import register
 
 
 def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = ()) -> Celery:
@@ -47,7 +47,7 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     app.conf.worker_pool = "solo"
     app.conf.worker_concurrency = 1
     # Loaded models outlive whatever the broker refuses.
-    app.conf.worker_consumer = "penstock_worker.consumer:PatientConsumer"
+    app.conf.worker_consumer = "penstock_worker.boot.consumer:PatientConsumer"
     app.conf.broker_channel_error_retry = True
     app.events.dispatcher_cls = PatientDispatcher
     app.steps["worker"].add(Serve)

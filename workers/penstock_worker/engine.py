@@ -33,26 +33,26 @@ from penstock.policy.overload import RetryBudget
 from penstock.settings import Settings
 from penstock.stepwise import StepModel
 from penstock.store import Store
-from penstock_worker.announcer import Announcer
-from penstock_worker.batcher import Batcher
-from penstock_worker.canvas import CanvasFinisher
-from penstock_worker.ceilings import Ceilings
-from penstock_worker.charges import Charges
-from penstock_worker.claimer import Claimer
-from penstock_worker.expirer import Expirer
-from penstock_worker.intake import Intake, rivals, twins_of
+from penstock_worker.celery.finisher import CanvasFinisher
+from penstock_worker.execute.outcome import Concluder
+from penstock_worker.execute.runner import Runner, Superseded
+from penstock_worker.execute.settler import Settler, insist
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.iteration import Iteration
-from penstock_worker.load import LoadReport
-from penstock_worker.outcome import Concluder
-from penstock_worker.recall import Recall
-from penstock_worker.runner import Runner, Superseded
-from penstock_worker.sequences import Sequences
-from penstock_worker.settler import Settler, insist
-from penstock_worker.stager import Stager
-from penstock_worker.stepping import StepWorker
+from penstock_worker.report.announcer import Announcer
+from penstock_worker.report.load import LoadReport
+from penstock_worker.report.wire import Wire
+from penstock_worker.schedule.batcher import Batcher
+from penstock_worker.schedule.ceilings import Ceilings
+from penstock_worker.schedule.charges import Charges
+from penstock_worker.schedule.claimer import Claimer
+from penstock_worker.schedule.expirer import Expirer
+from penstock_worker.schedule.intake import Intake, rivals, twins_of
+from penstock_worker.schedule.stager import Stager
+from penstock_worker.steps.iteration import Iteration
+from penstock_worker.steps.recall import Recall
+from penstock_worker.steps.sequences import Sequences
+from penstock_worker.steps.stepping import StepWorker
 from penstock_worker.watchdog import Watchdog
-from penstock_worker.wire import Wire
 
 log = structlog.get_logger(__name__)
 
@@ -119,6 +119,7 @@ class Engine:
             one_of=rivals(classes, settings.namespace),
             twins=twins_of(classes, settings.namespace),
             max_input_bytes=settings.job.max_input_bytes,
+            allow_private=settings.webhook.allow_private,
         )
         self._canvas = CanvasFinisher(app, store, post=self.post)
         self._retries = RetryBudget()

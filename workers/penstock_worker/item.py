@@ -5,18 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+from penstock.codec import ItemCodec
+from penstock.errors import InvalidInput, safe_text
 from penstock.job import DEFAULT_TENANT, JobState, NewJob, Outcome
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.policy.memory import Call
+from penstock.transport.message import Envelope
 
 if TYPE_CHECKING:
     from celery.worker.request import Request
 
 
 INFINITY = float("inf")
+
+#: An ETA this close is not worth a way through SQL, seconds.
+ETA_NOW_S = 0.05
 
 
 class Item:
@@ -131,6 +138,66 @@ class Item:
         # Filled by the preparation.
         self.value: Any = None
         self.error: BaseException | None = None
+
+    @classmethod
+    def from_envelope(cls, e: Envelope, *, source: str, arrived_at: float, claimed_at: float) -> Item:
+        """Of a plain job's message, in whose lane there is one of that name."""
+        item = cls(
+            e.id,
+            e.model,
+            Lane(e.lane),
+            input=e.input,
+            tag=e.tag,
+            source=source,
+            arrived_at=arrived_at,
+            claimed_at=claimed_at,
+            reply_to=e.reply_to,
+        )
+        item.charged = e.charged
+        item.available_at = e.at
+        item.tenant = e.tenant or DEFAULT_TENANT
+        item.deadline_at = e.deadline_at
+        item.timeout_s = e.timeout_s
+        return item
+
+    @classmethod
+    def from_request(
+        cls, request: Request, model: str, lane: Lane, *, tag: Any, foreign: bool, arrived_at: float, claimed_at: float
+    ) -> Item:
+        """Of a message that Celery delivered. Its arguments, which may be faulty, are read by whoever takes it."""
+        item = cls(
+            request.id,
+            model,
+            lane,
+            input=None,
+            tag=tag,
+            source="",
+            arrived_at=arrived_at,
+            claimed_at=claimed_at,
+            request=request,
+            foreign=foreign,
+        )
+        if request.expires is not None:
+            item.deadline_at = _unix(request.expires)
+        if request.eta is not None and _unix(request.eta) > claimed_at + ETA_NOW_S:
+            item.not_before = _unix(request.eta)
+        return item
+
+    def read(self, codec: ItemCodec) -> bool:
+        """Make the value of the input, unless that is done; whether there is one. A faulty input fails alone."""
+        if self.value is None and self.error is None:
+            try:
+                self.value = codec.decode(self.input if self.input is not None else b"null")
+            except InvalidInput as error:
+                self.error = error
+            except Exception as error:  # the item type itself cannot be used
+                self.error = InvalidInput(f"this input could not be validated: {safe_text(error)}")
+        return self.error is None
+
+
+def _unix(date: Any) -> float:
+    """Celery writes dates in UTC, and without a time zone where the app works in UTC."""
+    return float((date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp())
 
 
 @dataclass(slots=True)

@@ -24,21 +24,21 @@ from penstock.store.records import Settled
 from penstock.telemetry.exposition import Endpoint
 from penstock.transport.url import connect, parse
 from penstock.waiting import until_reachable
-from penstock_worker.announcer import Announcer
-from penstock_worker.celeryevents import CeleryEvents
-from penstock_worker.device import choose_device, kind_of
+from penstock_worker.celery.revoker import Revoker
 from penstock_worker.engine import Engine
-from penstock_worker.heartbeat import Heartbeat
-from penstock_worker.holdings import Holdings
+from penstock_worker.execute.device import choose_device, kind_of
 from penstock_worker.item import Item
-from penstock_worker.latency import LatencyMemory
-from penstock_worker.loader import announce, load_models
-from penstock_worker.meter import Meter
-from penstock_worker.residency import Residency
-from penstock_worker.revoker import Revoker
-from penstock_worker.tenure import Tenure
-from penstock_worker.usage import Usage
-from penstock_worker.wire import Wire
+from penstock_worker.models.latency import LatencyMemory
+from penstock_worker.models.loader import announce, load_models
+from penstock_worker.models.residency import Residency
+from penstock_worker.report.announcer import Announcer
+from penstock_worker.report.celeryevents import CeleryEvents
+from penstock_worker.report.heartbeat import Heartbeat
+from penstock_worker.report.holdings import Holdings
+from penstock_worker.report.meter import Meter
+from penstock_worker.report.tenure import Tenure
+from penstock_worker.report.usage import Usage
+from penstock_worker.report.wire import Wire
 
 log = structlog.get_logger(__name__)
 

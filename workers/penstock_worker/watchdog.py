@@ -17,12 +17,12 @@ from penstock.errors import AttemptTimeout
 from penstock.job import JobState, Outcome
 from penstock.model import Model
 from penstock.store import Store
-from penstock_worker.announcer import Announcer
-from penstock_worker.canvas import CanvasFinisher
+from penstock_worker.celery.finisher import CanvasFinisher
+from penstock_worker.execute.outcome import error_record
+from penstock_worker.execute.runner import overdue
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.outcome import error_record
-from penstock_worker.runner import overdue
-from penstock_worker.sequences import Sequences
+from penstock_worker.report.announcer import Announcer
+from penstock_worker.steps.sequences import Sequences
 
 log = structlog.get_logger(__name__)
 

@@ -18,12 +18,13 @@ from penstock.client.inbox import Mark
 from penstock.client.runtime import Runtime
 from penstock.clock import monotonic_s
 from penstock.dispatch.bulk import Bulk, Filters, gathered
-from penstock.dispatch.request import Options, Request
+from penstock.dispatch.request import Request
 from penstock.dispatch.service import Submitted
 from penstock.errors import PenstockError
 from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Model
+from penstock.options import Options
 from penstock.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,11 +13,12 @@ from penstock.client.events import JobEvent
 from penstock.client.handle import Handle, JobHandle
 from penstock.client.inbox import Mark
 from penstock.dispatch.bulk import Bulk, Filters, gathered
-from penstock.dispatch.request import Options, Request
+from penstock.dispatch.request import Request
 from penstock.dispatch.service import Submitted
 from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Model
+from penstock.options import Options
 
 if TYPE_CHECKING:
     from typing import Self, Unpack

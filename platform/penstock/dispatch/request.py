@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, TypedDict
+from typing import Any
 
 from penstock.arguments import shown
 from penstock.errors import InvalidInput
 from penstock.lane import LANES, MAX_PRIORITY, MIN_PRIORITY, Lane
 from penstock.model import Model
+from penstock.options import Options
 
 #: Longest tenant name, idempotency key, tag name or tag value, characters.
 MAX_TEXT = 255
@@ -25,27 +26,6 @@ MAX_TEXT = 255
 MAX_SPAN_S = 100 * 365.25 * 86400
 #: Most tags of one job.
 MAX_TAGS = 64
-
-
-class Options(TypedDict, total=False):
-    """What a request can say besides model and input. All are optional.
-
-    ``lane`` ``"interactive"`` or ``"background"``. ``tenant`` whose job it is. ``priority`` 0 to 9, larger goes first
-    within its lane. ``deadline`` seconds from now, or an aware ``datetime``: a job that has not ended by then expires.
-    ``timeout`` limit on one attempt, seconds. ``idempotency_key`` the same key and body (model, version asked for,
-    input) give the same job, per tenant; its other options are those of the first call. ``webhook`` URL that is called
-    when the job has ended. ``tags`` names and values to find it by. ``delay`` seconds before it may start.
-    """
-
-    lane: str
-    tenant: str
-    priority: int
-    deadline: float | datetime | None
-    timeout: float | None
-    idempotency_key: str | None
-    webhook: str | None
-    tags: Mapping[str, str] | None
-    delay: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ def adopt(db: Database, jobs: Group) -> list[str]:
     rows = [
         (
             *_fields(job),
-            None,
+            _tags(job),
             *(("accepted", 0.0, None) if _delayed(job) else ("queued", 0.0, job.accepted_at)),
         )
         for job in jobs
@@ -138,6 +138,7 @@ def adopt(db: Database, jobs: Group) -> list[str]:
         with db.write(Survives.POWER) as session:
             known = {row[0] for row in session.all(_EXISTING, {"ids": session.ids(ids)})}
             session.insert(_INSERT, [row for row in rows if row[0] not in known])
+            session.insert(_INSERT_TAGS, _tag_rows(job for job in jobs if job.id not in known))
         return [id for id in ids if id not in known]
 
     return db.again(call)
@@ -154,7 +155,7 @@ def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_l
             results.append(result)
             fresh += new
         session.insert(_INSERT, _rows(fresh, publish_lease_s))
-        session.insert(_INSERT_TAGS, [(k, v, job.id) for job in fresh if job.tags for k, v in job.tags.items()])
+        session.insert(_INSERT_TAGS, _tag_rows(fresh))
         if db.dialect is not Dialect.SQLITE:
             # SQLite's writer is alone; here a key can be taken between the look and the insert, which then did nothing.
             mine = [job for job in fresh if job.idempotency_key is not None]
@@ -215,7 +216,7 @@ def _rows(jobs: Iterable[NewJob], publish_lease_s: float) -> list[tuple[Any, ...
     return [
         (
             *_fields(job),
-            _encode(job.tags).decode() if job.tags else None,
+            _tags(job),
             "accepted",
             _lease_until(job, publish_lease_s),
             None,
@@ -226,6 +227,14 @@ def _rows(jobs: Iterable[NewJob], publish_lease_s: float) -> list[tuple[Any, ...
 
 def _plain_rows(jobs: Iterable[NewJob], publish_lease_s: float) -> list[tuple[Any, ...]]:
     return [(*_plain(job), "accepted", _lease_until(job, publish_lease_s)) for job in jobs]
+
+
+def _tags(job: NewJob) -> str | None:
+    return _encode(job.tags).decode() if job.tags else None
+
+
+def _tag_rows(jobs: Iterable[NewJob]) -> list[tuple[str, str, str]]:
+    return [(name, value, job.id) for job in jobs if job.tags for name, value in job.tags.items()]
 
 
 def _lease_until(job: NewJob, publish_lease_s: float) -> float:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -83,15 +82,13 @@ class Delivery:
 
     def _plain(self, sink: Sink, queue: str, messages: Sequence[Claimed]) -> list[Claimed]:
         """Give the sink its jobs; the other messages are returned."""
-        now = time.time()
         envelopes, others = [], []
         for message in messages:
             envelope = decode(message.raw)
             if envelope is None:
                 others.append(message)
             else:
-                envelope.tag, envelope.queue, envelope.claimed_at = message.tag, queue, now
-                envelope.charged = message.charged
+                envelope.tag, envelope.charged = message.tag, message.charged
                 envelopes.append(envelope)
         if envelopes:
             sink.take(queue, envelopes)

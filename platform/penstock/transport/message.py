@@ -42,11 +42,11 @@ _json = msgspec.json.encode
 
 
 class Envelope(msgspec.Struct, gc=False):
-    """A plain job's message, read. The last four fields are set by whoever claimed it.
+    """A plain job's message, read. ``tag`` and ``charged`` are set by whoever claimed it.
 
-    ``version`` is the one asked for, or that of earlier releases' choice; SQL decides.
-    ``input`` is JSON text, or ``None`` where it must be read from SQL. ``attempt`` is the one that was last known
-    to the publisher; SQL decides. ``at`` is since when the job could run (Unix seconds): its target counts from there.
+    ``version`` is the one asked for, or that of earlier releases' choice; SQL decides. ``input`` is JSON text, or
+    ``None`` where it must be read from SQL. ``at`` is since when the job could run (Unix seconds): its target counts
+    from there.
     """
 
     id: str
@@ -55,17 +55,13 @@ class Envelope(msgspec.Struct, gc=False):
     lane: str
     tenant: str
     priority: int
-    attempt: int
     input: str | None
     timeout_s: float | None
     deadline_at: float | None
     reply_to: str | None
     trace: str | None
-    redelivered: bool
-    tag: int = 0
-    queue: str = ""
-    claimed_at: float = 0.0
     at: float | None = None
+    tag: int = 0
     charged: bool = False
 
 
@@ -172,7 +168,6 @@ class _Header(msgspec.Struct, gc=False):
     tenant: str = ""
     timeout: float | None = None
     reply_to: str | None = None
-    attempt: int = 0
     inline: bool = True
     at: float | None = None
     deadline: float | None = None
@@ -182,7 +177,6 @@ class _Header(msgspec.Struct, gc=False):
 class _Headers(msgspec.Struct, gc=False):
     id: str = ""
     penstock: _Header | None = None
-    redelivered: bool = False
 
 
 class _Properties(msgspec.Struct, gc=False):
@@ -194,7 +188,6 @@ class _Wire(msgspec.Struct, gc=False):
     headers: _Headers
     properties: _Properties
     body: str
-    redelivered: bool = False
 
 
 _decode_wire = msgspec.json.Decoder(_Wire).decode
@@ -231,14 +224,12 @@ def decode(raw: bytes) -> Envelope | None:
         header.lane,
         header.tenant,
         properties.priority or 0,
-        header.attempt,
         text,
         header.timeout,
         header.deadline,
         header.reply_to,
         header.trace,
-        wire.redelivered or headers.redelivered,
-        at=header.at,
+        header.at,
     )
 
 

@@ -1,4 +1,4 @@
-"""What queues have taken of the devices, as workers tell it with their heartbeats (``penstock_worker.usage``)."""
+"""What queues have taken of the devices, as workers tell it with their heartbeats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An imagined worker: its lines, its policy, what is on its device. The rules of ``penstock_worker.batcher``. PURE."""
+"""An imagined worker: its lines, its policy, what is on its device. The rules of the worker's batcher. PURE."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from penstock.policy.prefetch import room, wanted
 from penstock.policy.workload import Stock, Workload
 
 #: A job's expected device time before the first batch of its model, seconds, and the weight of the newest one after it
-#: (``penstock_worker.charges``).
+#: (``penstock_worker.schedule.charges``).
 UNKNOWN_S, NEWEST = 0.01, 0.1
 
 

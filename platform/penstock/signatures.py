@@ -1,0 +1,78 @@
+"""Celery signatures of models, and what they carry of a job: ``embed.using(tenant="acme").s("x")``.
+
+What Celery has a word for is said in its words (queue, priority, expires, time limit, countdown), so that every Celery
+program and monitor understands it. The rest is in the message's header ``penstock``, which the model's worker reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+from celery import signature
+from celery.canvas import Signature
+
+from penstock.app import plain_settings, sender
+from penstock.codec import codec_of
+from penstock.dispatch.request import terms
+from penstock.eager import Inline
+from penstock.lane import Lane, queue_name, split_name, task_name
+from penstock.model import Model
+from penstock.options import Options
+from penstock.payload import for_celery
+
+#: Options that Celery has no word for.
+CARRIED = ("tenant", "tags", "webhook")
+
+
+def model_signature(
+    name: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    immutable: bool = False,
+    model: type[Model] | None = None,
+    **options: Unpack[Options],
+) -> Signature:
+    """A signature that any Celery program on the same broker can send, and a program without Celery app too.
+
+    ``name`` may say a version: ``"embed@2"``. ``options`` as of ``Client.enqueue``, see ``celery_options``. Arrays and
+    records in the arguments become lists and dicts; what Celery would change is refused (``NotSerializable``), but for
+    what the item type declares, where ``model`` is given: its class. With that it can run in this process, too, where
+    Celery is told so (``eager``).
+    """
+    plain, version = split_name(name)
+    namespace = plain_settings().namespace
+    lane = options.get("lane") or Lane.INTERACTIVE
+    said = celery_options(options) | {"queue": queue_name(namespace, plain, Lane(lane), version)}
+    inline: Any = Inline(task_name(namespace, plain), model, sender)
+    # The whole item, where it is one argument, may be whatever its type declares.
+    whole = codec_of(model) if model is not None and len(args) == 1 and not kwargs else None
+    given = tuple(for_celery(plain, value, whole) for value in args)
+    named = {key: for_celery(plain, value) for key, value in kwargs.items()}
+    return signature(inline, args=given, kwargs=named, options=said, immutable=immutable, app=sender())
+
+
+def celery_options(options: Options) -> dict[str, Any]:
+    """The options of a request as a signature's; raises as ``Client.enqueue`` does.
+
+    Times count from when the message is sent, in a chain from the end of the step before. There is no idempotency key:
+    a task's id is its job's.
+    """
+    if "idempotency_key" in options:
+        raise TypeError("a signature has no idempotency_key: its task id is the key, apply_async(task_id=…)")
+    allow_private = plain_settings().webhook.allow_private
+    checked = terms(now=0.0, default_lane=Lane.INTERACTIVE, allow_private=allow_private, **options)
+    said: dict[str, Any] = {}
+    if "priority" in options:
+        said["priority"] = checked.priority
+    if (deadline := options.get("deadline")) is not None:
+        said["expires"] = deadline
+    if checked.timeout_s is not None:
+        said["time_limit"] = checked.timeout_s
+    if options.get("delay"):
+        said["countdown"] = checked.available_at
+    values = {name: getattr(checked, name) for name in CARRIED if options.get(name) is not None}
+    if values:
+        said["headers"] = {"penstock": values}
+    return said

@@ -1,0 +1,1 @@
+"""How a stock Celery worker becomes ours: its bootsteps, consumer, strategy and remote control, and its leases."""

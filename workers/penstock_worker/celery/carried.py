@@ -1,0 +1,52 @@
+"""What a Celery message carries of its job, in the header ``penstock``: whose it is, its tags, whom to call. PURE.
+
+Written by ``penstock.signatures``, and by any program that sends tasks: nothing in it is trusted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.dispatch.request import terms
+from penstock.errors import InvalidInput, WebhookRefused
+from penstock.job import DEFAULT_TENANT
+from penstock.lane import Lane
+from penstock.signatures import CARRIED
+
+#: A W3C ``traceparent``.
+_TRACE = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The header, checked."""
+
+    tenant: str = DEFAULT_TENANT
+    tags: dict[str, str] | None = None
+    webhook: str | None = None
+    trace: str | None = None
+
+
+def is_stored(headers: Mapping[str, Any]) -> bool:
+    """Whether a message was made of a row: it is one of a plain job, whose header is of another version."""
+    header = headers.get("penstock")
+    return isinstance(header, Mapping) and bool(header.get("plain"))
+
+
+def read(headers: Mapping[str, Any], *, allow_private: bool) -> Carried:
+    """The options that a message carries; raises ``InvalidInput``.
+
+    A trace is that of the header ``traceparent``, where tools for tracing put it; one that is none is left out.
+    """
+    header = headers.get("penstock")
+    said = header if isinstance(header, Mapping) else {}
+    trace = next((each for each in (said.get("trace"), headers.get("traceparent")) if isinstance(each, str)), "")
+    given = {name: said[name] for name in CARRIED if said.get(name) is not None}
+    try:
+        checked = terms(now=0.0, default_lane=Lane.BACKGROUND, allow_private=allow_private, **given)
+    except WebhookRefused as error:
+        raise InvalidInput(error.message, fix=error.fix) from None
+    return Carried(checked.tenant, checked.tags, checked.webhook, trace if _TRACE.fullmatch(trace) else None)

@@ -1,0 +1,1 @@
+"""One batch on the device: prepare, predict, conclude, settle."""

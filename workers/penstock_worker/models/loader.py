@@ -1,0 +1,134 @@
+"""Brings models up: one instance per class, loaded onto the device, warmed and probed with its own example."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from penstock import usercode
+from penstock.clock import monotonic_s
+from penstock.codec import codec_of
+from penstock.errors import ModelLoadFailed, safe_text
+from penstock.model import Model
+from penstock.policy.latency import LatencyBook
+from penstock.results import answers_of, results_of
+from penstock.stepwise import Progress, StepModel
+from penstock_worker.celery.waysout import is_the_models
+
+log = structlog.get_logger(__name__)
+
+#: Steps of a step-wise model's warm-up.
+WARM_STEPS = 2
+#: Batch sizes that are timed after the warm-up, and for how long at most, seconds.
+PROBES, PROBE_S = (1, 2, 4, 8), 1.0
+
+
+def load_models(models: Iterable[type[Model]], device: str, latency: LatencyBook | None = None) -> dict[str, Model]:
+    """Instances by name, ready to predict. Raises ``ModelLoadFailed`` for the first that does not come up.
+
+    What is not known in ``latency`` is probed, so that the first real batches are planned with a measured time.
+    """
+    loaded: dict[str, Model] = {}
+    for cls in models:
+        start = monotonic_s()
+        model = loaded[cls.name] = load_model(cls, device)
+        if latency is not None and not latency.line(cls.name).seen:
+            probe(model, latency)
+        log.info("model loaded", action="model.load", model=cls.name, device=device, load_s=monotonic_s() - start)
+    return loaded
+
+
+def load_model(cls: type[Model], device: str) -> Model:
+    """One instance, loaded and warmed; raises ``ModelLoadFailed``."""
+    step = "load"
+    try:
+        model = cls()
+        model.load(device)
+        step = "warm up"
+        example = model.example()
+        if example is not NotImplemented:
+            item = codec_of(cls).validate(example)
+            if isinstance(model, StepModel):
+                results = warm_steps(model, item)
+            else:
+                results = results_of(cls.name, model.predict([item]), 1)
+            if isinstance(results[0], BaseException):
+                raise results[0]
+    except BaseException as error:
+        if not is_the_models(error):
+            raise
+        raise ModelLoadFailed(
+            f"model {cls.name!r} did not {step} on {device}: {usercode.told(error)}",
+            fix=f"mend {cls.__module__}.{cls.__qualname__}; the jobs wait and run when a worker serves it",
+        ) from error
+    return model
+
+
+def warm_steps(model: StepModel, item: Any) -> Sequence[Any]:
+    """The first ``WARM_STEPS`` steps of a generation: enough to compile and to allocate, whatever its length."""
+    state = model.begin([item])
+    for _ in range(WARM_STEPS):
+        answer = dict(answers_of(model.name, model.step(state), {0})).get(0)
+        if answer is not None and not isinstance(answer, Progress):
+            model.finish(state, 0)
+            return [answer]
+    model.finish(state, 0)
+    return [None]
+
+
+def probe(model: Model, latency: LatencyBook) -> None:
+    """Time small batches of the model's example; nothing without one. The warm-up has shown that it runs."""
+    cls = type(model)
+    example = model.example()
+    if example is NotImplemented or isinstance(model, StepModel):
+        return
+    batching = cls.batching
+    ends = monotonic_s() + PROBE_S
+    for size in PROBES:
+        if size > batching.max_size or monotonic_s() > ends:
+            return
+        items = [codec_of(cls).validate(example) for _ in range(size)]
+        try:
+            cost = sum(float(batching.cost(item)) for item in items) if batching.cost else float(size)
+            if size > 1 and batching.max_cost is not None and cost > batching.max_cost:
+                return
+            start = monotonic_s()
+            model.predict(items)
+            latency.observe(cls.name, cost, monotonic_s() - start)
+        except BaseException as error:
+            if not is_the_models(error):
+                raise
+            log.warning("a probe failed", action="model.probe", model=cls.name, size=size, error=safe_text(error))
+            return
+
+
+def fingerprint(cls: type[Model]) -> str | None:
+    """Of the file that defines a model: the same for the same text, wherever it lies. ``None`` where it has none."""
+    try:
+        source = Path(sys.modules[cls.__module__].__file__ or "")
+        return blake2b(source.read_bytes(), digest_size=8).hexdigest()
+    except (AttributeError, KeyError, OSError):
+        return None
+
+
+def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
+    """What a worker tells about its models when it registers: the catalogue that producers validate names with."""
+    return {
+        name: {
+            "version": cls.version,
+            "doc": cls.describe(),
+            "max_size": cls.batching.max_size,
+            "pool": cls.resources.pool,
+            "steps": issubclass(cls, StepModel),
+            "memory": cls.resources.memory_bytes,
+            "schema": dict(codec_of(cls).schema()),
+            "exact": codec_of(cls).schema_tells_all(),
+            "code": fingerprint(cls),
+        }
+        for name, cls in models.items()
+    }

@@ -1,0 +1,1 @@
+"""What others are told: clients, Celery's monitors, admission, the log."""

@@ -1,0 +1,1 @@
+"""What is claimed, what waits, and what leaves as a batch."""

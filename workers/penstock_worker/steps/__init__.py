@@ -1,0 +1,1 @@
+"""Step-wise models: sequences that join and leave between the steps of a batch."""
