@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -46,6 +48,20 @@ DATABASES = ("sqlite", "postgresql")
 def pytest_runtest_setup() -> None:
     """Each test begins with the logging of a new process."""
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kombus_own_transport() -> Iterator[None]:
+    """A worker's app that was built in this process has put our transport in the place of kombu's: the strangers of the
+    next module are to be strangers."""
+    yield
+    kombu = sys.modules.get("kombu.transport")
+    if kombu is not None:
+        stock = "kombu.transport.redis"
+        kombu.TRANSPORT_ALIASES.update(
+            redis=f"{stock}:Transport", rediss=f"{stock}:Transport", sentinel=f"{stock}:SentinelTransport"
+        )
+        kombu._transport_cache.clear()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
