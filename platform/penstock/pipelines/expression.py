@@ -9,6 +9,7 @@ with ``$`` means something:
 ``{"$item": 0}``                      what a ``map`` is at: 0 is the innermost
 ``{"$get": [of, key]}``               an element of a list, by a whole number, or of an object, by a text
 ``{"$op": ["gt", left, right]}``      an operator of Python's, by its name in ``OPERATORS``
+``{"$if": [condition, one, other]}``  ``one`` where the condition holds; the other one is not even looked at
 ``{"$lit": value}``                   the value as it is, whatever keys it has
 ``{"$object": [key, expression]}``    an object whose only key begins with ``$``
 ====================================  ======================================================================
@@ -32,7 +33,7 @@ MAX_DEPTH, MAX_PARTS = 64, 10_000
 #: Longest text or list that an operator may make, and the largest whole number, bits.
 MAX_LENGTH, MAX_BITS = 1_000_000, 4096
 
-WORDS = ("$in", "$out", "$item", "$get", "$op", "$lit", "$object")
+WORDS = ("$in", "$out", "$item", "$get", "$op", "$if", "$lit", "$object")
 
 
 def _logical(name: str) -> Callable[[Any, Any], Any]:
@@ -136,6 +137,8 @@ def _check_word(word: str, given: Any) -> None:
     elif word == "$op":
         known = isinstance(given, list) and bool(given) and isinstance(given[0], str) and given[0] in OPERATORS
         good = known and len(given) == 1 + OPERATORS[given[0]][0]
+    elif word == "$if":
+        good = isinstance(given, list) and len(given) == 3
     elif word == "$object":
         good = isinstance(given, list) and len(given) == 2 and isinstance(given[0], str)
     else:
@@ -150,6 +153,7 @@ _FORMS = {
     "$item": '{"$item": 0} is what the innermost map is at',
     "$get": '{"$get": [OF, KEY]} takes an element',
     "$op": f'{{"$op": [NAME, …]}} has a name of {", ".join(OPERATORS)}, and its operands',
+    "$if": '{"$if": [CONDITION, VALUE, OTHER]} chooses one of two',
     "$lit": '{"$lit": VALUE} is any value',
     "$object": '{"$object": [KEY, VALUE]} is an object with one key',
 }
@@ -160,7 +164,7 @@ def parts_of(expression: Expression) -> Sequence[Expression]:
     word = word_of(expression)
     if word in ("$in", "$out", "$item", "$lit"):
         return ()
-    if word == "$get":
+    if word in ("$get", "$if"):
         return tuple(expression[word])
     if word in ("$op", "$object"):
         return tuple(expression[word][1:])
@@ -177,6 +181,36 @@ def named(expression: Expression, word: str) -> Iterator[Any]:
         if word_of(here) == word:
             yield here[word]
         waiting += reversed(parts_of(here))
+
+
+def missing(
+    expression: Expression, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], items: Sequence[Any] | None = None
+) -> list[str]:
+    """The steps without which the expression has no value yet, in the order of the text; none when it has one.
+
+    Of a choice whose condition is not known, those of the condition alone: the branch that is not chosen is never
+    waited for, and neither is one that may not be. A choice by the item of a ``map`` is made when there are items;
+    before that (``None``), both branches are waited for. Raises as ``evaluate``.
+    """
+    found: dict[str, None] = {}
+    waiting = [expression]
+    while waiting:
+        here = waiting.pop()
+        word = word_of(here)
+        if word == "$out" and here[word] not in outputs:
+            found[here[word]] = None
+        elif word == "$if":
+            condition, one, other = here[word]
+            if items is None and any(True for _ in named(condition, "$item")):
+                waiting += (other, one, condition)
+            elif first := missing(condition, inputs=inputs, outputs=outputs, items=items):
+                found |= dict.fromkeys(first)
+            else:
+                holds = truth(evaluate(condition, inputs=inputs, outputs=outputs, items=items or ()))
+                waiting.append(one if holds else other)
+        else:
+            waiting += reversed(parts_of(here))
+    return list(found)
 
 
 def literal(value: Any) -> Expression:
@@ -203,6 +237,9 @@ def evaluate(
             return (inputs if word == "$in" else outputs)[given]
         if word in ("$lit", "$item"):
             return given if word == "$lit" else items[given]
+        if word == "$if":
+            condition, one, other = given
+            return of(one if truth(of(condition)) else other)
         values = [of(each) for each in parts_of(here)]
         if word == "$object":
             return {given[0]: values[0]}
