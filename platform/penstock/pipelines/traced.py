@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from penstock.payload import constant
 from penstock.pipelines.expression import Expression, literal
 
 
@@ -51,11 +52,9 @@ _WHAT = "a value that is not known before the run"
 
 
 def expression_of(value: Any) -> Expression:
-    """What stands for a value, and for the traced ones in it; other values are literals."""
+    """What stands for a value, and for the traced ones in it; raises ``NotSerializable`` for what JSON has not."""
     if isinstance(value, Traced):
         return value._expression
-    if isinstance(value, tuple):
-        value = list(value)
     if holds_traced(value):
         if isinstance(value, dict):
             if len(value) == 1 and str(next(iter(value))).startswith("$"):
@@ -63,7 +62,7 @@ def expression_of(value: Any) -> Expression:
                 return {"$object": [key, expression_of(each)]}
             return {key: expression_of(each) for key, each in value.items()}
         return [expression_of(each) for each in value]
-    return literal(value)
+    return literal(constant(value))
 
 
 def holds_traced(value: Any) -> bool:
