@@ -190,7 +190,7 @@ def test_celery_page_runs() -> None:
     exec(compile("\n".join(page_blocks("docs/celery.md")), "celery.md", "exec"), place)
     assert run_model(place["score"], ["four", "seven77"]) == [4.0, 7.0]
     assert [task.task for task in place["signature"].tasks] == ["penstock.score", "shop.report"]
-    assert [task.options["headers"]["penstock"]["tenant"] for task in place["theirs"].tasks] == ["acme", "acme"]
+    assert [task.options["penstock"]["tenant"] for task in place["theirs"].tasks] == ["acme", "acme"]
     assert place["report"](4.0) == "scored 4.0"
     place["app"].close()
 

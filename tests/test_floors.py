@@ -223,13 +223,13 @@ def test_no_circles_between_modules() -> None:
 
 #: From which other rooms of the worker each one imports; there is no circle among them.
 ROOMS: dict[str, set[str]] = {
-    "celery": set(),
+    "canvas": set(),
     "report": set(),
-    "schedule": {"celery", "report"},
-    "execute": {"celery", "report"},
-    "models": {"celery", "schedule"},
-    "steps": {"celery", "report", "schedule", "execute"},
-    "boot": {"celery", "execute"},
+    "schedule": {"canvas", "report"},
+    "execute": {"canvas", "report"},
+    "models": {"canvas", "schedule"},
+    "steps": {"canvas", "report", "schedule", "execute"},
+    "boot": {"canvas", "execute"},
 }
 #: What stands beside the rooms, and may be imported by them.
 SHARED = {"item", "parent"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, unquote
 
 
@@ -50,6 +51,12 @@ def version_of(queue: str, namespace: str, model: str) -> str | None:
     if not queue.startswith(head):
         return None
     return unquote(queue[len(head) :].rpartition(".")[0], errors="surrogatepass") or None
+
+
+def is_model_queue(queue: Any, namespace: str) -> bool:
+    """Whether this is the name of a queue that workers of models consume, and nobody else."""
+    head, _, lane = queue.rpartition(".") if isinstance(queue, str) else ("", "", "")
+    return lane in LANES and head.startswith(f"{namespace}.")
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -16,7 +16,7 @@ from celery import Celery, current_app, signals
 from kombu import Exchange
 
 from penstock.errors import PenstockError, safe_text
-from penstock.lane import LANES, Lane, queue_name
+from penstock.lane import Lane, is_model_queue, queue_name
 from penstock.policy.followups import Sig, with_routes
 
 log = structlog.get_logger(__name__)
@@ -45,8 +45,7 @@ class Producer:
 
     def is_model_queue(self, queue: Any) -> bool:
         """Whether workers of models consume it."""
-        head, _, lane = str(queue or "").rpartition(".")
-        return lane in LANES and head.startswith(f"{self._namespace()}.")
+        return is_model_queue(queue, self._namespace())
 
     def route(self, sig: Sig, app: Any) -> Mapping[str, Any]:
         options = sig.get("options") or {}

@@ -1,7 +1,8 @@
 """Celery signatures of models, and what they carry of a job: ``embed.using(tenant="acme").s("x")``.
 
 What Celery has a word for is said in its words (queue, priority, expires, time limit, countdown), so that every Celery
-program and monitor understands it. The rest is in the message's header ``penstock``, which the model's worker reads.
+program and monitor understands it. The rest is an option ``penstock``, which Celery makes a property of the message: of
+its headers, a program's own ``apply_async(headers=…)`` would leave nothing.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from typing import Any, Unpack
 from celery import signature
 from celery.canvas import Signature
 
+from penstock import clock
 from penstock.app import plain_settings, sender
 from penstock.codec import codec_of
 from penstock.dispatch.request import terms
 from penstock.eager import Inline
-from penstock.lane import Lane, queue_name, split_name, task_name
+from penstock.lane import LANES, Lane, queue_name, split_name, task_name
 from penstock.model import Model
 from penstock.options import Options
 from penstock.payload import for_celery
 
-#: Options that Celery has no word for.
-CARRIED = ("tenant", "tags", "webhook")
+#: Options that Celery has no word for, and the option that they are in.
+CARRIED, CARRIER = ("tenant", "tags", "webhook"), "penstock"
 
 
 def model_signature(
@@ -43,8 +45,8 @@ def model_signature(
     """
     plain, version = split_name(name)
     namespace = plain_settings().namespace
-    lane = options.get("lane") or Lane.INTERACTIVE
-    said = celery_options(options) | {"queue": queue_name(namespace, plain, Lane(lane), version)}
+    said = celery_options(options)
+    said["queue"] = queue_name(namespace, plain, Lane(options.get("lane") or Lane.INTERACTIVE), version)
     inline: Any = Inline(task_name(namespace, plain), model, sender)
     # The whole item, where it is one argument, may be whatever its type declares.
     whole = codec_of(model) if model is not None and len(args) == 1 and not kwargs else None
@@ -59,10 +61,12 @@ def celery_options(options: Options) -> dict[str, Any]:
     Times count from when the message is sent, in a chain from the end of the step before. There is no idempotency key:
     a task's id is its job's.
     """
+    if not options or (options.keys() == {"lane"} and options["lane"] in LANES):
+        return {}
     if "idempotency_key" in options:
         raise TypeError("a signature has no idempotency_key: its task id is the key, apply_async(task_id=…)")
-    allow_private = plain_settings().webhook.allow_private
-    checked = terms(now=0.0, default_lane=Lane.INTERACTIVE, allow_private=allow_private, **options)
+    allow_private, now = plain_settings().webhook.allow_private, clock.now()
+    checked = terms(now=now, default_lane=Lane.INTERACTIVE, allow_private=allow_private, **options)
     said: dict[str, Any] = {}
     if "priority" in options:
         said["priority"] = checked.priority
@@ -70,9 +74,9 @@ def celery_options(options: Options) -> dict[str, Any]:
         said["expires"] = deadline
     if checked.timeout_s is not None:
         said["time_limit"] = checked.timeout_s
-    if options.get("delay"):
-        said["countdown"] = checked.available_at
+    if delay := options.get("delay"):
+        said["countdown"] = float(delay)
     values = {name: getattr(checked, name) for name in CARRIED if options.get(name) is not None}
     if values:
-        said["headers"] = {"penstock": values}
+        said[CARRIER] = values
     return said

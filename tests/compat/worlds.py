@@ -63,7 +63,7 @@ def our_parts(app: Any) -> Iterator[None]:
     from penstock.dispatch.daemon import Dispatcher
     from penstock.settings import Settings
     from penstock_worker.boot.bootsteps import Feed, Serve
-    from penstock_worker.celery.results import bulk_url
+    from penstock_worker.canvas.results import bulk_url
     from penstock_worker.serving import Plan
 
     home = Path(os.environ["COMPAT_HOME"])
@@ -154,7 +154,7 @@ def model_of(task: Any) -> Any:
 
 def register_as(app: Any, name: str, model: Any) -> None:
     """The model as a task of the suite's name."""
-    from penstock_worker.celery.tasks import ModelTask
+    from penstock_worker.canvas.tasks import ModelTask
 
     app.tasks.unregister(name)
     attributes = {"name": name, "penstock_model": model, "Strategy": ModelTask.Strategy, "__module__": __name__}

@@ -12,7 +12,7 @@ from celery.app.task import Context
 from celery.canvas import chord
 from celery.exceptions import ChordError
 
-from penstock_worker.celery.results import BulkRedisBackend, bulk_url
+from penstock_worker.canvas.results import BulkRedisBackend, bulk_url
 
 # Celery's own calls, and a connection of its own that it does not close.
 pytestmark = [

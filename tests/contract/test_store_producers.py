@@ -226,6 +226,17 @@ def test_an_adopted_job_keeps_what_its_message_carried(store: Store) -> None:
     assert [each.id for each in store.list(tag=("run", "7"))] == [job.id]
 
 
+def test_of_two_messages_with_one_id_the_tags_are_those_of_the_job(store: Store) -> None:
+    for _ in range(10):
+        first = make_job(tags={"w": "0"})
+        twins = [first, make_job(id=first.id, tags={"w": "1"}), make_job(id=first.id, tags={"w": "2"})]
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda twin: store.adopt([twin]), twins))
+        tags = store.get(first.id).tags
+        found = [n for n in "012" if first.id in [each.id for each in store.list(tag=("w", n), limit=1000)]]
+        assert {"w": found[0]} == tags and len(found) == 1
+
+
 def test_jobs_first_seen_at_the_broker_are_adopted_once(store: Store) -> None:
     known, new = make_job(), make_job(id="some-celery-task-id")
     store.insert([known])

@@ -15,8 +15,8 @@ from penstock.job import JobState, Outcome
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport.url import connect, for_kombu
-from penstock_worker.celery import finisher as module
-from penstock_worker.celery.finisher import CanvasFinisher
+from penstock_worker.canvas import finisher as module
+from penstock_worker.canvas.finisher import CanvasFinisher
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.store import claim, end, make_job

@@ -85,7 +85,7 @@ def strange() -> Iterator[Callable[[], None]]:
     yield forget
     from penstock import app as ours
 
-    routes.install(ours._namespace, ours._sender)
+    routes.install(lambda: ours.plain_settings().namespace, ours.sender)
 
 
 def test_what_follows_a_model(

@@ -337,6 +337,43 @@ def test_a_header_that_is_wrong_fails_its_job(stranger: Stranger, said: dict[str
     assert (job.tenant, job.webhook) == ("default", None)
 
 
+@pytest.mark.parametrize("way", ["header", "option"])
+def test_a_flood_of_a_tenants_messages_is_not_before_another_tenants(stranger: Stranger, way: str) -> None:
+    """Strangers write into the default tenant's list; a worker puts each message into that of its tenant."""
+    said: dict[str, Any] = {"tenant": "acme"}
+    given: dict[str, Any] = {"headers": {"penstock": said}} if way == "header" else {"penstock": said}
+    queue = queue_name(stranger.namespace, "nap", "background")
+    flood = [
+        stranger.app.send_task(f"{stranger.namespace}.nap", args=[0.05], queue=queue, **given).id for _ in range(120)
+    ]
+    alone = stranger.app.send_task(f"{stranger.namespace}.nap", args=[0.05], queue=queue).id
+    ended = stranger.ended(alone)
+    assert ended.tenant == "default"
+    before = [id for id in flood if stranger.known(id) and stranger.store.get(id).state.is_terminal]
+    assert len(before) < 60, "it has waited for the flood"
+    jobs = [stranger.ended(id) for id in flood]
+    assert {(job.tenant, job.state) for job in jobs} == {("acme", JobState.SUCCEEDED)}
+    key = keys.used(stranger.namespace)
+    wait_for(lambda: float(stranger.broker.hget(key, "acme") or 0) > 1.0, what="its time to be booked")
+    assert float(stranger.broker.hget(key, "default") or 0) < 1.0
+
+
+def test_what_is_carried_leaves_other_programs_queues_alone(stranger: Stranger, settings: Settings) -> None:
+    """Their workers know one list per queue."""
+    report = stranger.app.signature("shop.report", queue="shop")
+    sent = chain(
+        stranger.app.signature(f"{stranger.namespace}.echo", args=["x"], queue=stranger.queue), report
+    ).apply_async(headers={"penstock": {"tenant": "acme"}}, penstock={"tenant": "acme"})
+    assert stranger.ended(sent.parent.id).tenant == "acme"
+    wait_for(lambda: stranger.broker.llen("shop"), what="the report to be sent")
+    assert [key for key in stranger.broker.scan_iter("*shop*") if b"acme" in key] == []
+
+
+def test_what_is_refused_for_what_it_carries_keeps_its_input(stranger: Stranger) -> None:
+    job = stranger.ended(stranger.send([{"precious": "input"}], penstock={"tenant": 7}))
+    assert (job.error or {})["code"] == "invalid_input" and job.input == {"precious": "input"}
+
+
 def test_a_message_of_a_tenant_waits_in_its_line_and_comes_again_to_it(stranger: Stranger, settings: Settings) -> None:
     job = stranger.ended(stranger.produce("echo", "x", headers={"penstock": {"tenant": "acme"}}))
     assert (job.tenant, job.output) == ("acme", "x")

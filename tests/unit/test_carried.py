@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import InvalidInput
-from penstock_worker.celery.carried import Carried, is_stored, read
+from penstock_worker.canvas.carried import Carried, is_stored, read
 
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
@@ -29,7 +29,13 @@ TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     ],
 )
 def test_what_is_read(headers: dict[str, Any], carried: Carried) -> None:
-    assert read(headers, allow_private=False) == carried
+    assert read(headers, {}, allow_private=False) == carried
+
+
+def test_the_property_wins_over_the_header_one_by_one() -> None:
+    headers = {"penstock": {"tenant": "theirs", "tags": {"run": "7"}}}
+    assert read(headers, {"penstock": {"tenant": "acme"}}, allow_private=False) == Carried("acme", {"run": "7"})
+    assert read(headers, {"penstock": 7}, allow_private=False) == Carried("theirs", {"run": "7"})
 
 
 @pytest.mark.parametrize(
@@ -41,6 +47,8 @@ def test_what_is_read(headers: dict[str, Any], carried: Carried) -> None:
         {"tenant": "x" * 256},
         {"tags": ["run"]},
         {"tags": {"run": 7}},
+        {"tags": {"run": "x\0y"}},
+        {"tags": {"run": "\udc80"}},
         {"tags": {str(n): "x" for n in range(65)}},
         {"webhook": "file:///etc/passwd"},
         {"webhook": "http://169.254.169.254/latest"},
@@ -48,7 +56,7 @@ def test_what_is_read(headers: dict[str, Any], carried: Carried) -> None:
 )
 def test_what_is_refused(said: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        read({"penstock": said}, allow_private=False)
+        read({"penstock": said}, {}, allow_private=False)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import penstock
 from penstock.errors import InvalidInput
 from penstock.policy.batching import Greedy
 from penstock.transport.message import Envelope
-from penstock_worker.celery.foreign import check_canvas
+from penstock_worker.canvas.foreign import check_canvas
 from penstock_worker.item import Run
 from penstock_worker.report.load import LoadReport
 from penstock_worker.schedule.batcher import Batcher

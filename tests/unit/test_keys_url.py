@@ -17,7 +17,7 @@ from penstock.address import socket_url
 from penstock.dashboard import depths
 from penstock.errors import ConfigError
 from penstock.transport.url import connect, for_kombu, parse, redis_kwargs, unavailable
-from penstock_worker.celery.results import bulk_url
+from penstock_worker.canvas.results import bulk_url
 
 
 def pool_of(url: str) -> dict[str, Any]:

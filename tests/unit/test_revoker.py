@@ -12,9 +12,9 @@ from celery.worker import state as worker_state
 from penstock.errors import StoreUnavailable
 from penstock.job import JobState
 from penstock.store import Store
-from penstock_worker.celery import revoked
-from penstock_worker.celery import revoker as module
-from penstock_worker.celery.revoker import Revoker
+from penstock_worker.canvas import revoked
+from penstock_worker.canvas import revoker as module
+from penstock_worker.canvas.revoker import Revoker
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.store import add, end, running
 

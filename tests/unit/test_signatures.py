@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from celery import chain
 
 import penstock
 from penstock.errors import InvalidInput, WebhookRefused
 
-AT = datetime(2030, 1, 2, tzinfo=UTC)
+AT = datetime(2080, 1, 2, tzinfo=UTC)
 
 
 @penstock.model(name="carrier")
@@ -30,9 +31,9 @@ def carrier(batch: list[Any]) -> list[Any]:
         ({"deadline": AT}, {"expires": AT}),
         ({"timeout": 30}, {"time_limit": 30.0}),
         ({"delay": 60}, {"countdown": 60.0}),
-        ({"tenant": "acme"}, {"headers": {"penstock": {"tenant": "acme"}}}),
-        ({"tags": {"a": "7"}, "tenant": "b"}, {"headers": {"penstock": {"tenant": "b", "tags": {"a": "7"}}}}),
-        ({"webhook": "https://example.com/x"}, {"headers": {"penstock": {"webhook": "https://example.com/x"}}}),
+        ({"tenant": "acme"}, {"penstock": {"tenant": "acme"}}),
+        ({"tags": {"a": "7"}, "tenant": "b"}, {"penstock": {"tenant": "b", "tags": {"a": "7"}}}),
+        ({"webhook": "https://example.com/x"}, {"penstock": {"webhook": "https://example.com/x"}}),
         ({"deadline": None, "timeout": None, "tags": None, "webhook": None, "delay": None}, {}),
     ],
 )  # fmt: skip
@@ -51,6 +52,8 @@ def test_options_in_celerys_words_where_it_has_them(options: Any, said: dict[str
         ({"priority": 10}, InvalidInput),
         ({"tenant": ""}, InvalidInput),
         ({"tags": {"a": 1}}, InvalidInput),
+        ({"tags": {"a": "x\0y"}}, InvalidInput),
+        ({"tags": {"a": "\ud800"}}, InvalidInput),
         ({"timeout": 0}, InvalidInput),
         ({"delay": -1}, InvalidInput),
         ({"deadline": datetime(2030, 1, 2)}, InvalidInput),
@@ -67,4 +70,10 @@ def test_what_is_wrong_is_told_where_it_is_written(options: Any, error: type[Exc
 def test_arguments_of_the_model_may_have_the_names_of_options() -> None:
     made = carrier.using(tenant="acme").s(tenant="theirs", priority=3)
     assert made.kwargs == {"tenant": "theirs", "priority": 3}
-    assert made.options["headers"]["penstock"] == {"tenant": "acme"}
+    assert made.options["penstock"] == {"tenant": "acme"}
+
+
+def test_a_programs_own_headers_leave_what_is_carried() -> None:
+    made = carrier.using(tenant="acme").s("x")
+    for changed in (made.clone().set(headers={"mine": 1}), chain(made, made).clone(headers={"mine": 1}).tasks[0]):
+        assert changed.options["penstock"] == {"tenant": "acme"}

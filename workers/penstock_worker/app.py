@@ -20,8 +20,8 @@ from penstock.transport.redis import install
 from penstock_worker.boot import remote
 from penstock_worker.boot.bootsteps import Feed, Serve
 from penstock_worker.boot.eventer import PatientDispatcher
-from penstock_worker.celery.results import bulk_url
-from penstock_worker.celery.tasks import register
+from penstock_worker.canvas.results import bulk_url
+from penstock_worker.canvas.tasks import register
 from penstock_worker.serving import Plan
 
 

@@ -33,7 +33,7 @@ from penstock.policy.overload import RetryBudget
 from penstock.settings import Settings
 from penstock.stepwise import StepModel
 from penstock.store import Store
-from penstock_worker.celery.finisher import CanvasFinisher
+from penstock_worker.canvas.finisher import CanvasFinisher
 from penstock_worker.execute.outcome import Concluder
 from penstock_worker.execute.runner import Runner, Superseded
 from penstock_worker.execute.settler import Settler, insist

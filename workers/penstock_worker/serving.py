@@ -24,7 +24,7 @@ from penstock.store.records import Settled
 from penstock.telemetry.exposition import Endpoint
 from penstock.transport.url import connect, parse
 from penstock.waiting import until_reachable
-from penstock_worker.celery.revoker import Revoker
+from penstock_worker.canvas.revoker import Revoker
 from penstock_worker.engine import Engine
 from penstock_worker.execute.device import choose_device, kind_of
 from penstock_worker.item import Item

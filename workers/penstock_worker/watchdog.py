@@ -17,7 +17,7 @@ from penstock.errors import AttemptTimeout
 from penstock.job import JobState, Outcome
 from penstock.model import Model
 from penstock.store import Store
-from penstock_worker.celery.finisher import CanvasFinisher
+from penstock_worker.canvas.finisher import CanvasFinisher
 from penstock_worker.execute.outcome import error_record
 from penstock_worker.execute.runner import overdue
 from penstock_worker.item import Batch, Item, Run

@@ -13,7 +13,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
-from penstock.arguments import shown
+from penstock.arguments import shown, storable
 from penstock.errors import InvalidInput
 from penstock.lane import LANES, MAX_PRIORITY, MIN_PRIORITY, Lane
 from penstock.model import Model
@@ -182,6 +182,8 @@ def _tags(tags: Any) -> dict[str, str]:
         _text("a tag's name", name)
         if len(value) > MAX_TEXT:
             raise InvalidInput(f"the value of tag {name!r} is too long", fix=f"use at most {MAX_TEXT} characters")
+        if not storable(value):
+            raise InvalidInput(f"the value of tag {name!r} has a NUL or half of a surrogate pair", fix="remove it")
     return {str.__str__(name): str.__str__(value) for name, value in tags.items()}
 
 

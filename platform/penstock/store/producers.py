@@ -63,6 +63,7 @@ _BY_KEY = """
     JOIN penstock_job ON tenant = {0 text} AND idempotency_key = {1 text}"""
 # Before there were queues of versions, a digest was that of the version that the producer had found.
 _SAME = "SELECT 1 FROM penstock_job WHERE id = :id AND model = :model AND input = :input AND asked_version IS NULL"
+_TAGS = "SELECT id, tags FROM penstock_job WHERE id {in ids}"
 _EXISTING = "SELECT id FROM penstock_job WHERE id {in ids}"
 
 _encode = msgspec.json.encode
@@ -138,7 +139,10 @@ def adopt(db: Database, jobs: Group) -> list[str]:
         with db.write(Survives.POWER) as session:
             known = {row[0] for row in session.all(_EXISTING, {"ids": session.ids(ids)})}
             session.insert(_INSERT, [row for row in rows if row[0] not in known])
-            session.insert(_INSERT_TAGS, _tag_rows(job for job in jobs if job.id not in known))
+            if tagged := {job.id: job for job in jobs if job.tags and job.id not in known}:
+                # Another message of the same id may have been first: its tags are the job's.
+                stored = session.all(_TAGS, {"ids": session.ids(tagged)})
+                session.insert(_INSERT_TAGS, _tag_rows(tagged[id] for id, tags in stored if tags == _tags(tagged[id])))
         return [id for id in ids if id not in known]
 
     return db.again(call)

@@ -24,12 +24,14 @@ from kombu.utils.json import dumps
 
 from penstock.errors import ConfigError, safe_text
 from penstock.job import DEFAULT_TENANT
+from penstock.lane import is_model_queue
 from penstock.transport import keys
 from penstock.transport.claims import LEASE_S, NO_TWINS, Claimed, Claims, LeaseLost, Pending
 from penstock.transport.delivery import Delivery, Sink, bury
 from penstock.transport.demand import Demand, demand
 from penstock.transport.inspect import purge, ready_messages
 from penstock.transport.lease import LeaseKeeper, abandoned
+from penstock.transport.lined import LINE, tenant_of
 from penstock.transport.mend import mend, mended
 from penstock.transport.publisher import RING_REPLIES, register, ring, ring_commands
 from penstock.transport.readable import Unreadable, payload_of, while_reading
@@ -379,6 +381,18 @@ class BulkChannel(stock.Channel):
             return python
         return None
 
+    def line_up(self, queue: str, message: dict[str, Any], claimed: Claimed) -> None:
+        """Put a message into its tenant's list, and acknowledge the one that stood in another.
+
+        A crash in between leaves both: two messages of one id are one job.
+        """
+        self._put(queue, message)
+        if not claimed.charged:
+            self.ack_many((claimed.tag,))
+            return
+        # Whose list it was has not had its turn.
+        self._consumer().settle({claimed.tag: 0.0})
+
     def set_aside(self, message: Claimed, error: BaseException | None = None) -> None:
         """Take a message that cannot be read out of the queue."""
         bury(self._consumer(), message, error)
@@ -411,11 +425,14 @@ class BulkChannel(stock.Channel):
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         """Push as kombu does, and ring the queue's bell. What names a tenant goes to its lists."""
         bell = keys.bell(self.namespace, queue)
-        tenant = _tenant_of(message)
+        # Only workers of models know of tenants' lists.
+        tenant = tenant_of(message) if is_model_queue(queue, self.namespace) else DEFAULT_TENANT
         batch = kwargs.get("_publish_batch")
         if tenant != DEFAULT_TENANT or (batch is None and queue not in self._expires):
             # With a tenant not in kombu's batch of several queues; its messages wait for nobody anyway.
-            key = keys.list_key(queue, int(self._get_message_priority(message)), tenant)
+            key = keys.list_key(queue, self._priority_of(message), tenant)
+            if tenant != DEFAULT_TENANT:
+                message["properties"][LINE] = tenant
             commands = [pack("LPUSH", key, dumps(message))]
             if tenant != DEFAULT_TENANT:
                 commands.append(register(self.namespace, queue, [tenant]))
@@ -428,6 +445,12 @@ class BulkChannel(stock.Channel):
             return
         for name, *args in ring_commands(bell):
             batch.add(str(name).lower(), *args)
+
+    def _priority_of(self, message: dict[str, Any]) -> int:
+        try:
+            return int(self._get_message_priority(message))
+        except (OverflowError, KeyError):  # infinity; none
+            return 0
 
     def _queue_bind(self, exchange: str, *args: Any) -> None:
         """Write down a binding, which only producers read. A full server refuses it, but can still be emptied."""
@@ -549,12 +572,6 @@ class BulkChannel(stock.Channel):
     def _disconnect_pools(self) -> None:
         self._commands = None
         super()._disconnect_pools()
-
-
-def _tenant_of(message: Mapping[str, Any]) -> str:
-    header = (message.get("headers") or {}).get("penstock")
-    tenant = header.get("tenant") if isinstance(header, dict) else None
-    return tenant if isinstance(tenant, str) and tenant else DEFAULT_TENANT
 
 
 class Channel(BulkChannel):

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from penstock.errors import safe_text
+from penstock.lane import is_model_queue
 from penstock.transport import keys
 from penstock.transport.claims import Claimed, Claims
+from penstock.transport.lined import stray
 from penstock.transport.message import Envelope, decode
 from penstock.transport.readable import Unreadable, payload_of, while_reading
 from penstock.transport.refusals import Refused
@@ -103,7 +105,15 @@ class Delivery:
             self._left.discard(message.tag)
             channel.set_aside(message, error)
             return
+        # Of a version's messages `queue` is that of all versions.
+        own = payload["properties"].get("delivery_info", {}).get("routing_key")
+        if self._sink is not None and stray(payload) and is_model_queue(own, channel.namespace):
+            channel.line_up(own, payload, message)
+            self._left.discard(message.tag)
+            return
         self._left.discard(message.tag)
+        if message.charged:
+            payload["properties"].setdefault("delivery_info", {})["charged"] = True
         if queue in channel.no_ack_queues:
             channel.ack_many((message.tag,))
         self.stirred = True

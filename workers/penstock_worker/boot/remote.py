@@ -17,9 +17,9 @@ from celery.worker.control import Panel
 
 from penstock.errors import safe_text
 from penstock.lane import LANES
-from penstock_worker.celery import revoked
-from penstock_worker.celery.stamps import is_stamped
-from penstock_worker.celery.tasks import ModelTask
+from penstock_worker.canvas import revoked
+from penstock_worker.canvas.stamps import is_stamped
+from penstock_worker.canvas.tasks import ModelTask
 
 #: What is said of a pool that cannot grow.
 ONE_DEVICE = "a penstock worker owns one device and runs one batch at a time: start more workers instead"

@@ -18,7 +18,7 @@ from penstock import clock
 from penstock.errors import InvalidInput, InvalidOutput, StoreUnavailable, safe_text
 from penstock.job import JobState, Outcome
 from penstock.store import Store
-from penstock_worker.celery.finisher import CanvasFinisher
+from penstock_worker.canvas.finisher import CanvasFinisher
 from penstock_worker.item import Item, Run
 from penstock_worker.report.announcer import Announcer
 

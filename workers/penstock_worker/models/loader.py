@@ -18,7 +18,7 @@ from penstock.model import Model
 from penstock.policy.latency import LatencyBook
 from penstock.results import answers_of, results_of
 from penstock.stepwise import Progress, StepModel
-from penstock_worker.celery.waysout import is_the_models
+from penstock_worker.canvas.waysout import is_the_models
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ import msgspec
 from celery.worker import state as worker_state
 
 from penstock import clock
-from penstock.job import DEFAULT_TENANT, JobState
+from penstock.job import JobState
 from penstock.lane import task_name
 from penstock.settings import ProgressSettings
 from penstock.transport import keys
@@ -91,9 +91,14 @@ class Announcer:
         ]
         for model, by_state in states.items():
             news += [self._event(state, model, ids, now) for state, ids in by_state.items()]
-        if alone_s := sum(item.device_s for run in runs for item in run.live if not item.charged):
-            # Nobody shared its queue: that is the default tenant, and nothing was charged.
-            news.append(("HINCRBYFLOAT", keys.used(self._namespace), DEFAULT_TENANT, f"{alone_s:.9f}"))
+        # Where nobody shared its queue, the claim has charged nothing; and Celery acknowledges members by themselves.
+        alone_s: dict[str, float] = {}
+        for run in runs:
+            for item in run.live:
+                if item.device_s and (item.request is not None or not item.charged):
+                    alone_s[item.tenant] = alone_s.get(item.tenant, 0.0) + item.device_s
+        for tenant, seconds in alone_s.items():
+            news.append(("HINCRBYFLOAT", keys.used(self._namespace), tenant, f"{seconds:.9f}"))
         if self._celery is not None and self.tells_monitors:
             news += self._celery.finished(runs, final, outputs)
         return news

@@ -19,7 +19,7 @@ from penstock import clock
 from penstock.errors import InvalidInput, NotStarted
 from penstock.job import Job, JobState, Outcome
 from penstock.store import Store
-from penstock_worker.celery import revoked
+from penstock_worker.canvas import revoked
 from penstock_worker.item import INFINITY, Batch, Item, Run
 
 log = structlog.get_logger(__name__)

@@ -22,10 +22,10 @@ from penstock.payload import write_input
 from penstock.stepwise import StepModel
 from penstock.transport.keys import step_of
 from penstock.transport.message import Envelope
-from penstock_worker.celery import foreign, revoked
-from penstock_worker.celery.carried import Carried, is_stored, read
-from penstock_worker.celery.stamps import is_stamped
-from penstock_worker.celery.waysout import WAYS_OUT, is_the_models
+from penstock_worker.canvas import foreign, revoked
+from penstock_worker.canvas.carried import Carried, is_stored, read
+from penstock_worker.canvas.stamps import is_stamped
+from penstock_worker.canvas.waysout import WAYS_OUT, is_the_models
 from penstock_worker.item import INFINITY, Item
 from penstock_worker.report.announcer import Announcer
 from penstock_worker.schedule.batcher import Batcher
@@ -139,10 +139,9 @@ class Intake:
         )
         item.revoked = revoked.is_open(request.id) or is_stamped(request, worker_state.revoked_stamps)
         item.timeout_s = self._timeout_s[model.name]
+        item.charged = bool(message.delivery_info.get("charged"))
         timeout_s, carried = None, Carried()
         try:
-            carried = read(request.request_dict, allow_private=self._allow_private)
-            item.tenant = carried.tenant
             foreign.check_again(request)
             item.input = self._write(model, item_from_call(request.args, request.kwargs))
             foreign.check_keys(message)
@@ -150,6 +149,11 @@ class Intake:
         except (Rejected, TypeError) as error:
             item.input = item.input or "null"
             item.error = error if isinstance(error, Rejected) else InvalidInput(safe_text(error))
+        try:
+            carried = read(request.request_dict, message.properties, allow_private=self._allow_private)
+        except InvalidInput as error:
+            item.error = item.error or error
+        item.tenant = carried.tenant
         try:
             foreign.check_canvas(request)
         except InvalidInput as error:

@@ -14,7 +14,7 @@ from celery.worker import state as worker_state
 from penstock import clock
 from penstock.errors import StoreUnavailable
 from penstock.store import Store
-from penstock_worker.celery import revoked
+from penstock_worker.canvas import revoked
 from penstock_worker.steps.groups import Member
 
 log = structlog.get_logger(__name__)

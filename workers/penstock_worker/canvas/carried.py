@@ -1,6 +1,7 @@
-"""What a Celery message carries of its job, in the header ``penstock``: whose it is, its tags, whom to call. PURE.
+"""What a Celery message carries of its job: whose it is, its tags, whom to call. PURE.
 
-Written by ``penstock.signatures``, and by any program that sends tasks: nothing in it is trusted.
+In its property ``penstock``, as ``penstock.signatures`` writes it, or in the header of that name, as any program can
+that sends tasks: nothing in it is trusted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from penstock.errors import InvalidInput, WebhookRefused
 from penstock.job import DEFAULT_TENANT
 from penstock.lane import Lane
 from penstock.signatures import CARRIED
+from penstock.transport.lined import said_in
 
 #: A W3C ``traceparent``.
 _TRACE = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -22,7 +24,7 @@ _TRACE = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """The header, checked."""
+    """What it carries, checked."""
 
     tenant: str = DEFAULT_TENANT
     tags: dict[str, str] | None = None
@@ -36,13 +38,12 @@ def is_stored(headers: Mapping[str, Any]) -> bool:
     return isinstance(header, Mapping) and bool(header.get("plain"))
 
 
-def read(headers: Mapping[str, Any], *, allow_private: bool) -> Carried:
+def read(headers: Mapping[str, Any], properties: Mapping[str, Any], *, allow_private: bool) -> Carried:
     """The options that a message carries; raises ``InvalidInput``.
 
     A trace is that of the header ``traceparent``, where tools for tracing put it; one that is none is left out.
     """
-    header = headers.get("penstock")
-    said = header if isinstance(header, Mapping) else {}
+    said = said_in(headers, properties)
     trace = next((each for each in (said.get("trace"), headers.get("traceparent")) if isinstance(each, str)), "")
     given = {name: said[name] for name in CARRIED if said.get(name) is not None}
     try:

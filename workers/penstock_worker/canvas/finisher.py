@@ -28,7 +28,7 @@ from penstock.errors import MAX_TEXT_BYTES, ExecutionError, ModelRaised, StoreUn
 from penstock.job import JobState, Outcome
 from penstock.jsontext import loads
 from penstock.store import Store
-from penstock_worker.celery.tasks import Unfinished, traced
+from penstock_worker.canvas.tasks import Unfinished, traced
 from penstock_worker.item import Item
 
 log = structlog.get_logger(__name__)

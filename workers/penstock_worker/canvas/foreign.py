@@ -18,7 +18,7 @@ from penstock.errors import InvalidInput, NotSerializable, TooLarge, safe_text
 from penstock.job import NewJob
 from penstock.lane import MAX_PRIORITY
 from penstock.transport.message import canvas_of
-from penstock_worker.celery.carried import Carried
+from penstock_worker.canvas.carried import Carried
 from penstock_worker.item import Item
 
 #: What a message of protocol 2 says in its headers, and one of protocol 1 in its body. Its time and its expiry are the

@@ -16,7 +16,7 @@ from penstock.dispatch.background import Background
 from penstock.errors import StoreUnavailable
 from penstock.store import Store
 from penstock.store.records import Settled
-from penstock_worker.celery import revoked
+from penstock_worker.canvas import revoked
 
 log = structlog.get_logger(__name__)
 
