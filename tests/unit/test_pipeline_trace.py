@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import ConfigError, NotSerializable
+from penstock.errors import ConfigError, NotSerializable, NoValue, WrongResultCount
+from penstock.pipelines import memory
 from penstock.pipelines.graph import Graph, Step, read
-from penstock.pipelines.trace import current, run_in_memory, trace, when
+from penstock.pipelines.trace import current, trace, when
 
 
 def call(model: str, *args: Any) -> Any:
@@ -49,7 +50,7 @@ def run(graph: Graph, **inputs: Any) -> tuple[Any, list[str]]:
         ran.append(step.name)
         return [MODELS[step.model or ""](item) for item in items]
 
-    return run_in_memory(graph, inputs, answered), ran
+    return memory.run(graph, inputs, answered), ran
 
 
 def test_a_function_becomes_a_graph_that_gives_what_it_says() -> None:
@@ -89,6 +90,18 @@ def test_a_constant_that_json_has_not_is_named(value: Any) -> None:
 def test_a_map_is_a_list_at_any_size(size: int) -> None:
     graph = trace(lambda values: each("embed", values), name="sizes")
     assert run(graph, values=["x" * n for n in range(size)])[0] == list(range(size))
+
+
+@pytest.mark.parametrize("values", ["text", {"a": 1}, 7, None])
+def test_only_lists_are_mapped(values: Any) -> None:
+    with pytest.raises(NoValue, match="no list"):
+        run(trace(lambda values: each("embed", values), name="sizes"), values=values)
+
+
+@pytest.mark.parametrize("results", [[], [1, 2]])
+def test_a_step_gives_one_result_for_each_item(results: list[int]) -> None:
+    with pytest.raises(WrongResultCount):
+        memory.run(trace(lambda x: call("embed", x), name="p"), {"x": 1}, lambda step, items: results)
 
 
 async def later(x: int) -> int:

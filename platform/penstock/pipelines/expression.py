@@ -41,7 +41,7 @@ def _logical(name: str) -> Callable[[Any, Any], Any]:
 
     def apply(left: Any, right: Any) -> Any:
         if not (isinstance(left, int) and isinstance(right, int)):  # sets have these operators, too; JSON has no sets
-            raise TypeError(f"{_kind(left)} and {_kind(right)} are not truth values")
+            raise TypeError(f"{kind_of(left)} and {kind_of(right)} are not truth values")
         return by_name[name](left, right)
 
     return apply
@@ -257,33 +257,34 @@ def _element(of: Any, key: Any) -> Any:
     if isinstance(of, list | str) and type(key) is int:
         if -len(of) <= key < len(of):
             return of[key]
-        raise NoValue(f"there is no element {key} in {_kind(of)} of {len(of)}")
-    raise NoValue(f"{_kind(of)} has no element {key!r:.80}")
+        raise NoValue(f"there is no element {key} in {kind_of(of)} of {len(of)}")
+    raise NoValue(f"{kind_of(of)} has no element {key!r:.80}")
 
 
 def _apply(name: str, values: Sequence[Any]) -> Any:
     try:
         result = OPERATORS[name][1](*values)
     except (TypeError, ValueError, ArithmeticError) as error:
-        kinds = ", ".join(map(_kind, values))
+        kinds = ", ".join(map(kind_of, values))
         raise NoValue(f"{name!r} of {kinds} has no value: {error}") from None
     if isinstance(result, complex) or (isinstance(result, float) and result - result != 0.0):
         raise NoValue(f"{name!r} of {', '.join(map(repr, values))} is no number that JSON has")
     if isinstance(result, int) and result.bit_length() > MAX_BITS:
         raise NoValue(f"{name!r} makes a number of more than {MAX_BITS:,} bits")
     if isinstance(result, str | list) and len(result) > MAX_LENGTH:
-        raise NoValue(f"{name!r} makes {_kind(result)} longer than {MAX_LENGTH:,}")
+        raise NoValue(f"{name!r} makes {kind_of(result)} longer than {MAX_LENGTH:,}")
     return result
 
 
 def truth(value: Any) -> bool:
     """Whether a condition holds; raises ``NoValue`` for what is neither true nor false."""
     if not isinstance(value, bool):
-        raise NoValue(f"a condition is {_kind(value)}, neither true nor false: compare it, as in `score > 0.5`")
+        raise NoValue(f"a condition is {kind_of(value)}, neither true nor false: compare it, as in `score > 0.5`")
     return value
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value is, for a person."""
     names = {
         bool: "a truth value",
         int: "a number",

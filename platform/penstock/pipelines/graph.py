@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from penstock.errors import InvalidInput
-from penstock.pipelines.expression import Expression, check, evaluate, missing, named
+from penstock.errors import InvalidInput, NoValue
+from penstock.pipelines.expression import Expression, check, evaluate, kind_of, missing, named
 
 #: The form of graphs that this release writes and reads.
 FORM = 1
@@ -182,6 +182,19 @@ def frontier(graph: Graph, *, inputs: Mapping[str, Any], outputs: Mapping[str, A
                 seen.add(name)
                 waiting.append(name)
     return Frontier([name for name in steps if name in ready], done=False)
+
+
+def items_of(step: Step, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[Any]:
+    """What a map is called for, one by one; of any other step a list with one element, which nobody names.
+
+    Raises ``NoValue`` for what is no list: a text has letters, which nobody means to map.
+    """
+    if not step.maps:
+        return [None]
+    values = evaluate(step.over, inputs=inputs, outputs=outputs)
+    if not isinstance(values, list):
+        raise NoValue(f"step {step.name!r} maps {kind_of(values)}, which is no list")
+    return values
 
 
 def input_of(step: Step, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], items: Sequence[Any] = ()) -> Any:

@@ -7,13 +7,12 @@ makes that many steps, and what depends on a value of the run needs ``when`` or 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from penstock.errors import ConfigError
-from penstock.pipelines.expression import Expression
 from penstock.pipelines.graph import Graph, Step, verify
 from penstock.pipelines.traced import Traced, expression_of
 
@@ -101,19 +100,3 @@ def when(condition: Any, one: Any, other: Any = None) -> Any:
     if not isinstance(condition, Traced):
         return one if condition else other
     return Traced({"$if": [expression_of(condition), expression_of(one), expression_of(other)]})
-
-
-def run_in_memory(graph: Graph, inputs: Mapping[str, Any], call: Callable[[Step, Sequence[Any]], Sequence[Any]]) -> Any:
-    """The output, one step after the other; ``call`` answers for all items of a step. Deterministic."""
-    from penstock.pipelines.expression import evaluate
-    from penstock.pipelines.graph import frontier, input_of
-
-    outputs: dict[str, Expression] = {}
-    while not (now := frontier(graph, inputs=inputs, outputs=outputs)).done:
-        for name in now.ready:
-            step = graph.step(name)
-            over = evaluate(step.over, inputs=inputs, outputs=outputs) if step.maps else [None]
-            items = [input_of(step, inputs=inputs, outputs=outputs, items=(each,)) for each in over]
-            results = list(call(step, items))
-            outputs[name] = results if step.maps else results[0]
-    return evaluate(graph.output, inputs=inputs, outputs=outputs)
