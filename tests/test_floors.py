@@ -46,6 +46,7 @@ FLOORS = {
     "penstock.using": 0,
     "penstock.stepwise": 0,
     "penstock.policy": 1,
+    "penstock.pipelines": 1,
     # The pure half of the load generator, and the simulator, which runs the policies.
     "penstock.loadgen.arrivals": 1,
     "penstock.loadgen.simulator": 1,

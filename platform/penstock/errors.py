@@ -294,6 +294,12 @@ class OutOfMemory(ExecutionError):
     retryable = True
 
 
+class NoValue(ExecutionError):
+    """An expression of a pipeline has no value: an element that is not there, operands that do not fit."""
+
+    code = "no_value"
+
+
 class WorkerLost(ExecutionError):
     """The worker that ran the job died."""
 

@@ -74,6 +74,18 @@ def for_celery(model: str, value: Any, codec: ItemCodec | None = None) -> Any:
     raise _refusal(model, fault)
 
 
+def constant(value: Any) -> Any:
+    """A value as JSON has it, lists for tuples and arrays; raises ``NotSerializable``."""
+    try:
+        found = look(value)
+        if not found.strange:
+            return loads(written(found))
+        fault = not_json(found.strange[0])
+    except NotJSON as error:
+        fault = error
+    raise NotSerializable(f"a constant holds {fault}, which JSON has not", fix=fault.fix or _FIX)
+
+
 def write_output(value: Any, what: str, *, max_bytes: int, fix: str = "") -> str:
     """``what`` a model gave as JSON text; raises ``InvalidOutput``."""
     data = quick(value)

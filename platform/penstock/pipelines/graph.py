@@ -1,0 +1,202 @@
+"""A pipeline as data: steps, what each is given in terms of inputs and other steps, and what comes out.
+
+A graph has no order but that of its values: a step can start when what it is given is known, whatever else runs. It is
+JSON, so that it can be stored by its digest, and a run goes on with the graph that it began with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from penstock.errors import InvalidInput, NoValue
+from penstock.pipelines.expression import Expression, check, evaluate, kind_of, missing, named
+
+#: The form of graphs that this release writes and reads.
+FORM = 1
+#: Most steps of one graph; what is wider is a ``map``, of which a graph has one step.
+MAX_STEPS = 2_000
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One call of a model (``embed``, ``embed@2``) or of a function with ``@penstock.step``.
+
+    With ``over``, a list, it is called for each of its elements, which ``input`` says as ``{"$item": 0}``; its output
+    is the list of their outputs, in the order of the elements.
+    """
+
+    name: str
+    input: Expression
+    model: str | None = None
+    function: str | None = None
+    over: Expression = None
+    maps: bool = False
+
+    @property
+    def expressions(self) -> Sequence[Expression]:
+        """All that it has to know before it can start."""
+        return (self.over, self.input) if self.maps else (self.input,)
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Steps by name, and the output's expression. ``inputs`` are the names that a run is given."""
+
+    name: str
+    inputs: list[str]
+    steps: list[Step]
+    output: Expression
+    form: int = FORM
+
+    def to_json(self) -> bytes:
+        """The text that is stored; equal graphs have equal texts."""
+        return _encode(self)
+
+    @property
+    def digest(self) -> str:
+        """What the graph is stored by."""
+        return sha256(self.to_json()).hexdigest()
+
+    def step(self, name: str) -> Step:
+        """The step of this name."""
+        return next(step for step in self.steps if step.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """What a run can do now: ``ready`` steps may start; with ``done`` the output is known, and nothing is needed."""
+
+    ready: list[str]
+    done: bool
+
+
+def read(text: bytes | str) -> Graph:
+    """A graph of its JSON text, checked; raises ``InvalidInput``."""
+    try:
+        graph = msgspec.json.decode(text, type=Graph)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"this is no graph: {error}", fix="see `penstock pipeline schema`") from None
+    verify(graph)
+    return graph
+
+
+def verify(graph: Graph) -> None:
+    """Raise ``InvalidInput`` for a graph that no run could finish: unknown names, circles, too many steps."""
+    if graph.form != FORM:
+        raise InvalidInput(f"graphs of form {graph.form} are not read by this release", fix=f"write form {FORM}")
+    if len(graph.steps) > MAX_STEPS:
+        raise InvalidInput(f"{len(graph.steps):,} steps are too many", fix=f"use at most {MAX_STEPS:,}, and map lists")
+    _names("input", graph.inputs)
+    _names("step", [step.name for step in graph.steps])
+    known = {"$in": set(graph.inputs), "$out": {step.name for step in graph.steps}}
+    for step in graph.steps:
+        if (step.model is None) == (step.function is None):
+            raise InvalidInput(f"step {step.name!r} calls nothing, or two things", fix="name a model or a function")
+        for expression in step.expressions:
+            _check(f"step {step.name!r}", expression, known, items=1 if step.maps and expression is step.input else 0)
+    _check("the output", graph.output, known, items=0)
+    if circle := _circle(graph):
+        raise InvalidInput(f"these steps wait for each other: {' -> '.join(circle)}", fix="take one of the arrows out")
+
+
+def _names(what: str, given: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in given:
+        if not _NAME.fullmatch(name):
+            raise InvalidInput(f"{name!r:.150} is no name of a {what}", fix="use letters, digits, '_', '-' and '.'")
+        if name in seen:
+            raise InvalidInput(f"two {what}s are called {name!r}", fix="give each a name of its own")
+        seen.add(name)
+
+
+def _check(where: str, expression: Expression, known: Mapping[str, set[str]], *, items: int) -> None:
+    try:
+        check(expression)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error.message}", fix=error.fix) from None
+    for word, names in known.items():
+        for name in named(expression, word):
+            if name not in names:
+                there = ", ".join(sorted(names)[:20]) or "none"
+                raise InvalidInput(f"{where} names {name!r:.150}, which is not there", fix=f"there are: {there}")
+    if any(level >= items for level in named(expression, "$item")):
+        raise InvalidInput(f"{where} names an item outside of a map", fix="give the step a list as `over`")
+
+
+def parents(step: Step) -> list[str]:
+    """The steps that may have to end before this one: all that are named, in branches that may not be chosen too."""
+    return list(dict.fromkeys(name for each in step.expressions for name in named(each, "$out")))
+
+
+def _circle(graph: Graph) -> list[str]:
+    """A circle, the first name once more at its end; empty where there is none (Kahn, 1962)."""
+    above = {step.name: set(parents(step)) for step in graph.steps}
+    below: dict[str, list[str]] = {name: [] for name in above}
+    for name, names in above.items():
+        for parent in names:
+            below[parent].append(name)
+    waiting = [name for name, names in above.items() if not names]
+    while waiting:
+        name = waiting.pop()
+        del above[name]
+        for child in below[name]:
+            above[child].discard(name)
+            if not above[child]:
+                waiting.append(child)
+    if not above:
+        return []
+    trail = [min(above)]  # every one that is left waits for another one that is left
+    while True:
+        following = min(name for name in above[trail[-1]] if name in above)
+        if following in trail:
+            return [*trail[trail.index(following) :], following]
+        trail.append(following)
+
+
+def frontier(graph: Graph, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Frontier:
+    """What can start, given what has ended: steps that the output needs, all of whose own needs are met.
+
+    A step that only a branch needs is not needed before its branch is chosen. Raises ``NoValue`` where an expression
+    that decides it has none.
+    """
+    steps = {step.name: step for step in graph.steps}
+    needed = dict.fromkeys(missing(graph.output, inputs=inputs, outputs=outputs))
+    if not needed:
+        return Frontier([], done=True)
+    ready: set[str] = set()
+    waiting, seen = list(needed), set(needed)
+    while waiting:
+        step = steps[waiting.pop()]
+        first = [name for each in step.expressions for name in missing(each, inputs=inputs, outputs=outputs)]
+        if not first:
+            ready.add(step.name)
+        for name in dict.fromkeys(first):
+            if name not in seen:
+                seen.add(name)
+                waiting.append(name)
+    return Frontier([name for name in steps if name in ready], done=False)
+
+
+def items_of(step: Step, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[Any]:
+    """What a map is called for, one by one; of any other step a list with one element, which nobody names.
+
+    Raises ``NoValue`` for what is no list: a text has letters, which nobody means to map.
+    """
+    if not step.maps:
+        return [None]
+    values = evaluate(step.over, inputs=inputs, outputs=outputs)
+    if not isinstance(values, list):
+        raise NoValue(f"step {step.name!r} maps {kind_of(values)}, which is no list")
+    return values
+
+
+def input_of(step: Step, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], items: Sequence[Any] = ()) -> Any:
+    """What the step, or one of its calls, is given."""
+    return evaluate(step.input, inputs=inputs, outputs=outputs, items=items)

@@ -1,0 +1,136 @@
+"""From a Python function to a graph, and what that graph gives in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from penstock.errors import ConfigError, NotSerializable, NoValue, WrongResultCount
+from penstock.pipelines import memory
+from penstock.pipelines.graph import Graph, Step, read
+from penstock.pipelines.trace import current, trace, when
+
+
+def call(model: str, *args: Any) -> Any:
+    tracer = current()
+    assert tracer is not None
+    return tracer.call(args[0] if len(args) == 1 else list(args), model=model)
+
+
+def each(model: str, values: Any) -> Any:
+    tracer = current()
+    assert tracer is not None
+    return tracer.each(values, model=model)
+
+
+def answer(question: str, passages: list[str]) -> Any:
+    query = call("embed", question)
+    docs = each("embed", passages)
+    best = call("rerank", query, docs)
+    draft = call("generate", question, best)
+    return when(call("judge", draft) > 0.5, draft, call("rewrite", draft))
+
+
+MODELS: dict[str, Any] = {
+    "embed": lambda text: len(text),
+    "rerank": lambda pair: max(pair[1], key=lambda doc: -abs(doc - pair[0])),
+    "generate": lambda pair: f"{pair[0]} {pair[1]}",
+    "judge": lambda text: 0.9 if text.startswith("good") else 0.1,
+    "rewrite": lambda text: text.upper(),
+}
+
+
+def run(graph: Graph, **inputs: Any) -> tuple[Any, list[str]]:
+    """The output, and which steps ran in which order."""
+    ran: list[str] = []
+
+    def answered(step: Step, items: Sequence[Any]) -> list[Any]:
+        ran.append(step.name)
+        return [MODELS[step.model or ""](item) for item in items]
+
+    return memory.run(graph, inputs, answered), ran
+
+
+def test_a_function_becomes_a_graph_that_gives_what_it_says() -> None:
+    graph = trace(answer, name="answer")
+    assert graph.inputs == ["question", "passages"]
+    assert [step.name for step in graph.steps] == ["embed", "embed-2", "rerank", "generate", "judge", "rewrite"]
+    assert read(graph.to_json()) == graph and trace(answer, name="answer").digest == graph.digest
+    assert run(graph, question="good", passages=["a", "abc"]) == (
+        "good 3",
+        ["embed", "embed-2", "rerank", "generate", "judge"],
+    )
+    assert run(graph, question="bad", passages=["a", "abc"]) == (
+        "BAD 3",
+        ["embed", "embed-2", "rerank", "generate", "judge", "rewrite"],
+    )  # fmt: skip
+
+
+def test_what_is_constant_runs_once_now() -> None:
+    def chain(x: int) -> Any:
+        for model in ("embed", "embed"):
+            x = call(model, x)
+        return {"last": x, "const": [1, (2,)], "same": when(True, x, 0), "none": when(False, x)}
+
+    graph = trace(chain, name="chain")
+    assert [step.input for step in graph.steps] == [{"$in": "x"}, {"$out": "embed"}]
+    last = {"$out": "embed-2"}
+    assert graph.output == {"last": last, "const": {"$lit": [1, [2]]}, "same": last, "none": None}
+
+
+@pytest.mark.parametrize("value", [{1, 2}, float("nan"), b"x", object(), {1: 2}])
+def test_a_constant_that_json_has_not_is_named(value: Any) -> None:
+    with pytest.raises(NotSerializable, match="which JSON has not"):
+        trace(lambda x: [x, {"a": value}], name="p")
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_a_map_is_a_list_at_any_size(size: int) -> None:
+    graph = trace(lambda values: each("embed", values), name="sizes")
+    assert run(graph, values=["x" * n for n in range(size)])[0] == list(range(size))
+
+
+@pytest.mark.parametrize("values", ["text", {"a": 1}, 7, None])
+def test_only_lists_are_mapped(values: Any) -> None:
+    with pytest.raises(NoValue, match="no list"):
+        run(trace(lambda values: each("embed", values), name="sizes"), values=values)
+
+
+@pytest.mark.parametrize("results", [[], [1, 2]])
+def test_a_step_gives_one_result_for_each_item(results: list[int]) -> None:
+    with pytest.raises(WrongResultCount):
+        memory.run(trace(lambda x: call("embed", x), name="p"), {"x": 1}, lambda step, items: results)
+
+
+async def later(x: int) -> int:
+    return x
+
+
+def yielding(x: int) -> Any:
+    yield x
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (later, "asynchronous"),
+        (yielding, "generator"),
+        (lambda *values: values, "no name of its own"),
+        (lambda **values: values, "no name of its own"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_what_is_no_pipeline(function: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        trace(function, name="p")
+
+
+def test_nobody_traces_when_the_function_has_raised() -> None:
+    def fails(x: Any) -> Any:
+        return 1 if x else 2
+
+    with pytest.raises(TypeError, match=r"penstock\.when"):
+        trace(fails, name="p")
+    assert current() is None
