@@ -95,9 +95,11 @@ class Announcer:
         alone_s: dict[str, float] = {}
         for run in runs:
             for item in run.live:
-                if item.device_s and (item.request is not None or not item.charged):
+                if not item.charged or item.request is not None:
                     alone_s[item.tenant] = alone_s.get(item.tenant, 0.0) + item.device_s
         for tenant, seconds in alone_s.items():
+            if not seconds:
+                continue
             news.append(("HINCRBYFLOAT", keys.used(self._namespace), tenant, f"{seconds:.9f}"))
         if self._celery is not None and self.tells_monitors:
             news += self._celery.finished(runs, final, outputs)
