@@ -106,4 +106,10 @@ def shown(value: Any) -> str:
 
 def storable(value: str) -> bool:
     """Neither NUL nor half of a surrogate pair."""
-    return "\0" not in value and (value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value))
+    if "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TypedDict
 
+#: Longest tenant name, idempotency key, tag name or tag value, characters.
+MAX_TEXT = 255
+
 
 class Options(TypedDict, total=False):
     """What a request can say besides model and input. All are optional.

@@ -25,6 +25,7 @@ TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
         ({"penstock": {"trace": TRACE}}, Carried(trace=TRACE)),
         ({"traceparent": TRACE}, Carried(trace=TRACE)),
         ({"traceparent": "x" * 5000}, Carried()),
+        ({"traceparent": TRACE, "penstock": {"trace": "none"}}, Carried(trace=TRACE)),
         ({"traceparent": 7, "penstock": {"trace": ["x"]}}, Carried()),
     ],
 )

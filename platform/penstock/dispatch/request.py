@@ -17,10 +17,8 @@ from penstock.arguments import shown, storable
 from penstock.errors import InvalidInput
 from penstock.lane import LANES, MAX_PRIORITY, MIN_PRIORITY, Lane
 from penstock.model import Model
-from penstock.options import Options
+from penstock.options import MAX_TEXT, Options
 
-#: Longest tenant name, idempotency key, tag name or tag value, characters.
-MAX_TEXT = 255
 #: Furthest time from now that an option may name, and longest timeout, seconds: a hundred years. Times beyond the year
 #: 9999 have no date.
 MAX_SPAN_S = 100 * 365.25 * 86400

@@ -22,10 +22,11 @@ from penstock.dispatch.fastpath import FastPath
 from penstock.dispatch.groupcommit import GroupCommit
 from penstock.dispatch.marks import Marks
 from penstock.dispatch.ownership import Ownership
-from penstock.dispatch.request import MAX_TEXT, Request, Terms, many, terms
+from penstock.dispatch.request import Request, Terms, many, terms
 from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
 from penstock.job import DEFAULT_TENANT, Job, JobState, NewJob, new_id
 from penstock.lane import Lane
+from penstock.options import MAX_TEXT
 from penstock.registry import Source
 from penstock.settings import Settings
 from penstock.store import Store

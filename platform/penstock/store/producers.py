@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.arguments import storable
 from penstock.errors import IdempotencyConflict, InvalidInput, PenstockError
 from penstock.job import NewJob
 from penstock.store.engine import Database, Survives
@@ -257,18 +258,9 @@ def _refusal(group: Group) -> InvalidInput | None:
     """Text that Postgres cannot store; refused on SQLite too, so that both behave alike."""
     texts = [text for job in group for text in _outside(job) if text is not None]
     texts += [text for job in group if job.tags for text in (*job.tags, *job.tags.values())]
-    joined = "".join(texts)
-    if "\0" in joined or (not joined.isascii() and _has_surrogate(joined)):
+    if not storable("".join(texts)):
         return InvalidInput(
             "an id, version, tenant, key, webhook or tag contains a NUL character or half of a surrogate pair",
             fix="remove it; inputs and outputs may contain NUL",
         )
     return None
-
-
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False

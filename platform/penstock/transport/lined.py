@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.job import DEFAULT_TENANT
+from penstock.options import MAX_TEXT
 
 #: The property that says in whose list a message was put.
 LINE = "penstock_line"
-#: Longest name of a tenant, characters.
-MAX_TENANT = 255
 
 
 def said_in(headers: Any, properties: Any) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def said_in(headers: Any, properties: Any) -> dict[str, Any]:
 def tenant_of(message: Mapping[str, Any]) -> str:
     """Whose message it is; the default tenant's where that cannot be read."""
     tenant = said_in(message.get("headers"), message.get("properties")).get("tenant")
-    if not isinstance(tenant, str) or not 0 < len(tenant) <= MAX_TENANT or not tenant.isprintable():
+    if not isinstance(tenant, str) or not 0 < len(tenant) <= MAX_TEXT or not tenant.isprintable():
         return DEFAULT_TENANT
     return tenant
 

@@ -44,10 +44,10 @@ def read(headers: Mapping[str, Any], properties: Mapping[str, Any], *, allow_pri
     A trace is that of the header ``traceparent``, where tools for tracing put it; one that is none is left out.
     """
     said = said_in(headers, properties)
-    trace = next((each for each in (said.get("trace"), headers.get("traceparent")) if isinstance(each, str)), "")
+    traces = [each for each in (said.get("trace"), headers.get("traceparent")) if isinstance(each, str)]
     given = {name: said[name] for name in CARRIED if said.get(name) is not None}
     try:
         checked = terms(now=0.0, default_lane=Lane.BACKGROUND, allow_private=allow_private, **given)
     except WebhookRefused as error:
         raise InvalidInput(error.message, fix=error.fix) from None
-    return Carried(checked.tenant, checked.tags, checked.webhook, trace if _TRACE.fullmatch(trace) else None)
+    return Carried(checked.tenant, checked.tags, checked.webhook, next(filter(_TRACE.fullmatch, traces), None))
