@@ -185,13 +185,14 @@ class Adaptive:
         line = snapshot.latency.line(head.model, head.key)
         release = fill(head.model, snapshot, key=head.key, lanes=(Lane.INTERACTIVE,))
         items = head.items[: release.size]
-        cost = sum(item.cost for item in items)
-        place, due_at = min(enumerate(item.due_at for item in items), key=lambda pair: pair[1])
+        cost = sum([item.cost for item in items])
+        dues = [item.due_at for item in items]
+        due_at = min(dues)
         ends_at = snapshot.now + line.bound(cost) + snapshot.after_s + GUARD_S
         if ends_at > due_at:
             # As it should be, not as it may be at worst: what is given up must be hopeless.
             expected_at = snapshot.now + line.predict(cost) if release.size > 1 and line.seen else None
-            return Demote(head.model, head.key, place, expected_at)
+            return Demote(head.model, head.key, dues.index(due_at), expected_at)
         if release.reason == "full":
             return release
         room_s = (
