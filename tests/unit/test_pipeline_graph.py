@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from penstock.errors import InvalidInput, NoValue
 from penstock.pipelines.expression import evaluate, missing
-from penstock.pipelines.graph import MAX_STEPS, Frontier, Graph, Step, frontier, input_of, parents, read, verify
+from penstock.pipelines.graph import (
+    MAX_STEPS,
+    Frontier,
+    Graph,
+    Step,
+    frontier,
+    input_of,
+    parents,
+    read,
+    unnamed,
+    verify,
+)
 
 
 def out(name: str) -> Any:
@@ -56,7 +67,10 @@ EACH = graph(step("a", X), step("m", [{"$item": 0}, out("a")], over=X, maps=True
         (CHOICE, {"judge": 7, "draft": "d"}, Frontier([], True)),
         (CHOICE, {"judge": 3, "draft": "d"}, Frontier(["rewrite"], False)),
         (CHOICE, {"judge": 3}, Frontier(["draft"], False)),
-        (graph(step("a", X), output=X), {}, Frontier([], True)),
+        (graph(step("a", X), output=X), {}, Frontier(["a"], False)),
+        (graph(step("a", X), output=X), {"a": 1}, Frontier([], True)),
+        (graph(step("a", X), step("tell", out("a")), output=out("a")), {"a": 1}, Frontier(["tell"], False)),
+        (graph(step("a", X), step("tell", out("a")), output=7), {}, Frontier(["a"], False)),
         (graph(output=7), {}, Frontier([], True)),
         (graph(step("m", {"$item": 0}, over=X, maps=True), output=out("m")), {}, Frontier(["m"], False)),
         (EACH, {}, Frontier(["a"], False)),
@@ -177,6 +191,8 @@ def lazily(of: Graph, inputs: dict[str, Any]) -> tuple[Any, set[str]]:
             outputs[one.name] = call(given_input)
         return evaluate(expression, inputs=inputs, outputs=outputs)
 
+    for name in unnamed(of):
+        value(out(name))
     return value(of.output), set(outputs)
 
 
@@ -192,6 +208,6 @@ def test_in_any_order_the_same_comes_out_and_nothing_runs_in_vain(of: Graph, x: 
         ended = order.choice(sorted(running))
         outputs[ended] = call(running.pop(ended))
     assert evaluate(of.output, inputs={"x": x}, outputs=outputs) == expected
-    assert set(outputs) == needed, "no step that the output does not need"
+    assert set(outputs) == needed, "no step that neither the output needs nor nobody names"
     for name in needed:
         assert set(parents(of.step(name))) <= {each.name for each in of.steps}

@@ -68,6 +68,21 @@ def test_a_function_becomes_a_graph_that_gives_what_it_says() -> None:
     )  # fmt: skip
 
 
+def test_a_call_whose_output_nobody_uses_is_made() -> None:
+    def told(text: str) -> Any:
+        call("tell", call("shout", text))
+        return text
+
+    seen: list[str] = []
+
+    def run(step: Step, given: Sequence[Any]) -> Sequence[Any]:
+        seen.append(step.name)
+        return list(given)
+
+    assert memory.run(trace(told, name="told"), {"text": "x"}, run) == "x"
+    assert seen == ["shout", "tell"]
+
+
 def test_what_is_constant_runs_once_now() -> None:
     def chain(x: int) -> Any:
         for model in ("embed", "embed"):

@@ -135,6 +135,12 @@ def parents(step: Step) -> list[str]:
     return list(dict.fromkeys(name for each in step.expressions for name in named(each, "$out")))
 
 
+def unnamed(graph: Graph) -> list[str]:
+    """The steps whose outputs nobody uses: they are called for what they do, as in any function."""
+    used = {name for step in graph.steps for name in parents(step)} | set(named(graph.output, "$out"))
+    return [step.name for step in graph.steps if step.name not in used]
+
+
 def _circle(graph: Graph) -> list[str]:
     """A circle, the first name once more at its end; empty where there is none (Kahn, 1962)."""
     above = {step.name: set(parents(step)) for step in graph.steps}
@@ -161,13 +167,14 @@ def _circle(graph: Graph) -> list[str]:
 
 
 def frontier(graph: Graph, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Frontier:
-    """What can start, given what has ended: steps that the output needs, all of whose own needs are met.
+    """What can start, given what has ended: steps that are needed, all of whose own needs are met.
 
-    A step that only a branch needs is not needed before its branch is chosen. Raises ``NoValue`` where an expression
-    that decides it has none.
+    The output needs steps, and one that nobody names is needed for what it does. A step that only a branch needs is
+    not needed before its branch is chosen. Raises ``NoValue`` where an expression that decides it has none.
     """
     steps = {step.name: step for step in graph.steps}
     needed = dict.fromkeys(missing(graph.output, inputs=inputs, outputs=outputs))
+    needed |= dict.fromkeys(name for name in unnamed(graph) if name not in outputs)
     if not needed:
         return Frontier([], done=True)
     ready: set[str] = set()
