@@ -127,7 +127,7 @@ def test_without_tables_the_error_says_what_to_type(broker_url: str, tmp_path: P
             with pytest.raises(SchemaOutdated) as caught:
                 call()
             assert watch.took_s < 2
-            assert "penstock up" in caught.value.fix or "penstock db upgrade" in caught.value.fix
+            assert "penstock db upgrade" in caught.value.fix and "PENSTOCK_HOME" in caught.value.fix
 
 
 def test_with_the_database_down_nothing_is_accepted(broker_url: str, tmp_path: Path, refusing: int) -> None:

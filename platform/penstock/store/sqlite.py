@@ -51,6 +51,7 @@ _TIDY_PAGES, _REST_PAGES = 500, 200
 _TIDY_ROUNDS = 5
 
 _NO_TABLES = "penstock db upgrade"
+_NO_FILE = f"{_NO_TABLES}; or give this program the PENSTOCK_HOME that `penstock up` runs with"
 
 _PRAGMAS = (
     "journal_mode = WAL",
@@ -73,7 +74,7 @@ def connect(path: Path, *, durable: bool) -> sqlite3.Connection:
         )
     if not path.exists():
         # Connecting would create it, empty, and in the place of a file that is only not mounted yet.
-        raise SchemaOutdated(f"the database {path} does not exist", fix=_NO_TABLES)
+        raise SchemaOutdated(f"the database {path} does not exist", fix=_NO_FILE)
     connection = sqlite3.connect(
         path, timeout=_BUSY_STEP_S, isolation_level=None, check_same_thread=False, cached_statements=256
     )
