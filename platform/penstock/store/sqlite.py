@@ -51,7 +51,7 @@ _TIDY_PAGES, _REST_PAGES = 500, 200
 _TIDY_ROUNDS = 5
 
 _NO_TABLES = "penstock db upgrade"
-_NO_FILE = f"{_NO_TABLES}; or give this program the PENSTOCK_HOME that `penstock up` runs with"
+_NO_FILE = f"{_NO_TABLES}; or name the database that `penstock up` uses (PENSTOCK_HOME, PENSTOCK_DATABASE_URL)"
 
 _PRAGMAS = (
     "journal_mode = WAL",
