@@ -112,6 +112,12 @@ class NewJob:
     trace: str | None = None
     reply_to: str | None = None
     canvas: str | None = None
+    #: Of a run: its graph, JSON text.
+    graph: str | None = None
+    #: Of a step: its run, which of the graph's steps it is, and since which try of the run.
+    run_id: str | None = None
+    path: str | None = None
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +180,12 @@ class Job:
     kills: int = 0
     batch_size: int | None = None
     batch_reason: str | None = None
+    #: Of a step: the run that it belongs to, which of the graph's steps it is, and since which try of the run.
+    run_id: str | None = None
+    path: str | None = None
+    generation: int | None = None
+    #: Of a run: the digest of its graph.
+    graph: str | None = None
     ledger: Ledger
 
     @property
@@ -203,6 +215,8 @@ class Outcome:
     ooms: int = 0
     #: 1: the batch did not come back and this job may be why; it runs alone from now on.
     suspicions: int = 0
+    #: The job is a step of a run: what its end lets happen is part of the transaction.
+    step: bool = False
     started_at: float | None = None
     batch_wait_s: float | None = None
     load_s: float | None = None

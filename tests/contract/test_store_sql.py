@@ -12,15 +12,21 @@ import psycopg
 import pytest
 
 from penstock.store import Store, claims, deliveries, events, producers, relay, retention, users, workers
+from penstock.store.runs import advance, again, closing, maps, plans, resolve, run, start, tend
+from penstock.store.runs import values as outputs
 from penstock.store.sql import Dialect, compile_sql, insert_sql
 
 MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
+MODULES += (advance, again, closing, maps, plans, resolve, run, start, tend, outputs)
 
 #: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
 SMALL = re.compile(
     r"SCAN (penstock_worker|penstock_model|penstock_latency|json_each|r |due|\(subquery|soonest|CONSTANT)"
     r"|SCAN penstock_job USING INDEX ix_penstock_job_due"  # in order, and ended by LIMIT
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_asked"  # those that are open and ask for a version
+    r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_run"  # those that are open and runs
+    r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_closing"
+    r"|SCAN m USING (COVERING )?INDEX ix_penstock_map_begun"
     r"|SCAN penstock_delivery USING INDEX ix_penstock_delivery_due"
 )
 
@@ -28,8 +34,9 @@ SMALL = re.compile(
 def statements() -> Iterator[Any]:
     for module in MODULES:
         for name, value in vars(module).items():
-            if isinstance(value, str) and re.match(r"\s*(SELECT|UPDATE|DELETE|INSERT)\b", value):
-                yield pytest.param(module, name, id=f"{module.__name__.rpartition('.')[2]}.{name}")
+            for key, text in value.items() if isinstance(value, dict) and name.startswith("_") else [("", value)]:
+                if isinstance(text, str) and re.match(r"\s*(SELECT|UPDATE|DELETE|INSERT)\b", text):
+                    yield pytest.param(module, text, id=f"{module.__name__.rpartition('.')[2]}.{name}{key}")
 
 
 def test_marks_are_spelt_for_each_database() -> None:
@@ -56,10 +63,10 @@ def test_a_bulk_insert_is_many_rows_on_sqlite_and_one_parameter_on_postgres() ->
     )
 
 
-@pytest.mark.parametrize(("module", "name"), [*statements()])
-def test_sqlite_finds_rows_by_an_index(sqlite_url: str, module: ModuleType, name: str) -> None:
+@pytest.mark.parametrize(("module", "statement"), [*statements()])
+def test_sqlite_finds_rows_by_an_index(sqlite_url: str, module: ModuleType, statement: str) -> None:
     """Without statistics, as in a database that nobody ever analysed."""
-    text = compile_sql(getattr(module, name), Dialect.SQLITE)
+    text = compile_sql(statement, Dialect.SQLITE)
     values = dict.fromkeys(re.findall(r":([a-z_]+)", text))
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
@@ -70,12 +77,12 @@ def test_sqlite_finds_rows_by_an_index(sqlite_url: str, module: ModuleType, name
         assert not [line for line in plan if "TEMP B-TREE" in line], plan
 
 
-@pytest.mark.parametrize(("module", "name"), [*statements()])
-def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, name: str) -> None:
+@pytest.mark.parametrize(("module", "statement"), [*statements()])
+def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, statement: str) -> None:
     """With the settings of our connections, on tables that are empty when the plan is made."""
     from penstock.store import place, postgres
 
-    text = compile_sql(getattr(module, name), Dialect.POSTGRES)
+    text = compile_sql(statement, Dialect.POSTGRES)
     names = sorted(set(re.findall(r"%\((\w+)\)s", text)))
     known = {
         "ids": ["x"],
@@ -86,6 +93,9 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         "again": False,
         "alone": True,
         "dead": ["x"],
+        "paths": ["x"],
+        "names": ["x"],
+        "closing": True,
     }
     values: dict[str, Any] = {name: known.get(name, 1) for name in names}
     for column in (
@@ -109,6 +119,12 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         "version",
         "model",
         "input",
+        "run",
+        "path",
+        "high",
+        "digest",
+        "output",
+        "only",
     ):
         if column in values:
             values[column] = "x"

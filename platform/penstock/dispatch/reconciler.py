@@ -30,7 +30,7 @@ from penstock.policy.duties import MISMATCHES, NEEDS_BROKER, NEEDS_NO_DATABASE, 
 from penstock.policy.liveness import Seen, judge
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.records import Rescued, Settled
+from penstock.store.records import Settled
 from penstock.telemetry.reach import Reach
 from penstock.telemetry.tally import Row
 from penstock.transport import inspect, keys
@@ -276,7 +276,7 @@ class Reconciler:
         if total:
             log.info("old jobs pruned", action="jobs_pruned", jobs=total)
 
-    def _tell(self, changed: Sequence[Rescued] | Sequence[Settled]) -> None:
+    def _tell(self, changed: Sequence[Settled]) -> None:
         if self._on_settled is not None:
             self._on_settled(changed)
         tell(self._publisher, changed, now=clock.now())

@@ -17,7 +17,6 @@ from penstock.store.records import (
     Delivery,
     Inserted,
     LeftOver,
-    Rescued,
     Settled,
     WorkerInfo,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "Delivery",
     "Inserted",
     "LeftOver",
-    "Rescued",
     "Settled",
     "Store",
     "WorkerInfo",

@@ -12,20 +12,22 @@ from typing import Any, NamedTuple
 
 from penstock.job import Job
 from penstock.store.engine import Database, Survives
-from penstock.store.events import write_events
 from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Settled, job_of, settled_of
-from penstock.store.users import CANCEL_SET, RETRY_SET
+from penstock.store.runs.closing import CANCEL_SET
+from penstock.store.runs.conclude import concluded
+from penstock.store.session import Session
+from penstock.store.users import RETRY_SET
 
 #: ``only`` is the state that was asked for: a job may have left it since its page was read. Empty for any.
 _CANCEL = f"""
     UPDATE penstock_job SET {CANCEL_SET}
     WHERE penstock_job.id {{in ids}} AND {{hidden state IN ('accepted', 'queued', 'running')}} AND NOT cancel_requested
-        AND (:only = '' OR {{hidden state = :only}})
+        AND (:only = '' OR {{hidden state = :only}}) AND run_id IS NULL
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 _RETRY = f"""
     UPDATE penstock_job SET {RETRY_SET}
     WHERE penstock_job.id {{in ids}} AND {{hidden state IN ('failed', 'cancelled', 'expired')}}
-        AND (:only = '' OR {{hidden state = :only}})
+        AND (:only = '' OR {{hidden state = :only}}) AND run_id IS NULL AND graph IS NULL
     RETURNING {JOB_COLUMNS}"""  # noqa: S608 - constants only
 _STATUS = "SELECT id, state, cancel_requested FROM penstock_job WHERE id {in ids}"
 
@@ -67,11 +69,13 @@ def page(db: Database, *, state: str, fits: dict[str, Any], after: Place, scan: 
 def page_sql(fits: Iterable[str]) -> str:
     """The statement of ``page``: in the order of an index, whose next ``scan`` entries are all that it reads."""
     # What is not known is an error: a filter that is passed over would mean more jobs, not fewer.
-    conditions = " AND ".join(_FITS[name] for name in fits if name not in _NO_FILTERS) or "true"
+    # Steps belong to their runs.
+    conditions = " AND ".join(["run_id IS NULL", *(_FITS[name] for name in fits if name not in _NO_FILTERS)])
     until = "AND accepted_at <= :until" if "until" in fits else ""
     return f"""
         SELECT id, {conditions}, accepted_at FROM (
-            SELECT id, model, asked_version, lane, tenant, accepted_at FROM penstock_job {{by ix_penstock_job_time}}
+            SELECT id, model, asked_version, lane, tenant, accepted_at, run_id
+            FROM penstock_job {{by ix_penstock_job_time}}
             WHERE state = :state AND (accepted_at, id) > (:at, :after) {until}
             ORDER BY accepted_at, id LIMIT :scan) AS page"""  # noqa: S608 - constants only
 
@@ -80,14 +84,11 @@ def cancel(db: Database, ids: Sequence[str], *, only: str, now: float) -> list[S
     """See ``Store.cancel_many``."""
     ids = sorted(ids)  # in the same order as everybody: fewer deadlocks
 
-    def call() -> list[Settled]:
-        with db.write(Survives.POWER) as session:
-            rows = session.all(_CANCEL, {"ids": session.ids(ids), "only": only, "now": now})
-            changed = [settled_of(row) for row in rows]
-            write_events(session, changed, now=now)
-        return changed
+    def work(session: Session) -> list[Settled]:
+        rows = session.all(_CANCEL, {"ids": session.ids(ids), "only": only, "now": now})
+        return [settled_of(row) for row in rows]
 
-    return db.again(call)
+    return concluded(db, Survives.POWER, work, now=now)[0]
 
 
 def retry(db: Database, ids: Sequence[str], *, only: str, now: float, publish_lease_s: float) -> list[Job]:

@@ -10,8 +10,19 @@ import msgspec
 
 from penstock.job import TERMINAL, JobState, Outcome
 from penstock.store.engine import Database, Survives
-from penstock.store.events import write_events
-from penstock.store.records import SETTLED_COLUMNS, STATES, Claimed, ClaimResult, LeftOver, Settled, settled_of
+from penstock.store.records import (
+    PLAIN_COLUMNS,
+    SETTLED_COLUMNS,
+    STATES,
+    Claimed,
+    ClaimResult,
+    LeftOver,
+    Settled,
+    plain_of,
+    settled_of,
+)
+from penstock.store.runs.conclude import concluded
+from penstock.store.runs.resolve import Given, resolve
 from penstock.store.session import Session
 
 _id = attrgetter("id")
@@ -52,7 +63,7 @@ _RECLAIM = """
         AND claimed_at BETWEEN :first - 0.000001 AND :last + 0.000001
     RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"""
 
-_INPUTS = "SELECT id, input FROM penstock_job WHERE id {in ids}"
+_INPUTS = "SELECT id, input, run_id, path FROM penstock_job WHERE id {in ids}"
 _LEFT_OVER = f"""
     SELECT id, state, attempt, worker, output, error, canvas, canvas_done, suspicions > 0 AND {_RIPE} AND {_SERVED}
     FROM penstock_job WHERE id {{in ids}}"""  # noqa: S608 - constants only
@@ -66,7 +77,7 @@ _EXPIRE = f"""
 _OVER = "cancel_requested OR deadline_at <= :now"
 
 
-def _settle_sql(changes: str) -> str:
+def _settle_sql(changes: str, *, plain: bool) -> str:
     # What most outcomes of a batch have in common is a parameter, the rest is in the array: reading a field out of
     # JSON costs more than binding a parameter.
     return f"""
@@ -78,18 +89,24 @@ def _settle_sql(changes: str) -> str:
         transfer_s = :transfer_s, batch_size = :batch_size, batch_reason = :batch_reason
     FROM {{each rows}}
     WHERE penstock_job.id = {{0 text}} AND {{hidden state = 'running'}} AND attempt = :attempt AND worker = :worker
-        AND (:plain_only = 0 OR webhook IS NULL)
-    RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+        {"AND webhook IS NULL AND run_id IS NULL" if plain else ""}
+    RETURNING {PLAIN_COLUMNS if plain else SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 
 
 # Most jobs succeed: they have neither an error nor another time to run, and nothing is counted against them.
-_SUCCEED = _settle_sql("error = NULL, settled_at = :now")
-_SETTLE = _settle_sql(f"""error = {{3 text}},
+_SUCCEEDS = "error = NULL, settled_at = :now"
+_ENDS = f"""error = {{3 text}},
         settled_at = CASE WHEN :ends OR {_OVER} THEN :now END,
         available_at = coalesce({{4 float}}, available_at),
         queued_at = CASE WHEN :again THEN NULL ELSE queued_at END,
         worker = CASE WHEN :ends OR {_OVER} THEN worker END,
-        failures = failures + :failures, ooms = ooms + :ooms, suspicions = suspicions + :suspicions""")
+        failures = failures + :failures, ooms = ooms + :ooms, suspicions = suspicions + :suspicions"""
+#: By whether the jobs have nothing that follows, and whether they have succeeded.
+_SETTLE = {
+    (plain, good): _settle_sql(_SUCCEEDS if good else _ENDS, plain=plain)
+    for plain in (True, False)
+    for good in (True, False)
+}
 
 # Settled by this very attempt before: the commit had arrived and its answer had not.
 _REPEATED = f"""
@@ -141,12 +158,12 @@ def claim(
                 rows += session.all(_CLAIM_TIMED, common | {"rows": timed})
             else:
                 rows += session.all(_CLAIM, common | {"ids": session.ids(ids), "claimed_at": at})
-            result = ClaimResult({row[0]: Claimed(*row[1:]) for row in rows})
-            if need_input:
-                _add_inputs(session, result.claimed, need_input)
-        return result
+            return ClaimResult({row[0]: Claimed(*row[1:]) for row in rows})
 
     result = db.again(call)
+    # Behind the claim: while they are read, nobody waits for what it holds.
+    for id, given in _given(db, [id for id in need_input if id in result.claimed]).items():
+        result.claimed[id] = result.claimed[id]._replace(input=given.input, fault=given.fault, step=given.step)
     if len(result.claimed) < len(ids):
         _explain(db, result, [id for id in ids if id not in result.claimed], version, now)
     return result
@@ -165,31 +182,28 @@ def settle(db: Database, outcomes: Sequence[Outcome], *, worker: str, now: float
     if not outcomes:
         return []
     outcomes = sorted(outcomes, key=_id)
-    # Jobs without a webhook first: there one statement is the whole transaction.
+    settled: list[Settled] = []
+    # Jobs of which nothing follows first: there one statement is the whole transaction.
+    if plain := [outcome for outcome in outcomes if not outcome.step]:
 
-    def plain() -> list[Settled]:
-        with db.step(Survives.CRASH) as session:
-            return _settle(session, outcomes, worker, now, plain_only=True)
+        def call() -> list[Settled]:
+            with db.step(Survives.CRASH) as session:
+                return _settle(session, plain, worker, now, plain=True)
 
-    settled = db.again(plain)
-    if len(settled) == len(outcomes):
+        settled = db.again(call)
+    rest = _others(outcomes, settled) if len(settled) < len(outcomes) else []
+    if not rest:
         return settled
-    rest = _others(outcomes, settled)
-
-    def call() -> list[Settled]:
-        with db.write(Survives.CRASH) as session:
-            rows = _settle(session, rest, worker, now, plain_only=False)
-            write_events(session, rows, now=now)
-        return rows
-
-    more = db.again(call)
+    more, followed = concluded(
+        db, Survives.CRASH, lambda session: _settle(session, rest, worker, now, plain=False), now=now
+    )
     settled += more
     rest = _others(rest, more)
     if rest:
         with db.read() as session:
             pairs = session.rows([(o.id, o.attempt) for o in rest])
             settled += [settled_of(row) for row in session.all(_REPEATED, {"rows": pairs, "worker": worker})]
-    return settled
+    return settled + followed
 
 
 def release(db: Database, pairs: Sequence[tuple[str, int]], *, worker: str, now: float) -> int:
@@ -197,13 +211,11 @@ def release(db: Database, pairs: Sequence[tuple[str, int]], *, worker: str, now:
     if not pairs:
         return 0
 
-    def call() -> int:
-        with db.write(Survives.CRASH) as session:
-            rows = session.all(_RELEASE, {"rows": session.rows(sorted(pairs)), "worker": worker, "now": now})
-            write_events(session, map(settled_of, rows), now=now)
-        return len(rows)
+    def work(session: Session) -> list[Settled]:
+        rows = session.all(_RELEASE, {"rows": session.rows(sorted(pairs)), "worker": worker, "now": now})
+        return [settled_of(row) for row in rows]
 
-    return db.again(call)
+    return len(concluded(db, Survives.CRASH, work, now=now)[0])
 
 
 def held(db: Database, ids: Sequence[str], *, worker: str) -> set[str]:
@@ -223,38 +235,38 @@ def mark_canvas_done(db: Database, ids: Sequence[str]) -> None:
 
 def inputs(db: Database, ids: Sequence[str]) -> dict[str, str]:
     """See ``Store.inputs``."""
+    return {id: given.input for id, given in _given(db, ids).items() if given.input is not None}
+
+
+def _given(db: Database, ids: Sequence[str]) -> dict[str, Given]:
     if not ids:
         return {}
     with db.read() as session:
-        return dict(session.all(_INPUTS, {"ids": session.ids(ids)}))
-
-
-def _add_inputs(session: Session, claimed: dict[str, Claimed], need_input: Sequence[str]) -> None:
-    wanted = [id for id in need_input if id in claimed]
-    for id, text in session.all(_INPUTS, {"ids": session.ids(wanted)}):
-        claimed[id] = claimed[id]._replace(input=text)
+        rows = session.all(_INPUTS, {"ids": session.ids(ids)})
+        given = {id: Given(text) for id, text, run_id, _ in rows if run_id is None}
+        if len(given) < len(rows):
+            given |= resolve(session, [row for row in rows if row[2] is not None])
+    return given
 
 
 def _explain(db: Database, result: ClaimResult, ids: Sequence[str], version: str | None, now: float) -> None:
     """Say of each job that was not claimed why, and end those whose deadline has passed."""
 
-    def call() -> tuple[list[Settled], dict[str, LeftOver]]:
-        with db.write(Survives.CRASH) as session:
-            expired = [settled_of(row) for row in session.all(_EXPIRE, {"ids": session.ids(ids), "now": now})]
-            write_events(session, expired, now=now)
-            gone = {row.id for row in expired}
-            left = session.ids([id for id in ids if id not in gone])
-            rows = session.all(_LEFT_OVER, {"ids": left, "version": version, "now": now})
-        return expired, {row[0]: _left_over(row) for row in rows}
+    def work(session: Session) -> list[Settled]:
+        expired = [settled_of(row) for row in session.all(_EXPIRE, {"ids": session.ids(ids), "now": now})]
+        gone = {row.id for row in expired}
+        left = session.ids([id for id in ids if id not in gone])
+        rows = session.all(_LEFT_OVER, {"ids": left, "version": version, "now": now})
+        result.others = {row[0]: _left_over(row) for row in rows}
+        return expired
 
-    result.expired, result.others = db.again(call)
-    found = {row.id for row in result.expired}
+    expired, followed = concluded(db, Survives.CRASH, work, now=now)
+    found = {row.id for row in expired}
+    result.expired = [*expired, *followed]
     result.missing = [id for id in ids if id not in found and id not in result.others]
 
 
-def _settle(
-    session: Session, outcomes: Sequence[Outcome], worker: str, now: float, *, plain_only: bool
-) -> list[Settled]:
+def _settle(session: Session, outcomes: Sequence[Outcome], worker: str, now: float, *, plain: bool) -> list[Settled]:
     settled: list[Settled] = []
     for common, rows in _groups(outcomes, now):
         state = common[0]
@@ -263,12 +275,11 @@ def _settle(
             "rows": session.rows(rows),
             "worker": worker,
             "now": now,
-            "plain_only": int(plain_only),
             "ends": state in TERMINAL,
             "again": state is JobState.ACCEPTED,
         }
-        statement = _SUCCEED if state is JobState.SUCCEEDED else _SETTLE
-        settled += map(settled_of, session.all(statement, values))
+        statement = _SETTLE[plain, state is JobState.SUCCEEDED]
+        settled += map(plain_of if plain else settled_of, session.all(statement, values))
     return settled
 
 

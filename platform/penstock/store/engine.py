@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
@@ -18,13 +18,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from penstock.errors import InvalidInput, PenstockError, SchemaOutdated, StoreTimeout, StoreUnavailable
+from penstock.job import NewJob
 from penstock.store import postgres, sqlite
 from penstock.store.place import PostgresDatabase, SQLiteFile, read
 from penstock.store.session import Session
 from penstock.store.sql import Dialect
 
 #: The newest migration that this code works with; a test holds it equal to the head of ``penstock_migrations``.
-SCHEMA_VERSION = "0006"
+SCHEMA_VERSION = "0007"
 #: Where Alembic writes the version down.
 VERSION_TABLE = "penstock_alembic_version"
 
@@ -148,6 +149,10 @@ class Database:
         self._inherited: object = None
         self._compiled: dict[Any, str] = {}
         self.dialect = self._driver.dialect
+        #: Hears of the steps of runs that a transaction let begin, after its commit: it publishes them, which nobody
+        #: else does for ``release_lease_s`` seconds. Must not raise. Without it they are the dispatcher's to publish.
+        self.on_released: Callable[[Sequence[NewJob]], object] | None = None
+        self.release_lease_s = 0.0
 
     @property
     def bulk_rows(self) -> int:
@@ -251,11 +256,14 @@ class Database:
         try:
             cursor = held.cursor()
             try:
+                session = Session(
+                    self.dialect, cursor, self._compiled, bulk_rows=self.bulk_rows, publish_lease_s=self.release_lease_s
+                )
                 if whole:
                     with self._driver.transaction(cursor):
-                        yield Session(self.dialect, cursor, self._compiled)
+                        yield session
                 else:
-                    yield Session(self.dialect, cursor, self._compiled)
+                    yield session
                 broken = False
             finally:
                 cursor.close()
@@ -273,6 +281,8 @@ class Database:
             if broken:
                 held.invalidate()
             held.close()
+        if session.released and self.on_released is not None:
+            self.on_released(session.released)
 
     def _connect(self, durable: bool) -> PoolProxiedConnection:
         pool = self._pools.get(durable) if self._pid == os.getpid() else None

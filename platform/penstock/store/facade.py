@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from penstock.errors import PenstockError
@@ -29,10 +29,10 @@ from penstock.store.records import (
     Inserted,
     Latency,
     Moment,
-    Rescued,
     Settled,
     WorkerInfo,
 )
+from penstock.store.runs.tend import tend
 
 #: How long whoever inserts a job has for publishing it before a dispatcher does, seconds.
 PUBLISH_LEASE_S = 2.0
@@ -76,6 +76,14 @@ class Store:
     def change_rows(self) -> int:
         """How many jobs one ``cancel_many`` or ``retry_many`` should have at most, for the same reason."""
         return self._db.change_rows
+
+    def publish_by(self, publish: Callable[[Sequence[NewJob]], object], *, lease_s: float = PUBLISH_LEASE_S) -> None:
+        """Steps of runs that this store's transactions let begin are published by ``publish``, which must not raise.
+
+        It is called after each commit, and no dispatcher takes them for ``lease_s`` seconds. Without it they are the
+        dispatcher's at once.
+        """
+        self._db.on_released, self._db.release_lease_s = publish, lease_s
 
     def tidy(self) -> bool:
         """Housekeeping that is due every half second; whether there was any. May wait for the disk."""
@@ -268,8 +276,11 @@ class Store:
         lane: str | None = None,
         limit: int = 100,
         before: str | None = None,
+        run: str | None = None,
     ) -> builtins.list[Job]:
         """Jobs that fit every filter, the newest first; those of one moment by their ids.
+
+        Steps of runs are left out; with ``run``, it is that run's steps that are listed.
 
         ``before`` continues after the last id of a page; raises ``JobNotFound`` where that job is not kept any more.
 
@@ -278,7 +289,7 @@ class Store:
         in proportion to the jobs that are kept.
         """
         return users.list_jobs(
-            self._db, status=status, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before
+            self._db, status=status, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before, run=run
         )
 
     def counts(self) -> builtins.list[Count]:
@@ -348,7 +359,7 @@ class Store:
         max_losses: int,
         max_kills: int = 2,
         dead: Sequence[tuple[str, float]] | None = None,
-    ) -> builtins.list[Rescued]:
+    ) -> builtins.list[Settled]:
         """Take the jobs of workers without a lease away from them: ``accepted``, or ``failed`` at the budget's end.
 
         ``dead`` are those that are to lose their lease now, ``(instance, lease_until)`` as last read: one that has
@@ -358,6 +369,13 @@ class Store:
         jobs of a worker whose lease ran out are suspects: each can from now on only be claimed by itself.
         """
         return relay.rescue(self._db, now=now, max_losses=max_losses, max_kills=max_kills, dead=dead)
+
+    def tend_runs(self, *, now: float, limit: int) -> builtins.list[Settled]:
+        """Begin runs that are due, end overdue ones, and do what processes that died have left to do for others.
+
+        The rows of what has ended with that.
+        """
+        return tend(self._db, now=now, limit=limit)
 
     def expire(self, *, now: float, limit: int) -> builtins.list[Settled]:
         """End waiting jobs whose deadline has passed."""

@@ -13,7 +13,10 @@ from penstock.arguments import storable
 from penstock.errors import IdempotencyConflict, InvalidInput, PenstockError
 from penstock.job import NewJob
 from penstock.store.engine import Database, Survives
-from penstock.store.records import Inserted
+from penstock.store.records import Inserted, Settled
+from penstock.store.runs import plans
+from penstock.store.runs.conclude import concluded
+from penstock.store.runs.start import start
 from penstock.store.session import Session
 from penstock.store.sql import Dialect, insert_sql
 
@@ -37,12 +40,27 @@ _FIELDS = {
     "trace": "text",
     "reply_to": "text",
     "canvas": "text",
+    "run_id": "text",
+    "path": "text",
+    "generation": "int",
 }
 _fields = attrgetter(*_FIELDS)
-_columns = [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at"]
-_types = [*_FIELDS.values(), "text", "text", "float", "float"]
+_columns = [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at", "graph", "started_at"]
+_types = [*_FIELDS.values(), "text", "text", "float", "float", "text", "float"]
 #: Those that most jobs leave empty: to bind them took a third of the time of an insert on SQLite.
-_RARE = ("asked_version", "deadline_at", "timeout_s", "idempotency_key", "digest", "webhook", "trace", "canvas")
+_RARE = (
+    "asked_version",
+    "deadline_at",
+    "timeout_s",
+    "idempotency_key",
+    "digest",
+    "webhook",
+    "trace",
+    "canvas",
+    "run_id",
+    "path",
+    "generation",
+)
 _rare = attrgetter(*_RARE)
 _NOTHING_RARE = (None,) * len(_RARE)
 _PLAIN = {name: kind for name, kind in _FIELDS.items() if name not in _RARE}
@@ -107,7 +125,8 @@ def insert_groups(
         return [refusal or next(results) for refusal in refused]
     keyed = [job for group in groups for job in group if job.idempotency_key is not None]
     tagged = [job for group in groups for job in group if job.tags]
-    if not keyed and not tagged:
+    runs = [job for group in groups for job in group if job.graph is not None]
+    if not keyed and not tagged and not runs:
         # One statement is the whole transaction.
         jobs = [job for group in groups for job in group]
         plain = all(_rare(job) == _NOTHING_RARE for job in jobs)
@@ -117,7 +136,7 @@ def insert_groups(
         return [[Inserted(job.id, True) for job in group] for group in groups]
     while True:
         try:
-            return db.again(lambda: _insert_keyed(db, groups, keyed, publish_lease_s))
+            return _insert_keyed(db, groups, keyed, publish_lease_s)
         except _Raced:
             continue  # whoever won has committed: the next look finds it
 
@@ -131,6 +150,8 @@ def adopt(db: Database, jobs: Group) -> list[str]:
             *_fields(job),
             _tags(job),
             *(("accepted", 0.0, None) if _delayed(job) else ("queued", 0.0, job.accepted_at)),
+            None,
+            None,
         )
         for job in jobs
     ]
@@ -150,15 +171,18 @@ def adopt(db: Database, jobs: Group) -> list[str]:
 
 
 def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_lease_s: float) -> list[GroupResult]:
-    with db.write(Survives.POWER) as session:
+    results: list[GroupResult] = []
+
+    def work(session: Session) -> list[Settled]:
+        results.clear()
         taken = _keys_in_use(session, keyed)
         _renew_digests(session, keyed, taken)
-        results: list[GroupResult] = []
         fresh: list[NewJob] = []
         for group in groups:
             result, new = _decide(group, taken)
             results.append(result)
             fresh += new
+        plans.store(session, [job.graph for job in fresh if job.graph is not None])
         session.insert(_INSERT, _rows(fresh, publish_lease_s))
         session.insert(_INSERT_TAGS, _tag_rows(fresh))
         if db.dialect is not Dialect.SQLITE:
@@ -167,6 +191,9 @@ def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_l
             now_taken = _keys_in_use(session, mine)
             if any(now_taken[_key(job)][0] != job.id for job in mine):
                 raise _Raced
+        return [ended for job in fresh if _starts(job) for ended in start(session, job)]
+
+    concluded(db, Survives.POWER, work, now=max(job.accepted_at for group in groups for job in group))
     return results
 
 
@@ -213,6 +240,11 @@ def _delayed(job: NewJob) -> bool:
     return job.available_at > job.accepted_at
 
 
+def _starts(job: NewJob) -> bool:
+    """Whether it is a run that begins now; one that is delayed begins when it is due."""
+    return job.graph is not None and not _delayed(job)
+
+
 def _key(job: NewJob) -> _Key:
     return (job.tenant, job.idempotency_key or "")
 
@@ -222,9 +254,9 @@ def _rows(jobs: Iterable[NewJob], publish_lease_s: float) -> list[tuple[Any, ...
         (
             *_fields(job),
             _tags(job),
-            "accepted",
-            _lease_until(job, publish_lease_s),
-            None,
+            *(("accepted", _lease_until(job, publish_lease_s), None) if not _starts(job) else ("running", 0.0, None)),
+            None if job.graph is None else plans.digest_of(job.graph),
+            job.accepted_at if _starts(job) else None,
         )
         for job in jobs
     ]

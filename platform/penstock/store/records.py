@@ -34,6 +34,10 @@ class Claimed(NamedTuple):
     #: It may have taken a worker down before, and was claimed alone.
     suspect: bool = False
     input: str | None = None
+    #: Why there is none: what the step of a run is given has no value.
+    fault: str | None = None
+    #: It is a step of a run.
+    step: bool = False
 
 
 class Moment(NamedTuple):
@@ -71,6 +75,13 @@ class Settled(NamedTuple):
     model: str
     lane: str
     webhook: str | None
+    #: Of a step: its run, and which step of it this is. Of a run: its graph.
+    run_id: str | None = None
+    path: str | None = None
+    generation: int | None = None
+    graph: str | None = None
+    #: JSON text, of a run that ended; everybody else's is known to whoever settled it.
+    output: str | None = None
 
 
 @dataclass(slots=True)
@@ -91,20 +102,6 @@ class Latency(NamedTuple):
     device: str
     key: str
     state: dict[str, Any]
-
-
-class Rescued(NamedTuple):
-    """A job whose worker died: ``accepted`` again, or ended."""
-
-    id: str
-    state: JobState
-    attempt: int
-    losses: int
-    reply_to: str | None
-    error: str | None
-    model: str
-    lane: str
-    webhook: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +163,7 @@ JOB_COLUMNS = (
     "id, model, version, lane, tenant, priority, state, attempt, input, output, error, available_at, deadline_at,"
     " timeout_s, idempotency_key, webhook, tags, trace, reply_to, canvas, worker, cancel_requested, failures, losses,"
     " ooms, batch_size, batch_reason, accepted_at, queued_at, claimed_at, started_at, settled_at, batch_wait_s, load_s,"
-    " compute_s, transfer_s, suspicions, kills, asked_version"
+    " compute_s, transfer_s, suspicions, kills, asked_version, run_id, path, generation, graph"
 )
 
 
@@ -194,6 +191,10 @@ def job_of(row: tuple[Any, ...]) -> Job:
         reply_to=row[18],
         canvas=row[19],
         asked_version=row[38],
+        run_id=row[39],
+        path=row[40],
+        generation=row[41],
+        graph=row[42],
         worker=row[20],
         cancel_requested=bool(row[21]),
         failures=row[22],
@@ -225,8 +226,16 @@ def delivery_of(row: tuple[Any, ...]) -> Delivery:
 
 def settled_of(row: tuple[Any, ...]) -> Settled:
     """A row of ``SETTLED_COLUMNS``."""
-    return Settled._make((row[0], STATES[row[1]], *row[2:]))
+    return Settled._make((row[0], STATES[row[1]], *row[2:], None))
 
 
-#: In the order of ``Settled``.
-SETTLED_COLUMNS = "penstock_job.id, state, attempt, reply_to, error, model, lane, webhook"
+def plain_of(row: tuple[Any, ...]) -> Settled:
+    """A row of ``PLAIN_COLUMNS``."""
+    return Settled._make((row[0], STATES[row[1]], *row[2:], *_NO_RUN))
+
+
+_NO_RUN = (None,) * 5
+
+#: In the order of ``Settled``: of a job that is in no run, and of any.
+PLAIN_COLUMNS = "penstock_job.id, state, attempt, reply_to, error, model, lane, webhook"
+SETTLED_COLUMNS = f"{PLAIN_COLUMNS}, run_id, penstock_job.path, generation, graph"

@@ -9,17 +9,16 @@ import msgspec
 from penstock.errors import Quarantined, WorkerLost
 from penstock.job import Job
 from penstock.store.engine import Database, Survives
-from penstock.store.events import write_events
 from penstock.store.records import (
     JOB_COLUMNS,
     SETTLED_COLUMNS,
-    STATES,
     Moment,
-    Rescued,
     Settled,
     job_of,
     settled_of,
 )
+from penstock.store.runs.conclude import concluded
+from penstock.store.session import Session
 
 # Marks are made late and in bulk. By then the job may have run and be held back for a retry: nobody has a lease on
 # publishing it then, and the mark of its first message must not stick to it.
@@ -31,7 +30,7 @@ _TAKE_DUE = f"""
     UPDATE penstock_job SET publish_lease_until = :until
     WHERE id IN (
         SELECT id FROM penstock_job {{by ix_penstock_job_due}}
-        WHERE state = 'accepted' AND available_at <= :now AND publish_lease_until <= :now
+        WHERE state = 'accepted' AND available_at <= :now AND publish_lease_until <= :now AND graph IS NULL
         ORDER BY available_at LIMIT :limit {{skip locked}}
     ) RETURNING {JOB_COLUMNS}"""  # noqa: S608 - constants only
 
@@ -69,7 +68,7 @@ _BURY = """
 _OVERDUE = "SELECT instance, lease_until FROM penstock_worker WHERE lease_until <= :now"
 # Two kinds of evidence against a job, see `policy.suspicion`: its worker died (a lease that ran out; one that
 # unregistered has only been stopped), and it was the only job which that worker held.
-_RESCUE = """
+_RESCUE = f"""
     UPDATE penstock_job SET
         losses = losses + 1,
         suspicions = suspicions + died,
@@ -84,16 +83,16 @@ _RESCUE = """
             OR losses >= :max_losses THEN :now END,
         available_at = :now, publish_lease_until = 0, queued_at = NULL
     FROM (
-        SELECT worker AS holder, CASE WHEN worker {in dead} THEN 1 ELSE 0 END AS died,
-            CASE WHEN worker {in dead} AND count(*) = 1 THEN 1 ELSE 0 END AS died_alone
-        FROM penstock_job WHERE state = 'running' GROUP BY worker
+        SELECT worker AS holder, CASE WHEN worker {{in dead}} THEN 1 ELSE 0 END AS died,
+            CASE WHEN worker {{in dead}} AND count(*) = 1 THEN 1 ELSE 0 END AS died_alone
+        FROM penstock_job WHERE state = 'running' AND worker IS NOT NULL GROUP BY worker
     ) AS held
     WHERE state = 'running' AND worker = holder
         AND NOT EXISTS (SELECT 1 FROM penstock_worker AS w WHERE w.instance = penstock_job.worker)
-    RETURNING penstock_job.id, state, attempt, losses, reply_to, error, model, lane, webhook"""
+    RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 # Looked at first, since it is almost always empty and a look takes no lock.
 _ANY_ORPHAN = """
-    SELECT 1 WHERE EXISTS (SELECT 1 FROM penstock_job WHERE state = 'running'
+    SELECT 1 WHERE EXISTS (SELECT 1 FROM penstock_job WHERE state = 'running' AND worker IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM penstock_worker AS w WHERE w.instance = penstock_job.worker))"""
 
 _QUEUED = """
@@ -153,7 +152,7 @@ def rescue(
     max_losses: int,
     max_kills: int,
     dead: Sequence[tuple[str, float]] | None = None,
-) -> list[Rescued]:
+) -> list[Settled]:
     """See ``Store.rescue``."""
     with db.read() as session:
         if dead is None:
@@ -167,35 +166,30 @@ def rescue(
         " `penstock job retry` runs it again"
     )
 
-    def call() -> list[Rescued]:
-        with db.write(Survives.CRASH) as session:
-            buried = [row[0] for row in session.all(_BURY, {"rows": session.rows(graves)})] if graves else []
-            values = {
-                "now": now,
-                "dead": session.ids(buried),
-                "max_losses": max_losses,
-                "max_kills": max_kills,
-                "lost": msgspec.json.encode(lost.as_dict()).decode(),
-                "quarantined": msgspec.json.encode(quarantined.as_dict()).decode(),
-            }
-            rows = session.all(_RESCUE, values)
-            rescued = [Rescued(row[0], STATES[row[1]], *row[2:]) for row in rows]
-            write_events(session, rescued, now=now)
-        return rescued
+    def work(session: Session) -> list[Settled]:
+        buried = [row[0] for row in session.all(_BURY, {"rows": session.rows(graves)})] if graves else []
+        values = {
+            "now": now,
+            "dead": session.ids(buried),
+            "max_losses": max_losses,
+            "max_kills": max_kills,
+            "lost": msgspec.json.encode(lost.as_dict()).decode(),
+            "quarantined": msgspec.json.encode(quarantined.as_dict()).decode(),
+        }
+        return [settled_of(row) for row in session.all(_RESCUE, values)]
 
-    return db.again(call)
+    rescued, followed = concluded(db, Survives.CRASH, work, now=now)
+    return [*rescued, *followed]
 
 
 def expire(db: Database, *, now: float, limit: int) -> list[Settled]:
     """See ``Store.expire``."""
 
-    def call() -> list[Settled]:
-        with db.write(Survives.CRASH) as session:
-            settled = [settled_of(row) for row in session.all(_EXPIRE, {"now": now, "limit": limit})]
-            write_events(session, settled, now=now)
-        return settled
+    def work(session: Session) -> list[Settled]:
+        return [settled_of(row) for row in session.all(_EXPIRE, {"now": now, "limit": limit})]
 
-    return db.again(call)
+    settled, followed = concluded(db, Survives.CRASH, work, now=now)
+    return settled + followed
 
 
 def queued(db: Database, *, after: Moment | None, limit: int) -> list[Moment]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.job import NewJob
 from penstock.store.sql import Dialect, compile_sql
 
 _encode = msgspec.json.encode
@@ -18,12 +19,28 @@ class Session:
     It works on the driver's cursor: per row SQLAlchemy's result objects cost more than the databases themselves.
     """
 
-    __slots__ = ("_compiled", "_cursor", "dialect")
+    __slots__ = ("_compiled", "_cursor", "bulk_rows", "dialect", "maps", "publish_lease_s", "released")
 
-    def __init__(self, dialect: Dialect, cursor: Any, compiled: dict[Any, str]) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        cursor: Any,
+        compiled: dict[Any, str],
+        *,
+        bulk_rows: int = 1000,
+        publish_lease_s: float = 0.0,
+    ) -> None:
         self.dialect = dialect
         self._cursor = cursor
         self._compiled = compiled
+        #: Rows of one bulk insert.
+        self.bulk_rows = bulk_rows
+        #: How long steps that this transaction lets begin are its process's to publish; 0: it does not.
+        self.publish_lease_s = publish_lease_s
+        #: Those steps.
+        self.released: list[NewJob] = []
+        #: Maps that this transaction has begun and not ended with: run and path.
+        self.maps: list[tuple[str, str]] = []
 
     @property
     def cursor(self) -> Any:

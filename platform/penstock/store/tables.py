@@ -45,6 +45,9 @@ def _one_of(column: str, *values: str) -> str:
     return " OR ".join(f"{column} = '{value}'" for value in values)
 
 
+_OPEN = "state IN ('accepted', 'queued', 'running')"
+
+
 class JobRow(Row, table=True):
     """A job: see ``penstock.job.Job`` for what the columns mean."""
 
@@ -87,6 +90,17 @@ class JobRow(Row, table=True):
             unique=True,
             **_where("idempotency_key IS NOT NULL"),
         ),
+        # A step of a run, once per generation; and those that have not ended.
+        Index("uq_penstock_job_step", "run_id", "path", "generation", unique=True, **_where("run_id IS NOT NULL")),
+        Index("ix_penstock_job_step_open", "run_id", "id", **_where(f"run_id IS NOT NULL AND {_OPEN}")),
+        # Open runs, by what counts have to leave out; those with a deadline; those that ended before their steps.
+        Index("ix_penstock_job_run", "model", "lane", "state", **_where(f"graph IS NOT NULL AND {_OPEN}")),
+        Index(
+            "ix_penstock_job_run_deadline",
+            "deadline_at",
+            **_where("graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL"),
+        ),
+        Index("ix_penstock_job_closing", "id", **_where("closing IS NOT NULL")),
     )
 
     # Small and often changed first, long ones last: SQLite reads a row from its beginning.
@@ -136,6 +150,50 @@ class JobRow(Row, table=True):
     kills: int = Field(0, sa_column_kwargs={"server_default": text("0")})
     #: The version that was asked for; NULL: any.
     asked_version: str | None = Field(None, sa_type=Text)
+    #: Of a step: its run, which of the graph's steps it is (``embed``; ``embed[7]`` of a map), and since which
+    #: generation of the run. Of a run: the digest of its graph, and its generation.
+    run_id: str | None = Field(None, sa_type=Id)
+    path: str | None = Field(None, sa_type=Id)
+    generation: int | None = None
+    graph: str | None = Field(None, sa_type=Text)
+    #: A run that has ended and may have open steps.
+    closing: bool | None = None
+
+
+class GraphRow(Row, table=True):
+    """A graph by its digest: what runs go on with, whatever is deployed meanwhile."""
+
+    __tablename__ = "penstock_graph"
+
+    digest: str = Field(sa_type=Text, primary_key=True)
+    graph: str = Field(sa_type=Text)
+
+
+class MapRow(Row, table=True):
+    """A step of a run that is called for each element of a list: ``begun`` of ``size`` are jobs.
+
+    ``pending`` counts the chunks with an element that has not succeeded.
+    """
+
+    __tablename__ = "penstock_map"
+    __table_args__ = (Index("ix_penstock_map_begun", "run_id", **_where("begun < size")),)
+
+    run_id: str = Field(sa_type=Id, primary_key=True)
+    path: str = Field(sa_type=Id, primary_key=True)
+    size: int
+    begun: int
+    pending: int
+
+
+class MapChunkRow(Row, table=True):
+    """Some neighbouring elements of a map; ``pending`` of them have not succeeded."""
+
+    __tablename__ = "penstock_map_chunk"
+
+    run_id: str = Field(sa_type=Id, primary_key=True)
+    path: str = Field(sa_type=Id, primary_key=True)
+    chunk: int = Field(primary_key=True)
+    pending: int
 
 
 class JobTagRow(Row, table=True):

@@ -10,8 +10,10 @@ from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import DEFAULT_TENANT, Job, JobState
 from penstock.lane import split_name
 from penstock.store.engine import Database, Survives
-from penstock.store.events import write_events
-from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, job_of, settled_of
+from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, Settled, job_of, settled_of
+from penstock.store.runs.again import again
+from penstock.store.runs.closing import CANCEL_SET
+from penstock.store.runs.conclude import concluded
 from penstock.store.session import Session
 
 _MANY = f"SELECT {JOB_COLUMNS} FROM penstock_job WHERE id {{in ids}}"  # noqa: S608 - constants only
@@ -34,19 +36,19 @@ _COUNTS = """
     SELECT model, lane, state, count(*) FROM penstock_job
     WHERE state IN ('accepted', 'queued', 'running') GROUP BY model, lane, state ORDER BY model, lane, state"""
 
+# Runs wait for their steps and hold nothing: they are nobody's work.
+_RUNS = """
+    SELECT model, lane, state, count(*) FROM penstock_job {by ix_penstock_job_run}
+    WHERE graph IS NOT NULL AND state IN ('accepted', 'queued', 'running') GROUP BY model, lane, state"""
 _ASKED = """
     SELECT model, lane, state, asked_version, count(*) FROM penstock_job {by ix_penstock_job_asked}
     WHERE asked_version IS NOT NULL AND state IN ('accepted', 'queued', 'running')
     GROUP BY model, lane, asked_version, state ORDER BY model, lane, asked_version, state"""
 
-# One statement for every state it may be in; nothing changes in a terminal one.
-CANCEL_SET = """
-        cancel_requested = true,
-        state = CASE WHEN state = 'running' THEN 'running' ELSE 'cancelled' END,
-        settled_at = CASE WHEN state = 'running' THEN NULL ELSE :now END"""
 _CANCEL = f"""
     UPDATE penstock_job SET {CANCEL_SET}
     WHERE penstock_job.id = :id AND {{hidden state IN ('accepted', 'queued', 'running')}} AND NOT cancel_requested
+        AND run_id IS NULL
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 
 # A replay by hand is a new chance: new budgets, and no deadline if the old one has passed. The attempt number goes on,
@@ -60,7 +62,8 @@ RETRY_SET = """
         deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END, version = ''"""
 _RETRY = f"""
     UPDATE penstock_job SET {RETRY_SET}
-    WHERE id = :id AND {{hidden state IN ('failed', 'cancelled', 'expired')}} RETURNING {JOB_COLUMNS}"""  # noqa: S608 - constants only
+    WHERE id = :id AND {{hidden state IN ('failed', 'cancelled', 'expired')}} AND run_id IS NULL AND graph IS NULL
+    RETURNING {JOB_COLUMNS}"""  # noqa: S608 - constants only
 
 _FILTERS = {
     "status": "state = :status",
@@ -72,6 +75,8 @@ _FILTERS = {
     "named_tenant": f"tenant = :tenant AND tenant <> '{DEFAULT_TENANT}'",
     "lane": "lane = :lane",
     "before": "(accepted_at, id) < (:at, :before)",
+    "whole": "run_id IS NULL",
+    "run": "run_id = :run",
     "tag": "id IN (SELECT job_id FROM penstock_job_tag WHERE name = :tag_name AND value = :tag_value)",
     "tag_name": "id IN (SELECT job_id FROM penstock_job_tag WHERE name = :tag_name)",
 }
@@ -154,6 +159,7 @@ def list_jobs(
     lane: str | None,
     limit: int,
     before: str | None,
+    run: str | None,
 ) -> list[Job]:
     """See ``Store.list``."""
     arguments.limit(limit)
@@ -164,6 +170,7 @@ def list_jobs(
         arguments.job_id(before, "before")
     values: dict[str, Any] = {
         "status": status, "model": model, "tenant": tenant, "lane": lane, "before": before, "limit": limit, "at": None,
+        "run": run,
     }  # fmt: skip
     if model is not None:
         values["model"], values["asked"] = split_name(model)
@@ -177,11 +184,13 @@ def list_jobs(
     if tag is not None:
         values["tag_name"], values["tag_value"] = arguments.tag(tag)
         wanted.append("tag_name" if values["tag_value"] is None else "tag")
-    where = " AND ".join(_FILTERS[name] for name in wanted) or "true"
+    wanted.append("whole" if run is None else "run")
+    where = " AND ".join(_FILTERS[name] for name in wanted)
     with db.read() as session:
         if before is not None:
             values["at"] = _time_of(session, before)
-        return [job_of(row) for row in session.all(_list_sql(where, walk=status is None and tag is None), values)]
+        walk = status is None and tag is None and run is None
+        return [job_of(row) for row in session.all(_list_sql(where, walk=walk), values)]
 
 
 def _list_sql(where: str, *, walk: bool) -> str:
@@ -212,9 +221,12 @@ def counts(db: Database) -> list[Count]:
     with db.read() as session:
         total = session.all(_COUNTS)
         pinned = _asked(session)
+        runs = session.all(_RUNS)
     left = {(model, lane, STATES[state]): n for model, lane, state, n in total}
+    for model, lane, state, n in runs:
+        left[model, lane, STATES[state]] = max(0, left.get((model, lane, STATES[state]), 0) - n)
     for one in pinned:
-        # Two statements, so jobs may have moved in between.
+        # More than one statement, so jobs may have moved in between.
         left[one.model, one.lane, one.state] = max(0, left.get((one.model, one.lane, one.state), 0) - one.count)
     return [Count(*place, n) for place, n in left.items() if n] + pinned
 
@@ -233,13 +245,14 @@ def cancel(db: Database, id: str, *, now: float) -> Job:
     """See ``Store.cancel``."""
     arguments.job_id(id)
 
-    def call() -> None:
-        with db.write(Survives.POWER) as session:
-            rows = session.all(_CANCEL, {"id": id, "now": now})
-            write_events(session, map(settled_of, rows), now=now)
+    def work(session: Session) -> list[Settled]:
+        return [settled_of(row) for row in session.all(_CANCEL, {"id": id, "now": now})]
 
-    db.again(call)
-    return get(db, id)
+    rows, _ = concluded(db, Survives.POWER, work, now=now)
+    job = get(db, id)
+    if not rows and not job.state.is_terminal:
+        _refuse_step(job, "cancelled")
+    return job
 
 
 def retry(db: Database, id: str, *, now: float, publish_lease_s: float) -> Job:
@@ -252,6 +265,18 @@ def retry(db: Database, id: str, *, now: float, publish_lease_s: float) -> Job:
         # and take the job for published.
         return job_of(row)
     job = get(db, id)
+    _refuse_step(job, "run again")
+    if job.graph is not None and job.state in (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED):
+        again(db, id, now=now)
+        return get(db, id)
     if job.state is JobState.SUCCEEDED:
         raise IllegalTransition(f"job {id} has succeeded: it cannot run again", fix="submit it as a new job")
     return job
+
+
+def _refuse_step(job: Job, verb: str) -> None:
+    if job.run_id is not None:
+        raise IllegalTransition(
+            f"job {job.id} is step {job.path!r} of run {job.run_id}: it cannot be {verb} by itself",
+            fix=f"use the run's id: {job.run_id}",
+        )

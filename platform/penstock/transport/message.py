@@ -83,10 +83,17 @@ def encode(job: NewJob | Job, namespace: str) -> bytes:
     id = job.id.encode()
     body = _json(_HEAD + text + _TAIL)
     inline = b"true"
-    if len(body) > MAX_BODY_BYTES:
+    # What the step of a run is given, SQL puts together when it is claimed.
+    if len(body) > MAX_BODY_BYTES or job.run_id is not None:
         body = _json(_HEAD + '{"$penstock":{"job":"' + job.id + '"}}' + _TAIL)
         inline = b"false"
-    shown = text if len(text) <= REPR_CHARS else text[:REPR_CHARS] + "..."
+    shown = (
+        f"{job.path} of run {job.run_id}"
+        if job.run_id
+        else text
+        if len(text) <= REPR_CHARS
+        else text[:REPR_CHARS] + "..."
+    )
     deadline = expires = b"null"
     if job.deadline_at is not None:
         deadline = _json(job.deadline_at)

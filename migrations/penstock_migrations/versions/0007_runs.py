@@ -1,0 +1,79 @@
+"""Runs of pipelines: steps, graphs, and counters of maps."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+OPEN = "state IN ('accepted', 'queued', 'running')"
+#: Name, columns, whether it is unique, and which rows it has.
+INDEXES = (
+    ("uq_penstock_job_step", ["run_id", "path", "generation"], True, "run_id IS NOT NULL"),
+    ("ix_penstock_job_step_open", ["run_id", "id"], False, f"run_id IS NOT NULL AND {OPEN}"),
+    ("ix_penstock_job_run", ["model", "lane", "state"], False, f"graph IS NOT NULL AND {OPEN}"),
+    (
+        "ix_penstock_job_run_deadline",
+        ["deadline_at"],
+        False,
+        "graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL",
+    ),
+    ("ix_penstock_job_closing", ["id"], False, "closing IS NOT NULL"),
+)
+
+
+def upgrade() -> None:
+    id = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    op.add_column("penstock_job", sa.Column("run_id", id, nullable=True))
+    op.add_column("penstock_job", sa.Column("path", id, nullable=True))
+    op.add_column("penstock_job", sa.Column("generation", sa.Integer(), nullable=True))
+    op.add_column("penstock_job", sa.Column("graph", sa.Text(), nullable=True))
+    op.add_column("penstock_job", sa.Column("closing", sa.Boolean(), nullable=True))
+    for name, columns, unique, where in INDEXES:
+        only = sa.text(where)
+        op.create_index(name, "penstock_job", columns, unique=unique, sqlite_where=only, postgresql_where=only)
+    op.create_table(
+        "penstock_graph",
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("graph", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_penstock_graph")),
+    )
+    op.create_table(
+        "penstock_map",
+        sa.Column("run_id", id, nullable=False),
+        sa.Column("path", id, nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("begun", sa.Integer(), nullable=False),
+        sa.Column("pending", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", "path", name=op.f("pk_penstock_map")),
+    )
+    op.create_index(
+        "ix_penstock_map_begun",
+        "penstock_map",
+        ["run_id"],
+        unique=False,
+        sqlite_where=sa.text("begun < size"),
+        postgresql_where=sa.text("begun < size"),
+    )
+    op.create_table(
+        "penstock_map_chunk",
+        sa.Column("run_id", id, nullable=False),
+        sa.Column("path", id, nullable=False),
+        sa.Column("chunk", sa.Integer(), nullable=False),
+        sa.Column("pending", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", "path", "chunk", name=op.f("pk_penstock_map_chunk")),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("penstock_map_chunk")
+    op.drop_table("penstock_map")
+    op.drop_table("penstock_graph")
+    for name, *_ in reversed(INDEXES):
+        op.drop_index(name, table_name="penstock_job")
+    for column in ("closing", "graph", "generation", "path", "run_id"):
+        op.drop_column("penstock_job", column)

@@ -1,0 +1,59 @@
+"""Runs that ended before their steps: what is still open in them is cancelled."""
+
+from __future__ import annotations
+
+from penstock.store.engine import Database, Survives
+from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
+
+#: What cancels a job, whatever it waits for; nothing changes in a terminal one. A run has no worker: it ends at once.
+CANCEL_SET = """
+        cancel_requested = CASE WHEN graph IS NULL THEN true ELSE false END,
+        state = CASE WHEN state = 'running' AND graph IS NULL THEN 'running' ELSE 'cancelled' END,
+        settled_at = CASE WHEN state = 'running' AND graph IS NULL THEN NULL ELSE :now END,
+        closing = CASE WHEN graph IS NULL THEN NULL ELSE true END"""
+
+_CANCEL = f"""
+    UPDATE penstock_job SET {CANCEL_SET}
+    WHERE penstock_job.id IN (
+        SELECT id FROM penstock_job {{by ix_penstock_job_step_open}}
+        WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND NOT cancel_requested
+        ORDER BY id LIMIT :limit {{locked}}
+    ) AND {{hidden state IN ('accepted', 'queued', 'running')}}
+    RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+_CLOSED = """
+    UPDATE penstock_job SET closing = NULL WHERE id = :run AND closing AND NOT EXISTS (
+        SELECT 1 FROM penstock_job AS step WHERE step.run_id = :run
+            AND step.state IN ('accepted', 'queued', 'running') AND NOT step.cancel_requested)"""
+_OPEN = """
+    SELECT 1 FROM penstock_job {by ix_penstock_job_step_open}
+    WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') LIMIT 1"""
+
+
+def close(db: Database, run: str, *, now: float) -> list[Settled]:
+    """Cancel the open steps of a run that has ended, runs among them with theirs; the rows of those that this ended."""
+    cancelled: list[Settled] = []
+    waiting = [run]
+    while waiting:
+        run = waiting.pop()
+
+        def call(run: str = run) -> list[Settled]:
+            with db.write(Survives.CRASH) as session:
+                values = {"run": run, "now": now, "limit": db.change_rows}
+                changed = [settled_of(row) for row in session.all(_CANCEL, values)]
+                if len(changed) < db.change_rows:
+                    session.run(_CLOSED, {"run": run})
+            return changed
+
+        while True:
+            changed = db.again(call)
+            cancelled += [row for row in changed if row.state.is_terminal]
+            waiting += [row.id for row in changed if row.graph is not None]
+            if len(changed) < db.change_rows:
+                break
+    return cancelled
+
+
+def is_open(db: Database, run: str) -> bool:
+    """Whether a step of it has not ended."""
+    with db.read() as session:
+        return session.one(_OPEN, {"run": run}) is not None

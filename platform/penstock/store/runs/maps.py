@@ -1,0 +1,98 @@
+"""Steps that are called for each element of a list: begun in pieces, and counted in chunks.
+
+Ten thousand children that end at the same time must not wait for one row. So each counts down that of its chunk; the
+last one of a chunk counts down the map's, and the last one of those is the map's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from penstock.pipelines.graph import Step, items_of
+from penstock.store.records import Settled
+from penstock.store.runs.plans import Plan
+from penstock.store.runs.release import release
+from penstock.store.runs.run import OpenRun
+from penstock.store.runs.values import Outputs, element, place
+from penstock.store.session import Session
+from penstock.store.sql import insert_sql
+
+#: Elements that have a counter of their own.
+CHUNK = 256
+
+_INSERT = insert_sql(
+    "penstock_map", ["run_id", "path", "size", "begun", "pending"], ["text", "text", "int", "int", "int"], ""
+)
+_INSERT_CHUNK = insert_sql(
+    "penstock_map_chunk", ["run_id", "path", "chunk", "pending"], ["text", "text", "int", "int"], ""
+)
+_COUNT_CHUNK = """
+    UPDATE penstock_map_chunk SET pending = pending - {3 int} FROM {each rows}
+    WHERE run_id = {0 text} AND penstock_map_chunk.path = {1 text} AND chunk = {2 int}
+    RETURNING run_id, penstock_map_chunk.path, pending"""
+_COUNT = """
+    UPDATE penstock_map SET pending = pending - {2 int} FROM {each rows}
+    WHERE run_id = {0 text} AND penstock_map.path = {1 text} RETURNING run_id, penstock_map.path, pending"""
+_BEGUN = """
+    UPDATE penstock_map SET begun = :begun WHERE run_id = :run AND path = :path"""
+_MAP = "SELECT size, begun FROM penstock_map WHERE run_id = :run AND path = :path"
+_SUCCEEDED = """
+    SELECT path FROM penstock_job WHERE run_id = :run AND path {in paths} AND {hidden state = 'succeeded'}"""
+
+
+def begin(session: Session, run: OpenRun, step: Step, items: Sequence[Any], *, now: float) -> bool:
+    """Store a map and its first elements; whether it has ended, for there are none."""
+    chunks = [min(CHUNK, len(items) - at) for at in range(0, len(items), CHUNK)]
+    session.insert(_INSERT, [(run.id, step.name, len(items), 0, len(chunks))])
+    session.insert(_INSERT_CHUNK, [(run.id, step.name, number, size) for number, size in enumerate(chunks)])
+    if items:
+        _begin_more(session, run, step, items, 0, now=now)
+    return not items
+
+
+def go_on(session: Session, run: OpenRun, plan: Plan, path: str, *, now: float) -> None:
+    """The next piece of a map; ``session.maps`` says whether there is more."""
+    step = plan.steps[path]
+    row = session.one(_MAP, {"run": run.id, "path": path})
+    if row is None or row[1] >= row[0]:
+        return
+    items = items_of(step, inputs=run.inputs, outputs=Outputs(session, run.id, plan))
+    _begin_more(session, run, step, items, row[1], now=now)
+
+
+def _begin_more(session: Session, run: OpenRun, step: Step, items: Sequence[Any], begun: int, *, now: float) -> None:
+    piece = range(begun, min(len(items), begun + session.bulk_rows))
+    paths = {index: element(step.name, index) for index in piece}
+    if run.generation:  # what an earlier one has left is not done again
+        values = {"run": run.id, "paths": session.ids(paths.values())}
+        there = {row[0] for row in session.all(_SUCCEEDED, values)}
+        paths = {index: path for index, path in paths.items() if path not in there}
+    elements = ((path, msgspec.json.encode([items[index]]).decode()) for index, path in paths.items())
+    release(session, run, step, elements, now=now)
+    session.run(_BEGUN, {"begun": piece.stop, "run": run.id, "path": step.name})
+    if piece.stop < len(items):
+        session.maps.append((run.id, step.name))
+
+
+def count(session: Session, steps: Iterable[Settled]) -> set[tuple[str, str]]:
+    """Count elements that have succeeded; the run and the path of each map that has ended with them."""
+    chunks: dict[tuple[str, str, int], int] = {}
+    for row in steps:
+        name, index = place(row.path or "")
+        if index is not None:
+            key = (row.run_id or "", name, index // CHUNK)
+            chunks[key] = chunks.get(key, 0) + 1
+    whole: dict[tuple[str, str], int] = {}
+    for run, path, pending in _down(session, _COUNT_CHUNK, chunks):
+        if pending == 0:
+            whole[run, path] = whole.get((run, path), 0) + 1
+    return {(run, path) for run, path, pending in _down(session, _COUNT, whole) if pending == 0}
+
+
+def _down(session: Session, statement: str, counts: dict[Any, int]) -> list[tuple[Any, ...]]:
+    """In the order of the keys, as everybody does it: transactions then meet rather than deadlock."""
+    rows = [(*key, n) for key, n in sorted(counts.items())]
+    return session.all(statement, {"rows": session.rows(rows)}) if rows else []

@@ -1,0 +1,54 @@
+"""Graphs by their digests: stored once, read once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from penstock.errors import PenstockError
+from penstock.pipelines.graph import Graph, Step, read
+from penstock.store.session import Session
+from penstock.store.sql import insert_sql
+
+#: Graphs that a process keeps.
+MOST_KEPT = 256
+
+_INSERT = insert_sql("penstock_graph", ["digest", "graph"], ["text", "text"], "ON CONFLICT DO NOTHING")
+_GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A graph, and its steps by name."""
+
+    graph: Graph
+    steps: Mapping[str, Step]
+
+
+_kept: dict[str, Plan] = {}
+
+
+def digest_of(text: str) -> str:
+    """What a graph is stored by: ``Graph.digest`` of its text."""
+    return sha256(text.encode()).hexdigest()
+
+
+def store(session: Session, texts: Iterable[str]) -> None:
+    """Keep the graphs of these JSON texts; those that are there already are left alone."""
+    session.insert(_INSERT, sorted((digest_of(text), text) for text in set(texts)))
+
+
+def plan_of(session: Session, digest: str) -> Plan:
+    """The graph that a run goes on with."""
+    plan = _kept.get(digest)
+    if plan is None:
+        row = session.one(_GRAPH, {"digest": digest})
+        if row is None:
+            raise PenstockError(f"the graph {digest} of a run is not in the database", fix="restore it from a backup")
+        graph = read(row[0])
+        plan = Plan(graph, {step.name: step for step in graph.steps})
+        if len(_kept) >= MOST_KEPT:
+            _kept.clear()
+        _kept[digest] = plan
+    return plan

@@ -1,0 +1,50 @@
+"""A run's row, held while it is decided what follows: whoever decides has locked it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from penstock.job import NewJob
+from penstock.store.session import Session
+
+_LOCK = """
+    SELECT id, graph, coalesce(generation, 0), input, lane, tenant, priority, deadline_at, trace FROM penstock_job
+    WHERE id {in ids} AND {hidden state = 'running'} AND graph IS NOT NULL ORDER BY id {locked}"""
+
+
+class OpenRun(NamedTuple):
+    """What its steps have in common."""
+
+    id: str
+    graph: str
+    generation: int
+    inputs: dict[str, Any]
+    lane: str
+    tenant: str
+    priority: int
+    deadline_at: float | None
+    trace: str | None
+
+
+def locked(session: Session, ids: Sequence[str]) -> list[OpenRun]:
+    """Those of these runs that go on, locked in the order of their ids: who comes second sees what the first did."""
+    rows = session.all(_LOCK, {"ids": session.ids(sorted(ids))}) if ids else []
+    return [OpenRun._make((*row[:3], msgspec.json.decode(row[3]), *row[4:])) for row in rows]
+
+
+def as_run(job: NewJob, digest: str) -> OpenRun:
+    """The same for a run that this transaction has stored."""
+    return OpenRun(
+        job.id,
+        digest,
+        job.generation or 0,
+        msgspec.json.decode(job.input),
+        job.lane,
+        job.tenant,
+        job.priority,
+        job.deadline_at,
+        job.trace,
+    )

@@ -1,0 +1,47 @@
+"""What the dispatcher does for runs: what is due, what is overdue, and what somebody who died has left."""
+
+from __future__ import annotations
+
+from penstock.store.engine import Database, Survives
+from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
+from penstock.store.runs.closing import close
+from penstock.store.runs.conclude import concluded, expand
+from penstock.store.runs.start import start_due
+from penstock.store.session import Session
+
+# Their steps have the same deadline, but a run may have none that waits.
+_EXPIRE = f"""
+    UPDATE penstock_job SET state = 'expired', settled_at = :now, closing = true
+    WHERE penstock_job.id IN (
+        SELECT id FROM penstock_job {{by ix_penstock_job_run_deadline}}
+        WHERE graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL AND deadline_at <= :now
+        ORDER BY deadline_at LIMIT :limit {{skip locked}}
+    ) AND {{hidden state = 'running'}} RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+_CLOSING = """
+    SELECT id FROM penstock_job {by ix_penstock_job_closing} WHERE closing IS NOT NULL ORDER BY id LIMIT :limit"""
+_MAPS = """
+    SELECT m.run_id, m.path FROM penstock_map AS m JOIN penstock_job AS j ON j.id = m.run_id
+    WHERE m.begun < m.size AND j.state = 'running' LIMIT :limit"""
+
+
+def tend(db: Database, *, now: float, limit: int) -> list[Settled]:
+    """See ``Store.tend_runs``."""
+
+    def begin(session: Session) -> list[Settled]:
+        return start_due(session, now=now, limit=limit)
+
+    def expire(session: Session) -> list[Settled]:
+        return [settled_of(row) for row in session.all(_EXPIRE, {"now": now, "limit": limit})]
+
+    ended: list[Settled] = []
+    for work in (begin, expire):
+        rows, followed = concluded(db, Survives.CRASH, work, now=now)
+        ended += [*rows, *followed]
+    with db.read() as session:
+        closing = [row[0] for row in session.all(_CLOSING, {"limit": limit})]
+        maps = [(row[0], row[1]) for row in session.all(_MAPS, {"limit": limit})]
+    for run in closing:
+        ended += close(db, run, now=now)
+    for run, path in maps:
+        ended += expand(db, run, path, now=now)
+    return ended

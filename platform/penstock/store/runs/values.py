@@ -1,0 +1,71 @@
+"""What has come out of a run's steps so far. Values are read when they are asked for: most decisions need none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from penstock.store.runs.plans import Plan
+from penstock.store.session import Session
+
+_decode = msgspec.json.decode
+
+_OUTPUTS = """
+    SELECT path, output FROM penstock_job
+    WHERE run_id = :run AND path {in paths} AND {hidden state = 'succeeded'}"""
+# The paths of a map's elements begin with its name and a bracket; the next character after it ends them.
+_ELEMENTS = """
+    SELECT path, output FROM penstock_job
+    WHERE run_id = :run AND path >= :low AND path < :high AND {hidden state = 'succeeded'}"""
+
+
+def element(name: str, index: int) -> str:
+    """The path of one of a map's elements."""
+    return f"{name}[{index}]"
+
+
+def place(path: str) -> tuple[str, int | None]:
+    """The name of a path's step, and which element of a map it is, if any."""
+    name, bracket, rest = path.partition("[")
+    return name, int(rest[:-1]) if bracket else None
+
+
+class Outputs(Mapping[str, Any]):
+    """Outputs by step. ``ended`` are the steps that have one; without it, all that are asked for are taken to."""
+
+    def __init__(self, session: Session, run: str, plan: Plan, ended: Iterable[str] | None = None) -> None:
+        self._session = session
+        self._run = run
+        self._plan = plan
+        self._ended = frozenset(plan.steps if ended is None else ended)
+        self._read: dict[str, Any] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ended
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ended)
+
+    def __len__(self) -> int:
+        return len(self._ended)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._read:
+            self.load([name])
+        return self._read[name]
+
+    def load(self, names: Iterable[str]) -> None:
+        """Read these at once."""
+        wanted = [name for name in names if name not in self._read]
+        plain = [name for name in wanted if not self._plan.steps[name].maps]
+        if plain:
+            values = {"run": self._run, "paths": self._session.ids(plain)}
+            self._read |= {path: _decode(text) for path, text in self._session.all(_OUTPUTS, values)}
+        for name in wanted:
+            if self._plan.steps[name].maps:
+                values = {"run": self._run, "low": f"{name}[", "high": f"{name}\\"}
+                rows = self._session.all(_ELEMENTS, values)
+                rows.sort(key=lambda row: place(row[0])[1] or 0)
+                self._read[name] = [_decode(text) for _, text in rows]

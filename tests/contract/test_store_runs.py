@@ -1,0 +1,325 @@
+"""Runs in SQL, on each database: a step begins in the transaction that ends its last parent, and never twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.errors import IllegalTransition
+from penstock.job import JobState, NewJob, Outcome
+from penstock.store import Store
+from penstock.transport.message import encode
+from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
+from tests.fixtures.store import T0, W, make_job
+
+X = {"$in": "x"}
+
+
+def tell(model: str, value: Any) -> Any:
+    """What a model was given, and who it was."""
+    return [model, value]
+
+
+N = graph(  # A -> C, A -> D, B -> D: a canvas cannot say it
+    step("a", X),
+    step("b", X),
+    step("c", out("a")),
+    step("d", [out("a"), out("b")]),
+    output={"c": out("c"), "d": out("d")},
+)
+
+
+def test_a_run_is_a_job_whose_steps_are_jobs(store: Store) -> None:
+    run = begin(store, N, tenant="t", priority=3, deadline_at=T0 + 50, trace="00-1")
+    job = store.get(run)
+    assert (job.state, job.worker, job.graph, job.model) == (JobState.RUNNING, None, N.digest, "test")
+    assert job.ledger.started_at == T0
+    assert sorted(open_steps(store, run)) == ["a", "b"]
+    for each in steps(store, run).values():
+        assert (each.run_id, each.generation, each.tenant, each.priority) == (run, 0, "t", 3)
+        assert (each.lane, each.deadline_at, each.trace, each.reply_to) == ("background", T0 + 50, "00-1", None)
+    assert [job.id for job in store.list()] == [run], "steps are not listed with the jobs"
+
+
+def test_a_step_begins_when_its_own_last_parent_is_done(store: Store) -> None:
+    run = begin(store, N)
+    succeed(store, [open_steps(store, run)["a"]], tell)
+    assert sorted(open_steps(store, run)) == ["b", "c"], "c does not wait for b"
+    succeed(store, [open_steps(store, run)["c"]], tell)
+    succeed(store, [open_steps(store, run)["b"]], tell)
+    assert sorted(open_steps(store, run)) == ["d"]
+    rows = succeed(store, [open_steps(store, run)["d"]], tell)
+    job = store.get(run)
+    assert job.state is JobState.SUCCEEDED
+    assert job.output == {"c": ["c", ["a", 1]], "d": ["d", [["a", 1], ["b", 1]]]}
+    ended = next(row for row in rows if row.id == run)
+    assert ended.state is JobState.SUCCEEDED and ended.output is not None, "whoever settled can tell the client"
+
+
+def test_two_parents_in_one_batch_begin_their_child_once(store: Store) -> None:
+    run = begin(store, N)
+    succeed(store, list(open_steps(store, run).values()), tell)
+    assert sorted(open_steps(store, run)) == ["c", "d"]
+    assert finish(store, run, tell).state is JobState.SUCCEEDED
+    assert len(store.list(run=run)) == 4
+
+
+def test_who_publishes_is_told_after_the_commit_and_has_a_lease(store: Store) -> None:
+    told: list[NewJob] = []
+    store.publish_by(told.extend, lease_s=5.0)
+    run = begin(store, N)
+    assert sorted(job.path or "" for job in told) == ["a", "b"]
+    assert store.take_due(now=T0 + 1, limit=10, lease_s=1) == []
+    assert {job.id for job in store.take_due(now=T0 + 6, limit=10, lease_s=1)} == {job.id for job in told}
+    a = next(job.id for job in told if job.path == "a")
+    told.clear()
+    succeed(store, [a], tell)
+    assert [job.path for job in told] == ["c"]
+    message = encode(told[0], "penstock")
+    assert b'"inline":false' in message and run.encode() in message
+    assert len(message) < 2048
+
+
+def test_without_a_publisher_steps_are_the_dispatchers_at_once(store: Store) -> None:
+    run = begin(store, N)
+    due = store.take_due(now=T0, limit=10, lease_s=1)
+    assert {job.path for job in due} == {"a", "b"}
+    assert all(job.run_id == run for job in due)
+
+
+# Values -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_given_what_the_graph_says(store: Store) -> None:
+    run = begin(
+        store, graph(step("a", X), step("b", {"q": {"$get": [out("a"), 1]}, "n": 7}), output=out("b")), {"x": "ü"}
+    )
+    assert finish(store, run, tell).output == ["b", {"q": "ü", "n": 7}]
+
+
+def test_an_input_without_a_value_fails_its_step(store: Store) -> None:
+    run = begin(store, graph(step("a", X), step("b", {"$get": [out("a"), "score"]}), output=out("b")))
+    succeed(store, [open_steps(store, run)["a"]], tell)
+    b = open_steps(store, run)["b"]
+    row = store.claim([b], worker=W, now=T0, need_input=[b]).claimed[b]
+    assert row.input is None and row.fault is not None and "no_value" in row.fault
+    assert store.inputs([b]) == {}
+
+
+def test_a_condition_chooses_and_the_other_branch_never_starts(store: Store) -> None:
+    both = graph(
+        step("judge", X),
+        step("good", X),
+        step("bad", X),
+        output={"$if": [{"$op": ["gt", out("judge"), 5]}, out("good"), out("bad")]},
+    )
+    run = begin(store, both, {"x": 9})
+    assert sorted(open_steps(store, run)) == ["judge"]
+    assert finish(store, run, lambda model, value: value).output == 9
+    assert sorted(steps(store, run)) == ["good", "judge"]
+
+
+def test_a_condition_that_is_none_fails_the_run(store: Store) -> None:
+    run = begin(store, graph(step("a", X), step("b", X), output={"$if": [out("a"), out("b"), 0]}))
+    succeed(store, [open_steps(store, run)["a"]], tell)
+    job = store.get(run)
+    assert job.state is JobState.FAILED and job.error is not None and job.error["code"] == "no_value"
+
+
+# Maps -------------------------------------------------------------------------------------------------------------
+
+MAP = graph(
+    step("list", X),
+    step("each", [{"$item": 0}, out("list")], maps=True, over=out("list")),
+    step("join", out("each")),
+    output=out("join"),
+)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 257, 700])
+def test_a_map_is_called_for_each_element_in_order(store: Store, size: int) -> None:
+    def work(model: str, value: Any) -> Any:
+        return list(range(size)) if model == "list" else value[0] * 10 if model == "each" else value
+
+    run = begin(store, MAP)
+    succeed(store, [open_steps(store, run)["list"]], work)
+    children = [path for path in open_steps(store, run) if path.startswith("each")]
+    assert len(children) == size
+    job = finish(store, run, work)
+    assert job.output == [10 * index for index in range(size)]
+    assert len(store.list(run=run, limit=10_000)) == size + 2
+
+
+def test_elements_that_are_left_by_who_died_are_begun_by_the_dispatcher(store: Store, monkeypatch: Any) -> None:
+    size = 2 * store.bulk_rows + 3
+
+    def work(model: str, value: Any) -> Any:
+        return list(range(size)) if model == "list" else 0
+
+    run = begin(store, MAP)
+    first = open_steps(store, run)["list"]
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.store.runs.conclude._go_on", _die)
+        with pytest.raises(KeyboardInterrupt):
+            succeed(store, [first], work)
+    assert len(open_steps(store, run)) == store.bulk_rows
+    assert store.tend_runs(now=T0, limit=100) == []
+    assert len(open_steps(store, run)) == size
+    assert finish(store, run, work).state is JobState.SUCCEEDED
+
+
+def _die(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+# Ends -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_step_fails_the_run_and_cancels_what_is_open(store: Store) -> None:
+    run = begin(store, N, webhook="https://example.com/")
+    succeed(store, [open_steps(store, run)["a"]], tell)
+    waiting = open_steps(store, run)
+    rows = fail(store, waiting["b"])
+    job = store.get(run)
+    assert job.state is JobState.FAILED
+    assert job.error is not None and (job.error["code"], job.error["step"]) == ("broken", "b")
+    assert {path: each.state for path, each in steps(store, run).items()} == {
+        "a": JobState.SUCCEEDED,
+        "b": JobState.FAILED,
+        "c": JobState.CANCELLED,
+    }
+    assert {row.id for row in rows} == {run, waiting["b"], waiting["c"]}
+    assert [delivery.job_id for delivery in store.list_deliveries()] == [run], "one event, that of the run"
+
+
+def test_a_cancelled_run_ends_at_once_and_its_steps_stop(store: Store) -> None:
+    run = begin(store, N)
+    a, b = open_steps(store, run)["a"], open_steps(store, run)["b"]
+    attempt = store.claim([a], worker=W, now=T0).claimed[a].attempt
+    assert store.cancel(run, now=T0).state is JobState.CANCELLED
+    assert store.get(b).state is JobState.CANCELLED
+    assert store.get(a).status == "cancelling" and store.held([a], worker=W) == set()
+    store.settle([Outcome(id=a, attempt=attempt, state=JobState.SUCCEEDED, output="1", step=True)], worker=W, now=T0)
+    assert store.get(a).state is JobState.CANCELLED
+    assert len(store.list(run=run)) == 2, "nothing begins in a run that has ended"
+
+
+def test_a_step_has_no_verbs_of_its_own(store: Store) -> None:
+    run = begin(store, N)
+    a = open_steps(store, run)["a"]
+    with pytest.raises(IllegalTransition, match=run):
+        store.cancel(a, now=T0)
+    assert store.cancel_many([a], now=T0) == []
+    fail(store, a)
+    with pytest.raises(IllegalTransition, match=run):
+        store.retry(a, now=T0)
+    assert store.retry_many([a], now=T0) == []
+
+
+def test_a_run_has_a_deadline(store: Store) -> None:
+    run = begin(store, N, deadline_at=T0 + 5)
+    (a, attempt) = (open_steps(store, run)["a"], 1)
+    store.claim([a], worker=W, now=T0)
+    rows = store.tend_runs(now=T0 + 6, limit=10)
+    assert run in {row.id for row in rows}
+    assert store.get(run).state is JobState.EXPIRED
+    assert store.get(a).status == "cancelling"
+    assert attempt == 1
+
+
+def test_a_delayed_run_begins_when_it_is_due(store: Store) -> None:
+    run = begin(store, N, available_at=T0 + 10)
+    assert store.get(run).state is JobState.ACCEPTED and steps(store, run) == {}
+    assert store.next_due_at() == T0 + 10
+    assert store.take_due(now=T0 + 11, limit=10, lease_s=1) == [], "it is no message"
+    assert store.tend_runs(now=T0 + 9, limit=10) == []
+    assert steps(store, run) == {}
+    store.tend_runs(now=T0 + 10, limit=10)
+    assert sorted(open_steps(store, run)) == ["a", "b"]
+    assert finish(store, run, tell, now=T0 + 11).state is JobState.SUCCEEDED
+
+
+def test_an_idempotency_key_is_that_of_the_run(store: Store) -> None:
+    first = begin(store, N, idempotency_key="k", digest="2:d")
+    again = new_run(N, idempotency_key="k", digest="2:d")
+    assert store.insert([again])[0].id == first
+    assert len(store.list(run=first)) == 2 and store.list(run=again.id) == []
+
+
+# Again ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_goes_on_from_the_failed_step(store: Store) -> None:
+    run = begin(store, N)
+    succeed(store, [open_steps(store, run)["a"]], tell)
+    fail(store, open_steps(store, run)["b"])
+    job = store.retry(run, now=T0 + 1)
+    assert (job.state, job.generation, job.error) == (JobState.RUNNING, 1, None)
+    assert sorted(open_steps(store, run)) == ["b", "c"], "a has succeeded"
+    assert finish(store, run, tell, now=T0 + 1).state is JobState.SUCCEEDED
+    done = [job.path for job in store.list(run=run) if job.state is JobState.SUCCEEDED]
+    assert sorted(done) == ["a", "b", "c", "d"], "each once"
+
+
+def test_a_retry_waits_until_the_steps_of_the_last_try_have_stopped(store: Store) -> None:
+    run = begin(store, N)
+    a, b = open_steps(store, run)["a"], open_steps(store, run)["b"]
+    store.claim([a], worker=W, now=T0)
+    fail(store, b)
+    with pytest.raises(IllegalTransition, match="not stopped"):
+        store.retry(run, now=T0)
+    assert store.get(run).state is JobState.FAILED
+    store.settle([Outcome(id=a, attempt=1, state=JobState.SUCCEEDED, output="1", step=True)], worker=W, now=T0)
+    assert store.retry(run, now=T0).state is JobState.RUNNING
+
+
+def test_a_retried_map_does_only_what_had_not_succeeded(store: Store) -> None:
+    size = store.bulk_rows + 5
+    calls: dict[str, int] = {}
+
+    def work(model: str, value: Any) -> Any:
+        if model == "list":
+            return list(range(size))
+        calls[str(value)] = calls.get(str(value), 0) + 1
+        return 0
+
+    run = begin(store, MAP)
+    succeed(store, [open_steps(store, run)["list"]], work)
+    children = open_steps(store, run)
+    good = [id for path, id in children.items() if path != "each[3]"][: size - 2]
+    succeed(store, good, work)
+    fail(store, children["each[3]"])
+    store.retry(run, now=T0)
+    assert len(open_steps(store, run)) == 2
+    assert finish(store, run, work).state is JobState.SUCCEEDED
+    assert set(calls.values()) == {1}
+
+
+# Others -----------------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_nobodys_work(store: Store) -> None:
+    begin(store, N)
+    make = make_job()
+    store.insert([make])
+    assert {(row.model, row.count) for row in store.counts()} == {("a", 1), ("b", 1), ("embed", 1)}
+    assert store.rescue(now=T0, max_losses=3) == [], "no worker has died"
+
+
+def test_a_step_whose_worker_died_runs_again(store: Store) -> None:
+    run = begin(store, N)
+    a = open_steps(store, run)["a"]
+    store.claim([a], worker="nobody", now=T0)
+    assert [row.id for row in store.rescue(now=T0, max_losses=3)] == [a]
+    assert finish(store, run, tell).state is JobState.SUCCEEDED
+
+
+def test_the_last_loss_of_a_step_fails_the_run(store: Store) -> None:
+    run = begin(store, N)
+    a = open_steps(store, run)["a"]
+    store.claim([a], worker="nobody", now=T0)
+    rows = store.rescue(now=T0, max_losses=0)
+    assert run in {row.id for row in rows}
+    job = store.get(run)
+    assert job.state is JobState.FAILED and job.error is not None and job.error["step"] == "a"
