@@ -1,0 +1,381 @@
+"""Random histories of runs on each database: kills, duplicates, cancels, retries and deaths in the middle of anything.
+
+The model is the pure evaluator: what has begun is what ``frontier`` says, what a step is given is what ``input_of``
+says, and what comes out is what ``memory.run`` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from penstock.errors import IllegalTransition
+from penstock.job import OPEN, Job, JobState, Outcome
+from penstock.pipelines import memory
+from penstock.pipelines.graph import Graph, Step, frontier, input_of, items_of
+from penstock.store import Store
+from penstock.store.runs import conclude
+from penstock.store.runs.values import place
+from penstock.store.session import Session
+from tests.fixtures.examples import examples
+from tests.fixtures.runs import graph, new_run, out, step
+from tests.fixtures.store import T0, register
+
+X = {"$in": "x"}
+WORKERS = ("w1", "w2")
+#: Elements that one transaction begins, and those of one counter: small, so that every map is long.
+PIECE, CHUNK = 2, 3
+
+
+def call(value: Any) -> Any:
+    return (value * 7 + 3) % 31
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """Plain steps are given and give whole numbers; maps give lists of them, of a length that is known here only."""
+    plain: list[str] = []
+    maps: dict[str, int] = {}
+    steps: list[Step] = []
+
+    def value(depth: int = 2) -> Any:
+        leaves: list[Any] = [draw(st.integers(0, 9)), X, *map(out, plain)]
+        leaves += [{"$get": [out(name), size - 1]} for name, size in maps.items() if size]
+        if not depth or draw(st.booleans()):
+            return draw(st.sampled_from(leaves))
+        left, right = value(depth - 1), value(depth - 1)
+        if draw(st.booleans()):
+            return {"$op": ["add", left, right]}
+        return {"$if": [{"$op": ["gt", value(depth - 1), draw(st.integers(0, 30))]}, left, right]}
+
+    for n in range(draw(st.integers(1, 6))):
+        name = f"s{n}"
+        if draw(st.integers(0, 2)):
+            steps.append(step(name, value()))
+            plain.append(name)
+        else:
+            before = draw(st.sampled_from([None, *maps]))
+            size = draw(st.integers(0, 7)) if before is None else maps[before]
+            over = out(before) if before is not None else [value(1) for _ in range(size)]
+            steps.append(step(name, {"$op": ["add", {"$item": 0}, value(1)]}, maps=True, over=over))
+            maps[name] = size
+    return graph(*steps, output=[value(2), *map(out, maps)])
+
+
+@dataclass
+class Known:
+    """What the model knows of a run."""
+
+    graph: Graph
+    inputs: dict[str, Any]
+    state: JobState = JobState.RUNNING
+    generation: int = 0
+    #: By path; what has come out is never computed again.
+    done: dict[str, Any] = field(default_factory=dict)
+
+    def outputs(self) -> dict[str, Any]:
+        """By step: of maps, those that are whole."""
+        found = {path: value for path, value in self.done.items() if place(path)[1] is None}
+        for each in self.graph.steps:
+            if each.maps and (items := self.items(each, found)) is not None:
+                paths = [f"{each.name}[{index}]" for index in range(len(items))]
+                if all(path in self.done for path in paths):
+                    found[each.name] = [self.done[path] for path in paths]
+        return found
+
+    def items(self, each: Step, outputs: dict[str, Any]) -> list[Any] | None:
+        try:
+            return items_of(each, inputs=self.inputs, outputs=outputs)
+        except KeyError:
+            return None
+
+    def begun(self) -> set[str]:
+        """The paths that have begun and not ended, if nobody has died."""
+        outputs = self.outputs()
+        paths = set()
+        for name in frontier(self.graph, inputs=self.inputs, outputs=outputs).ready:
+            each = self.graph.step(name)
+            if each.maps:
+                count = len(items_of(each, inputs=self.inputs, outputs=outputs))
+                paths |= {f"{name}[{index}]" for index in range(count)}
+            else:
+                paths.add(name)
+        return paths - set(self.done)
+
+    def given(self, path: str) -> Any:
+        name, index = place(path)
+        each, outputs = self.graph.step(name), self.outputs()
+        items = () if index is None else (items_of(each, inputs=self.inputs, outputs=outputs)[index],)
+        return input_of(each, inputs=self.inputs, outputs=outputs, items=items)
+
+
+class Died(Exception):
+    """A process ends between two of its transactions."""
+
+
+class Histories(RuleBasedStateMachine):
+    """Every verb at any time. ``died`` is whether somebody has left something undone."""
+
+    store: Store
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = T0
+        self.runs: dict[str, Known] = {}
+        self.held: dict[str, tuple[str, str, int]] = {}  # job: run, worker, attempt
+        self.past: list[tuple[Outcome, str]] = []
+        self.ends: dict[str, int] = {}
+        self.died = self.dies = False
+        for worker in WORKERS:
+            register(self.store, worker)
+        self.patches = pytest.MonkeyPatch()
+        self.patches.setattr(conclude.maps, "CHUNK", CHUNK)
+        for name in ("_go_on", "close"):
+            self.patches.setattr(conclude, name, self.mortal(getattr(conclude, name)))
+
+    def mortal(self, function: Any) -> Any:
+        def call(*args: Any, **given: Any) -> Any:
+            if self.dies:
+                self.died = True
+                raise Died
+            return function(*args, **given)
+
+        return call
+
+    def teardown(self) -> None:
+        try:
+            self.everything_comes_to_an_end()
+        finally:
+            self.patches.undo()
+            with self.store._db.write(conclude.Survives.NOTHING) as session:
+                for table in ("penstock_job", "penstock_map", "penstock_map_chunk", "penstock_delivery"):
+                    session.run(f"DELETE FROM {table}")
+
+    # Helpers
+
+    def jobs(self, run: str) -> list[Job]:
+        return self.store.list(run=run, limit=10_000)
+
+    def waiting(self) -> list[Job]:
+        return [
+            job
+            for run in sorted(self.runs)
+            for job in sorted(self.jobs(run), key=lambda job: job.id)
+            if job.state in (JobState.ACCEPTED, JobState.QUEUED)
+        ]
+
+    def do(self, verb: Any, *args: Any, **given: Any) -> Any:
+        try:
+            return verb(*args, **given)
+        except Died:
+            return None
+        finally:
+            self.dies = False
+
+    def ended(self, run: str, state: JobState) -> None:
+        self.runs[run].state = state
+        self.ends[run] = self.ends.get(run, 0) + 1
+
+    def conclude(self, run: str) -> None:
+        """The model's own end of a run, if it has come."""
+        known = self.runs[run]
+        if known.state is JobState.RUNNING:
+            if frontier(known.graph, inputs=known.inputs, outputs=known.outputs()).done:
+                self.ended(run, JobState.SUCCEEDED)
+
+    # Rules
+
+    @rule()
+    def somebody_will_die(self) -> None:
+        self.dies = True
+
+    @precondition(lambda self: len(self.runs) < 3)
+    @rule(graph=graphs(), x=st.integers(0, 9))
+    def submit(self, graph: Graph, x: int) -> None:
+        job = new_run(graph, {"x": x}, accepted_at=self.now, webhook="https://example.com/")
+        self.runs[job.id] = Known(graph, {"x": x})
+        self.do(self.store.insert, [job])
+        self.conclude(job.id)
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), worker=st.sampled_from(WORKERS))
+    def claim(self, data: st.DataObject, worker: str) -> None:
+        waiting = self.waiting()
+        if not waiting:
+            return
+        chosen = data.draw(st.lists(st.sampled_from(waiting), min_size=1, max_size=6, unique_by=lambda job: job.id))
+        ids = [job.id for job in chosen]
+        result = self.store.claim(ids, worker=worker, now=self.now, need_input=ids)
+        for job in chosen:
+            if job.suspicions and len(ids) > 1:
+                assert result.others[job.id].suspect
+                continue
+            row = result.claimed[job.id]
+            known = self.runs[job.run_id or ""]
+            assert row.step and row.input is not None
+            if known.state is not JobState.SUCCEEDED:
+                assert Session.rows(None, known.given(job.path or "")) == row.input  # type: ignore[arg-type]
+            self.held[job.id] = (job.run_id or "", worker, row.attempt)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), wanted=st.sampled_from(["ok", "ok", "ok", "ok", "fail", "again"]))
+    def settle(self, data: st.DataObject, wanted: str) -> None:
+        worker = data.draw(st.sampled_from(sorted({worker for _, worker, _ in self.held.values()})))
+        mine = sorted(id for id, (_, who, _) in self.held.items() if who == worker)
+        chosen = data.draw(st.lists(st.sampled_from(mine), min_size=1, max_size=6, unique=True))
+        self.settle_these(chosen, worker, wanted)
+
+    def settle_these(self, ids: list[str], worker: str, wanted: str) -> None:
+        jobs = self.store.get_many(ids)
+        outcomes = []
+        for id in ids:
+            job, (run, _, attempt) = jobs[id], self.held.pop(id)
+            known = self.runs[run]
+            path = job.path or ""
+            if wanted == "ok":
+                value = 0 if job.cancel_requested else call(known.given(path))
+                outcomes.append(Outcome(id=id, attempt=attempt, state=JobState.SUCCEEDED, output=str(value), step=True))
+                if not job.cancel_requested:  # also in a run that has ended: a retry will not do it again
+                    known.done[path] = value
+            elif wanted == "fail":
+                outcomes.append(Outcome(id=id, attempt=attempt, state=JobState.FAILED, error={"code": "x"}, step=True))
+            else:
+                outcomes.append(Outcome(id=id, attempt=attempt, state=JobState.ACCEPTED, failures=1, step=True))
+        self.past += [(outcome, worker) for outcome in outcomes]
+        runs = {jobs[id].run_id or "" for id in ids}
+        failing = {jobs[id].run_id or "" for id in ids if wanted == "fail" and not jobs[id].cancel_requested}
+        for run in runs & failing:
+            if self.runs[run].state is JobState.RUNNING:
+                self.ended(run, JobState.FAILED)
+        self.do(self.store.settle, outcomes, worker=worker, now=self.now)
+        for run in runs:
+            self.conclude(run)
+
+    @precondition(lambda self: self.past)
+    @rule(data=st.data())
+    def settle_once_more(self, data: st.DataObject) -> None:
+        """A commit arrived whose answer did not; or a zombie comes late."""
+        outcome, worker = data.draw(st.sampled_from(self.past))
+        self.do(self.store.settle, [outcome], worker=worker, now=self.now)
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def kill(self, worker: str) -> None:
+        leases = {each.instance: each.lease_until for each in self.store.workers()}
+        lost = [id for id, (_, who, _) in self.held.items() if who == worker]
+        rows = self.do(self.store.rescue, now=self.now, max_losses=99, max_kills=99, dead=[(worker, leases[worker])])
+        for id in lost:
+            del self.held[id]
+        assert rows is None or {row.id for row in rows} >= set(lost)
+        register(self.store, worker)
+
+    @rule()
+    def tend(self) -> None:
+        self.dies = False
+        self.store.tend_runs(now=self.now, limit=100)
+        self.died = False
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        run = data.draw(st.sampled_from(sorted(self.runs)))
+        self.do(self.store.cancel, run, now=self.now)
+        if self.runs[run].state is JobState.RUNNING:
+            self.ended(run, JobState.CANCELLED)
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        run = data.draw(st.sampled_from(sorted(self.runs)))
+        known = self.runs[run]
+        if known.state not in (JobState.FAILED, JobState.CANCELLED):
+            return
+        self.dies = False
+        running = any(job.state is JobState.RUNNING for job in self.jobs(run))
+        if running:
+            with pytest.raises(IllegalTransition):
+                self.store.retry(run, now=self.now)
+            return
+        self.store.retry(run, now=self.now)
+        known.state, known.generation = JobState.RUNNING, known.generation + 1
+        self.conclude(run)
+
+    # What holds after every step
+
+    @invariant()
+    def the_runs_are_what_the_model_says(self) -> None:
+        for id, known in self.runs.items():
+            job = self.store.get(id)
+            assert (job.state, job.generation or 0) == (known.state, known.generation)
+            if known.state is JobState.SUCCEEDED:
+                assert job.output == memory.run(known.graph, known.inputs, lambda _, values: list(map(call, values)))
+
+    @invariant()
+    def what_has_begun_is_what_can(self) -> None:
+        for id, known in self.runs.items():
+            jobs = self.jobs(id)
+            open = {job.path for job in jobs if job.state in OPEN and not job.cancel_requested}
+            if known.state is not JobState.RUNNING:
+                assert not open or self.died, "the steps of an ended run are stopped"
+            elif self.died:
+                assert open <= known.begun()
+            else:
+                assert open == known.begun()
+
+    @invariant()
+    def nothing_is_done_twice(self) -> None:
+        for id, known in self.runs.items():
+            jobs = self.jobs(id)
+            good = [job for job in jobs if job.state is JobState.SUCCEEDED]
+            assert len({job.path for job in good}) == len(good)
+            assert {job.path: job.output for job in good if job.path in known.done} == known.done
+            assert len({(job.path, job.generation) for job in jobs}) == len(jobs)
+
+    @invariant()
+    def every_end_has_its_event(self) -> None:
+        events: dict[str, int] = {}
+        for event in self.store.list_deliveries(limit=10_000):
+            events[event.job_id] = events.get(event.job_id, 0) + 1
+        assert events == self.ends
+
+    def everything_comes_to_an_end(self) -> None:
+        """Whatever has happened: when nobody dies any more, each run gives what it should."""
+        self.tend()
+        for worker in WORKERS:
+            self.kill(worker)
+        for run, known in self.runs.items():
+            if known.state in (JobState.FAILED, JobState.CANCELLED):
+                self.store.retry(run, now=self.now)
+                known.state, known.generation = JobState.RUNNING, known.generation + 1
+                self.conclude(run)
+            while waiting := [job for job in self.waiting() if job.run_id == run]:
+                for job in waiting:  # suspects run alone
+                    attempt = self.store.claim([job.id], worker="w1", now=self.now).claimed[job.id].attempt
+                    self.held[job.id] = (run, "w1", attempt)
+                    self.settle_these([job.id], "w1", "ok")
+            assert known.state is JobState.SUCCEEDED, f"{known.begun()} are left"
+        self.the_runs_are_what_the_model_says()
+        self.nothing_is_done_twice()
+
+
+@pytest.fixture
+def histories(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Histories]]:
+    monkeypatch.setattr(type(store._db), "bulk_rows", PIECE)
+    yield type("Histories", (Histories,), {"store": store})
+
+
+def test_any_history(histories: type[Histories]) -> None:
+    run_state_machine_as_test(
+        histories,
+        settings=settings(
+            max_examples=examples(25),
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
