@@ -43,6 +43,7 @@ FLOORS = {
     "penstock.itemschema": 0,
     "penstock.model": 0,
     "penstock.options": 0,
+    "penstock.tracing": 0,
     "penstock.using": 0,
     "penstock.stepwise": 0,
     "penstock.policy": 1,

@@ -33,6 +33,8 @@ from penstock.errors import (
 from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, model
+from penstock.pipelines.pipeline import Pipeline, pipeline
+from penstock.pipelines.trace import when
 from penstock.stepwise import Progress, StepModel
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ __all__ = [
     "Model",
     "Overloaded",
     "PenstockError",
+    "Pipeline",
     "Progress",
     "Rejected",
     "Resources",
@@ -77,6 +80,8 @@ __all__ = [
     "TorchModel",
     "UnknownModel",
     "model",
+    "pipeline",
+    "when",
 ]
 
 _LAZY = {

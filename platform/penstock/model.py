@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, is_dataclass
 from typing import Any, ClassVar
 
-from penstock.codec import hint_of, item_of, refuse_bytes
+from penstock.codec import hint_of, item_from_call, item_of, refuse_bytes
 from penstock.errors import ConfigError
 from penstock.lane import Lane
+from penstock.tracing import current
 from penstock.using import Using
 
 if typing.TYPE_CHECKING:
-    from typing import Unpack
+    from typing import Self, Unpack
 
     from celery.canvas import Signature
 
@@ -107,6 +108,17 @@ class Model:
     #: Limit on one attempt in seconds; ``None`` takes the setting ``job.timeout_s``.
     timeout_s: ClassVar[float | None] = None
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """In a pipeline's function, a step: ``embed(question)``. Elsewhere an instance, as of any class."""
+        tracer = current()
+        if tracer is not None:
+            return typing.cast("Self", tracer.call(item_from_call(args, kwargs), model=cls.name))
+        if (args or kwargs) and cls.__init__ is object.__init__:  # which would say nothing
+            raise TypeError(
+                f"model {cls.name!r} is called in the function of a pipeline; elsewhere: client.run({cls.name!r}, …)"
+            )
+        return super().__new__(cls)
+
     def load(self, device: str) -> None:
         """Load weights onto ``device`` (``"cpu"``, ``"cuda:0"``). Once per worker, before the warm-up."""
 
@@ -161,10 +173,13 @@ class Model:
 
     @classmethod
     def map(cls, it: Any) -> Any:
-        """Refused: see ``no_maps``."""
-        from penstock.eager import no_maps
+        """In a pipeline's function, a call for each element of a list, as one step. Elsewhere refused: ``no_maps``."""
+        tracer = current()
+        if tracer is None:
+            from penstock.eager import no_maps
 
-        no_maps(cls.name, "map")
+            no_maps(cls.name, "map")
+        return tracer.each(it, model=cls.name)
 
     @classmethod
     def starmap(cls, it: Any) -> Any:

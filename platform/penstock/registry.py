@@ -1,4 +1,4 @@
-"""Finds the models that this process knows.
+"""Finds the models and pipelines that this process knows.
 
 A source is ``"package.module"`` (all models in it), ``"package.module:Attr"`` (one), or a path to a ``.py`` file.
 Installed packages can announce models under the entry point group ``penstock.models``.
@@ -21,17 +21,19 @@ from types import ModuleType
 from penstock import usercode
 from penstock.errors import ConfigError, UnknownModel
 from penstock.model import Model, check_model
+from penstock.pipelines.pipeline import Pipeline
 
 ENTRY_POINTS = "penstock.models"
 
 
 class Registry:
-    """Model classes by name."""
+    """Model classes by name, and ``pipelines`` by theirs."""
 
-    def __init__(self, models: Iterable[type[Model]] = ()) -> None:
+    def __init__(self, models: Iterable[type[Model] | Pipeline] = ()) -> None:
         self._models: dict[str, type[Model]] = {}
-        for cls in models:
-            self.add(cls)
+        self.pipelines: dict[str, Pipeline] = {}
+        for each in models:
+            self.add(each)
 
     @classmethod
     def load(cls, sources: Iterable[str]) -> Registry:
@@ -47,9 +49,14 @@ class Registry:
                     registry.add(model)
         return registry
 
-    def add(self, model: type[Model]) -> None:
-        """Register one class; two different classes of one name are a ``ConfigError``."""
+    def add(self, model: type[Model] | Pipeline) -> None:
+        """Register one; two different ones of one name are a ``ConfigError``."""
+        if isinstance(model, Pipeline):
+            self._add_pipeline(model)
+            return
         check_model(model)
+        if model.name in self.pipelines:
+            raise _two(model.name, model.__qualname__, self.pipelines[model.name].function.__qualname__)
         other = self._models.setdefault(model.name, model)
         if other is not model and (other.__module__, other.__qualname__) != (
             model.__module__,
@@ -60,6 +67,14 @@ class Registry:
                 f"{model.__module__}.{model.__qualname__}",
                 fix="rename one of them",
             )
+
+    def _add_pipeline(self, pipeline: Pipeline) -> None:
+        name, function = pipeline.name, pipeline.function
+        if name in self._models:
+            raise _two(name, function.__qualname__, self._models[name].__qualname__)
+        other = self.pipelines.setdefault(name, pipeline).function
+        if (other.__module__, other.__qualname__) != (function.__module__, function.__qualname__):
+            raise _two(name, function.__qualname__, other.__qualname__)
 
     def get(self, name: str) -> type[Model]:
         """The class of this name; raises ``UnknownModel`` with a suggestion."""
@@ -76,6 +91,10 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._models)
+
+
+def _two(name: str, one: str, other: str) -> ConfigError:
+    return ConfigError(f"both {one} and {other} are named {name!r}", fix="rename one of them")
 
 
 #: A registry, or what makes one when it is needed.
@@ -102,7 +121,7 @@ def unknown_model(name: str, known: Iterable[str]) -> UnknownModel:
     return UnknownModel(f"no model is named {name!r}", fix=fix)
 
 
-def _models_of_point(point: EntryPoint) -> list[type[Model]]:
+def _models_of_point(point: EntryPoint) -> list[type[Model] | Pipeline]:
     try:
         with _explained(point.value):
             return list(_models_of(point.value))
@@ -115,19 +134,20 @@ def _models_of_point(point: EntryPoint) -> list[type[Model]]:
         ) from error
 
 
-def _models_of(source: str) -> Iterator[type[Model]]:
+def _models_of(source: str) -> Iterator[type[Model] | Pipeline]:
     name, _, attribute = source.partition(":")
     module = _import(name)
     if attribute:
         found = getattr(module, attribute, None)
-        if not (inspect.isclass(found) and issubclass(found, Model)):
+        if not (isinstance(found, Pipeline) or (inspect.isclass(found) and issubclass(found, Model))):
             raise ConfigError(f"{source!r} is not a penstock model", fix="name a subclass of penstock.Model")
         yield found
         return
     count = 0
     for value in vars(module).values():
         # Imported helpers and abstract bases have no name of their own; they are not served.
-        if inspect.isclass(value) and issubclass(value, Model) and value.name and value.predict is not Model.predict:
+        is_model = inspect.isclass(value) and issubclass(value, Model)
+        if isinstance(value, Pipeline) or (is_model and value.name and value.predict is not Model.predict):
             count += 1
             yield value
     if not count:

@@ -103,7 +103,7 @@ def test_an_input_without_a_value_fails_its_step(store: Store) -> None:
     succeed(store, [open_steps(store, run)["a"]], tell)
     b = open_steps(store, run)["b"]
     row = store.claim([b], worker=W, now=T0, need_input=[b]).claimed[b]
-    assert row.input is None and row.fault is not None and "no_value" in row.fault
+    assert row.input is None and row.fault == "a list has no element 'score'"
     assert store.inputs([b]) == {}
 
 
@@ -231,8 +231,8 @@ def test_a_run_has_a_deadline(store: Store) -> None:
 def test_a_delayed_run_begins_when_it_is_due(store: Store) -> None:
     run = begin(store, N, available_at=T0 + 10)
     assert store.get(run).state is JobState.ACCEPTED and steps(store, run) == {}
-    assert store.next_due_at() == T0 + 10
     assert store.take_due(now=T0 + 11, limit=10, lease_s=1) == [], "it is no message"
+    assert store.next_due_at() is None
     assert store.tend_runs(now=T0 + 9, limit=10) == []
     assert steps(store, run) == {}
     store.tend_runs(now=T0 + 10, limit=10)

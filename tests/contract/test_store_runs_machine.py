@@ -155,7 +155,7 @@ class Histories(RuleBasedStateMachine):
             self.patches.undo()
             with self.store._db.write(conclude.Survives.NOTHING) as session:
                 for table in ("penstock_job", "penstock_map", "penstock_map_chunk", "penstock_delivery"):
-                    session.run(f"DELETE FROM {table}")
+                    session.run(f"DELETE FROM {table}")  # noqa: S608 - constants only
 
     # Helpers
 
@@ -185,9 +185,9 @@ class Histories(RuleBasedStateMachine):
     def conclude(self, run: str) -> None:
         """The model's own end of a run, if it has come."""
         known = self.runs[run]
-        if known.state is JobState.RUNNING:
-            if frontier(known.graph, inputs=known.inputs, outputs=known.outputs()).done:
-                self.ended(run, JobState.SUCCEEDED)
+        done = frontier(known.graph, inputs=known.inputs, outputs=known.outputs()).done
+        if known.state is JobState.RUNNING and done:
+            self.ended(run, JobState.SUCCEEDED)
 
     # Rules
 

@@ -62,6 +62,7 @@ class Item:
         "revoked",
         "row",
         "source",
+        "step",
         "suspect",
         "tag",
         "tenant",
@@ -135,6 +136,8 @@ class Item:
         self.failures = 0
         self.ooms = 0
         self.timeout_s: float | None = None
+        #: Whether it is a step of a run.
+        self.step = False
         # Filled by the preparation.
         self.value: Any = None
         self.error: BaseException | None = None

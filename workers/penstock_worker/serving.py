@@ -33,6 +33,7 @@ from penstock_worker.models.loader import announce, load_models
 from penstock_worker.models.residency import Residency
 from penstock_worker.report.announcer import Announcer
 from penstock_worker.report.celeryevents import CeleryEvents
+from penstock_worker.report.followups import FollowUps
 from penstock_worker.report.heartbeat import Heartbeat
 from penstock_worker.report.holdings import Holdings
 from penstock_worker.report.meter import Meter
@@ -80,6 +81,7 @@ class Serving:
         self._settings = settings = plan.settings
         self._classes = plan.models
         self._store = Store.open(settings.database)
+        self._followups = FollowUps(settings, self._store)
         self._wire = Wire(settings.broker, settings.namespace)
         self._channel: Any = None
         self._heartbeat: Heartbeat | None = None
@@ -237,6 +239,7 @@ class Serving:
         if self._tenure is not None:
             self._tenure.end()
         self._revoker.stop()
+        self._followups.close()
         self._wire.close()
         self._store.close()
 

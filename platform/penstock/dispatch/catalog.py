@@ -22,6 +22,7 @@ from penstock.itemschema import at_once, misfit
 from penstock.lane import split_name
 from penstock.model import MAX_VERSION, Model, check_model
 from penstock.payload import write_input
+from penstock.pipelines.pipeline import Pipeline
 from penstock.registry import Registry, Source, are_imported, unknown_model
 from penstock.settings import Settings
 from penstock.store import Store
@@ -44,9 +45,13 @@ class Target:
     info: Mapping[str, Any] = field(default_factory=dict)
     #: Types of which every value fits the schema that was announced.
     fine: frozenset[type] = frozenset()
+    #: Where it is a pipeline: jobs of it are runs.
+    pipeline: Pipeline | None = None
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
+        if self.pipeline is not None:
+            return self.pipeline.encode(value, max_bytes)
         if self.codec is None and type(value) not in self.fine:
             self._check(value)
         return write_input(self.name, value, codec=self.codec, max_bytes=max_bytes)
@@ -78,11 +83,13 @@ class Catalog:
         self._read_at = float("-inf")
         self._mutex = threading.Lock()
 
-    def find(self, model: str | type[Model]) -> Target:
-        """The target of a name, ``name@version`` or class.
+    def find(self, model: str | type[Model] | Pipeline) -> Target:
+        """The target of a name, ``name@version``, class or pipeline.
 
         Raises ``UnknownModel``, ``InvalidInput`` for a version, or ``StoreUnavailable`` when it had to ask.
         """
+        if isinstance(model, Pipeline):
+            return Target(model.name, pipeline=model)
         if not isinstance(model, (str, type)):  # nor, perhaps, anything that can be a key
             raise _no_model(model)
         target = self._local.get(model)
@@ -95,6 +102,8 @@ class Catalog:
         if asked is not None:
             _check_version(name, asked)
         found = None if self._classes_first() else self._find_announced(name)
+        if found is None and asked is None and (pipeline := self._registered().pipelines.get(name)) is not None:
+            return Target(name, pipeline=pipeline)
         if found is None and name not in self._registered():
             found = self._find_announced(name) or self._unknown(name)
         if found is not None:

@@ -104,6 +104,7 @@ class Reconciler:
             Duty.TENANTS: self._tenants,
             Duty.REDATE: self._redate,
             Duty.EXPIRE: self._expire,
+            Duty.RUNS: self._runs,
             Duty.COMPARE: self._compare,
             Duty.REPUBLISH: self._republish,
             Duty.CANVAS: self._canvas,
@@ -218,6 +219,11 @@ class Reconciler:
                 self._tell(expired)
             if len(expired) < CHUNK:
                 return
+
+    def _runs(self) -> None:
+        ended = self._store.tend_runs(now=clock.now(), limit=CHUNK)
+        if ended:
+            self._tell(ended)
 
     def _compare(self) -> None:
         self._ask(lambda: self._mend())

@@ -77,6 +77,7 @@ class Submitter:
         #: Cancel and retry for many jobs.
         self.bulk = BulkVerbs(store, publisher, self._fast_path, grace_s=self._grace_s)
         self._commit = GroupCommit(self._insert, self._publish)
+        store.publish_by(self._fast_path.publish, lease_s=self._grace_s)
 
     # Submit ---------------------------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class Submitter:
     def _prepare(self, request: Request) -> NewJob:
         target, checked = self._look_up(request)
         job = self._job(target, checked, target.encode(request.input, self._settings.job.max_input_bytes))
-        if not request.admitted:
+        if not request.admitted and job.graph is None:
             self._admit(job)
         return job
 
@@ -208,6 +209,7 @@ class Submitter:
             webhook=checked.webhook,
             tags=checked.tags,
             reply_to=self._reply_to,
+            graph=None if target.pipeline is None else target.pipeline.text,
         )
 
     def _insert(self, jobs: Sequence[NewJob]) -> list[Submitted | BaseException]:
@@ -223,7 +225,11 @@ class Submitter:
 
     def _publish(self, jobs: Sequence[NewJob], stored: Sequence[Submitted | BaseException]) -> None:
         self._fast_path.publish(
-            [job for job, row in zip(jobs, stored, strict=True) if isinstance(row, Submitted) and row.created]
+            [
+                job
+                for job, row in zip(jobs, stored, strict=True)
+                if isinstance(row, Submitted) and row.created and job.graph is None
+            ]
         )
 
     # Move on --------------------------------------------------------------------------------------------------

@@ -7,16 +7,13 @@ makes that many steps, and what depends on a value of the run needs ``when`` or 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 from penstock.errors import ConfigError
 from penstock.pipelines.graph import Graph, Step, verify
 from penstock.pipelines.traced import Traced, expression_of
-
-_current: ContextVar[Tracer | None] = ContextVar("penstock_tracer", default=None)
+from penstock.tracing import tracing
 
 
 class Tracer:
@@ -52,26 +49,12 @@ class Tracer:
         return base if count == 1 else f"{base}-{count}"
 
 
-def current() -> Tracer | None:
-    """Who writes down the calls of models now, in this thread or task; ``None``: nobody."""
-    return _current.get()
-
-
-@contextmanager
-def _tracing(tracer: Tracer) -> Iterator[None]:
-    token = _current.set(tracer)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
 def trace(function: Callable[..., Any], *, name: str) -> Graph:
     """The graph of a pipeline's function; raises ``ConfigError`` where there is none."""
     inputs = inputs_of(function)
     tracer = Tracer()
     given = {each: Traced({"$in": each}) for each in inputs}
-    with _tracing(tracer):
+    with tracing(tracer):
         result = function(**given)
     if inspect.isawaitable(result) or inspect.isgenerator(result):
         raise ConfigError(

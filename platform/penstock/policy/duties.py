@@ -24,6 +24,8 @@ class Duty(StrEnum):
     REDATE = "redate"
     #: Waiting jobs whose deadline has passed end as `expired`.
     EXPIRE = "expire"
+    #: Runs that are due begin, overdue ones end, and what was left to do for others by who died is done.
+    RUNS = "runs"
     #: Compare how many messages SQL expects at the broker with how many there are.
     COMPARE = "compare"
     #: Compare id by id and publish again what the broker has lost.
@@ -55,7 +57,7 @@ class Rhythm:
 
     def every(self, duty: Duty) -> float:
         """The interval of a duty."""
-        if duty is Duty.EXPIRE:
+        if duty in (Duty.EXPIRE, Duty.RUNS):
             return self.expire_every_s
         if duty is Duty.PRUNE:
             return self.prune_every_s

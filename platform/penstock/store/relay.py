@@ -48,8 +48,8 @@ _REDATE = """
 # Of the first few by time; one with a lease is due when the lease ends.
 _NEXT_DUE = """
     SELECT min(CASE WHEN publish_lease_until > available_at THEN publish_lease_until ELSE available_at END) FROM (
-        SELECT publish_lease_until, available_at FROM penstock_job {by ix_penstock_job_due} WHERE state = 'accepted'
-        ORDER BY available_at LIMIT 100
+        SELECT publish_lease_until, available_at FROM penstock_job {by ix_penstock_job_due}
+        WHERE state = 'accepted' AND graph IS NULL ORDER BY available_at LIMIT 100
     ) AS soonest"""
 
 _EXPIRE = f"""

@@ -74,7 +74,7 @@ class Concluder:
                     max_bytes=self._max_output_bytes,
                     fix="return less, or raise PENSTOCK_JOB__MAX_OUTPUT_BYTES",
                 )
-                return Outcome(id=item.id, attempt=item.attempt, state=JobState.SUCCEEDED, output=text)
+                return Outcome(id=item.id, attempt=item.attempt, state=JobState.SUCCEEDED, output=text, step=item.step)
             except InvalidOutput as error:
                 result = error
             except BaseException as error:  # whatever a foreign object's own methods raise
@@ -95,7 +95,7 @@ class Concluder:
                 if item.deadline_at is not None and again_at >= item.deadline_at:
                     again_at = None
         if again_at is None:
-            return Outcome(id=item.id, attempt=item.attempt, state=JobState.FAILED, error=record)
+            return Outcome(id=item.id, attempt=item.attempt, state=JobState.FAILED, error=record, step=item.step)
         return Outcome(
             id=item.id,
             attempt=item.attempt,
@@ -104,6 +104,7 @@ class Concluder:
             available_at=again_at,
             failures=0 if oom else 1,
             ooms=1 if oom else 0,
+            step=item.step,
         )
 
 

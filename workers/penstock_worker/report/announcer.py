@@ -84,7 +84,9 @@ class Announcer:
             final[row.id] = row
             states.setdefault(model_of.get(row.id) or row.model, {}).setdefault(row.state, []).append(row.id)
             if row.reply_to and row.state.is_terminal:
-                replies.setdefault(row.reply_to, []).append(record(row, outputs.get(row.id)))
+                # A run that has ended with one of its steps brings its own output.
+                text = outputs.get(row.id, row.output)
+                replies.setdefault(row.reply_to, []).append(record(row, text))
         news: list[Command] = [
             ("PUBLISH", keys.reply(self._namespace, client), f"[{','.join(records)}]")
             for client, records in replies.items()

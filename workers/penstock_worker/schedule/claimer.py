@@ -16,7 +16,7 @@ import structlog
 from celery.worker import state as worker_state
 
 from penstock import clock
-from penstock.errors import InvalidInput, NotStarted
+from penstock.errors import InvalidInput, NotStarted, NoValue
 from penstock.job import Job, JobState, Outcome
 from penstock.store import Store
 from penstock_worker.canvas import revoked
@@ -153,7 +153,9 @@ class Claimer:
             if row.timeout_s is not None:
                 item.timeout_s = row.timeout_s
             if item.input is None:
-                item.input = row.input
+                item.input, item.step = row.input, row.step
+                if row.fault is not None:
+                    item.error = NoValue(row.fault)
         if dropped or result.expired or cancelled:
             self._dismiss(dropped, [*result.expired, *cancelled])
 

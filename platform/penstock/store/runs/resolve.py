@@ -24,7 +24,7 @@ _RUNS = "SELECT id, graph, input FROM penstock_job WHERE id {in ids} AND graph I
 
 
 class Given(NamedTuple):
-    """The input, JSON text; or why there is none, an error as it is stored."""
+    """The input, JSON text; or why there is none."""
 
     input: str | None
     fault: str | None = None
@@ -59,4 +59,4 @@ def _given(run: _Run, name: str, items: list[Any]) -> Given:
         run.outputs.load(dict.fromkeys(named(step.input, "$out")))
         return Given(_encode(input_of(step, inputs=run.inputs, outputs=run.outputs, items=items)).decode(), step=True)
     except NoValue as error:
-        return Given(None, _encode(error.as_dict()).decode(), step=True)
+        return Given(None, error.message, step=True)

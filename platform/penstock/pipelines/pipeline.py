@@ -1,0 +1,135 @@
+"""``@penstock.pipeline``: a Python function whose calls of models become a graph that is run durably."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from penstock import usercode
+from penstock.errors import ConfigError, InvalidInput
+from penstock.payload import write_input
+from penstock.pipelines.graph import Graph
+from penstock.pipelines.trace import trace
+from penstock.tracing import current
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+#: What queues and urls may be called, and so models: a run is listed among their jobs.
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+class Pipeline:
+    """A traced function. Inside another pipeline a call of it adds its steps there."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        where = f"{function.__module__}.{function.__qualname__}"
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"pipeline {where} is named {name!r}",
+                fix='name it with lower-case letters, digits, "-" or "_": @penstock.pipeline(name="answer")',
+            )
+        functools.update_wrapper(self, function)
+        self.name = name
+        self.function = function
+        #: Traced once, when it is defined: what is wrong with it is told where it is written.
+        self.graph: Graph = trace(function, name=name)
+        #: The graph's JSON, as it is stored with a run.
+        self.text = self.graph.to_json().decode()
+
+    def __repr__(self) -> str:
+        return f"<pipeline {self.name!r}: {len(self.graph.steps)} steps>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if current() is None:
+            raise TypeError(
+                f"pipeline {self.name!r} is run by workers: client.run({self.name}, {{…}}), or"
+                f" penstock.testing.run_pipeline({self.name}, …) in this process"
+            )
+        return self.function(*args, **kwargs)
+
+    def describe(self) -> str:
+        """The first line of the docstring, or an empty text."""
+        doc = inspect.cleandoc(self.function.__doc__ or "")
+        return doc.splitlines()[0] if doc else ""
+
+    def encode(self, inputs: Any, max_bytes: int) -> str:
+        """The inputs of a run as JSON text, by name, with the function's defaults; raises ``InvalidInput``,
+        ``NotSerializable`` or ``TooLarge``.
+        """
+        if not isinstance(inputs, Mapping):
+            example = ", ".join(f"{name!r}: …" for name in self.graph.inputs)
+            raise InvalidInput(
+                f"pipeline {self.name!r} is given its inputs by name, not {type(inputs).__name__}",
+                fix=f"pass {{{example}}}",
+            )
+        given = {str(name): value for name, value in inputs.items()}
+        for name in given:
+            if name not in self.graph.inputs:
+                near = get_close_matches(name, self.graph.inputs, n=1)
+                there = ", ".join(self.graph.inputs) or "none"
+                raise InvalidInput(
+                    f"pipeline {self.name!r} has no input {name!r:.80}",
+                    fix=f"did you mean {near[0]!r}?" if near else f"its inputs: {there}",
+                )
+        values = {}
+        for name, parameter in inspect.signature(self.function).parameters.items():
+            if name in given:
+                values[name] = given[name]
+            elif parameter.default is not parameter.empty:
+                values[name] = parameter.default
+            else:
+                raise InvalidInput(f"pipeline {self.name!r} is given no {name!r}", fix=f"pass {{{name!r}: …}}")
+            self._check(name, values[name])
+        return write_input(self.name, values, codec=None, max_bytes=max_bytes)
+
+    def _check(self, name: str, value: Any) -> None:
+        adapter = self._adapters.get(name)
+        if adapter is None:
+            return
+        try:
+            adapter.validate_python(value)
+        except ValueError as error:  # pydantic's ValidationError is one
+            faults = "; ".join(each["msg"] for each in error.errors()[:3]) if hasattr(error, "errors") else str(error)
+            raise InvalidInput(
+                f"the input {name!r} does not fit pipeline {self.name!r}: {faults}",
+                fix=f"`penstock pipeline show {self.name}` prints its inputs",
+            ) from None
+
+    @functools.cached_property
+    def _adapters(self) -> Mapping[str, TypeAdapter[Any]]:
+        """Of the inputs that have a hint."""
+        from pydantic import TypeAdapter
+
+        try:
+            hints = typing.get_type_hints(self.function)
+            return {name: TypeAdapter(hint) for name, hint in hints.items() if name in self.graph.inputs}
+        except BaseException as error:
+            if not usercode.is_its_own(error):
+                raise
+            raise ConfigError(
+                f"the inputs of pipeline {self.name!r} cannot be validated: {usercode.told(error)}",
+                fix="correct its hints",
+            ) from error
+
+
+@typing.overload
+def pipeline(function: Callable[..., Any], /) -> Pipeline: ...
+@typing.overload
+def pipeline(*, name: str | None = None) -> Callable[[Callable[..., Any]], Pipeline]: ...
+def pipeline(
+    function: Callable[..., Any] | None = None, *, name: str | None = None
+) -> Pipeline | Callable[[Callable[..., Any]], Pipeline]:
+    """Make a pipeline of a function that calls models: ``@penstock.pipeline``, or with a ``name`` of its own.
+
+    It is called once, now, with values that are not known yet: what depends on them is written with operators,
+    ``penstock.when`` and ``model.map``. Raises ``ConfigError``, or ``TypeError`` where the function needs a value.
+    """
+    if function is None:
+        return lambda function: Pipeline(function, name or function.__name__)
+    return Pipeline(function, function.__name__)

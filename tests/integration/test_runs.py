@@ -1,0 +1,101 @@
+"""Pipelines through real workers: written as functions, run as jobs, each step batched with everybody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import penstock
+from penstock import Client, InvalidInput, JobFailed
+from penstock.settings import Settings
+from tests.fixtures.models import echo, fail, inc, total
+from tests.fixtures.patience import PATIENCE_S
+
+
+@penstock.pipeline
+def diamond(x: int) -> Any:
+    """Two ways that meet."""
+    first = inc(x)
+    left, right = inc(first), inc(first + 10)
+    return {"sum": total([left, right]), "first": first}
+
+
+@penstock.pipeline
+def wide(values: list[int], extra: int = 5) -> Any:
+    """One call for each value."""
+    return total(inc.map(values)) + extra
+
+
+@penstock.pipeline
+def choose(x: int) -> Any:
+    """One of two."""
+    return penstock.when(inc(x) > 5, echo("big"), echo("small"))
+
+
+@penstock.pipeline
+def broken(x: int) -> Any:
+    """Its second step raises."""
+    return inc(fail(echo(x)))
+
+
+@pytest.fixture
+def sdk(settings: Settings, worker_factory: Callable[..., Any], dispatcher: Any) -> Iterator[Client]:
+    worker_factory("first")
+    with Client(settings) as client:
+        yield client
+
+
+def test_a_run_gives_its_output(sdk: Client) -> None:
+    assert sdk.run(diamond, {"x": 1}, result_timeout=PATIENCE_S) == {"sum": 16, "first": 2}
+    job = sdk.enqueue(diamond, {"x": 2}, tags={"a": "b"})
+    assert job.result(PATIENCE_S) == {"sum": 18, "first": 3}
+    assert [each.id for each in sdk.list(tag="a=b")] == [job.id]
+    assert (job.refresh().model, job.status) == ("diamond", "succeeded")
+
+
+@pytest.mark.parametrize("size", [0, 1, 300])
+def test_a_map_is_as_wide_as_its_list(sdk: Client, size: int) -> None:
+    given = {"values": list(range(size))}
+    assert sdk.run(wide, given, result_timeout=PATIENCE_S) == sum(range(1, size + 1)) + 5
+
+
+def test_a_condition_chooses(sdk: Client) -> None:
+    assert [sdk.run(choose, {"x": x}, result_timeout=PATIENCE_S) for x in (3, 9)] == ["small", "big"]
+
+
+def test_a_failed_step_fails_the_run(sdk: Client) -> None:
+    job = sdk.enqueue(broken, {"x": 1})
+    with pytest.raises(JobFailed, match="no good: 1"):
+        job.result(PATIENCE_S)
+    assert job.error is not None and job.error["step"] == "fail"
+    assert sdk.list(limit=10)[0].id == job.id
+
+
+def test_many_runs_survive_their_worker(sdk: Client, worker_factory: Callable[..., Any]) -> None:
+    jobs = sdk.enqueue_many(diamond, [{"x": x} for x in range(200)])
+    second = worker_factory("second")
+    next(iter(sdk.as_completed(jobs, timeout=PATIENCE_S)))
+    second.kill()
+    assert [job.result(PATIENCE_S)["first"] for job in jobs] == list(range(1, 201))
+
+
+def test_a_cancelled_run_ends_at_once(settings: Settings) -> None:
+    with Client(settings) as client:
+        job = client.enqueue(diamond, {"x": 1})
+        job.cancel()
+        assert job.refresh().status == "cancelled"
+
+
+def test_inputs_are_checked_by_name_and_type(settings: Settings) -> None:
+    with Client(settings) as client:
+        with pytest.raises(InvalidInput, match="no input 'y'"):
+            client.enqueue(diamond, {"y": 1})
+        with pytest.raises(InvalidInput, match="given no 'x'"):
+            client.enqueue(diamond, {})
+        with pytest.raises(InvalidInput, match="by name, not int"):
+            client.enqueue(diamond, 1)
+        with pytest.raises(InvalidInput, match="'x' does not fit"):
+            client.enqueue(diamond, {"x": "one"})
+        assert client.list() == []

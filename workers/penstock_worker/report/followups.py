@@ -1,0 +1,27 @@
+"""Publishes the steps of runs that a settled batch let begin: at once, behind the commit that stored them."""
+
+from __future__ import annotations
+
+from penstock.dispatch.background import Background
+from penstock.dispatch.fastpath import FastPath
+from penstock.dispatch.marks import Marks
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock.transport.publisher import Publisher
+
+
+class FollowUps:
+    """Connects with the first step; what it does not publish is the dispatcher's after a moment."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._publisher = Publisher(settings.broker, settings.namespace)
+        self._background = Background()
+        self._marks = Marks(store, self._background)
+        fast_path = FastPath(self._publisher, self._marks)
+        store.publish_by(fast_path.publish, lease_s=settings.dispatcher.publish_grace_s)
+
+    def close(self) -> None:
+        """Record what was published, and close the connection."""
+        self._marks.flush()
+        self._background.close()
+        self._publisher.close()
