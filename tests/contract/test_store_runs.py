@@ -323,3 +323,16 @@ def test_the_last_loss_of_a_step_fails_the_run(store: Store) -> None:
     assert run in {row.id for row in rows}
     job = store.get(run)
     assert job.state is JobState.FAILED and job.error is not None and job.error["step"] == "a"
+
+
+def test_steps_are_pruned_with_their_run_and_not_before(store: Store) -> None:
+    run = begin(store, MAP, accepted_at=T0)
+    finish(store, run, lambda model, _: [1, 2, 3] if model == "list" else 0, now=T0 + 1)
+    other = begin(store, N, accepted_at=T0)
+    succeed(store, [open_steps(store, other)["a"]], tell, now=T0 + 1)
+    assert store.prune(before=T0 + 0.5, limit=100) == 0
+    while store.prune(before=T0 + 2, limit=3) == 3:
+        pass
+    assert store.get_many([run]) == {} and store.list(run=run) == []
+    assert steps(store, other)["a"].state is JobState.SUCCEEDED, "its run goes on"
+    assert finish(store, other, tell, now=T0 + 1).state is JobState.SUCCEEDED

@@ -95,6 +95,7 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         "dead": ["x"],
         "paths": ["x"],
         "names": ["x"],
+        "runs": ["x"],
         "closing": True,
     }
     values: dict[str, Any] = {name: known.get(name, 1) for name in names}

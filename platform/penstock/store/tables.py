@@ -75,7 +75,7 @@ class JobRow(Row, table=True):
             "deadline_at",
             **_where("deadline_at IS NOT NULL AND state IN ('accepted', 'queued')"),
         ),
-        Index("ix_penstock_job_settled", "settled_at", **_where("settled_at IS NOT NULL")),
+        Index("ix_penstock_job_settled", "settled_at", **_where("settled_at IS NOT NULL AND run_id IS NULL")),
         Index(
             "ix_penstock_job_canvas",
             "settled_at",
