@@ -35,6 +35,7 @@ def upgrade() -> None:
     op.add_column("penstock_job", sa.Column("generation", sa.Integer(), nullable=True))
     op.add_column("penstock_job", sa.Column("graph", sa.Text(), nullable=True))
     op.add_column("penstock_job", sa.Column("closing", sa.Boolean(), nullable=True))
+    op.add_column("penstock_job", sa.Column("retries", sa.Integer(), nullable=True))
     op.drop_index("ix_penstock_job_settled", table_name="penstock_job")
     for name, columns, unique, where in INDEXES:
         only = sa.text(where)
@@ -52,6 +53,7 @@ def upgrade() -> None:
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("begun", sa.Integer(), nullable=False),
         sa.Column("pending", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("run_id", "path", name=op.f("pk_penstock_map")),
     )
     op.create_index(
@@ -82,5 +84,5 @@ def downgrade() -> None:
     op.create_index(
         "ix_penstock_job_settled", "penstock_job", ["settled_at"], sqlite_where=settled, postgresql_where=settled
     )
-    for column in ("closing", "graph", "generation", "path", "run_id"):
+    for column in ("retries", "closing", "graph", "generation", "path", "run_id"):
         op.drop_column("penstock_job", column)

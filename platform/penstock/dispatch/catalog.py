@@ -18,6 +18,7 @@ from penstock.arguments import shown
 from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
 from penstock.errors import ConfigError, InvalidInput
+from penstock.functions import Function
 from penstock.itemschema import at_once, misfit
 from penstock.lane import split_name
 from penstock.model import MAX_VERSION, Model, check_model
@@ -83,13 +84,15 @@ class Catalog:
         self._read_at = float("-inf")
         self._mutex = threading.Lock()
 
-    def find(self, model: str | type[Model] | Pipeline) -> Target:
+    def find(self, model: str | type[Model] | Pipeline | Function) -> Target:
         """The target of a name, ``name@version``, class or pipeline.
 
         Raises ``UnknownModel``, ``InvalidInput`` for a version, or ``StoreUnavailable`` when it had to ask.
         """
         if isinstance(model, Pipeline):
             return Target(model.name, pipeline=model)
+        if isinstance(model, Function):
+            model = model.model
         if not isinstance(model, (str, type)):  # nor, perhaps, anything that can be a key
             raise _no_model(model)
         target = self._local.get(model)
