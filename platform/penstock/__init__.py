@@ -35,7 +35,7 @@ from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, model
 from penstock.pipelines.pipeline import Pipeline, pipeline
-from penstock.pipelines.trace import fallback, when
+from penstock.pipelines.trace import fallback, sleep, wait_for, when
 from penstock.stepwise import Progress, StepModel
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ __all__ = [
     "fallback",
     "model",
     "pipeline",
+    "sleep",
     "step",
+    "wait_for",
     "when",
 ]
 

@@ -9,8 +9,9 @@ import pytest
 
 import penstock
 from penstock import Client, InvalidInput, JobFailed
+from penstock.errors import IllegalTransition
 from penstock.settings import Settings
-from tests.fixtures.models import echo, fail, inc, total
+from tests.fixtures.models import echo, fail, inc, label, total
 from tests.fixtures.patience import PATIENCE_S
 
 
@@ -38,6 +39,19 @@ def choose(x: int) -> Any:
 def broken(x: int) -> Any:
     """Its second step raises."""
     return inc(fail(echo(x)))
+
+
+@penstock.pipeline
+def reviewed(x: int) -> Any:
+    """A person decides, in the middle of it."""
+    draft = label(inc(x))
+    return penstock.when(penstock.wait_for("decision", timeout=60, after=draft) == "yes", draft, echo("refused"))
+
+
+@penstock.pipeline
+def careful(x: int) -> Any:
+    """What may fail, and what stands in for it."""
+    return penstock.fallback(fail(x), inc(x))
 
 
 @pytest.fixture
@@ -79,6 +93,22 @@ def test_many_runs_survive_their_worker(sdk: Client, worker_factory: Callable[..
     next(iter(sdk.as_completed(jobs, timeout=PATIENCE_S)))
     second.kill()
     assert [job.result(PATIENCE_S)["first"] for job in jobs] == list(range(1, 201))
+
+
+def test_a_person_decides(sdk: Client) -> None:
+    jobs = [sdk.enqueue(reviewed, {"x": x}) for x in range(3)]
+    sdk.signal(jobs[0], "decision", "yes")  # perhaps before it is waited for
+    sdk.signal(jobs[1].id, "decision", "no")
+    assert [job.result(PATIENCE_S) for job in jobs[:2]] == [{"text": "number 1"}, "refused"]
+    assert jobs[2].refresh().status == "running"
+    sdk.signal(jobs[2], "decision", "yes", id="once")
+    assert jobs[2].result(PATIENCE_S) == {"text": "number 3"}
+    with pytest.raises(IllegalTransition):
+        sdk.signal(jobs[2], "decision", "no")
+
+
+def test_something_stands_in_for_a_failure(sdk: Client) -> None:
+    assert sdk.run(careful, {"x": 1}, result_timeout=PATIENCE_S) == 2
 
 
 def test_a_cancelled_run_ends_at_once(settings: Settings) -> None:
