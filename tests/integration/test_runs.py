@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from penstock.errors import IllegalTransition
 from penstock.settings import Settings
 from tests.fixtures.models import echo, fail, inc, label, total
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.worker import clean_environ
 
 
 @penstock.pipeline
@@ -129,3 +134,24 @@ def test_inputs_are_checked_by_name_and_type(settings: Settings) -> None:
         with pytest.raises(InvalidInput, match="'x' does not fit"):
             client.enqueue(diamond, {"x": "one"})
         assert client.list() == []
+
+
+def test_the_page_runs(settings: Settings, worker_factory: Callable[..., Any], dispatcher: Any, tmp_path: Path) -> None:
+    """What docs/pipelines.md shows, as it stands there: definitions in a module that a worker serves, then the rest."""
+    page = (Path(__file__).parents[2] / "docs" / "pipelines.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    defined = [block for block in blocks if "@penstock." in block]
+    assert (len(defined), len(blocks)) == (2, 5)
+    module = tmp_path / "shown.py"
+    module.write_text("\n".join(defined))
+    settings = settings.model_copy(update={"models": [str(module)]})
+    worker_factory(settings=settings)
+    program = ["from shown import *", "import penstock", *(block for block in blocks if block not in defined)]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(program)],
+        env={**clean_environ(), **settings.environ(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
