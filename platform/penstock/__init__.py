@@ -35,7 +35,7 @@ from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, model
 from penstock.pipelines.pipeline import Pipeline, pipeline
-from penstock.pipelines.trace import fallback, sleep, wait_for, when
+from penstock.pipelines.words import fallback, quorum, race, refine, sleep, wait_for, when
 from penstock.stepwise import Progress, StepModel
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ __all__ = [
     "fallback",
     "model",
     "pipeline",
+    "quorum",
+    "race",
+    "refine",
     "sleep",
     "step",
     "wait_for",

@@ -473,3 +473,51 @@ def test_a_sleep_ends_by_itself(store: Store) -> None:
     no_time = begin(store, graph(nap, step("a", X), output=out("sleep")), {"x": "long"})
     succeed(store, [open_steps(store, no_time)["a"]], tell)
     assert store.get(no_time).error is not None
+
+
+# Races ------------------------------------------------------------------------------------------------------------
+
+RACE = graph(
+    step("slow", X),
+    step("quick", X),
+    Step(name="race", kind="pick", input={"$get": [{"$first": [1, [out("slow"), out("quick")]]}, 0]}),
+    step("use", out("race")),
+    output=out("use"),
+)
+
+
+def test_the_first_of_a_race_is_kept_and_the_others_are_cancelled(store: Store) -> None:
+    run = begin(store, RACE)
+    slow, quick = open_steps(store, run)["slow"], open_steps(store, run)["quick"]
+    rows = succeed(store, [quick], tell)
+    assert slow in {row.id for row in rows} and store.get(slow).state is JobState.CANCELLED
+    assert finish(store, run, tell).output == ["use", ["quick", 1]]
+
+
+def test_a_loser_that_runs_is_stopped_and_its_end_is_not_the_runs(store: Store) -> None:
+    run = begin(store, RACE)
+    slow, quick = open_steps(store, run)["slow"], open_steps(store, run)["quick"]
+    store.claim([slow], worker=W, now=T0)
+    succeed(store, [quick], tell)
+    assert store.get(slow).status == "cancelling"
+    store.settle([Outcome(id=slow, attempt=1, state=JobState.FAILED, error={}, step=True)], worker=W, now=T0)
+    assert finish(store, run, tell).output == ["use", ["quick", 1]]
+
+
+def test_a_race_fails_when_all_have_failed(store: Store) -> None:
+    run = begin(store, RACE)
+    fail(store, open_steps(store, run)["slow"])
+    assert store.get(run).state is JobState.RUNNING
+    fail(store, open_steps(store, run)["quick"])
+    assert store.get(run).state is JobState.FAILED
+
+
+def test_a_quorum_needs_so_many(store: Store) -> None:
+    names = ["a", "b", "c"]
+    two = Step(name="two", kind="pick", input={"$first": [2, [out(name) for name in names]]})
+    run = begin(store, graph(*(step(name, X) for name in names), two, output=out("two")))
+    fail(store, open_steps(store, run)["a"])
+    succeed(store, [open_steps(store, run)["c"]], tell)
+    assert store.get(run).state is JobState.RUNNING
+    succeed(store, [open_steps(store, run)["b"]], tell)
+    assert store.get(run).output == [["b", 1], ["c", 1]]

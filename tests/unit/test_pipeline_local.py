@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import BaseModel
 
 import penstock
 from penstock.errors import ConfigError, InvalidInput, ModelRaised, UnknownModel, WaitTimeout
+from penstock.pipelines.graph import read
 from penstock.testing import run_pipeline
 
 
@@ -121,3 +123,42 @@ def test_what_is_no_step() -> None:
         double(3)
     with pytest.raises(TypeError, match="run by workers"):
         shifted(3)
+
+
+@penstock.pipeline
+def refined(x: int) -> Any:
+    """Doubled until it is large."""
+    return penstock.refine(
+        lambda draft, _: double(x if draft is None else draft),
+        lambda draft: add_up([draft]),
+        until=lambda verdict: verdict > 30,
+        max_rounds=4,
+    )
+
+
+@penstock.pipeline
+def raced(x: int) -> Any:
+    """One of two, and two of three."""
+    return [penstock.race(shaky(x), double(x)), penstock.quorum(2, shaky(x), double(x), double(x + 1))]
+
+
+def test_a_draft_is_refined_until_it_is_good_or_for_so_many_rounds() -> None:
+    assert [run_pipeline(refined, {"x": x}, models=MODELS) for x in (20, 10, 5, 1)] == [40, 40, 40, 16]
+    assert len(refined.graph.steps) == 7
+
+
+def test_the_first_that_are_there_are_taken() -> None:
+    assert run_pipeline(raced, {"x": 2}, models=MODELS) == [2, [2, 4]]
+    assert run_pipeline(raced, {"x": 3}, models=MODELS) == [6, [6, 8]]
+    for count in (0, 4, True):
+        with pytest.raises(ConfigError, match="of 3 values"):
+            penstock.quorum(count, 1, 2, 3)
+    with pytest.raises(ConfigError, match="max_rounds=0"):
+        penstock.refine(lambda draft, _: draft, lambda draft: draft, until=bool, max_rounds=0)
+
+
+def test_what_is_first_is_kept_by_a_step() -> None:
+    first = {"$first": [1, [{"$in": "x"}]]}
+    text = {"name": "g", "inputs": ["x"], "steps": [], "output": first}
+    with pytest.raises(InvalidInput, match="the output takes the first"):
+        read(msgspec.json.encode(text))

@@ -10,7 +10,8 @@ import pytest
 from penstock.errors import ConfigError, NotSerializable, NoValue, WrongResultCount
 from penstock.pipelines import memory
 from penstock.pipelines.graph import Graph, Step, read
-from penstock.pipelines.trace import trace, when
+from penstock.pipelines.trace import trace
+from penstock.pipelines.words import when
 from penstock.tracing import current
 
 

@@ -11,6 +11,7 @@ with ``$`` means something:
 ``{"$op": ["gt", left, right]}``      an operator of Python's, by its name in ``OPERATORS``
 ``{"$if": [condition, one, other]}``  ``one`` where the condition holds; the other one is not even looked at
 ``{"$else": [one, other]}``           ``one``, or the other one where a step that it needs has failed
+``{"$first": [count, [value, …]]}``   the list of the first ``count`` of them that have a value
 ``{"$lit": value}``                   the value as it is, whatever keys it has
 ``{"$object": [key, expression]}``    an object whose only key begins with ``$``
 ====================================  ======================================================================
@@ -34,7 +35,7 @@ MAX_DEPTH, MAX_PARTS = 64, 10_000
 #: Longest text or list that an operator may make, and the largest whole number, bits.
 MAX_LENGTH, MAX_BITS = 1_000_000, 4096
 
-WORDS = ("$in", "$out", "$item", "$get", "$op", "$if", "$else", "$lit", "$object")
+WORDS = ("$in", "$out", "$item", "$get", "$op", "$if", "$else", "$first", "$lit", "$object")
 
 
 def _logical(name: str) -> Callable[[Any, Any], Any]:
@@ -140,6 +141,9 @@ def _check_word(word: str, given: Any) -> None:
         good = known and len(given) == 1 + OPERATORS[given[0]][0]
     elif word == "$if":
         good = isinstance(given, list) and len(given) == 3
+    elif word == "$first":
+        good = isinstance(given, list) and len(given) == 2 and type(given[0]) is int and isinstance(given[1], list)
+        good = good and 1 <= given[0] <= len(given[1])
     elif word == "$object":
         good = isinstance(given, list) and len(given) == 2 and isinstance(given[0], str)
     else:
@@ -156,6 +160,7 @@ _FORMS = {
     "$op": f'{{"$op": [NAME, …]}} has a name of {", ".join(OPERATORS)}, and its operands',
     "$if": '{"$if": [CONDITION, VALUE, OTHER]} chooses one of two',
     "$else": '{"$else": [VALUE, OTHER]} has another value for a failure',
+    "$first": '{"$first": [COUNT, [VALUE, …]]} takes so many of them',
     "$lit": '{"$lit": VALUE} is any value',
     "$object": '{"$object": [KEY, VALUE]} is an object with one key',
 }
@@ -168,6 +173,8 @@ def parts_of(expression: Expression) -> Sequence[Expression]:
         return ()
     if word in ("$get", "$if", "$else"):
         return tuple(expression[word])
+    if word == "$first":
+        return tuple(expression[word][1])
     if word in ("$op", "$object"):
         return tuple(expression[word][1:])
     if isinstance(expression, dict):
@@ -228,6 +235,8 @@ def missing(
                 found |= dict.fromkeys(missing(one, inputs=inputs, outputs=outputs, items=items, dead=dead))
             except Dead:
                 waiting.append(other)
+        elif word == "$first":
+            found |= dict.fromkeys(_first(here[word], inputs=inputs, outputs=outputs, items=items, dead=dead))
         elif word == "$if":
             condition, one, other = here[word]
             if items is None and any(True for _ in named(condition, "$item")):
@@ -240,6 +249,26 @@ def missing(
         else:
             waiting += reversed(parts_of(here))
     return list(found)
+
+
+def _first(given: Any, **known: Any) -> list[str]:
+    """What is missing of a choice of the first ones: nothing when there are enough, else what any of them waits for."""
+    count, values = given
+    there, found = 0, []
+    end = Dead("")
+    for each in values:
+        try:
+            names = missing(each, **known)
+        except Dead as error:
+            end = error
+            continue
+        there += not names
+        found.append(names)
+    if there >= count:
+        return []
+    if len(found) < count:
+        raise end
+    return [name for names in found for name in names]
 
 
 def literal(value: Any) -> Expression:
@@ -272,12 +301,20 @@ def evaluate(
         if word == "$else":
             one, other = given
             return of(one if all(name in outputs for name in named(one, "$out")) else other)
+        if word == "$first":
+            count, values = given
+            there = (each for each in values if not _absent(each, inputs=inputs, outputs=outputs, items=items))
+            return [of(each) for each, _ in zip(there, range(count), strict=False)]
         values = [of(each) for each in parts_of(here)]
         if word == "$object":
             return {given[0]: values[0]}
         return _element(*values) if word == "$get" else _apply(given[0], values)
 
     return of(expression)
+
+
+def _absent(expression: Expression, **known: Any) -> bool:
+    return bool(missing(expression, **known))
 
 
 def _element(of: Any, key: Any) -> Any:

@@ -41,9 +41,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     name: str
     input: Expression
     model: str = ""
-    #: ``wait`` for a signal, whose value is the output, or ``sleep`` for so many seconds, ``input``'s first element.
-    #: Neither takes a worker.
-    kind: Literal["call", "wait", "sleep"] = "call"
+    #: ``wait`` for a signal, whose value is the output; ``sleep`` for so many seconds, ``input``'s first element;
+    #: ``pick`` what ``input`` is when it is known, and keep to it. None of them takes a worker.
+    kind: Literal["call", "wait", "sleep", "pick"] = "call"
     signal: str = ""
     over: Expression = None
     maps: bool = False
@@ -116,7 +116,9 @@ def verify(graph: Graph) -> None:
         _check_options(step)
         for expression in step.expressions:
             _check(f"step {step.name!r}", expression, known, items=1 if step.maps and expression is step.input else 0)
+            _only_picked(step, f"step {step.name!r}", expression)
     _check("the output", graph.output, known, items=0)
+    _only_picked(None, "the output", graph.output)
     if circle := _circle(graph):
         raise InvalidInput(f"these steps wait for each other: {' -> '.join(circle)}", fix="take one of the arrows out")
 
@@ -126,7 +128,9 @@ def _check_options(step: Step) -> None:
         if not step.model or len(step.model) > MAX_MODEL or not step.model.isprintable():
             raise InvalidInput(f"step {step.name!r} calls {step.model!r:.80}, which is no model", fix="name a model")
     elif step.model or step.maps or step.retry:
-        raise InvalidInput(f"step {step.name!r} waits, and calls nothing", fix="leave model, maps and retry out")
+        raise InvalidInput(
+            f"step {step.name!r} is a {step.kind}, and calls nothing", fix="leave model, maps and retry out"
+        )
     if (step.kind == "wait") != bool(_NAME.fullmatch(step.signal)):
         raise InvalidInput(f"step {step.name!r} has signal={step.signal!r:.80}", fix="name what a wait waits for")
     if step.kind == "sleep" and not (isinstance(step.input, list) and step.input):
@@ -145,6 +149,12 @@ def _names(what: str, given: Sequence[str]) -> None:
         if name in seen:
             raise InvalidInput(f"two {what}s are called {name!r}", fix="give each a name of its own")
         seen.add(name)
+
+
+def _only_picked(step: Step | None, where: str, expression: Expression) -> None:
+    """What is first when it is asked may not be when it is asked again: a step of its own keeps it."""
+    if (step is None or step.kind != "pick") and any(True for _ in named(expression, "$first")):
+        raise InvalidInput(f"{where} takes the first of some values", fix='make a step of it: {"kind": "pick", …}')
 
 
 def _check(where: str, expression: Expression, known: Mapping[str, set[str]], *, items: int) -> None:

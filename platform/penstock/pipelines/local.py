@@ -23,6 +23,8 @@ def run(
     def answer(step: Step, items: Sequence[Any]) -> Sequence[Any]:
         if step.kind == "sleep":
             return [None]
+        if step.kind == "pick":
+            return items
         if step.kind == "wait":
             if step.signal in signals:
                 return [signals[step.signal]]

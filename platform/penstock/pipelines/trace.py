@@ -7,13 +7,13 @@ makes that many steps, and what depends on a value of the run needs ``when`` or 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from penstock.errors import ConfigError
 from penstock.pipelines.graph import Graph, Step, verify
 from penstock.pipelines.traced import Traced, expression_of
-from penstock.tracing import StepOptions, current, tracing
+from penstock.tracing import StepOptions, tracing
 
 _NONE: StepOptions = {}
 
@@ -46,6 +46,12 @@ class Tracer:
     def sleep(self, seconds: Any, after: Any) -> Traced:
         """A step that ends after a time, with nothing."""
         return self._add(Step(name=self._name("sleep"), kind="sleep", input=expression_of([seconds, after])))
+
+    def pick(self, name: str, values: Sequence[Any], count: int, *, single: bool) -> Traced:
+        """A step that ends with the first ``count`` of these values, in their order, or with the one that it takes."""
+        first = {"$first": [count, [expression_of(value) for value in values]]}
+        given = {"$get": [first, 0]} if single else first
+        return self._add(Step(name=self._name(name), kind="pick", input=given))
 
     def _add(self, step: Step) -> Traced:
         self.steps.append(step)
@@ -82,44 +88,3 @@ def inputs_of(function: Callable[..., Any]) -> list[str]:
         if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD, each.POSITIONAL_ONLY):
             raise ConfigError(f"a pipeline's input {str(each)!r} has no name of its own", fix="name each of its inputs")
     return [each.name for each in parameters]
-
-
-def when(condition: Any, one: Any, other: Any = None) -> Any:
-    """``one`` where the condition holds, else ``other``; steps that only the other one needs never start.
-
-    The condition is true or false: ``judge(draft) > 0.5``, with ``&``, ``|`` and ``~`` for *and*, *or* and *not*.
-    """
-    if not isinstance(condition, Traced):
-        return one if condition else other
-    return Traced({"$if": [expression_of(condition), expression_of(one), expression_of(other)]})
-
-
-def fallback(first: Any, *others: Any) -> Any:
-    """The first of these values whose steps do not fail: ``fallback(best(x), quick(x))``.
-
-    What stands in starts only when what it stands in for has failed, and for good: after its own ``retry``.
-    """
-    if not others:
-        return first
-    return Traced({"$else": [expression_of(first), expression_of(fallback(*others))]})
-
-
-def wait_for(signal: str, *, timeout: float | None = None, after: Any = None) -> Any:
-    """The value of a signal: what ``client.signal(run, signal, value)`` says, a person's decision for example.
-
-    The run waits for it without a worker, from when ``after`` is known (the draft that is to be approved), or from its
-    beginning; a signal that came before is kept. Fails after ``timeout`` seconds, which ``fallback`` may stand in for.
-    """
-    return _tracer("wait_for").wait(signal, timeout, after)
-
-
-def sleep(seconds: Any, *, after: Any = None) -> Any:
-    """Nothing, ``seconds`` after ``after`` is known, or after the run's beginning. No worker waits with it."""
-    return _tracer("sleep").sleep(seconds, after)
-
-
-def _tracer(what: str) -> Tracer:
-    tracer = current()
-    if not isinstance(tracer, Tracer):
-        raise TypeError(f"penstock.{what} is called in the function of a pipeline")
-    return tracer

@@ -19,7 +19,7 @@ class Session:
     It works on the driver's cursor: per row SQLAlchemy's result objects cost more than the databases themselves.
     """
 
-    __slots__ = ("_compiled", "_cursor", "bulk_rows", "dialect", "maps", "publish_lease_s", "released")
+    __slots__ = ("_compiled", "_cursor", "bulk_rows", "dialect", "losers", "maps", "publish_lease_s", "released")
 
     def __init__(
         self,
@@ -41,6 +41,8 @@ class Session:
         self.released: list[NewJob] = []
         #: Maps that this transaction has begun and not ended with: run and path.
         self.maps: list[tuple[str, str]] = []
+        #: Steps that this transaction has made useless: run and name.
+        self.losers: list[tuple[str, str]] = []
 
     @property
     def cursor(self) -> Any:

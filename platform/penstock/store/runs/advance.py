@@ -48,6 +48,9 @@ def advance(session: Session, run: OpenRun, *, now: float) -> list[Settled]:
                 return end(session, run, JobState.SUCCEEDED, output=_encode(output).decode(), now=now)
             fresh = [name for name in possible.ready if name not in now_is.begun]
             if not _begin(session, run, plan, fresh, outputs, now=now):
+                if plan.picks:  # what has begun is needed, but for the losers of races
+                    lost = now_is.open - set(possible.ready)
+                    session.losers += [(run.id, name) for name in sorted(lost)]
                 return []
     except NoValue as error:
         return end(session, run, JobState.FAILED, error=error.as_dict(), now=now)

@@ -21,6 +21,14 @@ _CANCEL = f"""
         ORDER BY id LIMIT :limit {{locked}}
     ) AND {{hidden state IN ('accepted', 'queued', 'running')}}
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+_DROP = f"""
+    UPDATE penstock_job SET {CANCEL_SET}
+    WHERE penstock_job.id IN (
+        SELECT id FROM penstock_job {{by ix_penstock_job_step_open}}
+        WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND NOT cancel_requested
+            AND (path = :path OR (path >= :low AND path < :high)) ORDER BY id {{locked}}
+    ) AND {{hidden state IN ('accepted', 'queued', 'running')}}
+    RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 _CLOSED = """
     UPDATE penstock_job SET closing = NULL WHERE id = :run AND closing AND NOT EXISTS (
         SELECT 1 FROM penstock_job AS step WHERE step.run_id = :run
@@ -52,6 +60,17 @@ def close(db: Database, run: str, *, now: float) -> list[Settled]:
             if len(changed) < db.change_rows:
                 break
     return cancelled
+
+
+def drop(db: Database, run: str, name: str, *, now: float) -> list[Settled]:
+    """Cancel a step that is needed no longer, a map with its open elements; the rows of those that this ended."""
+
+    def call() -> list[Settled]:
+        with db.write(Survives.CRASH) as session:
+            values = {"run": run, "path": name, "low": f"{name}[", "high": f"{name}\\", "now": now}
+            return [settled_of(row) for row in session.all(_DROP, values)]
+
+    return [row for row in db.again(call) if row.state.is_terminal]
 
 
 def is_open(db: Database, run: str) -> bool:

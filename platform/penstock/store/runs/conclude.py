@@ -18,14 +18,13 @@ from penstock.store.events import write_events
 from penstock.store.records import Settled
 from penstock.store.runs import maps, tries
 from penstock.store.runs.advance import advance, end
-from penstock.store.runs.closing import close
+from penstock.store.runs.closing import close, drop
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import locked
 from penstock.store.runs.values import place
 from penstock.store.session import Session
 
 Work = Callable[[Session], Iterable[Settled]]
-_Left = list[tuple[str, str]]
 
 
 def concluded(db: Database, survives: Survives, work: Work, *, now: float) -> tuple[list[Settled], list[Settled]]:
@@ -35,13 +34,16 @@ def concluded(db: Database, survives: Survives, work: Work, *, now: float) -> tu
     transaction (elements of long maps, the open steps of runs that have ended) is done in more of them, behind it; the
     dispatcher does it when this process dies in between.
     """
-    rows, ended, waiting = _transact(db, survives, work, now=now)
-    also = list(ended)
+    rows, also, left = _transact(db, survives, work, now=now)
+    waiting, losers = list(left.maps), list(left.losers)
     while waiting:
         piece = partial(_go_on, *waiting.pop(), now=now)
-        done, ended, more = _transact(db, Survives.CRASH, piece, now=now)
-        waiting += more
+        done, ended, left = _transact(db, Survives.CRASH, piece, now=now)
+        waiting += left.maps
+        losers += left.losers
         also += [*done, *ended]
+    for run, name in losers:
+        also += drop(db, run, name, now=now)
     for row in [*rows, *also]:
         if row.closing:
             also += close(db, row.id, now=now)
@@ -69,11 +71,13 @@ def follow(session: Session, rows: Sequence[Settled], *, now: float) -> list[Set
 
 def _transact(
     db: Database, survives: Survives, work: Work, *, now: float
-) -> tuple[list[Settled], list[Settled], _Left]:
-    def call() -> tuple[list[Settled], list[Settled], _Left]:
+) -> tuple[list[Settled], list[Settled], Session]:
+    """The session tells what is left to do."""
+
+    def call() -> tuple[list[Settled], list[Settled], Session]:
         with db.write(survives) as session:
             rows = list(work(session))
-            return rows, follow(session, rows, now=now), session.maps
+            return rows, follow(session, rows, now=now), session
 
     return db.again(call)
 
@@ -90,7 +94,8 @@ def _go_on(run_id: str, path: str, session: Session, *, now: float) -> list[Sett
 
 def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[Settled]:
     good = [step for step in steps if step.state is JobState.SUCCEEDED]
-    bad = [step for step in steps if step.state is not JobState.SUCCEEDED]
+    # A cancelled one is the loser of a race, or its run has ended.
+    bad = [step for step in steps if step.state in (JobState.FAILED, JobState.EXPIRED)]
     back = tries.again(session, bad, now=now)
     bad = [step for step in bad if step.id not in back]
     maps.fail(session, bad)

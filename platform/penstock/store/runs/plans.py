@@ -27,6 +27,8 @@ class Plan:
     steps: Mapping[str, Step]
     plain: Sequence[str]
     forked: frozenset[str]
+    #: Whether steps may be needed no longer while they run.
+    picks: bool
 
 
 _kept: dict[str, Plan] = {}
@@ -55,6 +57,7 @@ def plan_of(session: Session, digest: str) -> Plan:
             {step.name: step for step in graph.steps},
             [step.name for step in graph.steps if not step.maps],
             frozenset(step.name for step in graph.steps for _ in named(step.input, "$else")),
+            any(step.kind == "pick" for step in graph.steps),
         )
         if len(_kept) >= MOST_KEPT:
             _kept.clear()

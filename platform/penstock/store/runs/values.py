@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from penstock.job import OPEN
+from penstock.store.records import STATES
 from penstock.store.runs.plans import Plan
 from penstock.store.session import Session
 
@@ -37,11 +39,12 @@ def place(path: str) -> tuple[str, int | None]:
 
 
 class Standing(NamedTuple):
-    """Steps by where they are: ``ended`` well, ``begun`` (ended or not) and ``failed`` in this generation."""
+    """Steps: ``ended`` well, ``begun`` (ended or not), and ``failed`` or ``open`` in this generation."""
 
     ended: set[str]
     begun: set[str]
     failed: set[str]
+    open: set[str]
 
 
 def standing(session: Session, run: str, generation: int, plan: Plan) -> Standing:
@@ -50,12 +53,14 @@ def standing(session: Session, run: str, generation: int, plan: Plan) -> Standin
     ended = {path for path, state, _ in rows if state == "succeeded"}
     begun = ended | {path for path, _, since in rows if since == generation}
     failed = {path for path, state, since in rows if state == "failed" and since == generation}
+    open = {path for path, state, since in rows if since == generation and STATES[state] in OPEN}
     if len(plan.plain) < len(plan.steps):
         counted = session.all(_MAPS, {"run": run})
         ended |= {path for path, pending, _ in counted if pending == 0}
         begun |= {path for path, _, _ in counted}
         failed |= {path for path, _, since in counted if since == generation}
-    return Standing(ended, begun, failed)
+        open |= {path for path, pending, _ in counted if pending}
+    return Standing(ended, begun, failed, open)
 
 
 class Outputs(Mapping[str, Any]):

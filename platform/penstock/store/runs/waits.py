@@ -83,9 +83,11 @@ _TIMEOUT = WaitTimeout("nobody sent the signal in time").as_dict()
 
 
 def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: float) -> bool:
-    """A wait or a sleep begins, in a run that is locked; whether it has ended by that. Raises ``NoValue``."""
+    """A wait, a sleep or a pick begins, in a run that is locked; whether it has ended by that. Raises ``NoValue``."""
     until, output = NEVER, None
-    if step.kind == "sleep":
+    if step.kind == "pick":
+        output = msgspec.json.encode(input_of(step, inputs=run.inputs, outputs=outputs)).decode()
+    elif step.kind == "sleep":
         until = now + _seconds(step, input_of(step, inputs=run.inputs, outputs=outputs))
         output = "null" if until <= now else None
     else:
