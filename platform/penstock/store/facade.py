@@ -32,6 +32,7 @@ from penstock.store.records import (
     Settled,
     WorkerInfo,
 )
+from penstock.store.runs.standing import RunStanding, standing
 from penstock.store.runs.tend import tend
 
 #: How long whoever inserts a job has for publishing it before a dispatcher does, seconds.
@@ -291,6 +292,13 @@ class Store:
         return users.list_jobs(
             self._db, status=status, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before, run=run
         )
+
+    def run_standing(self, id: str) -> RunStanding:
+        """A run's graph and how far its steps are: a row for each plain one, counts for a map, however wide it is.
+
+        Raises ``JobNotFound`` for what is no run.
+        """
+        return standing(self._db, id)
 
     def counts(self) -> builtins.list[Count]:
         """Open jobs per model, version asked for, lane and state. States without any are left out."""
