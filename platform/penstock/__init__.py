@@ -33,6 +33,7 @@ from penstock.errors import (
 from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, model
+from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline, pipeline
 from penstock.pipelines.trace import when
 from penstock.stepwise import Progress, StepModel
@@ -51,6 +52,7 @@ __all__ = [
     "BrokerUnavailable",
     "Client",
     "ConfigError",
+    "Graph",
     "IdempotencyConflict",
     "InvalidInput",
     "Job",

@@ -19,6 +19,7 @@ from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.options import Options
+from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Client(BaseClient):
     ``tenant``, ``priority``, ``deadline``, ``timeout``, ``idempotency_key``, ``webhook``, ``tags``, ``delay``.
     """
 
-    def enqueue(self, model: str | type[Model] | Pipeline, input: Any, **options: Unpack[Options]) -> JobHandle:
+    def enqueue(self, model: str | type[Model] | Pipeline | Graph, input: Any, **options: Unpack[Options]) -> JobHandle:
         """Submit one job, to the lane ``interactive`` unless told otherwise. When this returns, it is durable.
 
         With the broker away the job is accepted all the same and starts later. Raises ``Rejected`` (an unknown model,
@@ -51,7 +52,7 @@ class Client(BaseClient):
 
     def run(
         self,
-        model: str | type[Model] | Pipeline,
+        model: str | type[Model] | Pipeline | Graph,
         input: Any,
         *,
         result_timeout: float | None = None,
@@ -64,7 +65,7 @@ class Client(BaseClient):
         return self.enqueue(model, input, **options).result(result_timeout)
 
     def enqueue_many(
-        self, model: str | type[Model] | Pipeline, inputs: Iterable[Any], **options: Unpack[Options]
+        self, model: str | type[Model] | Pipeline | Graph, inputs: Iterable[Any], **options: Unpack[Options]
     ) -> list[JobHandle]:
         """Submit one job per input, in bulk, to the lane ``background`` unless told otherwise.
 

@@ -17,12 +17,14 @@ from typing import Any, NoReturn
 from penstock.arguments import shown
 from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
-from penstock.errors import ConfigError, InvalidInput
+from penstock.errors import ConfigError, InvalidInput, Rejected
 from penstock.itemschema import at_once, misfit
 from penstock.lane import split_name
 from penstock.model import MAX_VERSION, Model, check_model
 from penstock.payload import write_input
+from penstock.pipelines.graph import Graph, Step
 from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.plaingraph import PlainGraph, from_graph
 from penstock.registry import Registry, Source, are_imported, unknown_model
 from penstock.settings import Settings
 from penstock.store import Store
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 FRESH_S = 30.0
 #: A name that nobody announced is looked up again after so long, seconds: bounds the queries of a typo in a loop.
 MISS_S = 1.0
+#: Longest name of a model, with the version that is asked for, in a graph: it becomes part of an error's text.
+MAX_MODEL = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,8 @@ class Target:
     info: Mapping[str, Any] = field(default_factory=dict)
     #: Types of which every value fits the schema that was announced.
     fine: frozenset[type] = frozenset()
-    #: Where it is a pipeline: jobs of it are runs.
-    pipeline: Pipeline | None = None
+    #: Where it is a pipeline or a graph: jobs of it are runs.
+    pipeline: Pipeline | PlainGraph | None = None
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
@@ -83,13 +87,15 @@ class Catalog:
         self._read_at = float("-inf")
         self._mutex = threading.Lock()
 
-    def find(self, model: str | type[Model] | Pipeline) -> Target:
-        """The target of a name, ``name@version``, class or pipeline.
+    def find(self, model: str | type[Model] | Pipeline | Graph) -> Target:
+        """The target of a name, ``name@version``, class, pipeline or graph.
 
-        Raises ``UnknownModel``, ``InvalidInput`` for a version, or ``StoreUnavailable`` when it had to ask.
+        Raises ``UnknownModel``, ``InvalidInput`` for a version or a graph, or ``StoreUnavailable`` when it had to ask.
         """
         if isinstance(model, Pipeline):
             return Target(model.name, pipeline=model)
+        if isinstance(model, Graph):
+            return self._of_graph(from_graph(model))
         if not isinstance(model, (str, type)):  # nor, perhaps, anything that can be a key
             raise _no_model(model)
         target = self._local.get(model)
@@ -115,6 +121,25 @@ class Catalog:
         if target.codec is not None:  # of names that anybody can make up, none is kept
             self._local[model] = target
         return target
+
+    def _of_graph(self, graph: PlainGraph) -> Target:
+        """Each time anew: what it names may be gone."""
+        known: set[str] = set()
+        for step in graph.graph.steps:
+            name = _called(step)
+            if name in known:
+                continue
+            try:
+                target = self.find(name)
+            except Rejected as error:
+                error.message = f"step {step.name!r}: {error.message}"
+                raise
+            if target.pipeline is not None:
+                raise InvalidInput(
+                    f"step {step.name!r} calls {name!r}, which is a pipeline", fix="write its steps into the graph"
+                )
+            known.add(name)
+        return Target(graph.name, pipeline=graph)
 
     def all(self) -> dict[str, Target]:
         """Everything known, by name; a class that can be imported here wins over an announcement."""
@@ -162,6 +187,20 @@ def announced(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:
 
 def _local(cls: type[Model]) -> Target:
     return Target(cls.name, codec=codec_of(cls))
+
+
+def _called(step: Step) -> str:
+    """The model of a graph's step; raises ``InvalidInput`` for what a graph that came as data cannot call."""
+    if step.model is None:
+        raise InvalidInput(
+            f"step {step.name!r} calls a function: {step.function!r:.80}",
+            fix="name a model; functions are called by pipelines that are written in Python",
+        )
+    if not (len(step.model) <= MAX_MODEL and step.model.isprintable()):
+        raise InvalidInput(
+            f"step {step.name!r}: {step.model!r:.80} is no model's name", fix="`penstock model list` shows all"
+        )
+    return step.model
 
 
 def _check_version(name: str, version: str) -> None:

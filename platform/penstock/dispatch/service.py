@@ -27,6 +27,9 @@ from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
 from penstock.job import DEFAULT_TENANT, Job, JobState, NewJob, new_id
 from penstock.lane import Lane
 from penstock.options import MAX_TEXT
+from penstock.pipelines.graph import Graph
+from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.plaingraph import PlainGraph
 from penstock.registry import Source
 from penstock.settings import Settings
 from penstock.store import Store
@@ -166,6 +169,7 @@ class Submitter:
             or type(priority) is not int
             or not (type(tenant) is str and 0 < len(tenant) <= MAX_TEXT and tenant.isprintable())
             or not (deadline is None or type(deadline) in (int, float))
+            or isinstance(request.model, Pipeline | Graph)  # a run itself needs no device
         ):
             return request
         model = request.model if isinstance(request.model, str) else getattr(request.model, "name", "")
@@ -286,9 +290,12 @@ def _accept_now(jobs: Sequence[NewJob]) -> None:
 
 
 def digest(target: Target, text: str) -> str:
-    """What the same idempotency key must mean again: the model, the version asked for and the input.
+    """What the same idempotency key must mean again: the model, the version asked for and the input; a graph that came
+    with the request.
 
     Not the version that would run it: a call that is repeated after a deployment is the same call.
     """
     asked = f"{target.name}\0{target.asked or ''}\0{text}"
+    if isinstance(target.pipeline, PlainGraph):  # it is part of the request
+        asked += f"\0{target.pipeline.text}"
     return DIGEST_FORM + blake2b(asked.encode(), digest_size=16).hexdigest()
