@@ -42,6 +42,7 @@ class StepView:
     compute_s: float | None = None
     summed_wait_s: float | None = None
     summed_run_s: float | None = None
+    device_s: float | None = None
     batch: float | None = None
     worker: str | None = None
     error: Mapping[str, Any] | None = None
@@ -84,7 +85,8 @@ def critical_path(run: Job, standing: RunStanding) -> list[str]:
 
 
 def step_dict(view: StepView) -> dict[str, Any]:
-    """A step's JSON form. ``elements`` is a map's: how many there are and how many have each status, and sums."""
+    """A step's JSON form. ``elements`` is a map's: how many there are and how many have each status, and sums of their
+    times."""
     elements = None
     if view.size is not None:
         elements = {
@@ -92,6 +94,7 @@ def step_dict(view: StepView) -> dict[str, Any]:
             "counts": dict(sorted(view.counts.items())),
             "wait_s": view.summed_wait_s,
             "run_s": view.summed_run_s,
+            "device_s": view.device_s,
         }
     return {
         "step": view.name,
@@ -115,7 +118,7 @@ def step_dict(view: StepView) -> dict[str, Any]:
 
 HEADER = ("step", "done", "status", "wait", "run", "batch", "*", "calls")
 #: Which columns a terminal can do without, the first one first.
-DROP = ("calls", "batch", "*", "run", "wait", "status")
+DROP = ("calls", "batch", "wait", "run", "*", "status")
 
 
 def step_row(view: StepView, now: float | None = None) -> list[Any]:
@@ -205,9 +208,9 @@ def _map(step: Step, of: MapCounts, marked: set[str]) -> StepView:
         began_at=of.accepted_at,
         started_at=of.started_at,
         ended_at=None if _is_open(of) else of.settled_at,
-        compute_s=of.compute_s,
         summed_wait_s=of.waited_s,
         summed_run_s=of.ran_s,
+        device_s=of.device_s,
         batch=of.mean_batch,
         critical=step.name in marked,
     )

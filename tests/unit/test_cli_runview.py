@@ -125,7 +125,7 @@ def test_the_json_of_a_step_has_lists_and_names_at_any_size() -> None:
     shown = views(run(), standing(row("list", "succeeded", 1, 2, 3), each=MapCounts(0, {})))
     one, each, join = map(step_dict, shown)
     assert one.keys() == each.keys() == join.keys()
-    assert each["elements"] == {"size": 0, "counts": {}, "wait_s": 0.0, "run_s": 0.0}
+    assert each["elements"] == {"size": 0, "counts": {}, "wait_s": 0.0, "run_s": 0.0, "device_s": 0.0}
     assert (one["elements"], join["elements"], join["id"]) == (None, None, None)
     assert (one["wait_s"], one["run_s"], one["batch_size"], one["id"]) == (1.0, 1.0, 4, "id-list")
     assert dumps(shown and one)

@@ -30,7 +30,8 @@ _PLAIN = f"SELECT {_COLUMNS} FROM penstock_job WHERE run_id = :run AND path {{in
 _MAPS = "SELECT path, size FROM penstock_map WHERE run_id = :run"
 _ELEMENTS = f"""
     SELECT {{0 text}}, {_STATUS}, count(*), min(accepted_at), min(started_at), max(settled_at),
-        sum(started_at - accepted_at), sum(settled_at - started_at), sum(compute_s), sum(batch_size), count(batch_size)
+        sum(started_at - accepted_at), sum(settled_at - started_at), sum(compute_s / batch_size), sum(batch_size),
+        count(batch_size)
     FROM {{each rows}} JOIN penstock_job
         ON run_id = :run AND penstock_job.path >= {{1 text}} AND penstock_job.path < {{2 text}}
     WHERE {_COUNTS} GROUP BY 1, 2"""  # noqa: S608 - constants only
@@ -63,7 +64,8 @@ class MapCounts:
     """A map: ``size`` elements, of which ``counts`` says how many have each status; the others are no jobs yet.
 
     ``accepted_at`` and ``started_at`` are the first element's, ``settled_at`` is the last one's so far. ``waited_s``,
-    ``ran_s`` and ``compute_s`` are sums over the elements, ``mean_batch`` is the mean size of their batches.
+    ``ran_s`` and ``device_s`` are sums over the elements, the last one of their shares of their batches' times;
+    ``mean_batch`` is the mean size of these batches.
     """
 
     size: int
@@ -73,7 +75,7 @@ class MapCounts:
     settled_at: float | None = None
     waited_s: float = 0.0
     ran_s: float = 0.0
-    compute_s: float = 0.0
+    device_s: float = 0.0
     mean_batch: float | None = None
 
 
@@ -129,7 +131,7 @@ def _counts(size: int, rows: list[tuple[Any, ...]]) -> MapCounts:
         settled_at=max((at for at in settled if at is not None), default=None),
         waited_s=sum(each or 0.0 for each in waited),
         ran_s=sum(each or 0.0 for each in ran),
-        compute_s=sum(each or 0.0 for each in computed),
+        device_s=sum(each or 0.0 for each in computed),
         mean_batch=float(sum(each or 0 for each in batches)) / of if of else None,
     )
 
