@@ -90,7 +90,9 @@ def event_dict(event: JobEvent) -> dict[str, Any]:
 
 
 def _models_behind(app: App, handles: Iterable[JobHandle]) -> set[str]:
-    return {model for handle in handles for model in models_behind(app, handle.job)}
+    """``models_behind`` of all; runs of one graph are read once."""
+    alike = {(job.graph, job.model, job.asked_version): job for job in (handle.job for handle in handles)}
+    return {model for job in alike.values() for model in models_behind(app, job)}
 
 
 @command("watch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -55,27 +56,34 @@ def show(app: App, run: Job, *, failed: bool) -> None:
 
 def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:
     """Follow a run's steps to its end, then show it; the exit status."""
-    run = handle.job
+    run, standing = handle.job, app.store.run_standing(handle.id)
     with _Screen(app) as screen, Reminder(app, models_behind(app, run)) as reminder:
+        screen.show(run, views(run, standing))
         away_since: float | None = None
-        while True:
+        while not run.state.is_terminal:
             try:
-                run = handle.refresh()
-                standing = app.store.run_standing(run.id)
-                away_since = None
-                if screen.show(run, views(run, standing)):
-                    reminder.news()
-                if run.state.is_terminal:
-                    break
                 with suppress(ResultTimeout):
                     handle.wait(LOOK_EVERY_S)
+                run, standing = handle.refresh(), app.store.run_standing(run.id)
             except StoreUnavailable as error:
-                at = monotonic_s()
-                away_since = at if away_since is None else away_since
-                if not error.retryable or at - away_since > AWAY_S:
-                    raise
+                away_since = _bear(app, error, away_since)
+                continue
+            away_since = None
+            if screen.show(run, views(run, standing)):
+                reminder.news()
     _print(app, run, standing, failed=failed, line=True)
     return None if run.state is JobState.SUCCEEDED else FAILED_STATUS
+
+
+def _bear(app: App, error: StoreUnavailable, since: float | None) -> float:
+    """Wait a little for a database that has gone away, as every wait does; since when. Raises when it does not pass."""
+    if since is None:
+        since = monotonic_s()
+        app.out.warn(f"{error.message}; trying again for {AWAY_S:.0f} s")
+    if not error.retryable or monotonic_s() - since > AWAY_S:
+        raise error
+    time.sleep(LOOK_EVERY_S)
+    return since
 
 
 def run_dict(run: Job, standing: RunStanding, *, failed: bool) -> dict[str, Any]:

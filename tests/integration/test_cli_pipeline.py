@@ -19,6 +19,7 @@ import pytest
 from penstock.pipelines.plaingraph import MAX_BYTES
 from tests.fixtures.cli import AT_ONCE_S, Penstock
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.postgres import PostgresServer
 
 PIPELINES = '''
 import penstock
@@ -93,6 +94,7 @@ def test_pipelines_are_listed(lines: Penstock) -> None:
     ]
     assert lines("pipeline", "list", "-q", env=DEFINED).out == "one\nquadruple\n"
     assert "no pipelines" in lines("pipeline", "list").err
+    assert lines("job", "list", "--model", "quadruple", env=DEFINED).status == 0, "it is known, and has no run yet"
 
 
 @pytest.mark.parametrize("columns", [40, 80])
@@ -258,6 +260,26 @@ def test_watch_tells_the_steps_line_by_line_where_nobody_looks(lines: Penstock, 
         running.close()
     assert "\x1b" not in running.text
     assert re.search(r"shout +- +succeeded", running.text), running.text
+
+
+def test_watch_bears_with_a_database_that_goes_away(
+    penstock: Penstock, postgres_server: PostgresServer, postgres_url: str, broker_url: str
+) -> None:
+    penstock.env |= {"PENSTOCK_DATABASE_URL": postgres_url, "PENSTOCK_BROKER_URL": broker_url}
+    penstock.env["PENSTOCK_MODELS"] = "my_models"
+    (penstock.folder / "plus.json").write_text(json.dumps(PLUS))
+    id = submitted(penstock, "plus.json", '{"x": 5}')
+    running = penstock.start("job", "watch", id)
+    try:
+        running.says("a  ")
+        postgres_server.stop()
+        running.says("trying again")
+        postgres_server.start()
+        assert penstock("job", "cancel", id).status == 0
+        assert running.wait(PATIENCE_S) == 1
+    finally:
+        running.close()
+    assert "cancelled" in running.text and "Traceback" not in running.text
 
 
 def test_watch_json_is_a_line_for_each_change_and_the_run_last(lines: Penstock) -> None:

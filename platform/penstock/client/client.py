@@ -36,6 +36,8 @@ class Client(BaseClient):
 
     ``enqueue``, ``run`` and ``enqueue_many`` take the options of ``penstock.dispatch.request.Options``: ``lane``,
     ``tenant``, ``priority``, ``deadline``, ``timeout``, ``idempotency_key``, ``webhook``, ``tags``, ``delay``.
+    ``model`` is a model's name or class, a pipeline, or a ``penstock.Graph`` that names models: its jobs are runs, and
+    ``input`` is what they are given by name.
     """
 
     def enqueue(self, model: str | type[Model] | Pipeline | Graph, input: Any, **options: Unpack[Options]) -> JobHandle:
