@@ -236,6 +236,29 @@ def test_what_failed(lines: Penstock) -> None:
     assert "no step has failed" in lines("job", "get", good, "--failed").err
 
 
+def test_a_run_goes_on_from_where_it_failed(lines: Penstock) -> None:
+    id = submitted(lines, "each.json", '{"x": ["a", "bad"]}')
+    lines("job", "wait", id)
+    for generation, args in enumerate(((id,), ("--model", "test", "--status", "failed", "--yes")), 1):
+        again = lines("job", "retry", *args)
+        assert again.status == 0, again.err
+        assert lines("job", "wait", id).status == 1, "it is bad again"
+        run = lines("job", "get", id, "--json").json()
+        assert (run["generation"], run["steps"][0]["elements"]["counts"]) == (generation, {"succeeded": 1, "failed": 1})
+
+
+def test_a_step_is_steered_with_its_run(lines: Penstock, gate: Path) -> None:
+    slow = graph({"name": "wait", "model": "slow", "input": X}, output=out("wait"))
+    (lines.folder / "steered.json").write_text(json.dumps(slow))
+    id = submitted(lines, "steered.json", json.dumps({"x": str(gate)}))
+    step = lines("job", "get", id, "--json").json()["steps"][0]["id"]
+    refused = lines("job", "cancel", step)
+    assert refused.status == 2 and f"use the run's id: {id}" in refused.err
+    assert lines("job", "cancel", id).out == f"{id}  cancelled\n"
+    too_soon = lines("job", "retry", id)
+    assert too_soon.status in (0, 2) and (too_soon.status == 0 or "try again in a moment" in too_soon.err)
+
+
 def test_a_plain_job_has_no_steps(lines: Penstock) -> None:
     id = lines("run", "double", "1", "--json").json()["id"]
     for args in (("get", id, "--failed"), ("watch", id, "--failed"), ("list", "--run", id)):
