@@ -44,6 +44,7 @@ FLOORS = {
     "penstock.model": 0,
     "penstock.options": 0,
     "penstock.tracing": 0,
+    "penstock.functions": 0,
     "penstock.using": 0,
     "penstock.stepwise": 0,
     "penstock.policy": 1,

@@ -30,12 +30,13 @@ from penstock.errors import (
     StoreUnavailable,
     UnknownModel,
 )
+from penstock.functions import step
 from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, model
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline, pipeline
-from penstock.pipelines.trace import when
+from penstock.pipelines.trace import fallback, when
 from penstock.stepwise import Progress, StepModel
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ __all__ = [
     "StoreUnavailable",
     "TorchModel",
     "UnknownModel",
+    "fallback",
     "model",
     "pipeline",
+    "step",
     "when",
 ]
 

@@ -27,7 +27,7 @@ if typing.TYPE_CHECKING:
 
     from celery.canvas import Signature
 
-    from penstock.options import Options
+    from penstock.options import CallOptions
 
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Model:
         """In a pipeline's function, a step: ``embed(question)``. Elsewhere an instance, as of any class."""
         tracer = current()
         if tracer is not None:
-            return typing.cast("Self", tracer.call(item_from_call(args, kwargs), model=cls.name))
+            return typing.cast("Self", tracer.call(cls.name, item_from_call(args, kwargs)))
         if (args or kwargs) and cls.__init__ is object.__init__:  # which would say nothing
             raise TypeError(
                 f"model {cls.name!r} is called in the function of a pipeline; elsewhere: client.run({cls.name!r}, …)"
@@ -134,9 +134,10 @@ class Model:
         raise NotImplementedError(f"{type(self).__name__} has no predict()")
 
     @classmethod
-    def using(cls, **options: Unpack[Options]) -> Using:
+    def using(cls, **options: Unpack[CallOptions]) -> Using:
         """This model with options as of ``Client.enqueue``, which its signatures carry: ``.s``, ``.si``, ``.delay``
-        and ``.apply_async`` of the answer. ``InvalidInput`` for one that is wrong, ``TypeError`` for an unknown one."""
+        and ``.apply_async`` of the answer. In a pipeline's function, with ``timeout`` and ``retry``: a step. Raises
+        ``InvalidInput`` for one that is wrong, ``TypeError`` for an unknown one."""
         return Using(cls, options)
 
     @classmethod
@@ -172,14 +173,15 @@ class Model:
         return cls.s(*args, **(kwargs or {})).apply(**options)
 
     @classmethod
-    def map(cls, it: Any) -> Any:
-        """In a pipeline's function, a call for each element of a list, as one step. Elsewhere refused: ``no_maps``."""
+    def map(cls, it: Any, item: Callable[[Any], Any] | None = None) -> Any:
+        """In a pipeline's function, a call for each element of a list, as one step: ``item`` makes of an element what
+        the model is given. Elsewhere refused: ``no_maps``."""
         tracer = current()
         if tracer is None:
             from penstock.eager import no_maps
 
             no_maps(cls.name, "map")
-        return tracer.each(it, model=cls.name)
+        return tracer.each(cls.name, it, item)
 
     @classmethod
     def starmap(cls, it: Any) -> Any:

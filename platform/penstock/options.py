@@ -29,3 +29,9 @@ class Options(TypedDict, total=False):
     webhook: str | None
     tags: Mapping[str, str] | None
     delay: float | None
+
+
+class CallOptions(Options, total=False):
+    """The same, and what only a step of a pipeline can say: see ``tracing.StepOptions``."""
+
+    retry: int

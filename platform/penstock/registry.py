@@ -20,6 +20,7 @@ from types import ModuleType
 
 from penstock import usercode
 from penstock.errors import ConfigError, UnknownModel
+from penstock.functions import Function
 from penstock.model import Model, check_model
 from penstock.pipelines.pipeline import Pipeline
 
@@ -139,6 +140,8 @@ def _models_of(source: str) -> Iterator[type[Model] | Pipeline]:
     module = _import(name)
     if attribute:
         found = getattr(module, attribute, None)
+        if isinstance(found, Function):
+            found = found.model
         if not (isinstance(found, Pipeline) or (inspect.isclass(found) and issubclass(found, Model))):
             raise ConfigError(f"{source!r} is not a penstock model", fix="name a subclass of penstock.Model")
         yield found
@@ -147,7 +150,10 @@ def _models_of(source: str) -> Iterator[type[Model] | Pipeline]:
     for value in vars(module).values():
         # Imported helpers and abstract bases have no name of their own; they are not served.
         is_model = inspect.isclass(value) and issubclass(value, Model)
-        if isinstance(value, Pipeline) or (is_model and value.name and value.predict is not Model.predict):
+        if isinstance(value, Function):
+            count += 1
+            yield value.model
+        elif isinstance(value, Pipeline) or (is_model and value.name and value.predict is not Model.predict):
             count += 1
             yield value
     if not count:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, cast
+
+
+class StepOptions(TypedDict, total=False):
+    """What a step of a pipeline can say besides what it is given: ``embed.using(timeout=2, retry=3)(question)``.
+
+    ``timeout`` limit on one attempt, seconds. ``retry`` how often it is tried again after it has failed for good.
+    """
+
+    timeout: float | None
+    retry: int
 
 
 class Tracer(Protocol):
     """Makes steps of calls; the answer stands for what they will give."""
 
-    def call(self, item: Any, *, model: str | None = None, function: str | None = None) -> Any: ...
-    def each(self, values: Any, *, model: str | None = None, function: str | None = None) -> Any: ...
+    def call(self, model: str, item: Any, options: StepOptions = ...) -> Any: ...
+    def each(
+        self, model: str, values: Any, item: Callable[[Any], Any] | None = ..., options: StepOptions = ...
+    ) -> Any: ...
 
 
 _current: ContextVar[Tracer | None] = ContextVar("penstock_tracer", default=None)
@@ -31,3 +43,12 @@ def tracing(tracer: Tracer) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def step_options(options: Mapping[str, Any]) -> StepOptions:
+    """The options of a step; raises ``TypeError`` for those that only a job of its own has."""
+    for name in options:
+        if name not in StepOptions.__annotations__:
+            there = ", ".join(sorted(StepOptions.__annotations__))
+            raise TypeError(f"a step of a pipeline has no {name!r}, only {there}: say it where the run is submitted")
+    return cast("StepOptions", dict(options))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from penstock.codec import item_from_call
 from penstock.options import Options
+from penstock.tracing import Tracer, current, step_options
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -17,11 +19,26 @@ class Using:
     """A model whose signatures carry options."""
 
     def __init__(self, model: type[Model], options: Options) -> None:
-        from penstock.signatures import celery_options
+        if current() is None:
+            from penstock.signatures import celery_options
 
-        celery_options(options)  # what is wrong is told where it is written
+            celery_options(options)  # what is wrong is told where it is written
         self._model = model
         self._options = options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """In a pipeline's function, a step with these options."""
+        return self._tracer().call(self._model.name, item_from_call(args, kwargs), step_options(self._options))
+
+    def map(self, values: Any, item: Callable[[Any], Any] | None = None) -> Any:
+        """The same, called for each element of a list: as ``Model.map``."""
+        return self._tracer().each(self._model.name, values, item, step_options(self._options))
+
+    def _tracer(self) -> Tracer:
+        tracer = current()
+        if tracer is None:
+            raise TypeError(f"model {self._model.name!r} is called in the function of a pipeline")
+        return tracer
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """A signature, as ``Model.s``."""

@@ -323,3 +323,76 @@ def test_the_last_loss_of_a_step_fails_the_run(store: Store) -> None:
     assert run in {row.id for row in rows}
     job = store.get(run)
     assert job.state is JobState.FAILED and job.error is not None and job.error["step"] == "a"
+
+
+def test_steps_are_pruned_with_their_run_and_not_before(store: Store) -> None:
+    run = begin(store, MAP, accepted_at=T0)
+    finish(store, run, lambda model, _: [1, 2, 3] if model == "list" else 0, now=T0 + 1)
+    other = begin(store, N, accepted_at=T0)
+    succeed(store, [open_steps(store, other)["a"]], tell, now=T0 + 1)
+    assert store.prune(before=T0 + 0.5, limit=100) == 0
+    while store.prune(before=T0 + 2, limit=3) == 3:
+        pass
+    assert store.get_many([run]) == {} and store.list(run=run) == []
+    assert steps(store, other)["a"].state is JobState.SUCCEEDED, "its run goes on"
+    assert finish(store, other, tell, now=T0 + 1).state is JobState.SUCCEEDED
+
+
+# Failures as part of the graph ------------------------------------------------------------------------------------
+
+
+def test_what_stands_in_begins_when_what_it_stands_in_for_has_failed(store: Store) -> None:
+    both = graph(
+        step("best", X), step("quick", X), step("use", {"$else": [out("best"), out("quick")]}), output=out("use")
+    )
+    run = begin(store, both)
+    assert sorted(open_steps(store, run)) == ["best"]
+    fail(store, open_steps(store, run)["best"])
+    assert sorted(open_steps(store, run)) == ["quick"] and store.get(run).state is JobState.RUNNING
+    assert finish(store, run, tell).output == ["use", ["quick", 1]]
+
+
+def test_a_failure_that_nothing_stands_in_for_is_the_runs(store: Store) -> None:
+    both = graph(step("best", X), step("quick", X), output={"$else": [out("best"), out("quick")]})
+    run = begin(store, both)
+    fail(store, open_steps(store, run)["best"])
+    fail(store, open_steps(store, run)["quick"])
+    job = store.get(run)
+    assert job.state is JobState.FAILED and job.error is not None and job.error["step"] == "quick"
+
+
+def test_an_element_that_fails_is_the_maps_failure(store: Store) -> None:
+    of = graph(
+        step("each", {"$item": 0}, maps=True, over=[1, 2, 3]),
+        step("quick", X),
+        output={"$else": [out("each"), out("quick")]},
+    )
+    run = begin(store, of)
+    fail(store, open_steps(store, run)["each[1]"])
+    assert "quick" in open_steps(store, run)
+    succeed(store, [open_steps(store, run)["quick"]], tell)
+    assert store.get(run).output == ["quick", 1]
+    assert open_steps(store, run) == {}, "the other elements are not wanted any more"
+
+
+def test_a_step_is_tried_again_as_often_as_the_graph_says(store: Store) -> None:
+    run = begin(store, graph(step("a", X, retry=2), output=out("a")))
+    now = T0
+    for wait_s in (1, 2):
+        fail(store, open_steps(store, run)["a"], now=now)
+        job = steps(store, run)["a"]
+        assert (job.state, job.available_at, store.get(run).state) == (
+            JobState.ACCEPTED,
+            now + wait_s,
+            JobState.RUNNING,
+        )
+        now += wait_s
+    fail(store, open_steps(store, run)["a"], now=now)
+    assert store.get(run).state is JobState.FAILED
+    store.retry(run, now=now)
+    assert finish(store, run, tell, now=now).state is JobState.SUCCEEDED
+
+
+def test_a_step_has_the_timeout_of_the_graph(store: Store) -> None:
+    run = begin(store, graph(step("a", X, timeout=1.5), output=out("a")))
+    assert steps(store, run)["a"].timeout_s == 1.5

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from penstock.errors import IllegalTransition
 from penstock.job import OPEN, Job, JobState, Outcome
 from penstock.pipelines import memory
-from penstock.pipelines.graph import Graph, Step, frontier, input_of, items_of
+from penstock.pipelines.graph import Frontier, Graph, Step, frontier, input_of, items_of
 from penstock.store import Store
 from penstock.store.runs import conclude
 from penstock.store.runs.values import place
@@ -50,7 +50,10 @@ def graphs(draw: st.DrawFn) -> Graph:
         if not depth or draw(st.booleans()):
             return draw(st.sampled_from(leaves))
         left, right = value(depth - 1), value(depth - 1)
-        if draw(st.booleans()):
+        kind = draw(st.integers(0, 3))
+        if kind == 0 and plain:
+            return {"$else": [{"$op": ["add", out(draw(st.sampled_from(plain))), left]}, right]}
+        if kind < 2:
             return {"$op": ["add", left, right]}
         return {"$if": [{"$op": ["gt", value(depth - 1), draw(st.integers(0, 30))]}, left, right]}
 
@@ -78,6 +81,14 @@ class Known:
     generation: int = 0
     #: By path; what has come out is never computed again.
     done: dict[str, Any] = field(default_factory=dict)
+    #: Whether something stood in for a failed step, so that another output is right.
+    stood_in: bool = False
+    #: Paths that have failed in this generation.
+    failed: set[str] = field(default_factory=set)
+
+    def frontier(self) -> Frontier:
+        names = {place(path)[0] for path in self.failed}
+        return frontier(self.graph, inputs=self.inputs, outputs=self.outputs(), failed=names)
 
     def outputs(self) -> dict[str, Any]:
         """By step: of maps, those that are whole."""
@@ -99,14 +110,19 @@ class Known:
         """The paths that have begun and not ended, if nobody has died."""
         outputs = self.outputs()
         paths = set()
-        for name in frontier(self.graph, inputs=self.inputs, outputs=outputs).ready:
+        # The other elements of a map that has failed are stopped with the run.
+        failed = {place(path)[0] for path in self.failed}
+        for name in failed | set(self.frontier().ready):
             each = self.graph.step(name)
             if each.maps:
                 count = len(items_of(each, inputs=self.inputs, outputs=outputs))
                 paths |= {f"{name}[{index}]" for index in range(count)}
             else:
                 paths.add(name)
-        return paths - set(self.done)
+        return paths - set(self.done) - self.failed
+
+    def again(self) -> None:
+        self.state, self.generation, self.failed = JobState.RUNNING, self.generation + 1, set()
 
     def given(self, path: str) -> Any:
         name, index = place(path)
@@ -185,9 +201,10 @@ class Histories(RuleBasedStateMachine):
     def conclude(self, run: str) -> None:
         """The model's own end of a run, if it has come."""
         known = self.runs[run]
-        done = frontier(known.graph, inputs=known.inputs, outputs=known.outputs()).done
-        if known.state is JobState.RUNNING and done:
-            self.ended(run, JobState.SUCCEEDED)
+        if known.state is JobState.RUNNING:
+            now_is = known.frontier()
+            if now_is.done or now_is.failed is not None:
+                self.ended(run, JobState.SUCCEEDED if now_is.done else JobState.FAILED)
 
     # Rules
 
@@ -249,10 +266,11 @@ class Histories(RuleBasedStateMachine):
                 outcomes.append(Outcome(id=id, attempt=attempt, state=JobState.ACCEPTED, failures=1, step=True))
         self.past += [(outcome, worker) for outcome in outcomes]
         runs = {jobs[id].run_id or "" for id in ids}
-        failing = {jobs[id].run_id or "" for id in ids if wanted == "fail" and not jobs[id].cancel_requested}
-        for run in runs & failing:
-            if self.runs[run].state is JobState.RUNNING:
-                self.ended(run, JobState.FAILED)
+        for id in ids:
+            known = self.runs[jobs[id].run_id or ""]
+            if wanted == "fail" and not jobs[id].cancel_requested and known.state is JobState.RUNNING:
+                known.failed.add(jobs[id].path or "")
+                known.stood_in = True
         self.do(self.store.settle, outcomes, worker=worker, now=self.now)
         for run in runs:
             self.conclude(run)
@@ -302,7 +320,7 @@ class Histories(RuleBasedStateMachine):
                 self.store.retry(run, now=self.now)
             return
         self.store.retry(run, now=self.now)
-        known.state, known.generation = JobState.RUNNING, known.generation + 1
+        known.again()
         self.conclude(run)
 
     # What holds after every step
@@ -312,8 +330,8 @@ class Histories(RuleBasedStateMachine):
         for id, known in self.runs.items():
             job = self.store.get(id)
             assert (job.state, job.generation or 0) == (known.state, known.generation)
-            if known.state is JobState.SUCCEEDED:
-                assert job.output == memory.run(known.graph, known.inputs, lambda _, values: list(map(call, values)))
+            if known.state is JobState.SUCCEEDED and not known.stood_in:
+                assert job.output == memory.run(known.graph, known.inputs, lambda _, each: list(map(call, each)))
 
     @invariant()
     def what_has_begun_is_what_can(self) -> None:
@@ -351,7 +369,7 @@ class Histories(RuleBasedStateMachine):
         for run, known in self.runs.items():
             if known.state in (JobState.FAILED, JobState.CANCELLED):
                 self.store.retry(run, now=self.now)
-                known.state, known.generation = JobState.RUNNING, known.generation + 1
+                known.again()
                 self.conclude(run)
             while waiting := [job for job in self.waiting() if job.run_id == run]:
                 for job in waiting:  # suspects run alone

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 from penstock.store import Store, claims, deliveries, events, producers, relay, retention, users, workers
-from penstock.store.runs import advance, again, closing, maps, plans, resolve, run, standing, start, tend
+from penstock.store.runs import advance, again, closing, maps, plans, resolve, run, standing, start, tend, tries
 from penstock.store.runs import values as outputs
 from penstock.store.sql import Dialect, compile_sql, insert_sql
 
 MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
-MODULES += (advance, again, closing, maps, plans, resolve, run, standing, start, tend, outputs)
+MODULES += (advance, again, closing, maps, plans, resolve, run, standing, start, tend, tries, outputs)
 
 #: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
 SMALL = re.compile(
@@ -95,6 +95,7 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         "dead": ["x"],
         "paths": ["x"],
         "names": ["x"],
+        "runs": ["x"],
         "closing": True,
     }
     values: dict[str, Any] = {name: known.get(name, 1) for name in names}

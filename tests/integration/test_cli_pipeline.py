@@ -129,7 +129,7 @@ def test_what_is_shown_as_json_can_be_submitted(lines: Penstock) -> None:
 
 
 def test_the_schema_is_that_of_all_graphs(lines: Penstock) -> None:
-    assert lines("pipeline", "show", "--schema").json()["$defs"]["Step"]["required"] == ["name", "input"]
+    assert lines("pipeline", "show", "--schema").json()["$defs"]["Step"]["required"] == ["name", "input", "model"]
     for args in ((), ("one", "--schema"), ("--schema", "--mermaid")):
         assert lines("pipeline", "show", *args).status == 2
 
@@ -158,7 +158,7 @@ HOSTILE = {
     "a circle": (graph({"name": "a", "model": "double", "input": out("a")}, output=1), "wait for each other"),
     "a step that is not there": (graph(output=out("b")), "which is not there"),
     "an unknown model": (graph({"name": "a", "model": "dubble", "input": X}, output=1), "did you mean 'double'?"),
-    "a function": (graph({"name": "a", "function": "os:system", "input": X}, output=1), "calls a function"),
+    "a function": (graph({"name": "a", "function": "os:system", "input": X}, output=1), "unknown field `function`"),
     "an unknown word": (graph(output={"$import": "os"}), "no expression begins with"),
     "a wrong type": (graph(output=1, inputs=[7]), "Expected `str`"),
     "a giant literal": (graph(output={"$lit": "x" * MAX_BYTES}), "the limit is"),

@@ -159,7 +159,7 @@ def test_an_empty_version_table_alone_is_nothing(empty_database_url: str) -> Non
     assert penstock_migrations.verify(empty_database_url) == penstock_migrations.head()
 
 
-@pytest.mark.parametrize("revision", ["nonsense", "9999", "-7"])
+@pytest.mark.parametrize("revision", ["nonsense", "9999", "-70"])
 def test_a_version_that_there_is_not(sqlite_url: str, revision: str) -> None:
     for call in (penstock_migrations.upgrade, penstock_migrations.downgrade):
         with pytest.raises(ConfigError) as caught:

@@ -15,6 +15,7 @@ from tests.unit.test_pipeline_graph import CHOICE, EACH, N, X, call, graph, grap
 LINE = graph(step("a", X), step("b", out("a")), step("c", out("b")), output=out("c"))
 TOLD = graph(step("a", X), step("tell", out("a")), output=out("a"))
 EMPTY = graph(step("a", X), step("m", {"$item": 0}, over=out("a"), maps=True), step("z", out("m")), output=out("z"))
+SPARE = graph(step("a", X), step("b", out("a")), step("c", X), output={"$else": [out("b"), out("c")]})
 ALL_EMPTY = graph(step("m", {"$item": 0}, over=X, maps=True), output=out("m"))
 
 
@@ -41,6 +42,10 @@ def at(**times: tuple[float, float | None] | None) -> dict[str, Times]:
         (TOLD, at(a=(0, 1), tell=(1, 8)), None, ["a", "tell"]),
         (EMPTY, at(a=(0, 1), m=None, z=(1, 2)), None, ["a", "m", "z"]),
         (ALL_EMPTY, at(m=None), None, ["m"]),
+        # c stands in for b, which has failed, or never began since a has.
+        (SPARE, at(a=(0, 1), b=(1, 3), c=(3, 4)), None, ["a", "b", "c"]),
+        (SPARE, at(a=(0, 1), c=(1, 4)), None, ["a", "c"]),
+        (SPARE, at(a=(0, 1), b=(1, 3)), None, ["a", "b"]),
         # Another try begins later than its parents ended.
         (LINE, at(a=(0, 1), b=(50, 60), c=(60, 61)), None, ["a", "b", "c"]),
         # All at one moment.

@@ -33,6 +33,7 @@ from tests.unit.test_pipeline_graph import CHOICE, EACH, N, X, graph, graphs, ou
         ({"$op": ["not", {"$op": ["eq", X, None]}]}, "~($x == null)"),
         ({"$op": ["abs", {"$op": ["neg", X]}]}, "abs(-$x)"),
         ({"$if": [{"$op": ["gt", X, 1]}, out("a"), "b"]}, 'a if ($x > 1) else "b"'),
+        ({"$else": [out("a"), {"$else": [out("b"), 0]}]}, "a or else (b or else 0)"),
         ({"$lit": {"$in": "x"}}, '{"$in": "x"}'),
         ({"$object": ["$in", X]}, '{"$in": $x}'),
         ({"q": X, "n": [1, out("a")]}, '{"q": $x, "n": [1, a]}'),
@@ -83,7 +84,7 @@ def test_each_step_is_on_one_level_behind_its_parents(of: Graph) -> None:
         (EACH, ["1  a = m($x)", "2  m = m([item, a]) for item in $x", "-> m"]),
         (CHOICE, ["1  judge   = m($x)", "   draft   = m($x)", "2  rewrite = m(draft)",
                   "-> draft if (judge > 5) else rewrite"]),
-        (graph(Step(name="f", function="shop.tools:price", input=X), output=out("f")), ["1  f = price($x)", "-> f"]),
+        (graph(Step(name="f", model="price@2", input=X), output=out("f")), ["1  f = price@2($x)", "-> f"]),
     ],
 )  # fmt: skip
 def test_a_drawing(of: Graph, lines: list[str]) -> None:
@@ -111,6 +112,7 @@ def test_a_chain_of_two_thousand_is_drawn() -> None:
         ([{"$if": [True, out("b"), 0]}, out("b")], {("$out", "b"): Use.ALWAYS}),
         ({"$if": [out("a"), out("a"), 0]}, {("$out", "a"): Use.CHOOSES}),
         ({"$if": [X, {"$if": [out("a"), 1, 2]}, 0]}, {("$in", "x"): Use.CHOOSES, ("$out", "a"): Use.MAYBE}),
+        ({"$else": [out("a"), out("b")]}, {("$out", "a"): Use.ALWAYS, ("$out", "b"): Use.MAYBE}),
         ({"$lit": {"$out": "a"}}, {}),
     ],
 )  # fmt: skip
@@ -137,8 +139,8 @@ def test_mermaid() -> None:
 
 
 def test_no_name_is_taken_for_mermaids_words() -> None:
-    evil = graph(Step(name="end", model='"]; click step0 "javascript:x"\x1b<b>', input=X), output=out("end"))
+    evil = graph(Step(name="end", model='"]; click step0 "javascript:x"<b>', input=X), output=out("end"))
     [box] = [line for line in mermaid(evil).splitlines() if line.startswith("    step0[")]
     inside = box.removeprefix('    step0["').removesuffix('"]')
-    assert not set('"[];<>\x1b') & set(inside.replace("<br>", "").replace(";", "")), inside
+    assert not set('"[];<>') & set(inside.replace("<br>", "").replace(";", "")), inside
     assert call(evil.steps[0]).isprintable()

@@ -99,8 +99,10 @@ CALL = {"name": "a", "model": "m", "input": 1}
         ("[]", "no graph"),
         (bad(CALL | {"eval": "x"}), "unknown field"),
         (bad(form=2), "form 2"),
-        (bad({"name": "a", "input": 1}), "calls nothing"),
-        (bad(CALL | {"function": "f"}), "two things"),
+        (bad({"name": "a", "input": 1}), "required field `model`"),
+        (bad(CALL | {"model": ""}), "no model"),
+        (bad(CALL | {"timeout": 0}), "timeout=0"),
+        (bad(CALL | {"retry": -1}), "retry=-1"),
         (bad(CALL, CALL), "two steps are called 'a'"),
         (bad(inputs=("x", "x")), "two inputs"),
         (bad(CALL | {"name": ""}), "no name of a step"),
@@ -138,6 +140,20 @@ def test_the_digest_is_of_what_it_says() -> None:
     again = read(msgspec.json.encode({"output": out("a"), "steps": calls, "inputs": ["x"], "name": "g"}))
     other = graph(step("a", {"p": 1, "q": X}), output=[out("a")])
     assert again.digest == one.digest != other.digest
+
+
+def test_what_stands_in_is_needed_when_its_first_has_failed() -> None:
+    one = graph(step("a", X), step("b", out("a")), step("c", X), output={"$else": [out("b"), out("c")]})
+    assert frontier(one, inputs={"x": 1}, outputs={}).ready == ["a"]
+    assert frontier(one, inputs={"x": 1}, outputs={}, failed={"a"}).ready == ["c"], "b can never start"
+    assert frontier(one, inputs={"x": 1}, outputs={}, failed={"a", "c"}).failed == "c"
+    assert frontier(one, inputs={"x": 1}, outputs={"c": 2}, failed={"a"}).done
+    assert evaluate(one.output, inputs={}, outputs={"c": 2}) == 2
+
+
+def test_a_step_that_nobody_names_dooms_the_run_when_it_fails() -> None:
+    one = graph(step("a", X), step("notify", out("a")), output=out("a"))
+    assert frontier(one, inputs={"x": 1}, outputs={"a": 1}, failed={"notify"}).failed == "notify"
 
 
 # Any graph: whatever ends first, the same comes out, and nothing runs that is not needed.

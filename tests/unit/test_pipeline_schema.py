@@ -47,6 +47,10 @@ _RULES: dict[str, Any] = {
     "type": lambda rule, v, _: any(_is(kind, v) for kind in ([rule] if isinstance(rule, str) else rule)),
     "const": lambda rule, v, _: v == rule,
     "enum": lambda rule, v, _: v in rule,
+    "maximum": lambda rule, v, _: not _is("number", v) or v <= rule,
+    "exclusiveMinimum": lambda rule, v, _: not _is("number", v) or v > rule,
+    "minLength": lambda rule, v, _: _unlike(str, v) or len(v) >= rule,
+    "maxLength": lambda rule, v, _: _unlike(str, v) or len(v) <= rule,
     "minimum": lambda rule, v, _: not _is("number", v) or v >= rule,
     "pattern": lambda rule, v, _: _unlike(str, v) or bool(re.search(rule, v)),
     "required": lambda rule, v, _: _unlike(dict, v) or all(name in v for name in rule),
@@ -90,6 +94,12 @@ def test_any_graph_fits(of: Graph) -> None:
         bad(CALL | {"name": 7}),
         bad(CALL | {"model": 7}),
         bad(CALL | {"maps": "yes"}),
+        bad(CALL | {"model": ""}),
+        bad(CALL | {"model": "m" * 1000}),
+        bad(CALL | {"timeout": 0}),
+        bad(CALL | {"timeout": 1e300}),
+        bad(CALL | {"retry": -1}),
+        bad(CALL | {"retry": 1000}),
         bad(output={"$eval": 0}),
         bad(output={"$in": 7}),
         bad(output={"$item": -1}),
@@ -106,7 +116,7 @@ def test_what_the_schema_refuses_is_refused(value: Any) -> None:
         read(msgspec.json.encode(value))
 
 
-WORDS = st.sampled_from(["$in", "$out", "$item", "$get", "$op", "$if", "$lit", "$object", "$eval", "a"])
+WORDS = st.sampled_from(["$in", "$out", "$item", "$get", "$op", "$if", "$else", "$lit", "$object", "$eval", "a"])
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.sampled_from(["x", "$in", *OPERATORS]))
 VALUES = st.recursive(
     LEAVES,

@@ -17,13 +17,13 @@ from penstock.tracing import current
 def call(model: str, *args: Any) -> Any:
     tracer = current()
     assert tracer is not None
-    return tracer.call(args[0] if len(args) == 1 else list(args), model=model)
+    return tracer.call(model, args[0] if len(args) == 1 else list(args))
 
 
 def each(model: str, values: Any) -> Any:
     tracer = current()
     assert tracer is not None
-    return tracer.each(values, model=model)
+    return tracer.each(model, values)
 
 
 def answer(question: str, passages: list[str]) -> Any:

@@ -23,6 +23,8 @@ INDEXES = (
         "graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL",
     ),
     ("ix_penstock_job_closing", ["id"], False, "closing IS NOT NULL"),
+    # Steps go with their runs.
+    ("ix_penstock_job_settled", ["settled_at"], False, "settled_at IS NOT NULL AND run_id IS NULL"),
 )
 
 
@@ -33,6 +35,8 @@ def upgrade() -> None:
     op.add_column("penstock_job", sa.Column("generation", sa.Integer(), nullable=True))
     op.add_column("penstock_job", sa.Column("graph", sa.Text(), nullable=True))
     op.add_column("penstock_job", sa.Column("closing", sa.Boolean(), nullable=True))
+    op.add_column("penstock_job", sa.Column("retries", sa.Integer(), nullable=True))
+    op.drop_index("ix_penstock_job_settled", table_name="penstock_job")
     for name, columns, unique, where in INDEXES:
         only = sa.text(where)
         op.create_index(name, "penstock_job", columns, unique=unique, sqlite_where=only, postgresql_where=only)
@@ -49,6 +53,7 @@ def upgrade() -> None:
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("begun", sa.Integer(), nullable=False),
         sa.Column("pending", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("run_id", "path", name=op.f("pk_penstock_map")),
     )
     op.create_index(
@@ -75,5 +80,9 @@ def downgrade() -> None:
     op.drop_table("penstock_graph")
     for name, *_ in reversed(INDEXES):
         op.drop_index(name, table_name="penstock_job")
-    for column in ("closing", "graph", "generation", "path", "run_id"):
+    settled = sa.text("settled_at IS NOT NULL")
+    op.create_index(
+        "ix_penstock_job_settled", "penstock_job", ["settled_at"], sqlite_where=settled, postgresql_where=settled
+    )
+    for column in ("retries", "closing", "graph", "generation", "path", "run_id"):
         op.drop_column("penstock_job", column)

@@ -18,11 +18,12 @@ from penstock.arguments import shown
 from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
 from penstock.errors import ConfigError, InvalidInput, Rejected
+from penstock.functions import Function
 from penstock.itemschema import at_once, misfit
 from penstock.lane import split_name
 from penstock.model import MAX_VERSION, Model, check_model
 from penstock.payload import write_input
-from penstock.pipelines.graph import Graph, Step
+from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plaingraph import PlainGraph, from_graph
 from penstock.registry import Registry, Source, are_imported, unknown_model
@@ -35,8 +36,6 @@ log = logging.getLogger(__name__)
 FRESH_S = 30.0
 #: A name that nobody announced is looked up again after so long, seconds: bounds the queries of a typo in a loop.
 MISS_S = 1.0
-#: Longest name of a model, with the version that is asked for, in a graph: it becomes part of an error's text.
-MAX_MODEL = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ class Catalog:
         self._read_at = float("-inf")
         self._mutex = threading.Lock()
 
-    def find(self, model: str | type[Model] | Pipeline | Graph) -> Target:
+    def find(self, model: str | type[Model] | Pipeline | Function | Graph) -> Target:
         """The target of a name, ``name@version``, class, pipeline or graph.
 
         Raises ``UnknownModel``, ``InvalidInput`` for a version or a graph, or ``StoreUnavailable`` when it had to ask.
@@ -96,6 +95,8 @@ class Catalog:
             return Target(model.name, pipeline=model)
         if isinstance(model, Graph):
             return self._of_graph(from_graph(model))
+        if isinstance(model, Function):
+            model = model.model
         if not isinstance(model, (str, type)):  # nor, perhaps, anything that can be a key
             raise _no_model(model)
         target = self._local.get(model)
@@ -126,19 +127,19 @@ class Catalog:
         """Each time anew: what it names may be gone."""
         known: set[str] = set()
         for step in graph.graph.steps:
-            name = _called(step)
-            if name in known:
+            if step.model in known:
                 continue
             try:
-                target = self.find(name)
+                target = self.find(step.model)
             except Rejected as error:
                 error.message = f"step {step.name!r}: {error.message}"
                 raise
             if target.pipeline is not None:
                 raise InvalidInput(
-                    f"step {step.name!r} calls {name!r}, which is a pipeline", fix="write its steps into the graph"
+                    f"step {step.name!r} calls {step.model!r}, which is a pipeline",
+                    fix="write its steps into the graph",
                 )
-            known.add(name)
+            known.add(step.model)
         return Target(graph.name, pipeline=graph)
 
     def all(self) -> dict[str, Target]:
@@ -187,20 +188,6 @@ def announced(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:
 
 def _local(cls: type[Model]) -> Target:
     return Target(cls.name, codec=codec_of(cls))
-
-
-def _called(step: Step) -> str:
-    """The model of a graph's step; raises ``InvalidInput`` for what a graph that came as data cannot call."""
-    if step.model is None:
-        raise InvalidInput(
-            f"step {step.name!r} calls a function: {step.function!r:.80}",
-            fix="name a model; functions are called by pipelines that are written in Python",
-        )
-    if not (len(step.model) <= MAX_MODEL and step.model.isprintable()):
-        raise InvalidInput(
-            f"step {step.name!r}: {step.model!r:.80} is no model's name", fix="`penstock model list` shows all"
-        )
-    return step.model
 
 
 def _check_version(name: str, version: str) -> None:

@@ -1,7 +1,7 @@
 """Which steps decided when a run ended: from its last step back, to each what it waited for last. PURE.
 
-A step begins in the transaction that ends the last thing it waits for. That is one of its parents, or a step of a
-condition that chose the branch which needs it.
+A step begins in the transaction that ends the last thing it waits for. That is one of its parents, a step of a
+condition that chose the branch which needs it, or one that has failed and that it stands in for.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def critical(graph: Graph, times: Mapping[str, Times], *, last: str | None = Non
     """The chain, the first step first. ``times`` has the steps that have begun; ``last`` is the step that a run ended
     with which has no output: without it, that is the last of those that the output needs."""
     known = _with_maps_of_nothing(graph, times)
-    choosing = dict.fromkeys(name for each in _expressions(graph) for name in _conditions(each))
+    deciding = _deciding(graph)
     above = {step.name: parents(step) for step in graph.steps}
     if last is None:
-        last = _latest([*named(graph.output, "$out"), *unnamed(graph), *choosing], known)
+        last = _latest([*named(graph.output, "$out"), *unnamed(graph), *deciding], known)
     chain: dict[str, None] = {}
     while last is not None and last in known:
         chain[last] = None
@@ -39,7 +39,7 @@ def critical(graph: Graph, times: Mapping[str, Times], *, last: str | None = Non
             break
         # Parents first: of those that ended at one moment, it is them that the graph shows. Whatever chose the branch
         # began before the step, which tells it from the step's own descendants.
-        earlier = [name for name in choosing if name in known and (known[name].begun or 0.0) < begun]
+        earlier = [name for name in deciding if name in known and (known[name].begun or 0.0) < begun]
         last = _latest([name for name in (*above[last], *earlier) if name not in chain], known, until=begun)
     return [*chain][::-1]
 
@@ -68,11 +68,26 @@ def _expressions(graph: Graph) -> Iterator[Expression]:
     yield graph.output
 
 
-def _conditions(expression: Expression) -> Iterator[str]:
-    """The steps in the conditions of its choices."""
-    waiting = [expression]
+def _deciding(graph: Graph) -> dict[str, None]:
+    """The steps in the conditions of choices, and those that something stands in for, with all that these wait for:
+    when one of those has failed, these have."""
+    found: dict[str, None] = {}
+    stood_for: list[str] = []
+    waiting = list(_expressions(graph))
     while waiting:
         here = waiting.pop()
-        if word_of(here) == "$if":
-            yield from named(here["$if"][0], "$out")
+        match word_of(here):
+            case "$if":
+                found |= dict.fromkeys(named(here["$if"][0], "$out"))
+            case "$else":
+                stood_for += named(here["$else"][0], "$out")
         waiting += parts_of(here)
+    above = {step.name: parents(step) for step in graph.steps}
+    seen: set[str] = set()
+    while stood_for:
+        name = stood_for.pop()
+        if name not in seen:
+            seen.add(name)
+            found[name] = None
+            stood_for += above[name]
+    return found

@@ -10,7 +10,7 @@ from penstock.pipelines.levels import levels
 
 #: Names are aligned up to this length; lines are broken no narrower than this, characters.
 ALIGNED, NARROWEST = 20, 24
-#: Longest name of a model or function that is shown whole.
+#: Longest name of a model that is shown whole.
 MAX_CALLED = 80
 
 
@@ -34,9 +34,8 @@ def call(step: Step) -> str:
 
 
 def called(step: Step) -> str:
-    """The model, or the function without its module."""
-    name = step.model if step.model is not None else (step.function or "").rpartition(":")[2]
-    return cut(name.encode("unicode_escape").decode(), MAX_CALLED)
+    """The model, and the version that is asked for."""
+    return cut(step.model, MAX_CALLED)
 
 
 def _wrapped(head: str, text: str, width: int | None, margin: int) -> list[str]:

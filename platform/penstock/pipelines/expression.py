@@ -10,6 +10,7 @@ with ``$`` means something:
 ``{"$get": [of, key]}``               an element of a list, by a whole number, or of an object, by a text
 ``{"$op": ["gt", left, right]}``      an operator of Python's, by its name in ``OPERATORS``
 ``{"$if": [condition, one, other]}``  ``one`` where the condition holds; the other one is not even looked at
+``{"$else": [one, other]}``           ``one``, or the other one where a step that it needs has failed
 ``{"$lit": value}``                   the value as it is, whatever keys it has
 ``{"$object": [key, expression]}``    an object whose only key begins with ``$``
 ====================================  ======================================================================
@@ -33,7 +34,7 @@ MAX_DEPTH, MAX_PARTS = 64, 10_000
 #: Longest text or list that an operator may make, and the largest whole number, bits.
 MAX_LENGTH, MAX_BITS = 1_000_000, 4096
 
-WORDS = ("$in", "$out", "$item", "$get", "$op", "$if", "$lit", "$object")
+WORDS = ("$in", "$out", "$item", "$get", "$op", "$if", "$else", "$lit", "$object")
 
 
 def _logical(name: str) -> Callable[[Any, Any], Any]:
@@ -132,7 +133,7 @@ def _check_word(word: str, given: Any) -> None:
         good = isinstance(given, str)
     elif word == "$item":
         good = type(given) is int and given >= 0
-    elif word == "$get":
+    elif word in ("$get", "$else"):
         good = isinstance(given, list) and len(given) == 2
     elif word == "$op":
         known = isinstance(given, list) and bool(given) and isinstance(given[0], str) and given[0] in OPERATORS
@@ -154,6 +155,7 @@ _FORMS = {
     "$get": '{"$get": [OF, KEY]} takes an element',
     "$op": f'{{"$op": [NAME, …]}} has a name of {", ".join(OPERATORS)}, and its operands',
     "$if": '{"$if": [CONDITION, VALUE, OTHER]} chooses one of two',
+    "$else": '{"$else": [VALUE, OTHER]} has another value for a failure',
     "$lit": '{"$lit": VALUE} is any value',
     "$object": '{"$object": [KEY, VALUE]} is an object with one key',
 }
@@ -164,7 +166,7 @@ def parts_of(expression: Expression) -> Sequence[Expression]:
     word = word_of(expression)
     if word in ("$in", "$out", "$item", "$lit"):
         return ()
-    if word in ("$get", "$if"):
+    if word in ("$get", "$if", "$else"):
         return tuple(expression[word])
     if word in ("$op", "$object"):
         return tuple(expression[word][1:])
@@ -183,10 +185,29 @@ def named(expression: Expression, word: str) -> Iterator[Any]:
         waiting += reversed(parts_of(here))
 
 
+class Dead(Exception):
+    """An expression will never have a value: the step of this name has failed."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(step)
+        self.step = step
+
+
+_NOBODY: Mapping[str, str] = {}
+
+
 def missing(
-    expression: Expression, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], items: Sequence[Any] | None = None
+    expression: Expression,
+    *,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    items: Sequence[Any] | None = None,
+    dead: Mapping[str, str] = _NOBODY,
 ) -> list[str]:
     """The steps without which the expression has no value yet, in the order of the text; none when it has one.
+
+    ``dead`` are the steps that will never have an output, each with the one that has failed; raises ``Dead`` with that
+    where the expression cannot do without one of them.
 
     Of a choice whose condition is not known, those of the condition alone: the branch that is not chosen is never
     waited for, and neither is one that may not be. A choice by the item of a ``map`` is made when there are items;
@@ -198,12 +219,20 @@ def missing(
         here = waiting.pop()
         word = word_of(here)
         if word == "$out" and here[word] not in outputs:
+            if here[word] in dead:
+                raise Dead(dead[here[word]])
             found[here[word]] = None
+        elif word == "$else":
+            one, other = here[word]
+            try:
+                found |= dict.fromkeys(missing(one, inputs=inputs, outputs=outputs, items=items, dead=dead))
+            except Dead:
+                waiting.append(other)
         elif word == "$if":
             condition, one, other = here[word]
             if items is None and any(True for _ in named(condition, "$item")):
                 waiting += (other, one, condition)
-            elif first := missing(condition, inputs=inputs, outputs=outputs, items=items):
+            elif first := missing(condition, inputs=inputs, outputs=outputs, items=items, dead=dead):
                 found |= dict.fromkeys(first)
             else:
                 holds = truth(evaluate(condition, inputs=inputs, outputs=outputs, items=items or ()))
@@ -240,6 +269,9 @@ def evaluate(
         if word == "$if":
             condition, one, other = given
             return of(one if truth(of(condition)) else other)
+        if word == "$else":
+            one, other = given
+            return of(one if all(name in outputs for name in named(one, "$out")) else other)
         values = [of(each) for each in parts_of(here)]
         if word == "$object":
             return {given[0]: values[0]}

@@ -7,7 +7,7 @@ JSON, so that it can be stored by its digest, and a run goes on with the graph t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -15,19 +15,24 @@ from typing import Any
 import msgspec
 
 from penstock.errors import InvalidInput, NoValue
-from penstock.pipelines.expression import Expression, check, evaluate, kind_of, missing, named
+from penstock.pipelines.expression import Dead, Expression, check, evaluate, kind_of, missing, named
 
 #: The form of graphs that this release writes and reads.
 FORM = 1
 #: Most steps of one graph; what is wider is a ``map``, of which a graph has one step.
 MAX_STEPS = 2_000
 
+#: Longest name of a model with its version, characters.
+MAX_MODEL = 256
+#: Longest timeout of a step, seconds, and most tries after the first.
+MAX_TIMEOUT_S, MAX_RETRY = 100 * 365.25 * 86400, 100
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One call of a model (``embed``, ``embed@2``) or of a function with ``@penstock.step``.
+    """One call of a model (``embed``, ``embed@2``), or of a function with ``@penstock.step``, which is one.
 
     With ``over``, a list, it is called for each of its elements, which ``input`` says as ``{"$item": 0}``; its output
     is the list of their outputs, in the order of the elements.
@@ -35,10 +40,13 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     name: str
     input: Expression
-    model: str | None = None
-    function: str | None = None
+    model: str
     over: Expression = None
     maps: bool = False
+    #: Limit on one attempt, seconds; ``None``: the model's own.
+    timeout: float | None = None
+    #: How often it is tried again when it has failed for good; of a map, each element.
+    retry: int = 0
 
     @property
     def expressions(self) -> Sequence[Expression]:
@@ -71,10 +79,14 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """What a run can do now: ``ready`` steps may start; with ``done`` the output is known, and nothing is needed."""
+    """What a run can do now: ``ready`` steps may start; with ``done`` the output is known, and nothing is needed.
+
+    ``failed`` is the step without which the run cannot end well.
+    """
 
     ready: list[str]
     done: bool
+    failed: str | None = None
 
 
 def read(text: bytes | str) -> Graph:
@@ -97,13 +109,21 @@ def verify(graph: Graph) -> None:
     _names("step", [step.name for step in graph.steps])
     known = {"$in": set(graph.inputs), "$out": {step.name for step in graph.steps}}
     for step in graph.steps:
-        if (step.model is None) == (step.function is None):
-            raise InvalidInput(f"step {step.name!r} calls nothing, or two things", fix="name a model or a function")
+        _check_options(step)
         for expression in step.expressions:
             _check(f"step {step.name!r}", expression, known, items=1 if step.maps and expression is step.input else 0)
     _check("the output", graph.output, known, items=0)
     if circle := _circle(graph):
         raise InvalidInput(f"these steps wait for each other: {' -> '.join(circle)}", fix="take one of the arrows out")
+
+
+def _check_options(step: Step) -> None:
+    if not step.model or len(step.model) > MAX_MODEL or not step.model.isprintable():
+        raise InvalidInput(f"step {step.name!r} calls {step.model!r:.80}, which is no model", fix="name a model")
+    if step.timeout is not None and not 0 < step.timeout <= MAX_TIMEOUT_S:
+        raise InvalidInput(f"step {step.name!r} has timeout={step.timeout!r}", fix="give seconds, more than 0")
+    if not 0 <= step.retry <= MAX_RETRY:
+        raise InvalidInput(f"step {step.name!r} has retry={step.retry!r}", fix=f"use 0 to {MAX_RETRY}")
 
 
 def _names(what: str, given: Sequence[str]) -> None:
@@ -142,20 +162,10 @@ def unnamed(graph: Graph) -> list[str]:
 
 
 def _circle(graph: Graph) -> list[str]:
-    """A circle, the first name once more at its end; empty where there is none (Kahn, 1962)."""
+    """A circle, the first name once more at its end; empty where there is none."""
     above = {step.name: set(parents(step)) for step in graph.steps}
-    below: dict[str, list[str]] = {name: [] for name in above}
-    for name, names in above.items():
-        for parent in names:
-            below[parent].append(name)
-    waiting = [name for name, names in above.items() if not names]
-    while waiting:
-        name = waiting.pop()
+    for name in in_order(graph):
         del above[name]
-        for child in below[name]:
-            above[child].discard(name)
-            if not above[child]:
-                waiting.append(child)
     if not above:
         return []
     trail = [min(above)]  # every one that is left waits for another one that is left
@@ -166,22 +176,52 @@ def _circle(graph: Graph) -> list[str]:
         trail.append(following)
 
 
-def frontier(graph: Graph, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Frontier:
+def in_order(graph: Graph) -> list[str]:
+    """The steps, each behind its parents, as far as there is such an order (Kahn, 1962)."""
+    above = {step.name: set(parents(step)) for step in graph.steps}
+    below: dict[str, list[str]] = {name: [] for name in above}
+    for name, names in above.items():
+        for parent in names:
+            below[parent].append(name)
+    order = []
+    waiting = [name for name, names in above.items() if not names]
+    while waiting:
+        name = waiting.pop()
+        order.append(name)
+        for child in below[name]:
+            above[child].discard(name)
+            if not above[child]:
+                waiting.append(child)
+    return order
+
+
+def frontier(
+    graph: Graph, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], failed: Collection[str] = ()
+) -> Frontier:
     """What can start, given what has ended: steps that are needed, all of whose own needs are met.
 
     The output needs steps, and one that nobody names is needed for what it does. A step that only a branch needs is
-    not needed before its branch is chosen. Raises ``NoValue`` where an expression that decides it has none.
+    not needed before its branch is chosen, nor what stands in for another one before that has ``failed``. Raises
+    ``NoValue`` where an expression that decides it has none.
     """
     steps = {step.name: step for step in graph.steps}
-    needed = dict.fromkeys(missing(graph.output, inputs=inputs, outputs=outputs))
-    needed |= dict.fromkeys(name for name in unnamed(graph) if name not in outputs)
+    dead = _dead(graph, inputs, outputs, failed) if failed else {}
+    try:
+        needed = dict.fromkeys(missing(graph.output, inputs=inputs, outputs=outputs, dead=dead))
+    except Dead as end:
+        return Frontier([], done=False, failed=end.step)
+    for name in unnamed(graph):
+        if name in dead:
+            return Frontier([], done=False, failed=dead[name])
+        if name not in outputs:
+            needed[name] = None
     if not needed:
         return Frontier([], done=True)
     ready: set[str] = set()
     waiting, seen = list(needed), set(needed)
     while waiting:
         step = steps[waiting.pop()]
-        first = [name for each in step.expressions for name in missing(each, inputs=inputs, outputs=outputs)]
+        first = [name for each in step.expressions for name in missing(each, inputs=inputs, outputs=outputs, dead=dead)]
         if not first:
             ready.add(step.name)
         for name in dict.fromkeys(first):
@@ -189,6 +229,24 @@ def frontier(graph: Graph, *, inputs: Mapping[str, Any], outputs: Mapping[str, A
                 seen.add(name)
                 waiting.append(name)
     return Frontier([name for name in steps if name in ready], done=False)
+
+
+def _dead(
+    graph: Graph, inputs: Mapping[str, Any], outputs: Mapping[str, Any], failed: Collection[str]
+) -> dict[str, str]:
+    """The steps that will never have an output, each with the one that has failed."""
+    steps = {step.name: step for step in graph.steps}
+    dead: dict[str, str] = {}
+    for name in in_order(graph):
+        if name in failed:
+            dead[name] = name
+        elif name not in outputs:
+            try:
+                for each in steps[name].expressions:
+                    missing(each, inputs=inputs, outputs=outputs, dead=dead)
+            except Dead as end:
+                dead[name] = end.step
+    return dead
 
 
 def items_of(step: Step, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[Any]:

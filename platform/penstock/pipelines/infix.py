@@ -73,6 +73,8 @@ def _text(here: Expression) -> str:
         case "$if":
             condition, one, other = given
             return f"{_operand(one)} if {_operand(condition)} else {_operand(other)}"
+        case "$else":
+            return " or else ".join(map(_operand, given))
     name, *operands = given
     if name == "abs":
         return f"abs({_text(operands[0])})"
@@ -83,7 +85,7 @@ def _text(here: Expression) -> str:
 
 def _operand(expression: Expression) -> str:
     text = _text(expression)
-    return f"({text})" if word_of(expression) in ("$op", "$if") else text
+    return f"({text})" if word_of(expression) in ("$op", "$if", "$else") else text
 
 
 def _first(values: Any) -> list[Any]:

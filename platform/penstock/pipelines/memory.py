@@ -11,12 +11,17 @@ from penstock.pipelines.graph import Graph, Step, frontier, input_of, items_of
 
 
 def run(graph: Graph, inputs: Mapping[str, Any], call: Callable[[Step, Sequence[Any]], Sequence[Any]]) -> Any:
-    """The output, steps in the order of the graph. ``call`` answers a step for all of its items, one result each.
+    """The output, steps in the order of the graph. ``call`` answers a step for all of its items, one result each; an
+    exception among them is that item's failure.
 
-    Raises ``NoValue`` where an expression has none, and whatever ``call`` raises.
+    Raises ``NoValue`` where an expression has none, the error of a step that nothing stands in for, and whatever
+    ``call`` raises.
     """
     outputs: dict[str, Any] = {}
-    while not (now := frontier(graph, inputs=inputs, outputs=outputs)).done:
+    failed: dict[str, BaseException] = {}
+    while not (now := frontier(graph, inputs=inputs, outputs=outputs, failed=failed)).done:
+        if now.failed is not None:
+            raise failed[now.failed]
         for name in now.ready:
             step = graph.step(name)
             items = items_of(step, inputs=inputs, outputs=outputs)
@@ -24,5 +29,9 @@ def run(graph: Graph, inputs: Mapping[str, Any], call: Callable[[Step, Sequence[
             results = list(call(step, given)) if given else []
             if len(results) != len(given):
                 raise WrongResultCount(f"step {name!r} gave {len(results)} results for {len(given)} items")
-            outputs[name] = results if step.maps else results[0]
+            faults = [result for result in results if isinstance(result, BaseException)]
+            if faults:
+                failed[name] = faults[0]
+            else:
+                outputs[name] = results if step.maps else results[0]
     return evaluate(graph.output, inputs=inputs, outputs=outputs)

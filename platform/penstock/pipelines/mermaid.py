@@ -1,6 +1,7 @@
 """A graph in the language of Mermaid, which code hosts and notebooks draw. PURE.
 
-A dotted arrow is needed only if a choice falls that way; a thick one decides a choice.
+A dotted arrow is needed only if a choice falls that way, or if what it stands in for fails; a thick one decides a
+choice.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ def uses(expression: Expression) -> dict[tuple[str, str], Use]:
             condition, one, other = here[word]
             branch = Use.MAYBE if use is Use.ALWAYS else use
             waiting += [(other, branch), (one, branch), (condition, Use.MAYBE if use is Use.MAYBE else Use.CHOOSES)]
+        elif word == "$else":
+            one, other = here[word]
+            waiting += [(other, Use.MAYBE if use is Use.ALWAYS else use), (one, use)]
         else:
             waiting += [(each, use) for each in reversed(parts_of(here))]
     return found

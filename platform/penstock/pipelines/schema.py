@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from penstock.pipelines.expression import OPERATORS
-from penstock.pipelines.graph import FORM, MAX_STEPS, Graph
+from penstock.pipelines.graph import FORM, MAX_MODEL, MAX_RETRY, MAX_STEPS, MAX_TIMEOUT_S, Graph
 
 #: Names of steps and inputs; of the graph itself, which is listed as a model's name is.
 NAME = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
@@ -32,8 +32,10 @@ def schema() -> dict[str, Any]:
     graph["output"] = _EXPRESSION | {"description": "What comes out."}
     graph["form"] |= {"const": FORM}
     step["name"] |= {"pattern": NAME}
-    step["model"] |= {"description": "A model's name, or name@version."}
-    step["function"] |= {"description": "Of pipelines that are written in Python; not in a file that is submitted."}
+    step["model"] |= {"minLength": 1, "maxLength": MAX_MODEL, "description": "A model's name, or name@version."}
+    step["timeout"] |= {"description": "Limit on one attempt, seconds; null: the model's own."}
+    step["timeout"]["anyOf"][0] |= {"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S}
+    step["retry"] |= {"minimum": 0, "maximum": MAX_RETRY, "description": "Tries after the one that failed for good."}
     step["input"] = _EXPRESSION | {"description": "What it is given."}
     step["over"] = _EXPRESSION | {"description": 'With "maps": the list; "input" says {"$item": 0} for its element.'}
     step["maps"] |= {"description": "Whether it is called for each element of a list."}
@@ -55,6 +57,7 @@ def _expression() -> dict[str, Any]:
         "$get": _tuple(_EXPRESSION, _EXPRESSION) | {"description": "An element of a list or an object."},
         "$op": {"anyOf": [_operator(count) for count in (1, 2)], "description": "An operator and its operands."},
         "$if": _tuple(_EXPRESSION, _EXPRESSION, _EXPRESSION) | {"description": "A condition, and one of two values."},
+        "$else": _tuple(_EXPRESSION, _EXPRESSION) | {"description": "A value, and what stands in for its failure."},
         "$lit": {"description": "Any value, as it is."},
         "$object": _tuple({"type": "string"}, _EXPRESSION) | {"description": "An object whose only key begins with $."},
     }

@@ -13,7 +13,9 @@ from typing import Any
 from penstock.errors import ConfigError
 from penstock.pipelines.graph import Graph, Step, verify
 from penstock.pipelines.traced import Traced, expression_of
-from penstock.tracing import tracing
+from penstock.tracing import StepOptions, tracing
+
+_NONE: StepOptions = {}
 
 
 class Tracer:
@@ -23,22 +25,20 @@ class Tracer:
         self.steps: list[Step] = []
         self._names: dict[str, int] = {}
 
-    def call(self, item: Any, *, model: str | None = None, function: str | None = None) -> Traced:
+    def call(self, model: str, item: Any, options: StepOptions = _NONE) -> Traced:
         """A step that is given ``item``; its output."""
-        step = Step(name=self._name(model or function or ""), input=expression_of(item), model=model, function=function)
-        self.steps.append(step)
-        return Traced({"$out": step.name})
+        return self._add(Step(name=self._name(model), model=model, input=expression_of(item), **options))
 
-    def each(self, values: Any, *, model: str | None = None, function: str | None = None) -> Traced:
-        """A step that is called for each of ``values``; the list of its outputs."""
-        step = Step(
-            name=self._name(model or function or ""),
-            input={"$item": 0},
-            model=model,
-            function=function,
-            over=expression_of(values),
-            maps=True,
-        )
+    def each(
+        self, model: str, values: Any, item: Callable[[Any], Any] | None = None, options: StepOptions = _NONE
+    ) -> Traced:
+        """A step that is called for each of ``values``, with what ``item`` makes of it; the list of its outputs."""
+        element = Traced({"$item": 0})
+        given = expression_of(element if item is None else item(element))
+        over = expression_of(values)
+        return self._add(Step(name=self._name(model), model=model, input=given, over=over, maps=True, **options))
+
+    def _add(self, step: Step) -> Traced:
         self.steps.append(step)
         return Traced({"$out": step.name})
 
@@ -83,3 +83,13 @@ def when(condition: Any, one: Any, other: Any = None) -> Any:
     if not isinstance(condition, Traced):
         return one if condition else other
     return Traced({"$if": [expression_of(condition), expression_of(one), expression_of(other)]})
+
+
+def fallback(first: Any, *others: Any) -> Any:
+    """The first of these values whose steps do not fail: ``fallback(best(x), quick(x))``.
+
+    What stands in starts only when what it stands in for has failed, and for good: after its own ``retry``.
+    """
+    if not others:
+        return first
+    return Traced({"$else": [expression_of(first), expression_of(fallback(*others))]})

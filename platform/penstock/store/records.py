@@ -80,6 +80,8 @@ class Settled(NamedTuple):
     path: str | None = None
     generation: int | None = None
     graph: str | None = None
+    #: Of a run that has ended: whether it may have open steps.
+    closing: bool | None = None
     #: JSON text, of a run that ended; everybody else's is known to whoever settled it.
     output: str | None = None
 
@@ -234,8 +236,8 @@ def plain_of(row: tuple[Any, ...]) -> Settled:
     return Settled._make((row[0], STATES[row[1]], *row[2:], *_NO_RUN))
 
 
-_NO_RUN = (None,) * 5
+_NO_RUN = (None,) * 6
 
 #: In the order of ``Settled``: of a job that is in no run, and of any.
 PLAIN_COLUMNS = "penstock_job.id, state, attempt, reply_to, error, model, lane, webhook"
-SETTLED_COLUMNS = f"{PLAIN_COLUMNS}, run_id, penstock_job.path, generation, graph"
+SETTLED_COLUMNS = f"{PLAIN_COLUMNS}, run_id, penstock_job.path, generation, graph, closing"

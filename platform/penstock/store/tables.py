@@ -75,7 +75,7 @@ class JobRow(Row, table=True):
             "deadline_at",
             **_where("deadline_at IS NOT NULL AND state IN ('accepted', 'queued')"),
         ),
-        Index("ix_penstock_job_settled", "settled_at", **_where("settled_at IS NOT NULL")),
+        Index("ix_penstock_job_settled", "settled_at", **_where("settled_at IS NOT NULL AND run_id IS NULL")),
         Index(
             "ix_penstock_job_canvas",
             "settled_at",
@@ -158,6 +158,8 @@ class JobRow(Row, table=True):
     graph: str | None = Field(None, sa_type=Text)
     #: A run that has ended and may have open steps.
     closing: bool | None = None
+    #: How often a step was tried again after it had failed for good.
+    retries: int | None = None
 
 
 class GraphRow(Row, table=True):
@@ -172,7 +174,8 @@ class GraphRow(Row, table=True):
 class MapRow(Row, table=True):
     """A step of a run that is called for each element of a list: ``begun`` of ``size`` are jobs.
 
-    ``pending`` counts the chunks with an element that has not succeeded.
+    ``pending`` counts the chunks with an element that has not succeeded; ``failed`` is the generation of the run in
+    which one has failed.
     """
 
     __tablename__ = "penstock_map"
@@ -183,6 +186,7 @@ class MapRow(Row, table=True):
     size: int
     begun: int
     pending: int
+    failed: int | None = None
 
 
 class MapChunkRow(Row, table=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -16,25 +16,21 @@ from penstock.store.runs import maps
 from penstock.store.runs.plans import Plan, plan_of
 from penstock.store.runs.release import NO_ELEMENT, release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs
+from penstock.store.runs.values import Outputs, standing
 from penstock.store.session import Session
 
 _encode = msgspec.json.encode
 
-# By name, one look-up each: the elements of maps are passed over without being read.
-_STEPS = """
-    SELECT path, {hidden state = 'succeeded'}, generation FROM penstock_job
-    WHERE run_id = :run AND path {in names}"""
-_MAPS = "SELECT path, pending FROM penstock_map WHERE run_id = :run"
+_ERROR = """
+    SELECT id, path, error FROM penstock_job
+    WHERE run_id = :run AND (path = :path OR (path >= :low AND path < :high)) AND generation = :generation
+        AND {hidden state = 'failed'} ORDER BY path LIMIT 1"""
 _END = f"""
-    UPDATE penstock_job SET state = :state, settled_at = :now, output = :output, error = :error, closing = :closing
+    UPDATE penstock_job SET state = :state, settled_at = :now, output = :output, error = :error,
+        closing = CASE WHEN EXISTS (SELECT 1 FROM penstock_job AS step WHERE step.run_id = :id
+            AND step.state IN ('accepted', 'queued', 'running')) THEN true END
     WHERE id = :id AND {{hidden state = 'running'}} AND graph IS NOT NULL
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
-
-
-class _Standing(NamedTuple):
-    ended: set[str]
-    begun: set[str]
 
 
 def advance(session: Session, run: OpenRun, *, now: float) -> list[Settled]:
@@ -42,13 +38,15 @@ def advance(session: Session, run: OpenRun, *, now: float) -> list[Settled]:
     plan = plan_of(session, run.graph)
     try:
         while True:
-            standing = _standing(session, run, plan)
-            outputs = Outputs(session, run.id, plan, standing.ended)
-            now_possible = frontier(plan.graph, inputs=run.inputs, outputs=outputs)
-            if now_possible.done:
+            now_is = standing(session, run.id, run.generation, plan)
+            outputs = Outputs(session, run.id, plan, now_is.ended)
+            possible = frontier(plan.graph, inputs=run.inputs, outputs=outputs, failed=now_is.failed)
+            if possible.failed is not None:
+                return end(session, run, JobState.FAILED, error=_error(session, run, possible.failed), now=now)
+            if possible.done:
                 output = evaluate(plan.graph.output, inputs=run.inputs, outputs=outputs)
                 return end(session, run, JobState.SUCCEEDED, output=_encode(output).decode(), now=now)
-            fresh = [name for name in now_possible.ready if name not in standing.begun]
+            fresh = [name for name in possible.ready if name not in now_is.begun]
             if not _begin(session, run, plan, fresh, outputs, now=now):
                 return []
     except NoValue as error:
@@ -71,7 +69,6 @@ def end(
         "now": now,
         "output": output,
         "error": None if error is None else _encode(error).decode(),
-        "closing": True if state is not JobState.SUCCEEDED else None,
     }
     return [settled_of(row)._replace(output=output) for row in session.all(_END, values)]
 
@@ -89,13 +86,11 @@ def _begin(session: Session, run: OpenRun, plan: Plan, names: list[str], outputs
     return ended
 
 
-def _standing(session: Session, run: OpenRun, plan: Plan) -> _Standing:
-    plain = [step.name for step in plan.graph.steps if not step.maps]
-    rows = session.all(_STEPS, {"run": run.id, "names": session.ids(plain)})
-    ended = {path for path, succeeded, _ in rows if succeeded}
-    begun = ended | {path for path, _, generation in rows if generation == run.generation}
-    if len(plain) < len(plan.steps):
-        counted = session.all(_MAPS, {"run": run.id})
-        ended |= {path for path, pending in counted if pending == 0}
-        begun |= {path for path, _ in counted}
-    return _Standing(ended, begun)
+def _error(session: Session, run: OpenRun, name: str) -> Mapping[str, Any]:
+    """The error of a step that has failed, with its path."""
+    values = {"run": run.id, "path": name, "low": f"{name}[", "high": f"{name}\\", "generation": run.generation}
+    row = session.one(_ERROR, values)
+    if row is None:
+        return {"code": "failed", "message": f"step {name!r} failed", "retryable": False, "step": name}
+    id, path, error = row
+    return {**({} if error is None else msgspec.json.decode(error)), "step": path, "job": id}

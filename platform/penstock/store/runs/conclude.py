@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -15,11 +16,11 @@ from penstock.job import JobState
 from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import Settled
-from penstock.store.runs import maps
+from penstock.store.runs import maps, tries
 from penstock.store.runs.advance import advance, end
 from penstock.store.runs.closing import close
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.run import OpenRun, locked
+from penstock.store.runs.run import locked
 from penstock.store.runs.values import place
 from penstock.store.session import Session
 
@@ -42,7 +43,7 @@ def concluded(db: Database, survives: Survives, work: Work, *, now: float) -> tu
         waiting += more
         also += [*done, *ended]
     for row in [*rows, *also]:
-        if row.graph is not None and row.state.is_terminal and row.state is not JobState.SUCCEEDED:
+        if row.closing:
             also += close(db, row.id, now=now)
     return rows, also
 
@@ -89,24 +90,25 @@ def _go_on(run_id: str, path: str, session: Session, *, now: float) -> list[Sett
 
 def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[Settled]:
     good = [step for step in steps if step.state is JobState.SUCCEEDED]
+    bad = [step for step in steps if step.state is not JobState.SUCCEEDED]
+    back = tries.again(session, bad, now=now)
+    bad = [step for step in bad if step.id not in back]
+    maps.fail(session, bad)
     whole = maps.count(session, good)
-    bad: dict[str, Settled] = {}
-    for step in steps:
-        if step.state is not JobState.SUCCEEDED:
-            bad.setdefault(step.run_id or "", step)
     # The element of a map that is not its last one lets nothing begin: its run is not even looked at.
     looked = {step.run_id or "" for step in good if place(step.path or "")[1] is None}
+    looked |= {run for run, _ in whole} | {step.run_id or "" for step in bad}
     ended: list[Settled] = []
-    for run in locked(session, sorted(looked | {run for run, _ in whole} | set(bad))):
-        failed = bad.get(run.id)
-        if failed is not None and failed.generation == run.generation:
-            ended += _fail(session, run, failed, now=now)
+    for run in locked(session, sorted(looked)):
+        mine = (step for step in bad if step.run_id == run.id and step.generation == run.generation)
+        over = next((step for step in mine if step.state is not JobState.FAILED), None)
+        if over is not None:  # its time is over, and that is the run's
+            ended += end(session, run, over.state, error=_error(over), now=now)
         else:
             ended += advance(session, run, now=now)
     return ended
 
 
-def _fail(session: Session, run: OpenRun, step: Settled, *, now: float) -> list[Settled]:
-    """A run ends as its step did, with the step's error and path."""
+def _error(step: Settled) -> dict[str, Any]:
     error = {} if step.error is None else msgspec.json.decode(step.error)
-    return end(session, run, step.state, error=error | {"step": step.path, "job": step.id}, now=now)
+    return error | {"step": step.path, "job": step.id}

@@ -39,6 +39,9 @@ _COUNT = """
 _BEGUN = """
     UPDATE penstock_map SET begun = :begun WHERE run_id = :run AND path = :path"""
 _MAP = "SELECT size, begun FROM penstock_map WHERE run_id = :run AND path = :path"
+_FAIL = """
+    UPDATE penstock_map SET failed = {2 int} FROM {each rows}
+    WHERE run_id = {0 text} AND penstock_map.path = {1 text}"""
 _SUCCEEDED = """
     SELECT path FROM penstock_job WHERE run_id = :run AND path {in paths} AND {hidden state = 'succeeded'}"""
 
@@ -90,6 +93,18 @@ def count(session: Session, steps: Iterable[Settled]) -> set[tuple[str, str]]:
         if pending == 0:
             whole[run, path] = whole.get((run, path), 0) + 1
     return {(run, path) for run, path, pending in _down(session, _COUNT, whole) if pending == 0}
+
+
+def fail(session: Session, steps: Iterable[Settled]) -> None:
+    """Note that elements have failed, each in its generation."""
+    rows = {
+        (step.run_id, name, step.generation)
+        for step in steps
+        for name, index in [place(step.path or "")]
+        if index is not None
+    }
+    if rows:
+        session.run(_FAIL, {"rows": session.rows(sorted(rows))})
 
 
 def _down(session: Session, statement: str, counts: dict[Any, int]) -> list[tuple[Any, ...]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 from penstock.errors import PenstockError
+from penstock.pipelines.expression import named
 from penstock.pipelines.graph import Graph, Step, read
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
@@ -20,10 +21,12 @@ _GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A graph, and its steps by name."""
+    """A graph, and its steps by name; those that are no maps, and those that something may stand in for."""
 
     graph: Graph
     steps: Mapping[str, Step]
+    plain: Sequence[str]
+    forked: frozenset[str]
 
 
 _kept: dict[str, Plan] = {}
@@ -47,7 +50,12 @@ def plan_of(session: Session, digest: str) -> Plan:
         if row is None:
             raise PenstockError(f"the graph {digest} of a run is not in the database", fix="restore it from a backup")
         graph = read(row[0])
-        plan = Plan(graph, {step.name: step for step in graph.steps})
+        plan = Plan(
+            graph,
+            {step.name: step for step in graph.steps},
+            [step.name for step in graph.steps if not step.maps],
+            frozenset(step.name for step in graph.steps for _ in named(step.input, "$else")),
+        )
         if len(_kept) >= MOST_KEPT:
             _kept.clear()
         _kept[digest] = plan

@@ -27,6 +27,7 @@ _COLUMNS = {
     "tenant": "text",
     "priority": "int",
     "deadline_at": "float",
+    "timeout_s": "float",
     "trace": "text",
     "run_id": "text",
     "path": "text",
@@ -43,7 +44,7 @@ _INSERT = insert_sql(
 
 def release(session: Session, run: OpenRun, step: Step, elements: Iterable[tuple[str, str]], *, now: float) -> None:
     """Store jobs for a step: ``elements`` are paths, and JSON lists of what the maps around are at."""
-    model, asked = split_name(step.model or "")
+    model, asked = split_name(step.model)
     jobs = [
         NewJob(
             id=new_id(),
@@ -57,6 +58,7 @@ def release(session: Session, run: OpenRun, step: Step, elements: Iterable[tuple
             priority=run.priority,
             # The run's: who has less time left goes first, and a step that is late is a run that is late.
             deadline_at=run.deadline_at,
+            timeout_s=step.timeout,
             trace=run.trace,
             run_id=run.id,
             path=path,

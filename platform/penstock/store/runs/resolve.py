@@ -5,6 +5,7 @@ So a value that a thousand steps are given is stored once, and a message never c
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -13,14 +14,15 @@ import msgspec
 from penstock.errors import NoValue
 from penstock.pipelines.expression import named
 from penstock.pipelines.graph import input_of
-from penstock.store.runs.plans import Plan, plan_of
-from penstock.store.runs.values import Outputs, place
+from penstock.store.runs.plans import plan_of
+from penstock.store.runs.values import Outputs, place, standing
 from penstock.store.session import Session
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
-_RUNS = "SELECT id, graph, input FROM penstock_job WHERE id {in ids} AND graph IS NOT NULL"
+_RUNS = """
+    SELECT id, graph, input, coalesce(generation, 0) FROM penstock_job WHERE id {in ids} AND graph IS NOT NULL"""
 
 
 class Given(NamedTuple):
@@ -32,18 +34,30 @@ class Given(NamedTuple):
     step: bool = False
 
 
-class _Run(NamedTuple):
-    plan: Plan
-    inputs: dict[str, Any]
-    outputs: Outputs
+class _Run:
+    """What the steps of one run share: values that are read once."""
+
+    def __init__(self, session: Session, id: str, digest: str, inputs: str, generation: int) -> None:
+        self._session, self._id, self._generation = session, id, generation
+        self.plan = plan_of(session, digest)
+        self.inputs: dict[str, Any] = _decode(inputs)
+        self._all = Outputs(session, id, self.plan)
+
+    @functools.cached_property
+    def _ended(self) -> Outputs:
+        ended = standing(self._session, self._id, self._generation, self.plan).ended
+        return Outputs(self._session, self._id, self.plan, ended)
+
+    def outputs(self, name: str) -> Outputs:
+        """For a step; what it names has ended, but for what something else stands in for."""
+        return self._ended if name in self.plan.forked else self._all
 
 
 def resolve(session: Session, steps: Iterable[tuple[str, str, str, str]]) -> dict[str, Given]:
     """What each step is given, by its id. ``steps`` are ids, what the maps around are at, runs and paths."""
     steps = list(steps)
     runs = {
-        id: _Run(plan := plan_of(session, digest), _decode(inputs), Outputs(session, id, plan))
-        for id, digest, inputs in session.all(_RUNS, {"ids": session.ids({run for _, _, run, _ in steps})})
+        row[0]: _Run(session, *row) for row in session.all(_RUNS, {"ids": session.ids({run for _, _, run, _ in steps})})
     }
     given = {}
     for id, items, run_id, path in steps:
@@ -54,9 +68,9 @@ def resolve(session: Session, steps: Iterable[tuple[str, str, str, str]]) -> dic
 
 
 def _given(run: _Run, name: str, items: list[Any]) -> Given:
-    step = run.plan.steps[name]
+    step, outputs = run.plan.steps[name], run.outputs(name)
     try:
-        run.outputs.load(dict.fromkeys(named(step.input, "$out")))
-        return Given(_encode(input_of(step, inputs=run.inputs, outputs=run.outputs, items=items)).decode(), step=True)
+        outputs.load(dict.fromkeys(named(step.input, "$out")))
+        return Given(_encode(input_of(step, inputs=run.inputs, outputs=outputs, items=items)).decode(), step=True)
     except NoValue as error:
         return Given(None, error.message, step=True)

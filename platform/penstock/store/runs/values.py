@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,10 @@ _decode = msgspec.json.decode
 _OUTPUTS = """
     SELECT path, output FROM penstock_job
     WHERE run_id = :run AND path {in paths} AND {hidden state = 'succeeded'}"""
+# By name, one look-up each: the elements of maps are passed over without being read.
+_STEPS = """
+    SELECT path, state, generation FROM penstock_job WHERE run_id = :run AND path {in names}"""
+_MAPS = "SELECT path, pending, failed FROM penstock_map WHERE run_id = :run"
 # The paths of a map's elements begin with its name and a bracket; the next character after it ends them.
 _ELEMENTS = """
     SELECT path, output FROM penstock_job
@@ -30,6 +34,28 @@ def place(path: str) -> tuple[str, int | None]:
     """The name of a path's step, and which element of a map it is, if any."""
     name, bracket, rest = path.partition("[")
     return name, int(rest[:-1]) if bracket else None
+
+
+class Standing(NamedTuple):
+    """Steps by where they are: ``ended`` well, ``begun`` (ended or not) and ``failed`` in this generation."""
+
+    ended: set[str]
+    begun: set[str]
+    failed: set[str]
+
+
+def standing(session: Session, run: str, generation: int, plan: Plan) -> Standing:
+    """Where the steps of a run are; what is not in it has not begun."""
+    rows = session.all(_STEPS, {"run": run, "names": session.ids(plan.plain)})
+    ended = {path for path, state, _ in rows if state == "succeeded"}
+    begun = ended | {path for path, _, since in rows if since == generation}
+    failed = {path for path, state, since in rows if state == "failed" and since == generation}
+    if len(plan.plain) < len(plan.steps):
+        counted = session.all(_MAPS, {"run": run})
+        ended |= {path for path, pending, _ in counted if pending == 0}
+        begun |= {path for path, _, _ in counted}
+        failed |= {path for path, _, since in counted if since == generation}
+    return Standing(ended, begun, failed)
 
 
 class Outputs(Mapping[str, Any]):
@@ -52,13 +78,15 @@ class Outputs(Mapping[str, Any]):
         return len(self._ended)
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._ended:
+            raise KeyError(name)
         if name not in self._read:
             self.load([name])
         return self._read[name]
 
     def load(self, names: Iterable[str]) -> None:
         """Read these at once."""
-        wanted = [name for name in names if name not in self._read]
+        wanted = [name for name in names if name in self._ended and name not in self._read]
         plain = [name for name in wanted if not self._plan.steps[name].maps]
         if plain:
             values = {"run": self._run, "paths": self._session.ids(plain)}
