@@ -10,12 +10,14 @@ import pytest
 
 import penstock
 from penstock import AsyncClient, Client, Graph, IdempotencyConflict, InvalidInput, UnknownModel
+from penstock.client._flow import SAFETY_S
 from penstock.errors import NotSerializable
 from penstock.registry import Registry
 from penstock.settings import Settings
 from tests.fixtures.models import echo, inc
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.runs import graph, out, step
+from tests.fixtures.stopwatch import Stopwatch
 
 X = {"$in": "x"}
 PLUS = graph(step("one", X, model="inc"), step("all", [out("one"), 10], model="total"), output=out("all"))
@@ -42,6 +44,23 @@ def test_a_graph_runs(sdk: Client) -> None:
     jobs = sdk.enqueue_many(PLUS, [{"x": n} for n in range(20)])
     assert [job.result(PATIENCE_S) for job in jobs] == [n + 11 for n in range(20)]
     assert jobs[0].job.graph == PLUS.digest and jobs[0].job.model == "test"
+
+
+def test_a_run_that_ends_as_it_begins_is_not_waited_for(sdk: Client) -> None:
+    nothing = graph(output=X)
+    watch = Stopwatch()
+    for given in ({"x": []}, {"x": []}):
+        assert sdk.run(MANY, given, result_timeout=PATIENCE_S) == []
+        assert sdk.run(nothing, given, result_timeout=PATIENCE_S) == []
+        [job] = sdk.enqueue_many(nothing, [given])
+        assert job.result(PATIENCE_S) == []
+        assert asyncio.run(_nothing(sdk.settings)) == []
+    assert watch.took_s < SAFETY_S
+
+
+async def _nothing(settings: Settings) -> Any:
+    async with AsyncClient(settings) as client:
+        return await client.run(MANY, {"x": []}, result_timeout=PATIENCE_S)
 
 
 def test_what_a_graph_names_is_checked(settings: Settings) -> None:

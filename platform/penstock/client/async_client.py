@@ -232,9 +232,9 @@ class AsyncClient(BaseClient):
 
     def _submitted(self, job: Submitted, client_id: str, mark: Mark | None) -> AsyncJobHandle:
         # One that existed before may have ended before, and may push its result to somebody else.
-        return (
-            AsyncJobHandle(self, job.id, reply_to=client_id, mark=mark) if job.created else AsyncJobHandle(self, job.id)
-        )
+        if not job.created:
+            return AsyncJobHandle(self, job.id)
+        return AsyncJobHandle(self, job.id, reply_to=client_id, mark=None if job.run else mark)
 
     def _handle(self, job: Job) -> AsyncJobHandle:
         return AsyncJobHandle(self, job.id, job=job)

@@ -172,7 +172,9 @@ class Client(BaseClient):
 
     def _submitted(self, job: Submitted, client_id: str, mark: Mark | None) -> JobHandle:
         # One that existed before may have ended before, and may push its result to somebody else.
-        return JobHandle(self, job.id, reply_to=client_id, mark=mark) if job.created else JobHandle(self, job.id)
+        if not job.created:
+            return JobHandle(self, job.id)
+        return JobHandle(self, job.id, reply_to=client_id, mark=None if job.run else mark)
 
     def _handle(self, job: Job) -> JobHandle:
         return JobHandle(self, job.id, job=job)

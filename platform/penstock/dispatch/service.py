@@ -45,6 +45,8 @@ class Submitted:
 
     id: str
     created: bool
+    #: A run may have ended by its submission, of which no worker tells: a map of nothing is done when it begins.
+    run: bool = False
 
 
 class Submitter:
@@ -133,7 +135,7 @@ class Submitter:
                 _accept_now(chunk)
             more_follow = start + size < len(jobs)
             rows = self._store.insert(chunk, publish_lease_s=self._grace_s, more_follow=more_follow)
-            stored = [Submitted(row.id, row.created) for row in rows]
+            stored = [Submitted(row.id, row.created, target.pipeline is not None) for row in rows]
             self._publish(chunk, stored)
             submitted += stored
         return submitted
@@ -220,11 +222,12 @@ class Submitter:
         if not jobs:
             return []
         answers: list[Submitted | BaseException] = []
-        for group in self._store.insert_groups([(job,) for job in jobs], publish_lease_s=self._grace_s):
+        groups = self._store.insert_groups([(job,) for job in jobs], publish_lease_s=self._grace_s)
+        for job, group in zip(jobs, groups, strict=True):
             if isinstance(group, BaseException):
                 answers.append(group)
             else:
-                answers.append(Submitted(group[0].id, group[0].created))
+                answers.append(Submitted(group[0].id, group[0].created, job.graph is not None))
         return answers
 
     def _publish(self, jobs: Sequence[NewJob], stored: Sequence[Submitted | BaseException]) -> None:
