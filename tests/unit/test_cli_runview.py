@@ -13,21 +13,8 @@ from penstock.pipelines.graph import Graph
 from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
 from penstock_cli.layout import GAP, fit
 from penstock_cli.output import dumps
-from penstock_cli.runview import (
-    DROP,
-    HEADER,
-    SKIPPED,
-    WAITING,
-    StepView,
-    changed,
-    critical_path,
-    done,
-    failures,
-    step_dict,
-    step_row,
-    views,
-    worth,
-)
+from penstock_cli.runlines import DROP, HEADER, changed, done, failures, step_dict, step_row, worth
+from penstock_cli.runview import SKIPPED, WAITING, StepView, critical_path, views
 from tests.fixtures.runs import graph, out, step
 
 X = {"$in": "x"}
