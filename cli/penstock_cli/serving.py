@@ -111,7 +111,7 @@ def models_behind(app: App, job: Job) -> list[str]:
     if job.graph is None:
         return [full_name(job.model, job.asked_version)]
     graph = app.store.run_standing(job.id).graph
-    return sorted({step.model for step in graph.steps})
+    return sorted({step.model for step in graph.steps if step.kind == "call"})
 
 
 def warn_if_unserved(app: App, model: str) -> None:

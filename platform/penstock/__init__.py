@@ -36,7 +36,7 @@ from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, model
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline, pipeline
-from penstock.pipelines.trace import fallback, when
+from penstock.pipelines.trace import fallback, sleep, wait_for, when
 from penstock.stepwise import Progress, StepModel
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ __all__ = [
     "fallback",
     "model",
     "pipeline",
+    "sleep",
     "step",
+    "wait_for",
     "when",
 ]
 

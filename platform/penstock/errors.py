@@ -300,6 +300,12 @@ class NoValue(ExecutionError):
     code = "no_value"
 
 
+class WaitTimeout(ExecutionError):
+    """A run waited for a signal that nobody sent in time."""
+
+    code = "wait_timeout"
+
+
 class WorkerLost(ExecutionError):
     """The worker that ran the job died."""
 

@@ -1,22 +1,28 @@
 """Helpers for tests of models and of code that uses them; import them from your own tests.
 
-``run_model`` runs a model as a worker would, without a queue. ``assert_settled`` waits for a job on a real one.
-Neither needs pytest.
+``run_model`` runs a model as a worker would, without a queue, and ``run_pipeline`` a pipeline of them.
+``assert_settled`` waits for a job on a real one. None of them needs pytest.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from penstock.client.handle import JobHandle
 from penstock.codec import ItemCodec, codec_of
 from penstock.errors import InvalidInput, InvalidOutput, ModelRaised, WrongResultCount
+from penstock.functions import Function
 from penstock.job import Job, JobState
 from penstock.jsontext import loads
+from penstock.lane import split_name
 from penstock.model import Batching, Model, check_model
 from penstock.payload import write_input, write_output
+from penstock.pipelines import local
+from penstock.pipelines.pipeline import Pipeline
+from penstock.registry import unknown_model
 from penstock.results import results_of
 
 
@@ -74,6 +80,40 @@ def run_model(
             if isinstance(answer, BaseException):
                 raise answer
     return answers
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    inputs: Mapping[str, Any],
+    *,
+    models: Iterable[type[Model] | Model | Function] = (),
+    signals: Mapping[str, Any] = MappingProxyType({}),
+    device: str = "cpu",
+) -> Any:
+    """The output of a pipeline, in this process: as by workers, but one step after the other, and nobody waits.
+
+    ``models`` are those that its steps call, classes or instances (a stub with the right ``name`` is one); ``signals``
+    are the values that its waits are given. Raises the error of a step that nothing stands in for, ``NoValue``, and
+    ``UnknownModel`` for one that ``models`` has not.
+    """
+    known: dict[str, type[Model] | Model] = {}
+    for each in models:
+        model = each.model if isinstance(each, Function) else each
+        known[model.name] = model
+    loaded: dict[str, Model] = {}
+
+    def call(name: str, items: Sequence[Any]) -> Sequence[Any]:
+        plain, _ = split_name(name)
+        if plain not in known:
+            raise unknown_model(plain, known)
+        if plain not in loaded:
+            model = known[plain]
+            loaded[plain] = model if isinstance(model, Model) else model()
+            if isinstance(model, type):
+                loaded[plain].load(device)
+        return run_model(loaded[plain], items, return_exceptions=True)
+
+    return local.run(pipeline.graph, loads(pipeline.encode(inputs, sys.maxsize)), call, signals)
 
 
 def assert_settled(job: JobHandle, state: str = JobState.SUCCEEDED, *, timeout: float = 10.0) -> Job:

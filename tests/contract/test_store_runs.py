@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import IllegalTransition
+from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import JobState, NewJob, Outcome
+from penstock.pipelines.graph import Step
 from penstock.store import Store
 from penstock.transport.message import encode
 from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
@@ -396,3 +397,79 @@ def test_a_step_is_tried_again_as_often_as_the_graph_says(store: Store) -> None:
 def test_a_step_has_the_timeout_of_the_graph(store: Store) -> None:
     run = begin(store, graph(step("a", X, timeout=1.5), output=out("a")))
     assert steps(store, run)["a"].timeout_s == 1.5
+
+
+# Waiting without a worker -----------------------------------------------------------------------------------------
+
+APPROVAL = graph(
+    step("draft", X),
+    Step(name="approved", kind="wait", signal="approved", timeout=10.0, input=out("draft")),
+    step("publish", [out("draft"), out("approved")]),
+    output=out("publish"),
+)
+
+
+def test_a_signal_is_what_a_step_waits_for(store: Store) -> None:
+    run = begin(store, APPROVAL)
+    succeed(store, [open_steps(store, run)["draft"]], tell)
+    assert open_steps(store, run) == {} and steps(store, run)["approved"].state is JobState.RUNNING
+    assert store.counts() == [], "nobody works on a wait"
+    assert store.rescue(now=T0, max_losses=3) == []
+    store.signal(run, "approved", '{"by": "ann"}', id="1", now=T0 + 1)
+    assert finish(store, run, tell, now=T0 + 1).output == ["publish", [["draft", 1], {"by": "ann"}]]
+
+
+def test_an_early_signal_is_kept_and_the_same_twice_is_one(store: Store) -> None:
+    both = graph(
+        step("a", X),
+        Step(name="first", kind="wait", signal="go", input=out("a")),
+        Step(name="second", kind="wait", signal="go", input=out("first")),
+        output=[out("first"), out("second")],
+    )
+    run = begin(store, both)
+    store.signal(run, "go", "1", id="one", now=T0)
+    store.signal(run, "go", "1", id="one", now=T0 + 1)
+    succeed(store, [open_steps(store, run)["a"]], tell)
+    assert steps(store, run)["second"].state is JobState.RUNNING
+    store.signal(run, "go", "2", id="two", now=T0 + 2)
+    assert store.get(run).output == [1, 2]
+
+
+def test_who_waits_in_vain_fails(store: Store) -> None:
+    run = begin(store, APPROVAL)
+    succeed(store, [open_steps(store, run)["draft"]], tell)
+    assert store.tend_runs(now=T0 + 9, limit=10) == []
+    store.tend_runs(now=T0 + 10, limit=10)
+    job = store.get(run)
+    assert job.error is not None and (job.error["code"], job.error["step"]) == ("wait_timeout", "approved")
+    with pytest.raises(IllegalTransition, match="has ended"):
+        store.signal(run, "approved", "1", id="1", now=T0)
+
+
+def test_a_cancelled_run_waits_no_more(store: Store) -> None:
+    run = begin(store, APPROVAL)
+    succeed(store, [open_steps(store, run)["draft"]], tell)
+    store.cancel(run, now=T0)
+    assert steps(store, run)["approved"].state is JobState.CANCELLED
+
+
+def test_a_signal_has_a_name_that_is_waited_for(store: Store) -> None:
+    run = begin(store, APPROVAL)
+    with pytest.raises(InvalidInput, match="no step of run") as caught:
+        store.signal(run, "aproved", "1", id="1", now=T0)
+    assert "did you mean 'approved'" in caught.value.fix
+    with pytest.raises(JobNotFound):
+        store.signal("nothing", "approved", "1", id="1", now=T0)
+
+
+def test_a_sleep_ends_by_itself(store: Store) -> None:
+    nap = Step(name="sleep", kind="sleep", input=[X, out("a")])
+    run = begin(store, graph(step("a", X), nap, step("b", out("sleep")), output=out("b")), {"x": 5})
+    succeed(store, [open_steps(store, run)["a"]], tell)
+    store.tend_runs(now=T0 + 4.9, limit=10)
+    assert open_steps(store, run) == {}
+    store.tend_runs(now=T0 + 5, limit=10)
+    assert finish(store, run, tell, now=T0 + 5).output == ["b", None]
+    no_time = begin(store, graph(nap, step("a", X), output=out("sleep")), {"x": "long"})
+    succeed(store, [open_steps(store, no_time)["a"]], tell)
+    assert store.get(no_time).error is not None

@@ -129,7 +129,7 @@ def test_what_is_shown_as_json_can_be_submitted(lines: Penstock) -> None:
 
 
 def test_the_schema_is_that_of_all_graphs(lines: Penstock) -> None:
-    assert lines("pipeline", "show", "--schema").json()["$defs"]["Step"]["required"] == ["name", "input", "model"]
+    assert lines("pipeline", "show", "--schema").json()["$defs"]["Step"]["required"] == ["name", "input"]
     for args in ((), ("one", "--schema"), ("--schema", "--mermaid")):
         assert lines("pipeline", "show", *args).status == 2
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import penstock
 from penstock import Client, InvalidInput, JobFailed
+from penstock.errors import IllegalTransition
 from penstock.settings import Settings
-from tests.fixtures.models import echo, fail, inc, total
+from tests.fixtures.models import echo, fail, inc, label, total
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.worker import clean_environ
 
 
 @penstock.pipeline
@@ -38,6 +44,19 @@ def choose(x: int) -> Any:
 def broken(x: int) -> Any:
     """Its second step raises."""
     return inc(fail(echo(x)))
+
+
+@penstock.pipeline
+def reviewed(x: int) -> Any:
+    """A person decides, in the middle of it."""
+    draft = label(inc(x))
+    return penstock.when(penstock.wait_for("decision", timeout=60, after=draft) == "yes", draft, echo("refused"))
+
+
+@penstock.pipeline
+def careful(x: int) -> Any:
+    """What may fail, and what stands in for it."""
+    return penstock.fallback(fail(x), inc(x))
 
 
 @pytest.fixture
@@ -81,6 +100,22 @@ def test_many_runs_survive_their_worker(sdk: Client, worker_factory: Callable[..
     assert [job.result(PATIENCE_S)["first"] for job in jobs] == list(range(1, 201))
 
 
+def test_a_person_decides(sdk: Client) -> None:
+    jobs = [sdk.enqueue(reviewed, {"x": x}) for x in range(3)]
+    sdk.signal(jobs[0], "decision", "yes")  # perhaps before it is waited for
+    sdk.signal(jobs[1].id, "decision", "no")
+    assert [job.result(PATIENCE_S) for job in jobs[:2]] == [{"text": "number 1"}, "refused"]
+    assert jobs[2].refresh().status == "running"
+    sdk.signal(jobs[2], "decision", "yes", id="once")
+    assert jobs[2].result(PATIENCE_S) == {"text": "number 3"}
+    with pytest.raises(IllegalTransition):
+        sdk.signal(jobs[2], "decision", "no")
+
+
+def test_something_stands_in_for_a_failure(sdk: Client) -> None:
+    assert sdk.run(careful, {"x": 1}, result_timeout=PATIENCE_S) == 2
+
+
 def test_a_cancelled_run_ends_at_once(settings: Settings) -> None:
     with Client(settings) as client:
         job = client.enqueue(diamond, {"x": 1})
@@ -99,3 +134,24 @@ def test_inputs_are_checked_by_name_and_type(settings: Settings) -> None:
         with pytest.raises(InvalidInput, match="'x' does not fit"):
             client.enqueue(diamond, {"x": "one"})
         assert client.list() == []
+
+
+def test_the_page_runs(settings: Settings, worker_factory: Callable[..., Any], dispatcher: Any, tmp_path: Path) -> None:
+    """What docs/pipelines.md shows, as it stands there: definitions in a module that a worker serves, then the rest."""
+    page = (Path(__file__).parents[2] / "docs" / "pipelines.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    defined = [block for block in blocks if "@penstock." in block]
+    assert (len(defined), len(blocks)) == (2, 5)
+    module = tmp_path / "shown.py"
+    module.write_text("\n".join(defined))
+    settings = settings.model_copy(update={"models": [str(module)]})
+    worker_factory(settings=settings)
+    program = ["from shown import *", "import penstock", *(block for block in blocks if block not in defined)]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(program)],
+        env={**clean_environ(), **settings.environ(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -84,6 +84,10 @@ def test_each_step_is_on_one_level_behind_its_parents(of: Graph) -> None:
         (EACH, ["1  a = m($x)", "2  m = m([item, a]) for item in $x", "-> m"]),
         (CHOICE, ["1  judge   = m($x)", "   draft   = m($x)", "2  rewrite = m(draft)",
                   "-> draft if (judge > 5) else rewrite"]),
+        (graph(Step(name="w", kind="wait", signal="ok", input=None), Step(name="v", kind="wait", signal="ok", input=X),
+               Step(name="s", kind="sleep", input=[60, out("w")]), Step(name="t", kind="sleep", input=[X]), output=1),
+         ["1  w = wait_for(ok)", "   v = wait_for(ok) after $x", "   t = sleep($x)", "2  s = sleep(60) after w",
+          "-> 1"]),
         (graph(Step(name="f", model="price@2", input=X), output=out("f")), ["1  f = price@2($x)", "-> f"]),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Runs of pipelines: steps, graphs, and counters of maps."""
+"""Runs of pipelines: steps, graphs, counters of maps, and signals."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ INDEXES = (
         ["deadline_at"],
         False,
         "graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL",
+    ),
+    (
+        "ix_penstock_job_waiting",
+        ["available_at"],
+        False,
+        "run_id IS NOT NULL AND state = 'running' AND worker IS NULL AND graph IS NULL",
     ),
     ("ix_penstock_job_closing", ["id"], False, "closing IS NOT NULL"),
     # Steps go with their runs.
@@ -72,9 +78,20 @@ def upgrade() -> None:
         sa.Column("pending", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "path", "chunk", name=op.f("pk_penstock_map_chunk")),
     )
+    op.create_table(
+        "penstock_signal",
+        sa.Column("run_id", id, nullable=False),
+        sa.Column("name", id, nullable=False),
+        sa.Column("id", id, nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("sent_at", sa.Double(), nullable=False),
+        sa.Column("taken_by", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("run_id", "name", "id", name=op.f("pk_penstock_signal")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("penstock_signal")
     op.drop_table("penstock_map_chunk")
     op.drop_table("penstock_map")
     op.drop_table("penstock_graph")

@@ -107,6 +107,11 @@ class AsyncClient(BaseClient):
         async for handle in adrive(runtime, completed(runtime, pending, wait_s), self._executor()):
             yield handle
 
+    async def signal(self, run: str | AsyncJobHandle, name: str, value: Any = None, *, id: str | None = None) -> None:
+        """See ``Client.signal``."""
+        run_id = run if isinstance(run, str) else run.id
+        await self._call(lambda runtime: runtime.submitter.signal(run_id, name, value, id))
+
     async def get(self, id: str) -> AsyncJobHandle:
         """The job of this id, whoever submitted it; raises ``JobNotFound``."""
         return self._handle(await self._call(lambda runtime: runtime.store.get(id)))

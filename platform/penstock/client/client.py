@@ -89,6 +89,14 @@ class Client(BaseClient):
         runtime = self._runtime()
         return drive(runtime, completed(runtime, pending, wait_s))
 
+    def signal(self, run: str | JobHandle, name: str, value: Any = None, *, id: str | None = None) -> None:
+        """Tell a run what a step with ``penstock.wait_for(name)`` waits for, or will wait for; ``value`` is its output.
+
+        Durable on return. The same ``id`` twice is one signal, so that a call may be repeated. Raises ``JobNotFound``,
+        ``InvalidInput`` for a name that no step waits for, ``IllegalTransition`` for a run that has ended.
+        """
+        self._runtime().submitter.signal(run if isinstance(run, str) else run.id, name, value, id)
+
     def get(self, id: str) -> JobHandle:
         """The job of this id, whoever submitted it; raises ``JobNotFound``."""
         return self._handle(self._runtime().store.get(id))

@@ -127,7 +127,7 @@ class Catalog:
         """Each time anew: what it names may be gone."""
         known: set[str] = set()
         for step in graph.graph.steps:
-            if step.model in known:
+            if step.kind != "call" or step.model in known:
                 continue
             try:
                 target = self.find(step.model)

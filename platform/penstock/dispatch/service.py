@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Any, cast
 
 from penstock import clock
+from penstock.arguments import job_id, text
 from penstock.dispatch.admission import Admission
 from penstock.dispatch.background import Background
 from penstock.dispatch.bulk import BulkVerbs
@@ -21,12 +22,14 @@ from penstock.dispatch.catalog import Catalog, Target
 from penstock.dispatch.fastpath import FastPath
 from penstock.dispatch.groupcommit import GroupCommit
 from penstock.dispatch.marks import Marks
+from penstock.dispatch.notices import tell
 from penstock.dispatch.ownership import Ownership
 from penstock.dispatch.request import Request, Terms, many, terms
 from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
 from penstock.job import DEFAULT_TENANT, Job, JobState, NewJob, new_id
 from penstock.lane import Lane
 from penstock.options import MAX_TEXT
+from penstock.payload import write_input
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plaingraph import PlainGraph
@@ -263,6 +266,20 @@ class Submitter:
             self._fast_path.publish([job])
             self._tell(job)
         return job
+
+    def signal(self, run: str, name: str, value: Any, id: str | None) -> None:
+        """Tell a run what one of its steps waits for; the same ``id`` twice is one signal.
+
+        Durable on return. Raises ``JobNotFound``, ``InvalidInput``, ``NotSerializable``, ``TooLarge``, or
+        ``IllegalTransition`` for a run that has ended.
+        """
+        job_id(run, "run")
+        if id is not None:
+            text("id", id)
+        given = write_input(name, value, codec=None, max_bytes=self._settings.job.max_input_bytes)
+        rows = self._store.signal(run, name, given, id=id or new_id(), now=clock.now())
+        if rows:
+            tell(self._publisher, rows, now=clock.now())
 
     def _tell(self, job: Job) -> None:
         record: dict[str, Any] = {"id": job.id, "state": job.state, "attempt": job.attempt, "error": job.error}

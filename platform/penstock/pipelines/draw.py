@@ -29,13 +29,20 @@ def draw(graph: Graph, *, width: int | None = None) -> list[str]:
 
 def call(step: Step) -> str:
     """What a step calls, and with what: ``embed(item) for item in $texts``."""
+    if step.kind != "call":
+        after = step.input if step.kind == "wait" else (step.input[1:] or [None])[0]
+        what = step.signal if step.kind == "wait" else infix(step.input[0])
+        text = f"{'wait_for' if step.kind == 'wait' else 'sleep'}({what})"
+        return text if after is None else f"{text} after {infix(after)}"
     text = f"{called(step)}({infix(step.input)})"
     return f"{text} for item in {infix(step.over)}" if step.maps else text
 
 
 def called(step: Step) -> str:
-    """The model, and the version that is asked for."""
-    return cut(step.model, MAX_CALLED)
+    """The model, and the version that is asked for; of a step that waits, for what."""
+    if step.kind == "call":
+        return cut(step.model, MAX_CALLED)
+    return f"wait for {step.signal}" if step.kind == "wait" else "sleep"
 
 
 def _wrapped(head: str, text: str, width: int | None, margin: int) -> list[str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,10 +40,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     name: str
     input: Expression
-    model: str
+    model: str = ""
+    #: ``wait`` for a signal, whose value is the output, or ``sleep`` for so many seconds, ``input``'s first element.
+    #: Neither takes a worker.
+    kind: Literal["call", "wait", "sleep"] = "call"
+    signal: str = ""
     over: Expression = None
     maps: bool = False
-    #: Limit on one attempt, seconds; ``None``: the model's own.
+    #: Limit on one attempt, or on the wait, seconds; ``None``: the model's own, or none.
     timeout: float | None = None
     #: How often it is tried again when it has failed for good; of a map, each element.
     retry: int = 0
@@ -118,8 +122,15 @@ def verify(graph: Graph) -> None:
 
 
 def _check_options(step: Step) -> None:
-    if not step.model or len(step.model) > MAX_MODEL or not step.model.isprintable():
-        raise InvalidInput(f"step {step.name!r} calls {step.model!r:.80}, which is no model", fix="name a model")
+    if step.kind == "call":
+        if not step.model or len(step.model) > MAX_MODEL or not step.model.isprintable():
+            raise InvalidInput(f"step {step.name!r} calls {step.model!r:.80}, which is no model", fix="name a model")
+    elif step.model or step.maps or step.retry:
+        raise InvalidInput(f"step {step.name!r} waits, and calls nothing", fix="leave model, maps and retry out")
+    if (step.kind == "wait") != bool(_NAME.fullmatch(step.signal)):
+        raise InvalidInput(f"step {step.name!r} has signal={step.signal!r:.80}", fix="name what a wait waits for")
+    if step.kind == "sleep" and not (isinstance(step.input, list) and step.input):
+        raise InvalidInput(f"step {step.name!r} sleeps for no time", fix="give input as a list: seconds first")
     if step.timeout is not None and not 0 < step.timeout <= MAX_TIMEOUT_S:
         raise InvalidInput(f"step {step.name!r} has timeout={step.timeout!r}", fix="give seconds, more than 0")
     if not 0 <= step.retry <= MAX_RETRY:

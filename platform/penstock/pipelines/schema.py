@@ -32,14 +32,16 @@ def schema() -> dict[str, Any]:
     graph["output"] = _EXPRESSION | {"description": "What comes out."}
     graph["form"] |= {"const": FORM}
     step["name"] |= {"pattern": NAME}
-    step["model"] |= {"minLength": 1, "maxLength": MAX_MODEL, "description": "A model's name, or name@version."}
-    step["timeout"] |= {"description": "Limit on one attempt, seconds; null: the model's own."}
+    step["model"] |= {"maxLength": MAX_MODEL, "description": "A model's name, or name@version; of a call."}
+    step["kind"] |= {"description": "A call of a model, a wait for a signal, or a sleep. The last two take no worker."}
+    step["signal"] |= {"pattern": f"^$|{NAME}", "description": "What a wait waits for: its value is the output."}
+    step["timeout"] |= {"description": "Limit on one attempt or on a wait, seconds; null: the model's own, or none."}
     step["timeout"]["anyOf"][0] |= {"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S}
     step["retry"] |= {"minimum": 0, "maximum": MAX_RETRY, "description": "Tries after the one that failed for good."}
-    step["input"] = _EXPRESSION | {"description": "What it is given."}
+    step["input"] = _EXPRESSION | {"description": "What it is given; of a sleep a list, seconds first."}
     step["over"] = _EXPRESSION | {"description": 'With "maps": the list; "input" says {"$item": 0} for its element.'}
     step["maps"] |= {"description": "Whether it is called for each element of a list."}
-    defs["Step"]["description"] = "One call of a model, or with `maps` one for each element of a list."
+    defs["Step"]["description"] = "A call of a model, with `maps` one for each element of a list; or what waits."
     defs["Graph"]["description"] = "Steps by name, and the output's expression."
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -13,7 +13,7 @@ from typing import Any
 from penstock.errors import ConfigError
 from penstock.pipelines.graph import Graph, Step, verify
 from penstock.pipelines.traced import Traced, expression_of
-from penstock.tracing import StepOptions, tracing
+from penstock.tracing import StepOptions, current, tracing
 
 _NONE: StepOptions = {}
 
@@ -37,6 +37,15 @@ class Tracer:
         given = expression_of(element if item is None else item(element))
         over = expression_of(values)
         return self._add(Step(name=self._name(model), model=model, input=given, over=over, maps=True, **options))
+
+    def wait(self, signal: str, timeout: float | None, after: Any) -> Traced:
+        """A step whose output is a signal's value."""
+        given = expression_of(after)
+        return self._add(Step(name=self._name(signal), kind="wait", signal=signal, timeout=timeout, input=given))
+
+    def sleep(self, seconds: Any, after: Any) -> Traced:
+        """A step that ends after a time, with nothing."""
+        return self._add(Step(name=self._name("sleep"), kind="sleep", input=expression_of([seconds, after])))
 
     def _add(self, step: Step) -> Traced:
         self.steps.append(step)
@@ -93,3 +102,24 @@ def fallback(first: Any, *others: Any) -> Any:
     if not others:
         return first
     return Traced({"$else": [expression_of(first), expression_of(fallback(*others))]})
+
+
+def wait_for(signal: str, *, timeout: float | None = None, after: Any = None) -> Any:
+    """The value of a signal: what ``client.signal(run, signal, value)`` says, a person's decision for example.
+
+    The run waits for it without a worker, from when ``after`` is known (the draft that is to be approved), or from its
+    beginning; a signal that came before is kept. Fails after ``timeout`` seconds, which ``fallback`` may stand in for.
+    """
+    return _tracer("wait_for").wait(signal, timeout, after)
+
+
+def sleep(seconds: Any, *, after: Any = None) -> Any:
+    """Nothing, ``seconds`` after ``after`` is known, or after the run's beginning. No worker waits with it."""
+    return _tracer("sleep").sleep(seconds, after)
+
+
+def _tracer(what: str) -> Tracer:
+    tracer = current()
+    if not isinstance(tracer, Tracer):
+        raise TypeError(f"penstock.{what} is called in the function of a pipeline")
+    return tracer

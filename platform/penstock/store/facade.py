@@ -21,7 +21,7 @@ from penstock.store import (
     users,
     workers,
 )
-from penstock.store.engine import Database
+from penstock.store.engine import Database, Survives
 from penstock.store.records import (
     ClaimResult,
     Count,
@@ -32,8 +32,10 @@ from penstock.store.records import (
     Settled,
     WorkerInfo,
 )
+from penstock.store.runs.conclude import concluded
 from penstock.store.runs.standing import RunStanding, standing
 from penstock.store.runs.tend import tend
+from penstock.store.runs.waits import receive
 
 #: How long whoever inserts a job has for publishing it before a dispatcher does, seconds.
 PUBLISH_LEASE_S = 2.0
@@ -377,6 +379,17 @@ class Store:
         jobs of a worker whose lease ran out are suspects: each can from now on only be claimed by itself.
         """
         return relay.rescue(self._db, now=now, max_losses=max_losses, max_kills=max_kills, dead=dead)
+
+    def signal(self, run: str, name: str, value: str, *, id: str, now: float) -> builtins.list[Settled]:
+        """Tell a run what one of its steps waits for, or will: JSON text, kept until then. Durable on return.
+
+        The same ``id`` twice is one signal. The rows of what has ended with that. Raises ``JobNotFound``,
+        ``InvalidInput`` for a name that no step waits for, ``IllegalTransition`` for a run that has ended.
+        """
+        rows, followed = concluded(
+            self._db, Survives.POWER, lambda session: receive(session, run, name, value, id, now=now), now=now
+        )
+        return [*rows, *followed]
 
     def tend_runs(self, *, now: float, limit: int) -> builtins.list[Settled]:
         """Begin runs that are due, end overdue ones, and do what processes that died have left to do for others.

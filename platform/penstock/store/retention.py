@@ -14,6 +14,7 @@ _DELETE_STEPS = """
     DELETE FROM penstock_job WHERE id IN (SELECT id FROM penstock_job WHERE run_id {in runs} LIMIT :limit)"""
 _DELETE_MAPS = "DELETE FROM penstock_map WHERE run_id {in runs}"
 _DELETE_CHUNKS = "DELETE FROM penstock_map_chunk WHERE run_id {in runs}"
+_DELETE_SIGNALS = "DELETE FROM penstock_signal WHERE run_id {in runs}"
 _DELETE_TAGS = "DELETE FROM penstock_job_tag WHERE job_id {in ids}"
 _DELETE_JOBS = "DELETE FROM penstock_job WHERE id {in ids}"
 # An event that is still to be delivered outlives its job: the body is complete in itself.
@@ -48,4 +49,5 @@ def _prune_steps(session: Session, runs: list[str], limit: int) -> int:
     if removed < limit:
         session.run(_DELETE_MAPS, {"runs": ids})
         session.run(_DELETE_CHUNKS, {"runs": ids})
+        session.run(_DELETE_SIGNALS, {"runs": ids})
     return removed

@@ -100,6 +100,12 @@ class JobRow(Row, table=True):
             "deadline_at",
             **_where("graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL"),
         ),
+        # Steps that wait for a signal or for a time.
+        Index(
+            "ix_penstock_job_waiting",
+            "available_at",
+            **_where("run_id IS NOT NULL AND state = 'running' AND worker IS NULL AND graph IS NULL"),
+        ),
         Index("ix_penstock_job_closing", "id", **_where("closing IS NOT NULL")),
     )
 
@@ -198,6 +204,19 @@ class MapChunkRow(Row, table=True):
     path: str = Field(sa_type=Id, primary_key=True)
     chunk: int = Field(primary_key=True)
     pending: int
+
+
+class SignalRow(Row, table=True):
+    """What somebody told a run, until a step has waited for it; ``taken_by`` is that step's path."""
+
+    __tablename__ = "penstock_signal"
+
+    run_id: str = Field(sa_type=Id, primary_key=True)
+    name: str = Field(sa_type=Id, primary_key=True)
+    id: str = Field(sa_type=Id, primary_key=True)
+    value: str = Field(sa_type=Text)
+    sent_at: float = Field(sa_type=Double)
+    taken_by: str | None = Field(None, sa_type=Text)
 
 
 class JobTagRow(Row, table=True):

@@ -36,7 +36,7 @@ _COUNTS = """
     SELECT model, lane, state, count(*) FROM penstock_job
     WHERE state IN ('accepted', 'queued', 'running') GROUP BY model, lane, state ORDER BY model, lane, state"""
 
-# Runs wait for their steps and hold nothing: they are nobody's work.
+# Runs wait for their steps, as some steps wait for signals (those have no model), and hold nothing: nobody's work.
 _RUNS = """
     SELECT model, lane, state, count(*) FROM penstock_job {by ix_penstock_job_run}
     WHERE graph IS NOT NULL AND state IN ('accepted', 'queued', 'running') GROUP BY model, lane, state"""
@@ -228,7 +228,7 @@ def counts(db: Database) -> list[Count]:
     for one in pinned:
         # More than one statement, so jobs may have moved in between.
         left[one.model, one.lane, one.state] = max(0, left.get((one.model, one.lane, one.state), 0) - one.count)
-    return [Count(*place, n) for place, n in left.items() if n] + pinned
+    return [Count(*place, n) for place, n in left.items() if n and place[0]] + pinned
 
 
 def asked(db: Database) -> list[Count]:

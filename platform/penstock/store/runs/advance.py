@@ -12,7 +12,7 @@ from penstock.job import JobState
 from penstock.pipelines.expression import evaluate
 from penstock.pipelines.graph import frontier, items_of
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
-from penstock.store.runs import maps
+from penstock.store.runs import maps, waits
 from penstock.store.runs.plans import Plan, plan_of
 from penstock.store.runs.release import NO_ELEMENT, release
 from penstock.store.runs.run import OpenRun
@@ -74,11 +74,13 @@ def end(
 
 
 def _begin(session: Session, run: OpenRun, plan: Plan, names: list[str], outputs: Outputs, *, now: float) -> bool:
-    """Begin these steps; whether one of them has ended by that: a map of nothing."""
+    """Begin these steps; whether one of them has ended by that: a map of nothing, a wait for what has come."""
     ended = False
     for name in names:
         step = plan.steps[name]
-        if step.maps:
+        if step.kind != "call":
+            ended |= waits.begin(session, run, step, outputs, now=now)
+        elif step.maps:
             items = items_of(step, inputs=run.inputs, outputs=outputs)
             ended |= maps.begin(session, run, step, items, now=now)
         else:

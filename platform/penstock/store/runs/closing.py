@@ -5,11 +5,12 @@ from __future__ import annotations
 from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 
-#: What cancels a job, whatever it waits for; nothing changes in a terminal one. A run has no worker: it ends at once.
+#: What cancels a job, whatever it waits for; nothing changes in a terminal one. What runs without a worker, as a run
+#: does, ends at once.
 CANCEL_SET = """
         cancel_requested = CASE WHEN graph IS NULL THEN true ELSE false END,
-        state = CASE WHEN state = 'running' AND graph IS NULL THEN 'running' ELSE 'cancelled' END,
-        settled_at = CASE WHEN state = 'running' AND graph IS NULL THEN NULL ELSE :now END,
+        state = CASE WHEN state = 'running' AND worker IS NOT NULL THEN 'running' ELSE 'cancelled' END,
+        settled_at = CASE WHEN state = 'running' AND worker IS NOT NULL THEN NULL ELSE :now END,
         closing = CASE WHEN graph IS NULL THEN NULL ELSE true END"""
 
 _CANCEL = f"""

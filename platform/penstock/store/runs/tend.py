@@ -7,6 +7,7 @@ from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 from penstock.store.runs.closing import close
 from penstock.store.runs.conclude import concluded, expand
 from penstock.store.runs.start import start_due
+from penstock.store.runs.waits import over
 from penstock.store.session import Session
 
 # Their steps have the same deadline, but a run may have none that waits.
@@ -33,8 +34,11 @@ def tend(db: Database, *, now: float, limit: int) -> list[Settled]:
     def expire(session: Session) -> list[Settled]:
         return [settled_of(row) for row in session.all(_EXPIRE, {"now": now, "limit": limit})]
 
+    def wake(session: Session) -> list[Settled]:
+        return over(session, now=now, limit=limit)
+
     ended: list[Settled] = []
-    for work in (begin, expire):
+    for work in (begin, expire, wake):
         rows, followed = concluded(db, Survives.CRASH, work, now=now)
         ended += [*rows, *followed]
     with db.read() as session:

@@ -1,0 +1,167 @@
+"""Steps that wait without a worker: for a signal, or for a time.
+
+Who begins a wait holds its run and looks for signals that came before. Who sends one looks for the wait, and once more
+when it holds the run: so one of the two sees the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from penstock.errors import IllegalTransition, InvalidInput, JobNotFound, NoValue, WaitTimeout
+from penstock.job import new_id
+from penstock.pipelines.expression import kind_of
+from penstock.pipelines.graph import Step, input_of
+from penstock.store.records import SETTLED_COLUMNS, STATES, Settled, settled_of
+from penstock.store.runs.plans import plan_of
+from penstock.store.runs.run import OpenRun, locked
+from penstock.store.runs.values import Outputs
+from penstock.store.session import Session
+from penstock.store.sql import insert_sql
+
+#: When a wait without a timeout is over: a time that no clock shows.
+NEVER = 1e15
+#: Longest sleep, seconds.
+MAX_SLEEP_S = 100 * 365.25 * 86400
+
+_COLUMNS = {
+    "id": "text",
+    "model": "text",
+    "version": "text",
+    "input": "text",
+    "lane": "text",
+    "accepted_at": "float",
+    "available_at": "float",
+    "started_at": "float",
+    "tenant": "text",
+    "priority": "int",
+    "timeout_s": "float",
+    "trace": "text",
+    "run_id": "text",
+    "path": "text",
+    "generation": "int",
+    "state": "text",
+    "settled_at": "float",
+    "output": "text",
+}
+_INSERT = insert_sql("penstock_job", [*_COLUMNS], [*_COLUMNS.values()], "")
+_INSERT_SIGNAL = insert_sql(
+    "penstock_signal",
+    ["run_id", "name", "id", "value", "sent_at"],
+    ["text", "text", "text", "text", "float"],
+    "ON CONFLICT DO NOTHING",
+)
+_TAKE = """
+    UPDATE penstock_signal SET taken_by = :path
+    WHERE run_id = :run AND name = :name AND taken_by IS NULL AND id = (
+        SELECT id FROM penstock_signal WHERE run_id = :run AND name = :name AND taken_by IS NULL
+        ORDER BY sent_at, id LIMIT 1
+    ) RETURNING value"""
+_WAITING = """
+    SELECT path FROM penstock_job
+    WHERE run_id = :run AND path {in paths} AND {hidden state = 'running'} ORDER BY path LIMIT 1 {locked}"""
+_RECEIVE = f"""
+    UPDATE penstock_job SET state = 'succeeded', settled_at = :now, output = :output
+    WHERE run_id = :run AND penstock_job.path = :path AND {{hidden state = 'running'}} RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+# One that has a timeout waits for a signal; the others sleep.
+_OVER = f"""
+    UPDATE penstock_job SET settled_at = :now, state = CASE WHEN timeout_s IS NULL THEN 'succeeded' ELSE 'failed' END,
+        output = CASE WHEN timeout_s IS NULL THEN 'null' END,
+        error = CASE WHEN timeout_s IS NULL THEN NULL ELSE :error END
+    WHERE penstock_job.id IN (
+        SELECT id FROM penstock_job {{by ix_penstock_job_waiting}}
+        WHERE run_id IS NOT NULL AND state = 'running' AND worker IS NULL AND graph IS NULL AND available_at <= :now
+        ORDER BY available_at LIMIT :limit {{skip locked}}
+    ) AND {{hidden state = 'running'}} RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+_RUN = "SELECT state, graph FROM penstock_job WHERE id = :run"
+_TIMEOUT = WaitTimeout("nobody sent the signal in time").as_dict()
+
+
+def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: float) -> bool:
+    """A wait or a sleep begins, in a run that is locked; whether it has ended by that. Raises ``NoValue``."""
+    until, output = NEVER, None
+    if step.kind == "sleep":
+        until = now + _seconds(step, input_of(step, inputs=run.inputs, outputs=outputs))
+        output = "null" if until <= now else None
+    else:
+        until = NEVER if step.timeout is None else now + step.timeout
+        row = session.one(_TAKE, {"run": run.id, "name": step.signal, "path": step.name})
+        output = None if row is None else row[0]
+    ended = output is not None
+    values = {
+        "id": new_id(),
+        "model": "",
+        "version": "",
+        "input": "[]",
+        "lane": run.lane,
+        "accepted_at": now,
+        "available_at": until,
+        "started_at": now,
+        "tenant": run.tenant,
+        "priority": run.priority,
+        "timeout_s": step.timeout,
+        "trace": run.trace,
+        "run_id": run.id,
+        "path": step.name,
+        "generation": run.generation,
+        "state": "succeeded" if ended else "running",
+        "settled_at": now if ended else None,
+        "output": output,
+    }
+    session.insert(_INSERT, [[values[name] for name in _COLUMNS]])
+    return ended
+
+
+def receive(session: Session, run_id: str, name: str, value: str, id: str, *, now: float) -> list[Settled]:
+    """Store a signal, and end the step that waits for it; see ``Store.signal``."""
+    row = session.one(_RUN, {"run": run_id})
+    if row is None or row[1] is None:
+        raise JobNotFound(f"there is no run {run_id!r}", fix="`penstock job list` shows the runs that are kept")
+    paths = [step.name for step in plan_of(session, row[1]).graph.steps if step.signal == name]
+    if not paths:
+        raise _unknown(session, row[1], run_id, name)
+    if STATES[row[0]].is_terminal:
+        raise IllegalTransition(f"run {run_id} has ended as {row[0]}: it waits for nothing", fix="start a new run")
+    session.insert(_INSERT_SIGNAL, [(run_id, name, id, value, now)])
+    ended = _deliver(session, run_id, name, paths, now=now)
+    if not ended and locked(session, [run_id]):
+        ended = _deliver(session, run_id, name, paths, now=now)
+    return ended
+
+
+def over(session: Session, *, now: float, limit: int) -> list[Settled]:
+    """End waits whose time is over."""
+    error = msgspec.json.encode(_TIMEOUT).decode()
+    return [settled_of(row) for row in session.all(_OVER, {"now": now, "limit": limit, "error": error})]
+
+
+def _deliver(session: Session, run: str, name: str, paths: Sequence[str], *, now: float) -> list[Settled]:
+    waiting = session.one(_WAITING, {"run": run, "paths": session.ids(paths)})
+    if waiting is None:
+        return []
+    taken = session.one(_TAKE, {"run": run, "name": name, "path": waiting[0]})
+    if taken is None:  # this very signal had come before
+        return []
+    values = {"run": run, "path": waiting[0], "output": taken[0], "now": now}
+    return [settled_of(row) for row in session.all(_RECEIVE, values)]
+
+
+def _unknown(session: Session, digest: str, run: str, name: str) -> InvalidInput:
+    known = sorted({step.signal for step in plan_of(session, digest).graph.steps if step.signal})
+    near = get_close_matches(name, known, n=1)
+    fix = f"did you mean {near[0]!r}?" if near else f"it waits for: {', '.join(known) or 'nothing'}"
+    return InvalidInput(f"no step of run {run} waits for a signal {name!r:.80}", fix=fix)
+
+
+def _seconds(step: Step, given: Any) -> float:
+    seconds = given[0]
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        raise NoValue(f"step {step.name!r} is to sleep for {kind_of(seconds)}, which is no time")
+    if seconds > MAX_SLEEP_S:
+        raise NoValue(f"step {step.name!r} is to sleep for more than a hundred years")
+    return max(0.0, float(seconds))
