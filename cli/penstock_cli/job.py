@@ -11,11 +11,21 @@ import click
 from penstock.clock import isoformat, now
 from penstock.job import JobState
 from penstock.lane import LANES, full_name
-from penstock_cli import jobbulk, jobwatch, preflight
+from penstock_cli import jobbulk, jobwatch, preflight, runshow
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
-from penstock_cli.jobids import beginnings, whole
-from penstock_cli.jobview import AGES_HEADER, ROW_DROP, ROW_HEADER, job_dict, job_pairs, job_row
+from penstock_cli.jobids import beginnings, only_of_runs, whole
+from penstock_cli.jobview import (
+    AGES_HEADER,
+    ROW_DROP,
+    ROW_HEADER,
+    STEP_AGES_HEADER,
+    STEP_HEADER,
+    job_dict,
+    job_pairs,
+    job_row,
+    step_row,
+)
 from penstock_cli.params import Duration, complete_model
 from penstock_cli.serving import check_known, warn_if_unserved
 
@@ -43,11 +53,19 @@ job.add_command(jobwatch.stream)
 
 @job.command("get")
 @click.argument("id")
+@click.option("--failed", is_flag=True, help="Of a run, only the steps that failed, with their errors.")
 @pass_app
-def get(app: App, id: str) -> None:
-    """Show one job: its state, output or error, and where its time went."""
+def get(app: App, id: str, failed: bool) -> None:
+    """Show one job: its state, output or error, and where its time went.
+
+    Of a run also its steps: how long each waited and ran, how far a map is, and which ones decided when it ended.
+    """
     preflight.check(app, broker=False)
     found = app.client.get(whole(app, id)).job
+    if found.graph is not None:
+        runshow.show(app, found, failed=failed)
+        return
+    only_of_runs(found.id, "--failed", given=failed)
     if app.out.json:
         app.out.data(job_dict(found))
         return
@@ -66,6 +84,7 @@ def get(app: App, id: str) -> None:
 @click.option("-t", "--tag", metavar="NAME[=VALUE]", help="Only with this tag.")
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @click.option("--before", metavar="ID", help="Older than this job: the next page.")
+@click.option("--run", metavar="RUN", help="The steps of this run, in place of jobs.")
 @pass_app
 def list_(
     app: App,
@@ -76,34 +95,40 @@ def list_(
     tag: str | None,
     limit: int,
     before: str | None,
+    run: str | None,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first. Steps of runs are left out: --run lists those of one."""
     preflight.check(app, broker=False)
     if before is not None:
         before = whole(app, before)
         _check_id(before)
+    if run is not None:
+        run = _run_id(app, run)
     if model is not None:
         check_known(app, model)
     wanted: tuple[str, str] | str | None = tag
     if tag is not None and "=" in tag:
         name, _, value = tag.partition("=")
         wanted = (name, value)
-    handles = app.client.list(
-        status=status, model=model, tenant=tenant, lane=lane, tag=wanted, limit=limit, before=before
+    found = app.store.list(
+        status=status, model=model, tenant=tenant, lane=lane, tag=wanted, limit=limit, before=before, run=run
     )
-    jobs = {handle.id: handle.job for handle in handles}
+    jobs = {job.id: job for job in found}
     rows = map(job_dict, jobs.values())
     width = app.out.width
     header, at = (ROW_HEADER, None) if width is None else (AGES_HEADER, now())
+    line = job_row
+    if run is not None:
+        header, line = (STEP_HEADER if width is None else STEP_AGES_HEADER), step_row
     ids = {id: id for id in jobs}
     if width is not None and width < WHOLE_IDS and not (app.out.json or app.out.quiet):
         ids = beginnings(jobs, app.store.neighbours(list(jobs)))
 
     def cells(row: Mapping[str, Any]) -> list[Any]:
-        return job_row(jobs[row["id"]], id=ids[row["id"]], now=at)
+        return line(jobs[row["id"]], id=ids[row["id"]], now=at)
 
     if not app.out.rows(rows, id="id", header=header, cells=cells, drop=ROW_DROP):
-        app.out.say("no jobs")
+        app.out.say("no jobs" if run is None else "no steps")
     elif len(jobs) == limit and not app.out.json:
         app.out.say(f"older ones: --before {list(jobs)[-1]}")
 
@@ -126,6 +151,13 @@ def prune(app: App, older_than: float | None) -> None:
     else:
         app.out.line(str(removed))
         app.out.say(f"jobs that ended before {isoformat(before)} were removed")
+
+
+def _run_id(app: App, word: str) -> str:
+    id = whole(app, word)
+    if app.store.get(id).graph is None:
+        only_of_runs(id, "--run")
+    return id
 
 
 def _check_id(id: str) -> None:

@@ -87,11 +87,14 @@ def _run(app: App, verb: str, ids: tuple[str, ...], yes: bool, filters: dict[str
 def _named(app: App, verb: str, ids: tuple[str, ...]) -> None:
     unknown: list[str] = []
     succeeded: list[str] = []
+    unmoved: list[str] = []
 
     def told(part: Bulk) -> None:
         for id, status in (part.changed | part.left).items():
             if verb == "retry" and status == JobState.SUCCEEDED:
                 succeeded.append(id)
+            elif id in part.left and status in (CANCELLABLE if verb == "cancel" else RETRYABLE):
+                unmoved.append(id)
             elif app.out.json:
                 app.out.jsonl({"id": id, "status": status})
             else:
@@ -110,6 +113,10 @@ def _named(app: App, verb: str, ids: tuple[str, ...]) -> None:
             f"there is no {_some('job', unknown)}: it never existed, or its retention is over",
             fix="`penstock job list` shows the jobs that are kept",
         )
+    for id in unmoved:  # a step, or a run whose steps have not stopped: alone, each is told why
+        handle = app.client.get(id)
+        status = handle.cancel() if verb == "cancel" else handle.retry().status
+        told(Bulk({id: status}))
 
 
 def _some(what: str, ids: list[str]) -> str:

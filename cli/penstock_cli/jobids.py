@@ -47,6 +47,12 @@ def whole_ids(app: App, ids: tuple[str, ...]) -> Iterator[str]:
     return (whole(app, word) for word in each_id(ids))
 
 
+def only_of_runs(id: str, option: str, *, given: bool = True) -> None:
+    """Raise ``UsageError`` where the option was given for a job that is no run."""
+    if given:
+        raise click.UsageError(f"{option} is for runs of pipelines, and job {id} is none.")
+
+
 def beginnings(ids: Iterable[str], neighbours: Iterable[str], shortest: int = 13) -> dict[str, str]:
     """Of each id as much as tells it from all ``neighbours``; to the millisecond at least, so that no job that comes
     later begins like it. PURE."""

@@ -48,6 +48,8 @@ def job_dict(job: Job) -> dict[str, Any]:
         "webhook": job.webhook,
         "tags": dict(job.tags),
         "trace": job.trace,
+        "run": job.run_id,
+        "step": job.path,
     }
 
 
@@ -70,7 +72,11 @@ def job_pairs(job: Job) -> list[tuple[str, Any]]:
     return [
         ("id", job.id),
         ("status", job.status),
-        ("model", f"{full_name(job.model, job.asked_version)}{f' (version {job.version})' if job.version else ''}"),
+        ("step", f"{job.path} of run {job.run_id}" if job.run_id else None),
+        (
+            "model" if job.graph is None else "pipeline",
+            f"{full_name(job.model, job.asked_version)}{f' (version {job.version})' if job.version else ''}",
+        ),
         ("output", None if job.output is None else short(dumps(job.output), 400)),
         ("error", _error(job)),
         ("input", short(dumps(job.input), 200)),
@@ -87,6 +93,12 @@ def job_pairs(job: Job) -> list[tuple[str, Any]]:
         ("webhook", job.webhook),
         ("tags", ", ".join(f"{name}={value}" for name, value in job.tags.items())),
     ]
+
+
+def step_row(job: Job, *, id: str | None = None, now: float | None = None) -> list[Any]:
+    """One line of a list of a run's steps."""
+    first, model, _, *rest = job_row(job, id=id, now=now)
+    return [first, job.path, model, *rest]
 
 
 def job_row(job: Job, *, id: str | None = None, now: float | None = None) -> list[Any]:
@@ -107,6 +119,9 @@ ROW_HEADER = ("id", "model", "lane", "status", "created", "total", "attempts")
 #: On a terminal, and which of them it can do without, the first one first.
 AGES_HEADER = ("id", "model", "lane", "status", "age", "total", "attempts")
 ROW_DROP = ("attempts", "lane", "total", "model")
+#: The same of a run's steps, which are all in its lane.
+STEP_HEADER = ("id", "step", "model", *ROW_HEADER[3:])
+STEP_AGES_HEADER = ("id", "step", "model", *AGES_HEADER[3:])
 
 
 def seconds(value: float | None) -> str | None:

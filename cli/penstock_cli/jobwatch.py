@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,15 +10,16 @@ import click
 from penstock.clock import isoformat, now
 from penstock.errors import ResultTimeout
 from penstock.job import JobState
-from penstock_cli import preflight
+from penstock_cli import preflight, runshow
 from penstock_cli.commands import command, pass_app
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED
-from penstock_cli.jobids import whole, whole_ids
+from penstock_cli.jobids import only_of_runs, whole, whole_ids
 from penstock_cli.jobview import job_dict, job_pairs, short
 from penstock_cli.output import animated, dumps
 from penstock_cli.params import Duration
 from penstock_cli.reminder import Reminder
+from penstock_cli.serving import models_behind
 
 if TYPE_CHECKING:
     from penstock import JobHandle
@@ -34,7 +36,7 @@ def wait(app: App, ids: tuple[str, ...], timeout: float | None) -> int | None:
     handles = [app.client.get(id) for id in whole_ids(app, ids)]
     failed = False
     try:
-        with Reminder(app, {handle.job.model for handle in handles}) as reminder:
+        with Reminder(app, _models_behind(app, handles)) as reminder:
             for handle in app.client.as_completed(handles, timeout):
                 reminder.news()
                 failed |= handle.status != JobState.SUCCEEDED
@@ -68,7 +70,7 @@ def stream(app: App, id: str, after: str | None) -> int | None:
     preflight.check(app, broker=False)
     state = None
     handle = app.client.get(whole(app, id))
-    with Reminder(app, [handle.job.model]) as reminder:
+    with Reminder(app, _models_behind(app, [handle])) as reminder:
         for event in handle.stream(after=after):
             reminder.news()
             state = event.state
@@ -87,15 +89,28 @@ def event_dict(event: JobEvent) -> dict[str, Any]:
     }
 
 
+def _models_behind(app: App, handles: Iterable[JobHandle]) -> set[str]:
+    """``models_behind`` of all; runs of one graph are read once."""
+    alike = {(job.graph, job.model, job.asked_version): job for job in (handle.job for handle in handles)}
+    return {model for job in alike.values() for model in models_behind(app, job)}
+
+
 @command("watch")
 @click.argument("id")
+@click.option("--failed", is_flag=True, help="Of a run, show at its end only the steps that failed, with their errors.")
 @pass_app
-def watch(app: App, id: str) -> int | None:
-    """Follow a job until it has ended, then show it. Exit 1 if it did not succeed."""
+def watch(app: App, id: str, failed: bool) -> int | None:
+    """Follow a job until it has ended, then show it. Exit 1 if it did not succeed.
+
+    Of a run, its steps are followed; with --json a line for each that has changed, and the run last.
+    """
     preflight.check(app, broker=False)
     handle = app.client.get(whole(app, id))
     id = handle.id
-    with _Spinner(app) as spinner, Reminder(app, [handle.job.model]) as reminder:
+    if handle.job.graph is not None:
+        return runshow.watch(app, handle, failed=failed)
+    only_of_runs(id, "--failed", given=failed)
+    with _Spinner(app) as spinner, Reminder(app, _models_behind(app, [handle])) as reminder:
         for event in handle.stream():
             reminder.news()
             if event.kind == "state":

@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("penstock_cli.run", "Submit a job, wait, and print its output."),
         "batch": ("penstock_cli.batch", "Run a file of jobs."),
         "job": ("penstock_cli.job", "Look at jobs, wait for them, cancel, retry."),
+        "pipeline": ("penstock_cli.pipeline", "Graphs of models: show them, run them."),
         "queue": ("penstock_cli.queue", "What waits, and for which model."),
         "model": ("penstock_cli.model", "The models that are served."),
         "tenant": ("penstock_cli.tenant", "Who shares the devices: weights, caps, what each has used."),

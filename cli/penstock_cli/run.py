@@ -19,7 +19,7 @@ from penstock_cli.params import Duration, complete_model
 from penstock_cli.reminder import Reminder
 from penstock_cli.runstream import follow
 from penstock_cli.services import unbroken
-from penstock_cli.serving import warn_if_unserved
+from penstock_cli.serving import models_behind, warn_if_unserved
 
 
 @verb()
@@ -52,10 +52,12 @@ def command(
     try:
         with unbroken():  # else a job could run of which nobody was told
             job = app.client.enqueue(model, value, **as_keywords(options))
-        warn_if_unserved(app, model)
+        behind = models_behind(app, job.job)
+        for each in behind:
+            warn_if_unserved(app, each)
         if stream:
             return follow(app, job, raw=raw)
-        with Reminder(app, [model]):
+        with Reminder(app, behind):
             output = job.result(timeout=timeout)
     except JobUnsuccessful:
         if job is None or not app.out.json:

@@ -10,7 +10,8 @@ import redis
 
 from penstock.clock import now
 from penstock.errors import ConfigError
-from penstock.lane import split_name
+from penstock.job import Job
+from penstock.lane import full_name, split_name
 from penstock.policy.versions import Served
 from penstock.registry import Registry, unknown_model
 from penstock.store.records import WorkerInfo
@@ -99,9 +100,18 @@ def check_known(app: App, model: str) -> None:
     if model in known:
         return
     with suppress(ConfigError):  # it may be importable elsewhere only
-        known |= {cls.name for cls in Registry.load(app.settings.models)}
+        registry = Registry.load(app.settings.models)
+        known |= {cls.name for cls in registry} | set(registry.pipelines)
     if model not in known and not app.client.list(model=model, limit=1):
         raise unknown_model(model, known)
+
+
+def models_behind(app: App, job: Job) -> list[str]:
+    """Whose workers a job waits for: its model's; of a run, those of its steps' models."""
+    if job.graph is None:
+        return [full_name(job.model, job.asked_version)]
+    graph = app.store.run_standing(job.id).graph
+    return sorted({step.model for step in graph.steps if step.kind == "call"})
 
 
 def warn_if_unserved(app: App, model: str) -> None:

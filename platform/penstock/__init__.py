@@ -34,6 +34,7 @@ from penstock.functions import step
 from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, model
+from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline, pipeline
 from penstock.pipelines.words import fallback, quorum, race, refine, sleep, wait_for, when
 from penstock.stepwise import Progress, StepModel
@@ -52,6 +53,7 @@ __all__ = [
     "BrokerUnavailable",
     "Client",
     "ConfigError",
+    "Graph",
     "IdempotencyConflict",
     "InvalidInput",
     "Job",

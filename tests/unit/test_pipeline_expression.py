@@ -147,6 +147,36 @@ def test_what_has_no_value(traced: Any, words: str) -> None:
     assert words in caught.value.message
 
 
+LONG = {"$op": ["mul", "x", 1_000_000]}
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        [LONG] * 3000,
+        {"$op": ["mul", [{"$in": "long"}], 1_000_000]},
+        {"$op": ["mul", [{"$out": "a"}], 100]},
+        [{"$in": "long"}] * 9000,
+        [{"$in": "long"}, {"deep": [{"k": {"$in": "long"}}] * 100}],
+        [{"$get": [{"$out": "a"}, 0]}] * 100,
+        [{"$item": 0}] * 9000,
+        {"$if": [True, [{"$in": "long"}] * 9000, 0]},
+    ],
+)
+def test_a_short_expression_makes_no_giant(bomb: Any) -> None:
+    """Of values in memory it would hold few, each many times; its JSON would fill the machine."""
+    long = "y" * 1_000_000
+    with pytest.raises(NoValue, match="more than 16,000,000"):
+        evaluate(bomb, inputs={"long": long}, outputs={"a": [long]}, items=[long])
+
+
+def test_what_is_large_by_itself_may_be() -> None:
+    long = "y" * 20_000_000
+    assert evaluate([{"$in": "long"}, 1], inputs={"long": long}, outputs={}) == [long, 1]
+    parts = [{"$get": [{"$in": "long"}, 0]}, {"$get": [{"$in": "long"}, 1]}]
+    assert evaluate(parts, inputs={"long": long}, outputs={}) == ["y", "y"], "parts of it are not all of it"
+
+
 def test_results_of_any_operator_are_bounded() -> None:
     long = "x" * MAX_LENGTH
     with pytest.raises(NoValue, match="longer than"):

@@ -25,6 +25,7 @@ from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.options import Options
+from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
 from penstock.settings import Settings
 
@@ -57,7 +58,7 @@ class AsyncClient(BaseClient):
         self._submitting: asyncio.Task[None] | None = None
 
     async def enqueue(
-        self, model: str | type[Model] | Pipeline, input: Any, **options: Unpack[Options]
+        self, model: str | type[Model] | Pipeline | Graph, input: Any, **options: Unpack[Options]
     ) -> AsyncJobHandle:
         """Submit one job; see ``Client.enqueue``. When cancelled, the job may have been stored or not."""
         self._enter()
@@ -68,7 +69,7 @@ class AsyncClient(BaseClient):
 
     async def run(
         self,
-        model: str | type[Model] | Pipeline,
+        model: str | type[Model] | Pipeline | Graph,
         input: Any,
         *,
         result_timeout: float | None = None,
@@ -83,7 +84,7 @@ class AsyncClient(BaseClient):
         return await handle.result(result_timeout)
 
     async def enqueue_many(
-        self, model: str | type[Model] | Pipeline, inputs: Iterable[Any], **options: Unpack[Options]
+        self, model: str | type[Model] | Pipeline | Graph, inputs: Iterable[Any], **options: Unpack[Options]
     ) -> list[AsyncJobHandle]:
         """Submit one job per input, in bulk; see ``Client.enqueue_many``. ``inputs`` is read in another thread."""
         runtime = await self._opened_runtime()
@@ -236,9 +237,9 @@ class AsyncClient(BaseClient):
 
     def _submitted(self, job: Submitted, client_id: str, mark: Mark | None) -> AsyncJobHandle:
         # One that existed before may have ended before, and may push its result to somebody else.
-        return (
-            AsyncJobHandle(self, job.id, reply_to=client_id, mark=mark) if job.created else AsyncJobHandle(self, job.id)
-        )
+        if not job.created:
+            return AsyncJobHandle(self, job.id)
+        return AsyncJobHandle(self, job.id, reply_to=client_id, mark=None if job.run else mark)
 
     def _handle(self, job: Job) -> AsyncJobHandle:
         return AsyncJobHandle(self, job.id, job=job)

@@ -19,6 +19,7 @@ from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.options import Options
+from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ class Client(BaseClient):
 
     ``enqueue``, ``run`` and ``enqueue_many`` take the options of ``penstock.dispatch.request.Options``: ``lane``,
     ``tenant``, ``priority``, ``deadline``, ``timeout``, ``idempotency_key``, ``webhook``, ``tags``, ``delay``.
+    ``model`` is a model's name or class, a pipeline, or a ``penstock.Graph`` that names models: its jobs are runs, and
+    ``input`` is what they are given by name.
     """
 
-    def enqueue(self, model: str | type[Model] | Pipeline, input: Any, **options: Unpack[Options]) -> JobHandle:
+    def enqueue(self, model: str | type[Model] | Pipeline | Graph, input: Any, **options: Unpack[Options]) -> JobHandle:
         """Submit one job, to the lane ``interactive`` unless told otherwise. When this returns, it is durable.
 
         With the broker away the job is accepted all the same and starts later. Raises ``Rejected`` (an unknown model,
@@ -51,7 +54,7 @@ class Client(BaseClient):
 
     def run(
         self,
-        model: str | type[Model] | Pipeline,
+        model: str | type[Model] | Pipeline | Graph,
         input: Any,
         *,
         result_timeout: float | None = None,
@@ -64,7 +67,7 @@ class Client(BaseClient):
         return self.enqueue(model, input, **options).result(result_timeout)
 
     def enqueue_many(
-        self, model: str | type[Model] | Pipeline, inputs: Iterable[Any], **options: Unpack[Options]
+        self, model: str | type[Model] | Pipeline | Graph, inputs: Iterable[Any], **options: Unpack[Options]
     ) -> list[JobHandle]:
         """Submit one job per input, in bulk, to the lane ``background`` unless told otherwise.
 
@@ -177,7 +180,9 @@ class Client(BaseClient):
 
     def _submitted(self, job: Submitted, client_id: str, mark: Mark | None) -> JobHandle:
         # One that existed before may have ended before, and may push its result to somebody else.
-        return JobHandle(self, job.id, reply_to=client_id, mark=mark) if job.created else JobHandle(self, job.id)
+        if not job.created:
+            return JobHandle(self, job.id)
+        return JobHandle(self, job.id, reply_to=client_id, mark=None if job.run else mark)
 
     def _handle(self, job: Job) -> JobHandle:
         return JobHandle(self, job.id, job=job)

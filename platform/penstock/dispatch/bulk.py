@@ -8,6 +8,7 @@ the same call again does the rest. Messages of what was cancelled stay at the br
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypedDict, Unpack
@@ -15,8 +16,8 @@ from typing import Any, TypedDict, Unpack
 from penstock import arguments, clock
 from penstock.dispatch.fastpath import PAUSE_FACTOR, PAUSE_S, FastPath
 from penstock.dispatch.notices import tell
-from penstock.errors import InvalidInput
-from penstock.job import JobState
+from penstock.errors import IllegalTransition, InvalidInput
+from penstock.job import Job, JobState
 from penstock.lane import split_name
 from penstock.store import Store
 from penstock.store.bulk import FIRST
@@ -146,8 +147,21 @@ class BulkVerbs:
         now = clock.now()
         jobs = self._store.retry_many(ids, only=only, now=now, publish_lease_s=self._grace_s)
         self._fast_path.publish(jobs)
-        self._tell([_Told(job.id, job.model, job.state, job.attempt, job.reply_to) for job in jobs])
-        return Bulk({job.id: str(job.state) for job in jobs})
+        runs = self._retry_runs(set(ids) - {job.id for job in jobs}, only)
+        self._tell([_Told(job.id, job.model, job.state, job.attempt, job.reply_to) for job in (*jobs, *runs)])
+        return Bulk({job.id: str(job.state) for job in (*jobs, *runs)})
+
+    def _retry_runs(self, left: Iterable[str], only: str) -> list[Job]:
+        """Those of what is left that are runs, one by one: each is a transaction that begins its steps. One whose steps
+        have not stopped yet is left."""
+        states = (only,) if only else RETRYABLE
+        ended = [id for id, status in self._store.statuses(sorted(left)).items() if status in states]
+        runs = []
+        for job in self._store.get_many(ended).values():
+            if job.graph is not None:
+                with suppress(IllegalTransition):
+                    runs.append(self._store.retry(job.id, now=clock.now()))
+        return runs
 
     def _tell(self, told: Sequence[_Told]) -> None:
         started = clock.monotonic_s()

@@ -17,13 +17,15 @@ from typing import Any, NoReturn
 from penstock.arguments import shown
 from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
-from penstock.errors import ConfigError, InvalidInput
+from penstock.errors import ConfigError, InvalidInput, Rejected
 from penstock.functions import Function
 from penstock.itemschema import at_once, misfit
 from penstock.lane import split_name
 from penstock.model import MAX_VERSION, Model, check_model
 from penstock.payload import write_input
+from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.plaingraph import PlainGraph, from_graph
 from penstock.registry import Registry, Source, are_imported, unknown_model
 from penstock.settings import Settings
 from penstock.store import Store
@@ -46,8 +48,8 @@ class Target:
     info: Mapping[str, Any] = field(default_factory=dict)
     #: Types of which every value fits the schema that was announced.
     fine: frozenset[type] = frozenset()
-    #: Where it is a pipeline: jobs of it are runs.
-    pipeline: Pipeline | None = None
+    #: Where it is a pipeline or a graph: jobs of it are runs.
+    pipeline: Pipeline | PlainGraph | None = None
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
@@ -84,13 +86,15 @@ class Catalog:
         self._read_at = float("-inf")
         self._mutex = threading.Lock()
 
-    def find(self, model: str | type[Model] | Pipeline | Function) -> Target:
-        """The target of a name, ``name@version``, class or pipeline.
+    def find(self, model: str | type[Model] | Pipeline | Function | Graph) -> Target:
+        """The target of a name, ``name@version``, class, pipeline or graph.
 
-        Raises ``UnknownModel``, ``InvalidInput`` for a version, or ``StoreUnavailable`` when it had to ask.
+        Raises ``UnknownModel``, ``InvalidInput`` for a version or a graph, or ``StoreUnavailable`` when it had to ask.
         """
         if isinstance(model, Pipeline):
             return Target(model.name, pipeline=model)
+        if isinstance(model, Graph):
+            return self._of_graph(from_graph(model))
         if isinstance(model, Function):
             model = model.model
         if not isinstance(model, (str, type)):  # nor, perhaps, anything that can be a key
@@ -118,6 +122,25 @@ class Catalog:
         if target.codec is not None:  # of names that anybody can make up, none is kept
             self._local[model] = target
         return target
+
+    def _of_graph(self, graph: PlainGraph) -> Target:
+        """Each time anew: what it names may be gone."""
+        known: set[str] = set()
+        for step in graph.graph.steps:
+            if step.kind != "call" or step.model in known:
+                continue
+            try:
+                target = self.find(step.model)
+            except Rejected as error:
+                error.message = f"step {step.name!r}: {error.message}"
+                raise
+            if target.pipeline is not None:
+                raise InvalidInput(
+                    f"step {step.name!r} calls {step.model!r}, which is a pipeline",
+                    fix="write its steps into the graph",
+                )
+            known.add(step.model)
+        return Target(graph.name, pipeline=graph)
 
     def all(self) -> dict[str, Target]:
         """Everything known, by name; a class that can be imported here wins over an announcement."""

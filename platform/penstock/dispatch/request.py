@@ -18,6 +18,7 @@ from penstock.errors import InvalidInput
 from penstock.lane import LANES, MAX_PRIORITY, MIN_PRIORITY, Lane
 from penstock.model import Model
 from penstock.options import MAX_TEXT, Options
+from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
 
 #: Furthest time from now that an option may name, and longest timeout, seconds: a hundred years. Times beyond the year
@@ -31,7 +32,7 @@ MAX_TAGS = 64
 class Request:
     """What a caller asks for, as typed."""
 
-    model: str | type[Model] | Pipeline
+    model: str | type[Model] | Pipeline | Graph
     input: Any
     options: Options
     #: The lane where ``options`` names none: the verbs differ.

@@ -30,6 +30,9 @@ from penstock.job import DEFAULT_TENANT, Job, JobState, NewJob, new_id
 from penstock.lane import Lane
 from penstock.options import MAX_TEXT
 from penstock.payload import write_input
+from penstock.pipelines.graph import Graph
+from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.plaingraph import PlainGraph
 from penstock.registry import Source
 from penstock.settings import Settings
 from penstock.store import Store
@@ -45,6 +48,8 @@ class Submitted:
 
     id: str
     created: bool
+    #: A run may have ended by its submission, of which no worker tells: a map of nothing is done when it begins.
+    run: bool = False
 
 
 class Submitter:
@@ -133,7 +138,7 @@ class Submitter:
                 _accept_now(chunk)
             more_follow = start + size < len(jobs)
             rows = self._store.insert(chunk, publish_lease_s=self._grace_s, more_follow=more_follow)
-            stored = [Submitted(row.id, row.created) for row in rows]
+            stored = [Submitted(row.id, row.created, target.pipeline is not None) for row in rows]
             self._publish(chunk, stored)
             submitted += stored
         return submitted
@@ -169,6 +174,7 @@ class Submitter:
             or type(priority) is not int
             or not (type(tenant) is str and 0 < len(tenant) <= MAX_TEXT and tenant.isprintable())
             or not (deadline is None or type(deadline) in (int, float))
+            or isinstance(request.model, Pipeline | Graph)  # a run itself needs no device
         ):
             return request
         model = request.model if isinstance(request.model, str) else getattr(request.model, "name", "")
@@ -219,11 +225,12 @@ class Submitter:
         if not jobs:
             return []
         answers: list[Submitted | BaseException] = []
-        for group in self._store.insert_groups([(job,) for job in jobs], publish_lease_s=self._grace_s):
+        groups = self._store.insert_groups([(job,) for job in jobs], publish_lease_s=self._grace_s)
+        for job, group in zip(jobs, groups, strict=True):
             if isinstance(group, BaseException):
                 answers.append(group)
             else:
-                answers.append(Submitted(group[0].id, group[0].created))
+                answers.append(Submitted(group[0].id, group[0].created, job.graph is not None))
         return answers
 
     def _publish(self, jobs: Sequence[NewJob], stored: Sequence[Submitted | BaseException]) -> None:
@@ -303,9 +310,12 @@ def _accept_now(jobs: Sequence[NewJob]) -> None:
 
 
 def digest(target: Target, text: str) -> str:
-    """What the same idempotency key must mean again: the model, the version asked for and the input.
+    """What the same idempotency key must mean again: the model, the version asked for and the input; a graph that came
+    with the request.
 
     Not the version that would run it: a call that is repeated after a deployment is the same call.
     """
     asked = f"{target.name}\0{target.asked or ''}\0{text}"
+    if isinstance(target.pipeline, PlainGraph):  # it is part of the request
+        asked += f"\0{target.pipeline.text}"
     return DIGEST_FORM + blake2b(asked.encode(), digest_size=16).hexdigest()

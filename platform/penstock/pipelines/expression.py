@@ -34,6 +34,8 @@ Expression = Any
 MAX_DEPTH, MAX_PARTS = 64, 10_000
 #: Longest text or list that an operator may make, and the largest whole number, bits.
 MAX_LENGTH, MAX_BITS = 1_000_000, 4096
+#: Most characters and elements of a value that holds another one more than once, and of all that operators make for it.
+MAX_MADE = 16_000_000
 
 WORDS = ("$in", "$out", "$item", "$get", "$op", "$if", "$else", "$first", "$lit", "$object")
 
@@ -284,13 +286,20 @@ def evaluate(
     Raises ``NoValue`` for what has no value: an element that is not there, an operator whose operands do not fit.
     """
 
+    used: set[tuple[str, Any]] = set()
+    made, repeats = 0, False
+
     def of(here: Expression) -> Any:
+        nonlocal made, repeats
         word = word_of(here)
         if word is None:
             if isinstance(here, dict):
                 return {key: of(each) for key, each in here.items()}
             return [of(each) for each in here] if isinstance(here, list) else here
         given = here[word]
+        if word in ("$in", "$out", "$item"):
+            repeats |= (word, given) in used
+            used.add((word, given))
         if word in ("$in", "$out"):
             return (inputs if word == "$in" else outputs)[given]
         if word in ("$lit", "$item"):
@@ -308,9 +317,41 @@ def evaluate(
         values = [of(each) for each in parts_of(here)]
         if word == "$object":
             return {given[0]: values[0]}
-        return _element(*values) if word == "$get" else _apply(given[0], values)
+        if word == "$get":
+            return _element(*values)
+        result = _apply(given[0], values)
+        if isinstance(result, str | list):
+            made += len(result)
+            repeats |= isinstance(result, list)
+            if made > MAX_MADE:
+                raise _too_much()
+        return result
 
-    return of(expression)
+    result = of(expression)
+    # In memory it may be one value a million times; as JSON it is a million values.
+    if repeats and _is_larger(result, MAX_MADE):
+        raise _too_much()
+    return result
+
+
+def _too_much() -> NoValue:
+    return NoValue(f"it makes more than {MAX_MADE:,} characters and elements of what it is given")
+
+
+def _is_larger(value: Any, most: int) -> bool:
+    """Whether a value has more characters and elements than that, counted no further."""
+    waiting = [value]
+    while waiting and most >= 0:
+        here = waiting.pop()
+        if isinstance(here, str):
+            most -= len(here)
+        elif isinstance(here, list):
+            most -= len(here)
+            waiting += here if most >= 0 else ()
+        elif isinstance(here, dict):
+            most -= len(here) + sum(map(len, here))
+            waiting += here.values() if most >= 0 else ()
+    return most < 0
 
 
 def _absent(expression: Expression, **known: Any) -> bool:

@@ -98,7 +98,7 @@ def read(text: bytes | str) -> Graph:
     try:
         graph = msgspec.json.decode(text, type=Graph)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"this is no graph: {error}", fix="see `penstock pipeline schema`") from None
+        raise InvalidInput(f"this is no graph: {error}", fix="see `penstock pipeline show --schema`") from None
     verify(graph)
     return graph
 

@@ -7,13 +7,13 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from penstock import usercode
 from penstock.errors import ConfigError, InvalidInput
 from penstock.payload import write_input
 from penstock.pipelines.graph import Graph
+from penstock.pipelines.inputs import by_name, missing_input
 from penstock.pipelines.trace import trace
 from penstock.tracing import current
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 #: What queues and urls may be called, and so models: a run is listed among their jobs.
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class Pipeline:
@@ -29,7 +29,7 @@ class Pipeline:
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         where = f"{function.__module__}.{function.__qualname__}"
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ConfigError(
                 f"pipeline {where} is named {name!r}",
                 fix='name it with lower-case letters, digits, "-" or "_": @penstock.pipeline(name="answer")',
@@ -62,21 +62,7 @@ class Pipeline:
         """The inputs of a run as JSON text, by name, with the function's defaults; raises ``InvalidInput``,
         ``NotSerializable`` or ``TooLarge``.
         """
-        if not isinstance(inputs, Mapping):
-            example = ", ".join(f"{name!r}: …" for name in self.graph.inputs)
-            raise InvalidInput(
-                f"pipeline {self.name!r} is given its inputs by name, not {type(inputs).__name__}",
-                fix=f"pass {{{example}}}",
-            )
-        given = {str(name): value for name, value in inputs.items()}
-        for name in given:
-            if name not in self.graph.inputs:
-                near = get_close_matches(name, self.graph.inputs, n=1)
-                there = ", ".join(self.graph.inputs) or "none"
-                raise InvalidInput(
-                    f"pipeline {self.name!r} has no input {name!r:.80}",
-                    fix=f"did you mean {near[0]!r}?" if near else f"its inputs: {there}",
-                )
+        given = by_name(self.name, self.graph.inputs, inputs)
         values = {}
         for name, parameter in inspect.signature(self.function).parameters.items():
             if name in given:
@@ -84,7 +70,7 @@ class Pipeline:
             elif parameter.default is not parameter.empty:
                 values[name] = parameter.default
             else:
-                raise InvalidInput(f"pipeline {self.name!r} is given no {name!r}", fix=f"pass {{{name!r}: …}}")
+                raise missing_input(self.name, name)
             self._check(name, values[name])
         return write_input(self.name, values, codec=None, max_bytes=max_bytes)
 

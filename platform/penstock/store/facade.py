@@ -33,6 +33,7 @@ from penstock.store.records import (
     WorkerInfo,
 )
 from penstock.store.runs.conclude import concluded
+from penstock.store.runs.standing import RunStanding, standing
 from penstock.store.runs.tend import tend
 from penstock.store.runs.waits import receive
 
@@ -293,6 +294,13 @@ class Store:
         return users.list_jobs(
             self._db, status=status, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before, run=run
         )
+
+    def run_standing(self, id: str) -> RunStanding:
+        """A run's graph and how far its steps are: a row for each plain one, counts for a map, however wide it is.
+
+        Raises ``JobNotFound`` for what is no run.
+        """
+        return standing(self._db, id)
 
     def counts(self) -> builtins.list[Count]:
         """Open jobs per model, version asked for, lane and state. States without any are left out."""

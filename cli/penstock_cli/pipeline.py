@@ -1,0 +1,147 @@
+"""``penstock pipeline``: the pipelines that modules define, and runs of graphs that are files."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penstock.errors import UnknownModel
+from penstock_cli import graphfile, preflight
+from penstock_cli.commands import group, pass_app
+from penstock_cli.context import App
+from penstock_cli.inputs import read_input
+from penstock_cli.jobopts import as_keywords, job_options
+from penstock_cli.services import unbroken
+
+if TYPE_CHECKING:
+    from penstock import Pipeline
+
+
+@group()
+def pipeline() -> None:
+    """Pipelines: graphs of models, run as jobs.
+
+    They are those of the modules in PENSTOCK_MODELS. `penstock run NAME '{"question": …}'` runs one,
+    `penstock job watch ID` follows its steps.
+    """
+
+
+@pipeline.command("list")
+@pass_app
+def list_(app: App) -> None:
+    """List pipelines: how many steps they have, and what they are given."""
+    found = app.out.rows(
+        (_row(one) for _, one in sorted(_pipelines(app).items())),
+        id="name",
+        header=("name", "steps", "inputs", "description"),
+        cells=lambda row: (row["name"], row["steps"], ", ".join(row["inputs"]), row["description"]),
+        drop=("steps", "description"),
+        wide=("description", "inputs"),
+    )
+    if not found:
+        app.out.say("no pipelines: name the module that defines one, PENSTOCK_MODELS=my_models")
+
+
+@pipeline.command("show")
+@click.argument("name", required=False)
+@click.option("--mermaid", is_flag=True, help="Print it in the language of Mermaid, to be drawn.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of graph files; takes no NAME.")
+@pass_app
+def show(app: App, name: str | None, mermaid: bool, schema: bool) -> None:
+    """Show a pipeline: each step with what it calls and what it is given, by how many steps lie before it.
+
+    With --json the graph itself, as it is stored with a run. $x is an input, other names are the outputs of steps,
+    item is what a map is at, and -> is what comes out.
+    """
+    if schema == (name is not None) or (schema and mermaid):
+        raise click.UsageError("Name a pipeline, or say --schema alone: it is the same for all graphs.")
+    if name is None:
+        from penstock.pipelines.schema import schema as published
+
+        app.out.data(published())
+        return
+    found = _pipelines(app)
+    if name not in found:
+        raise _unknown(name, list(found))
+    one = found[name]
+    if mermaid:
+        from penstock.pipelines.mermaid import mermaid as drawn
+
+        text = drawn(one.graph)
+        if app.out.json:
+            app.out.data({"mermaid": text})
+        else:
+            app.out.text(text)
+    elif app.out.json:
+        from msgspec.json import decode
+
+        app.out.data(decode(one.text))
+    else:
+        from penstock.pipelines.draw import draw
+
+        app.out.pairs(
+            [("name", name), ("description", one.describe()), ("inputs", ", ".join(one.graph.inputs) or "none")]
+        )
+        app.out.line()
+        for line in draw(one.graph, width=app.out.width):
+            app.out.line(line)
+
+
+@pipeline.command("submit")
+@click.argument("graph")
+@click.argument("inputs", default="{}")
+@job_options
+@pass_app
+def submit(app: App, graph: str, inputs: str, **options: Any) -> None:
+    """Run a graph that is JSON data, and print the run's id.
+
+    GRAPH is a file, or - for standard input; it names models, and `penstock pipeline show --schema` prints what it
+    looks like. INPUTS is an object with what the run is given by name: JSON, @FILE or - for standard input.
+
+    \b
+      penstock pipeline show answer --json > graph.json
+      penstock pipeline submit graph.json '{"question": "why?"}'
+    """
+    if graph == inputs == "-":
+        raise click.UsageError("GRAPH and INPUTS cannot both be standard input.")
+    found = graphfile.read(graph)
+    given = read_input(inputs)
+    preflight.check(app, broker=False)
+    with unbroken():  # else a run could be stored whose id was not printed
+        job = app.client.enqueue(found, given, **as_keywords(options))
+        if app.out.json:
+            app.out.data({"id": job.id, "model": found.name, "status": str(job.status)})
+        else:
+            app.out.line(job.id)
+        app.out.flush()
+    if not preflight.broker_answers(app):
+        app.out.warn("the broker does not answer; the run is safe in the database and goes on when it is back")
+    app.out.say(f"its steps: penstock job watch {job.id}")
+
+
+def _pipelines(app: App) -> dict[str, Pipeline]:
+    from penstock.registry import Registry
+
+    return Registry.load(app.settings.models).pipelines
+
+
+def _row(one: Pipeline) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "steps": len(one.graph.steps),
+        "inputs": list(one.graph.inputs),
+        "description": one.describe(),
+    }
+
+
+def _unknown(name: str, known: list[str]) -> UnknownModel:
+    near = get_close_matches(name[:150], known, n=1)
+    if near:
+        fix = f"did you mean {near[0]!r}? `penstock pipeline list` shows all"
+    elif known:
+        fix = f"known: {', '.join(sorted(known)[:8])}; `penstock pipeline list` shows all"
+    else:
+        fix = "name the module that defines it: PENSTOCK_MODELS=my_models"
+    return UnknownModel(f"no pipeline is named {name!r:.80}", fix=fix)

@@ -1,0 +1,108 @@
+"""``penstock job get`` and ``watch`` of a run: its steps."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from penstock.clock import monotonic_s, now
+from penstock.errors import ResultTimeout, StoreUnavailable
+from penstock.job import Job, JobState
+from penstock.store.runs.standing import MOST_FAILED, RunStanding
+from penstock_cli.context import App
+from penstock_cli.errors import FAILED as FAILED_STATUS
+from penstock_cli.jobview import job_dict, job_pairs
+from penstock_cli.reminder import Reminder
+from penstock_cli.runlines import DROP, HEADER, failure_row, failures, step_dict, step_row
+from penstock_cli.runscreen import Screen
+from penstock_cli.runview import FAILED, critical_path, views
+from penstock_cli.serving import models_behind, warn_if_unserved
+
+if TYPE_CHECKING:
+    from penstock import JobHandle
+
+#: How often a run's steps are looked at, and how long a database that has gone away is borne with, seconds.
+LOOK_EVERY_S, AWAY_S = 0.5, 30.0
+
+
+def show(app: App, run: Job, *, failed: bool) -> None:
+    """What ``penstock job get`` prints of a run."""
+    standing = app.store.run_standing(run.id)
+    _print(app, run, standing, failed=failed)
+    if app.out.json:
+        return
+    waiting = {view.calls for view in views(run, standing) if view.status in ("accepted", "queued")}
+    for model in sorted(waiting):
+        warn_if_unserved(app, model)
+    if run.state in (JobState.FAILED, JobState.EXPIRED):
+        app.out.say(f"go on from there: penstock job retry {run.id}")
+
+
+def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:
+    """Follow a run's steps to its end, then show it; the exit status."""
+    run, standing = handle.job, app.store.run_standing(handle.id)
+    with Screen(app) as screen, Reminder(app, models_behind(app, run)) as reminder:
+        screen.show(run, views(run, standing))
+        away_since: float | None = None
+        while not run.state.is_terminal:
+            try:
+                with suppress(ResultTimeout):
+                    handle.wait(LOOK_EVERY_S)
+                run, standing = handle.refresh(), app.store.run_standing(run.id)
+            except StoreUnavailable as error:
+                away_since = _bear(app, error, away_since)
+                continue
+            away_since = None
+            if screen.show(run, views(run, standing)):
+                reminder.news()
+    _print(app, run, standing, failed=failed, line=True)
+    return None if run.state is JobState.SUCCEEDED else FAILED_STATUS
+
+
+def _bear(app: App, error: StoreUnavailable, since: float | None) -> float:
+    """Wait a little for a database that has gone away, as every wait does; since when. Raises when it does not pass."""
+    if since is None:
+        since = monotonic_s()
+        app.out.warn(f"{error.message}; trying again for {AWAY_S:.0f} s")
+    if not error.retryable or monotonic_s() - since > AWAY_S:
+        raise error
+    time.sleep(LOOK_EVERY_S)
+    return since
+
+
+def run_dict(run: Job, standing: RunStanding, *, failed: bool) -> dict[str, Any]:
+    """A run's JSON form: the job's, and its steps; with ``failed`` only those that failed."""
+    shown = views(run, standing)
+    steps = [view for view in shown if not failed or view.status in FAILED]
+    return job_dict(run) | {
+        "graph": run.graph,
+        "generation": standing.generation,
+        "steps": list(map(step_dict, steps)),
+        "failed": failures(shown, standing.failed),
+        "critical_path": critical_path(run, standing),
+    }
+
+
+def _print(app: App, run: Job, standing: RunStanding, *, failed: bool, line: bool = False) -> None:
+    if app.out.json:
+        whole = run_dict(run, standing, failed=failed)
+        (app.out.jsonl if line else app.out.data)(whole)
+        return
+    shown = views(run, standing)
+    if not failed:
+        app.out.pairs(job_pairs(run))
+        app.out.line()
+        at = None if run.state.is_terminal else now()
+        app.out.table(HEADER, [step_row(view, at) for view in shown], drop=DROP, wide=("step",))
+        if any(view.critical for view in shown):
+            app.out.say("* decided when the run ended")
+    found = failures(shown, standing.failed)
+    if found:
+        if not failed:
+            app.out.line()
+        app.out.table(("step", "job", "error"), map(failure_row, found), drop=("job",), wide=("error",))
+        if len(standing.failed) == MOST_FAILED:
+            app.out.say(f"the first {MOST_FAILED}; all: penstock job list --run {run.id} --status failed")
+    elif failed:
+        app.out.say("no step has failed")

@@ -1,0 +1,34 @@
+"""What a run is given, by the names of the pipeline's inputs. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from penstock.errors import InvalidInput
+
+
+def by_name(pipeline: str, names: Sequence[str], inputs: Any) -> dict[str, Any]:
+    """The inputs, of which some may be missing; raises ``InvalidInput`` for what has no names, or others."""
+    if not isinstance(inputs, Mapping):
+        example = ", ".join(f"{name!r}: …" for name in names)
+        raise InvalidInput(
+            f"pipeline {pipeline!r} is given its inputs by name, not {type(inputs).__name__}",
+            fix=f"pass {{{example}}}",
+        )
+    given = {str(name): value for name, value in inputs.items()}
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name[:150], names, n=1)
+            there = ", ".join(names[:20]) or "none"
+            raise InvalidInput(
+                f"pipeline {pipeline!r} has no input {name!r:.80}",
+                fix=f"did you mean {near[0]!r}?" if near else f"its inputs: {there}",
+            )
+    return given
+
+
+def missing_input(pipeline: str, name: str) -> InvalidInput:
+    """The refusal of a run without this input."""
+    return InvalidInput(f"pipeline {pipeline!r} is given no {name!r}", fix=f"pass {{{name!r}: …}}")

@@ -1,0 +1,152 @@
+"""How far a run is, by step: the row of a plain one, and of a map the counts of its elements, whatever its width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from penstock import arguments
+from penstock.errors import JobNotFound
+from penstock.pipelines.graph import Graph
+from penstock.store.engine import Database
+from penstock.store.runs.plans import plan_of
+from penstock.store.session import Session
+
+#: Elements of maps that failed, of which each is told.
+MOST_FAILED = 100
+
+_STATUS = "CASE WHEN state = 'running' AND cancel_requested THEN 'cancelling' ELSE state END"
+# What succeeded counts since whichever try, anything else only of the last one.
+_COUNTS = "({hidden state = 'succeeded'} OR generation = :generation)"
+
+_RUN = "SELECT graph, coalesce(generation, 0) FROM penstock_job WHERE id = :run AND graph IS NOT NULL"
+_COLUMNS = (
+    f"path, id, {_STATUS}, attempt, accepted_at, started_at, settled_at, compute_s, batch_size, version, worker, error"
+)
+_PLAIN = f"SELECT {_COLUMNS} FROM penstock_job WHERE run_id = :run AND path {{in names}} AND {_COUNTS}"  # noqa: S608
+_MAPS = "SELECT path, size FROM penstock_map WHERE run_id = :run"
+_ELEMENTS = f"""
+    SELECT {{0 text}}, {_STATUS}, count(*), min(accepted_at), min(started_at), max(settled_at),
+        sum(started_at - accepted_at), sum(settled_at - started_at), sum(compute_s / batch_size), sum(batch_size),
+        count(batch_size)
+    FROM {{each rows}} JOIN penstock_job
+        ON run_id = :run AND penstock_job.path >= {{1 text}} AND penstock_job.path < {{2 text}}
+    WHERE {_COUNTS} GROUP BY 1, 2"""  # noqa: S608 - constants only
+_FAILED = f"""
+    SELECT {_COLUMNS} FROM penstock_job
+    WHERE run_id = :run AND path >= :low AND path < :high AND {{hidden state IN ('failed', 'expired')}}
+        AND generation = :generation
+    ORDER BY path LIMIT :limit"""  # noqa: S608 - constants only
+
+
+class StepRow(NamedTuple):
+    """A step, or an element of a map, as its job stands. Times are Unix seconds, ``compute_s`` seconds."""
+
+    path: str
+    id: str
+    status: str
+    attempt: int
+    accepted_at: float
+    started_at: float | None
+    settled_at: float | None
+    compute_s: float | None
+    batch_size: int | None
+    version: str
+    worker: str | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class MapCounts:
+    """A map: ``size`` elements, of which ``counts`` says how many have each status; the others are no jobs yet.
+
+    ``accepted_at`` and ``started_at`` are the first element's, ``settled_at`` is the last one's so far. ``waited_s``,
+    ``ran_s`` and ``device_s`` are sums over the elements, the last one of their shares of their batches' times;
+    ``mean_batch`` is the mean size of these batches.
+    """
+
+    size: int
+    counts: Mapping[str, int]
+    accepted_at: float | None = None
+    started_at: float | None = None
+    settled_at: float | None = None
+    waited_s: float = 0.0
+    ran_s: float = 0.0
+    device_s: float = 0.0
+    mean_batch: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStanding:
+    """A run's graph, and what has begun of it, by step; ``failed`` are the first ``MOST_FAILED`` elements of maps that
+    failed or expired."""
+
+    graph: Graph
+    generation: int
+    steps: Mapping[str, StepRow]
+    maps: Mapping[str, MapCounts]
+    failed: list[StepRow]
+
+
+def standing(db: Database, id: str) -> RunStanding:
+    """See ``Store.run_standing``."""
+    arguments.job_id(id)
+    with db.read() as session:
+        row = session.one(_RUN, {"run": id})
+        if row is None:
+            raise JobNotFound(f"there is no run {id!r}", fix="`penstock job get` shows a job that is none")
+        graph = plan_of(session, row[0]).graph
+        values = {"run": id, "generation": row[1]}
+        plain = [step.name for step in graph.steps if not step.maps]
+        rows = session.all(_PLAIN, values | {"names": session.ids(plain)}) if plain else []
+        maps = _maps(session, values) if len(plain) < len(graph.steps) else {}
+        failed = [each for name in sorted(maps) for each in _failed(session, values, name, maps[name])]
+    steps = {row[0]: _row(row) for row in rows}
+    return RunStanding(graph, row[1], steps, maps, failed[:MOST_FAILED])
+
+
+def _maps(session: Session, values: dict[str, Any]) -> dict[str, MapCounts]:
+    sizes = dict(session.all(_MAPS, values))
+    rows = session.rows([(name, *_range(name)) for name in sizes])
+    found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in sizes}
+    for name, *row in session.all(_ELEMENTS, values | {"rows": rows}) if sizes else ():
+        found[name].append(tuple(row))
+    return {name: _counts(size, found[name]) for name, size in sizes.items()}
+
+
+def _counts(size: int, rows: list[tuple[Any, ...]]) -> MapCounts:
+    """A map's rows, one for each status, as one."""
+    if not rows:
+        return MapCounts(size, {})
+    _, _, accepted, started, settled, waited, ran, computed, batches, batched = zip(*rows, strict=True)
+    of = sum(batched)
+    return MapCounts(
+        size,
+        {status: count for status, count, *_ in rows},
+        accepted_at=min(accepted),
+        started_at=min((at for at in started if at is not None), default=None),
+        settled_at=max((at for at in settled if at is not None), default=None),
+        waited_s=sum(each or 0.0 for each in waited),
+        ran_s=sum(each or 0.0 for each in ran),
+        device_s=sum(each or 0.0 for each in computed),
+        mean_batch=float(sum(each or 0 for each in batches)) / of if of else None,
+    )
+
+
+def _failed(session: Session, values: dict[str, Any], name: str, of: MapCounts) -> list[StepRow]:
+    if not (of.counts.get("failed") or of.counts.get("expired")):
+        return []
+    low, high = _range(name)
+    return [_row(row) for row in session.all(_FAILED, values | {"low": low, "high": high, "limit": MOST_FAILED})]
+
+
+def _range(name: str) -> tuple[str, str]:
+    """Between which texts the paths of a map's elements are."""
+    return f"{name}[", f"{name}\\"
+
+
+def _row(row: tuple[Any, ...]) -> StepRow:
+    return StepRow._make((*row[:-1], None if row[-1] is None else msgspec.json.decode(row[-1])))

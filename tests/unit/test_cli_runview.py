@@ -1,0 +1,170 @@
+"""A run's steps as the command line tells them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.job import Job, JobState, Ledger
+from penstock.pipelines.graph import Graph
+from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
+from penstock_cli.layout import GAP, fit
+from penstock_cli.output import dumps
+from penstock_cli.runlines import DROP, HEADER, changed, done, failures, step_dict, step_row, worth
+from penstock_cli.runview import SKIPPED, WAITING, StepView, critical_path, views
+from tests.fixtures.runs import graph, out, step
+
+X = {"$in": "x"}
+MAP = graph(
+    step("list", X),
+    step("each", {"$item": 0}, maps=True, over=out("list")),
+    step("join", out("each")),
+    output=out("join"),
+)
+
+
+def run(state: str = "running", error: dict[str, Any] | None = None) -> Job:
+    return Job(
+        id="r",
+        model="test",
+        version="",
+        lane="interactive",
+        tenant="default",
+        priority=0,
+        state=JobState(state),
+        attempt=0,
+        input={"x": 1},
+        output=None,
+        error=error,
+        available_at=0.0,
+        deadline_at=None,
+        timeout_s=None,
+        idempotency_key=None,
+        webhook=None,
+        graph="d",
+        ledger=Ledger(accepted_at=0.0),
+    )
+
+
+def row(path: str, status: str, *times: float | None, error: Any = None) -> StepRow:
+    began, started, ended = times
+    assert began is not None
+    return StepRow(path, f"id-{path}", status, 1, began, started, ended, 0.5, 4, "1", "w", error)
+
+
+def standing(*rows: StepRow, of: Graph = MAP, failed: Any = (), **maps: MapCounts) -> RunStanding:
+    return RunStanding(of, 0, {each.path: each for each in rows}, maps, list(failed))
+
+
+def at(view: StepView) -> tuple[Any, ...]:
+    return (view.name, view.status, view.wait_s(10), view.run_s(10), view.critical)
+
+
+DONE = MapCounts(3, {"succeeded": 3}, 3.0, 5.0, 8.0, 9.0, 6.0, 1.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("job", "now", "expected"),
+    [
+        (run(), standing(), [("list", WAITING, None, None, False), ("each", WAITING, None, None, False)]),
+        (run(), standing(row("list", "queued", 1, None, None)), [("list", "queued", 9, None, False)]),
+        (run(), standing(row("list", "running", 1, 3, None)), [("list", "running", 2, 7, False)]),
+        (run("cancelled"), standing(row("list", "cancelled", 1, None, 4)),
+         [("list", "cancelled", 3, None, False), ("each", SKIPPED, None, None, False)]),
+        (run("succeeded"), standing(row("list", "succeeded", 1, 2, 3), row("join", "succeeded", 8, 9, 9.5), each=DONE),
+         [("list", "succeeded", 1, 1, True), ("each", "succeeded", 2, 3, True), ("join", "succeeded", 1, 0.5, True)]),
+        (run("failed", {"step": "each[1]"}),
+         standing(row("list", "succeeded", 1, 2, 3), each=MapCounts(3, {"failed": 1, "cancelled": 2}, 3.0, 5.0, 8.0)),
+         [("list", "succeeded", 1, 1, True), ("each", "failed", 2, 3, True), ("join", SKIPPED, None, None, False)]),
+    ],
+)  # fmt: skip
+def test_steps_wait_run_and_decide(job: Job, now: RunStanding, expected: list[tuple[Any, ...]]) -> None:
+    assert [at(view) for view in views(job, now)][: len(expected)] == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "counts", "status", "text"),
+    [
+        (0, {}, "succeeded", "0/0"),
+        (10_000, {"succeeded": 7312, "running": 64, "queued": 2624}, "running", "7,312/10,000"),
+        (10_000, {"queued": 1000}, "queued", "0/10,000"),
+        (10_000, {"succeeded": 1000}, "running", "1,000/10,000"),
+        (10_000, {"succeeded": 1000, "queued": 1}, "running", "1,000/10,000"),
+        (3, {"succeeded": 3}, "succeeded", "3/3"),
+        (3, {"succeeded": 1, "failed": 1, "cancelled": 1}, "failed", "1/3 (1 failed)"),
+        (3, {"succeeded": 1, "expired": 1, "running": 1}, "expired", "1/3 (1 failed)"),
+        (3, {"succeeded": 1, "cancelling": 1, "cancelled": 1}, "cancelling", "1/3"),
+        (3, {"succeeded": 1, "cancelled": 2}, "cancelled", "1/3"),
+        (3, {}, "queued", "0/3"),
+    ],
+)
+def test_a_map_is_folded_to_its_counts(size: int, counts: dict[str, int], status: str, text: str) -> None:
+    view = views(run(), standing(each=MapCounts(size, counts, 1.0, 2.0, 3.0)))[1]
+    assert (view.status, done(view)) == (status, text)
+    open_ones = size > sum(counts.values()) or any(counts.get(each) for each in ("running", "cancelling", "queued"))
+    assert (view.ended_at is None) == bool(open_ones)
+
+
+def test_the_json_of_a_step_has_lists_and_names_at_any_size() -> None:
+    shown = views(run(), standing(row("list", "succeeded", 1, 2, 3), each=MapCounts(0, {})))
+    one, each, join = map(step_dict, shown)
+    assert one.keys() == each.keys() == join.keys()
+    assert each["elements"] == {"size": 0, "counts": {}, "wait_s": 0.0, "run_s": 0.0, "device_s": 0.0}
+    assert (one["elements"], join["elements"], join["id"]) == (None, None, None)
+    assert (one["wait_s"], one["run_s"], one["batch_size"], one["id"]) == (1.0, 1.0, 4, "id-list")
+    assert dumps(shown and one)
+
+
+def test_only_what_ended_well_or_failed_has_a_critical_path() -> None:
+    ended = standing(row("list", "succeeded", 1, 2, 3), row("join", "succeeded", 8, 9, 10), each=DONE)
+    assert critical_path(run("succeeded"), ended) == ["list", "each", "join"]
+    for state in ("running", "cancelled", "expired"):
+        assert critical_path(run(state), ended) == []
+
+
+def test_what_failed_is_gathered() -> None:
+    error = {"code": "c", "message": "m"}
+    now = standing(row("list", "failed", 1, 2, 3, error=error), failed=[row("each[7]", "expired", 1, 2, 3)])
+    assert failures(views(run("failed"), now), now.failed) == [
+        {"step": "list", "id": "id-list", "status": "failed", "error": error},
+        {"step": "each[7]", "id": "id-each[7]", "status": "expired", "error": None},
+    ]
+    assert failures([], []) == []
+
+
+def test_what_changed_is_told_once() -> None:
+    first = views(run(), standing())
+    assert list(changed([], first, counts=True)) == [], "that a step waits is no news"
+    second = views(run(), standing(row("list", "queued", 1, None, None)))
+    assert [view.name for view in changed(first, second, counts=False)] == ["list"]
+    some = views(run(), standing(each=MapCounts(9, {"succeeded": 1}, 1.0)))
+    more = views(run(), standing(each=MapCounts(9, {"succeeded": 2}, 1.0)))
+    assert [view.name for view in changed(some, more, counts=True)] == ["each"]
+    assert list(changed(some, more, counts=False)) == []
+
+
+STATUSES = ["succeeded", "running", "queued", "failed", WAITING, SKIPPED]
+
+
+@given(st.lists(st.sampled_from(STATUSES), max_size=40), st.integers(1, 30))
+def test_a_screen_has_room_for_what_goes_on(statuses: list[str], rows: int) -> None:
+    shown = [StepView(name=str(n), calls="m", status=status) for n, status in enumerate(statuses)]
+    kept, more = worth(shown, rows)
+    assert len(kept) + bool(more) <= rows and kept == sorted(kept, key=lambda view: int(view.name))
+    assert bool(more) == (len(kept) < len(shown))
+    if rows > 1 and any(view.status == "running" for view in shown if view not in kept):
+        assert all(view.status in ("running", "queued", "failed") for view in kept)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_table_fits_narrow_terminals_and_keeps_what_matters(width: int) -> None:
+    now = standing(row("list", "succeeded", 1, 2, 3), each=MapCounts(10_000, {"succeeded": 7312}, 1.0, 2.0, 3.0))
+    cells = [["-" if cell is None else str(cell) for cell in step_row(view, 100.0)] for view in views(run(), now)]
+    names, rows = fit(HEADER, cells, width, drop=DROP, wide=("step",))
+    widths = [max(len(name), *(len(each[n]) for each in rows)) for n, name in enumerate(names)]
+    assert sum(widths) + GAP * (len(names) - 1) <= width
+    assert {"step", "done", "status"} <= set(names) and any("7,312/10,000" in each for each in rows)
+    assert ({"wait", "run"} <= set(names)) == (width == 80)
