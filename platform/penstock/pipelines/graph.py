@@ -109,6 +109,7 @@ def verify(graph: Graph) -> None:
         raise InvalidInput(f"graphs of form {graph.form} are not read by this release", fix=f"write form {FORM}")
     if len(graph.steps) > MAX_STEPS:
         raise InvalidInput(f"{len(graph.steps):,} steps are too many", fix=f"use at most {MAX_STEPS:,}, and map lists")
+    _names("pipeline", [graph.name])
     _names("input", graph.inputs)
     _names("step", [step.name for step in graph.steps])
     known = {"$in": set(graph.inputs), "$out": {step.name for step in graph.steps}}
@@ -131,7 +132,7 @@ def _check_options(step: Step) -> None:
         raise InvalidInput(
             f"step {step.name!r} is a {step.kind}, and calls nothing", fix="leave model, maps and retry out"
         )
-    if (step.kind == "wait") != bool(_NAME.fullmatch(step.signal)):
+    if not (_NAME.fullmatch(step.signal) if step.kind == "wait" else step.signal == ""):
         raise InvalidInput(f"step {step.name!r} has signal={step.signal!r:.80}", fix="name what a wait waits for")
     if step.kind == "sleep" and not (isinstance(step.input, list) and step.input):
         raise InvalidInput(f"step {step.name!r} sleeps for no time", fix="give input as a list: seconds first")

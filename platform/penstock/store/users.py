@@ -77,6 +77,7 @@ _FILTERS = {
     "before": "(accepted_at, id) < (:at, :before)",
     "whole": "run_id IS NULL",
     "run": "run_id = :run",
+    "its_status": "{hidden state = :status}",
     "tag": "id IN (SELECT job_id FROM penstock_job_tag WHERE name = :tag_name AND value = :tag_value)",
     "tag_name": "id IN (SELECT job_id FROM penstock_job_tag WHERE name = :tag_name)",
 }
@@ -185,6 +186,8 @@ def list_jobs(
         values["tag_name"], values["tag_value"] = arguments.tag(tag)
         wanted.append("tag_name" if values["tag_value"] is None else "tag")
     wanted.append("whole" if run is None else "run")
+    if run is not None and "status" in wanted:  # of all jobs in that state, few are this run's
+        wanted[wanted.index("status")] = "its_status"
     where = " AND ".join(_FILTERS[name] for name in wanted)
     with db.read() as session:
         if before is not None:

@@ -74,3 +74,5 @@ def _given(run: _Run, name: str, items: list[Any]) -> Given:
         return Given(_encode(input_of(step, inputs=run.inputs, outputs=outputs, items=items)).decode(), step=True)
     except NoValue as error:
         return Given(None, error.message, step=True)
+    except KeyError as error:  # somebody has deleted rows
+        return Given(None, f"the output of step {error} is not in the database any more", step=True)
