@@ -1,4 +1,4 @@
-"""PURE: graphs of ``benchmarks/pipeline.py`` as bare shapes: who waits for whom, and what each step costs its device."""
+"""PURE: the graphs of ``benchmarks/pipeline.py`` as bare shapes: who waits for whom, and what a step costs."""
 
 from __future__ import annotations
 
