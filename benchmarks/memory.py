@@ -22,33 +22,26 @@ def own_bytes(pid: int) -> int:
     return total
 
 
-class Growth:
-    """The most that each process, by its role, had more than at the beginning, bytes."""
+@contextmanager
+def watched(pids: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Gives the most that each process, by its role, had more than at the beginning, bytes; complete at the end."""
+    before = {role: own_bytes(pid) for role, pid in pids.items()}
+    most = dict.fromkeys(pids, 0)
+    over = threading.Event()
 
-    def __init__(self, pids: Mapping[str, int]) -> None:
-        self._pids = pids
-        self._before = {role: own_bytes(pid) for role, pid in pids.items()}
-        self.most = dict.fromkeys(pids, 0)
+    def look() -> None:
+        for role, pid in pids.items():
+            most[role] = max(most[role], own_bytes(pid) - before[role])
 
-    def look(self) -> None:
-        """Compare now."""
-        for role, pid in self._pids.items():
-            self.most[role] = max(self.most[role], own_bytes(pid) - self._before[role])
+    def watch() -> None:
+        while not over.wait(EVERY_S):
+            look()
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Compare all the time, from a thread."""
-        over = threading.Event()
-
-        def watch() -> None:
-            while not over.wait(EVERY_S):
-                self.look()
-
-        thread = threading.Thread(target=watch, name="growth", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            self.look()
+    thread = threading.Thread(target=watch, name="memory", daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        thread.join()
+        look()

@@ -73,10 +73,21 @@ def makespan_bar(
 
 
 def flood_bars(
-    kind: str, rates: Sequence[tuple[float, float]], fills: Sequence[tuple[float, float]], *, limit: float
+    kind: str,
+    rates: Sequence[tuple[float, float]],
+    fills: Sequence[tuple[float, float]],
+    *,
+    ended: Sequence[float],
+    limit: float,
 ) -> list[dict[str, Any]]:
-    """Pairs of one round each: runs per second and stock's, mean batch sizes of runs' steps and of plain jobs."""
-    bars = [bar(f"runs of six {kind} steps, x stock's canvases", of_pairs(rates), limit)]
+    """Pairs of one round each: runs per second and stock's, mean batch sizes of runs' steps and of plain jobs.
+
+    ``ended`` are the shares of what ended well.
+    """
+    bars = [
+        bar(f"runs of six {kind} steps, ended well", min(ended, default=None), 1.0),
+        bar(f"runs of six {kind} steps, x stock's canvases", of_pairs(rates), limit),
+    ]
     if fills:
         bars.append(bar(f"batch size of {kind} steps, x plain jobs'", of_pairs(fills), FILL))
     return bars

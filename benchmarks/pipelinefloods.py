@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from benchmarks import pipelinebars as bars
 from benchmarks.comparison import STOCK_POOLS
 from benchmarks.live import SETTINGS, Setting
-from benchmarks.memory import Growth
+from benchmarks.memory import watched
 from benchmarks.pipelinebars import Part
 from benchmarks.pipelineground import DRAIN_TIMEOUT_S, Ground, Ours
 from benchmarks.pipelineparts import NOOP, Plan
@@ -60,8 +60,11 @@ def _flood(ground: Ground, plan: Plan, kind: Kind, part: Part, rng: random.Rando
         part.tell(case, f"stock, {name}", rate, "canvases/s")
     pairs: list[tuple[float, float]] = []
     fills: list[tuple[float, float]] = []
+    ended: list[float] = []
     with ground.ours(kind.setting, [kind.source]) as ours, ground.stock(kind.setting, pool) as stock:
-        ours.run(what, {"item": kind.item}, plan.warm)
+        # The worker learns what batches take. An interactive run would keep background ones small for some seconds.
+        backlog(ours, kind.model, what, {"item": kind.item}, plan.warm)
+        backlog(ours, kind.model, kind.model, kind.item, plan.runs)
         stock.run(what, 5)
         for _ in range(plan.repeats):
             found: dict[str, float] = {}
@@ -71,24 +74,24 @@ def _flood(ground: Ground, plan: Plan, kind: Kind, part: Part, rng: random.Rando
                 if turn == "stock":
                     found[turn] = stock.drain_per_s(what, stock_runs)
                     continue
-                given = (what, {"item": kind.item}, plan.runs)
-                rate, fill = backlog(ours, kind.model, *(given if turn == "runs" else plain(kind, plan)))
+                given: tuple[str, object, int] = (what, {"item": kind.item}, plan.runs)
+                if turn == "plain":
+                    given = (kind.model, kind.item, plan.runs * STEPS)
+                rate, fill, good = backlog(ours, kind.model, *given)
+                ended.append(good)
                 part.tell(case, turn, rate, "/s")
                 part.tell(case, f"{turn}, mean batch", fill.batch, "", jobs=fill.jobs)
                 found |= {turn: rate, f"{turn} fill": fill.batch}
             part.tell(case, "stock", found["stock"], "canvases/s")
             pairs.append((found["runs"], found["stock"]))
             fills.append((found["runs fill"], found["plain fill"]))
-    part.bars += bars.flood_bars(kind.name, pairs, fills if kind.name == "device" else [], limit=kind.limit)
+    batches = fills if kind.name == "device" else []
+    part.bars += bars.flood_bars(kind.name, pairs, batches, ended=ended, limit=kind.limit)
 
 
-def plain(kind: Kind, plan: Plan) -> tuple[str, str | int, int]:
-    """As many plain jobs as the runs have steps."""
-    return kind.model, kind.item, plan.runs * STEPS
-
-
-def backlog(ours: Ours, model: str, what: str, value: object, count: int) -> tuple[float, Fill]:
-    """Of what was submitted to workers that stood still: how many ended per second, and the batches of the model."""
+def backlog(ours: Ours, model: str, what: str, value: object, count: int) -> tuple[float, Fill, float]:
+    """Of what was submitted to workers that stood still: how many ended per second, the batches of the model, and
+    the share that ended well."""
     after = ours.rows.newest()
     ours.pause()
     try:
@@ -96,8 +99,8 @@ def backlog(ours: Ours, model: str, what: str, value: object, count: int) -> tup
         begins = time.time()
     finally:
         ours.resume()
-    ours.settle(after)
-    return count / (ours.rows.last_settled_at(after) - begins), ours.rows.fill(model, after)
+    good = ours.finished(after)
+    return count / (ours.rows.last_settled_at(after) - begins), ours.rows.fill(model, after), good
 
 
 # A long map ---------------------------------------------------------------------------------------------------------
@@ -122,29 +125,33 @@ def long_map(ground: Ground, plan: Plan) -> Part:
             for side in times:
                 _submit(ours, side, size)
         assert ours.stack.dispatcher is not None
-        pids = {"worker": ours.stack.workers[0].pid, "dispatcher": ours.stack.dispatcher.pid}
-        growth = Growth(pids | {"client": ours.client.child.pid})
-        with growth.watched():
-            for _ in range(plan.repeats):
-                for side in rng.sample(sorted(times), len(times)):
+        pids = {
+            "worker": ours.stack.workers[0].pid,
+            "dispatcher": ours.stack.dispatcher.pid,
+            "client": ours.client.child.pid,
+        }
+        grown = dict.fromkeys(pids, 0)
+        for _ in range(plan.repeats):
+            for side in rng.sample(sorted(times), len(times)):
+                with watched(pids) as growth:
                     times[side].released.append(_released_s(ours, side, plan.map_size))
                     begins, after = _submit(ours, side, plan.map_size)
-                    times[side].whole.append(ours.rows.last_settled_at(after) - begins)
-                    if side == "map":
-                        joins.append(ours.rows.join_lag_s(after))
+                times[side].whole.append(ours.rows.last_settled_at(after) - begins)
+                part.tell(side, "growth", max(growth.values()) / 2**20, "MiB", of=dict(growth))
+                if side == "map":
+                    joins.append(ours.rows.join_lag_s(after))
+                    grown = {role: max(grown[role], growth[role]) for role in pids}
     for side, found in times.items():
         for figure, values in (("released", found.released), ("all done", found.whole)):
             for value in values:
                 part.tell(side, figure, plan.map_size / value, "jobs/s")
     for value in joins:
         part.tell("map", "join behind the last element", value * 1e3, "ms")
-    for role, grown in growth.most.items():
-        part.tell(role, "growth", grown / 2**20, "MiB")
     part.bars = bars.map_bars(
         released=list(zip(times["plain"].released, times["map"].released, strict=True)),
         whole=list(zip(times["plain"].whole, times["map"].whole, strict=True)),
         joins_s=joins,
-        growth_bytes=growth.most,
+        growth_bytes=grown,
     )
     return part
 

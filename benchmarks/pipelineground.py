@@ -6,8 +6,8 @@ Each part starts its own, with a client in a process of its own, and stops it be
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.live import Setting, Stack
 from benchmarks.partner import Partner
 from benchmarks.peers.celery_app import WORKER_OPTIONS
-from benchmarks.processes import Child, eventually, python
+from benchmarks.processes import BenchmarkError, Child, eventually, python
 from benchmarks.servers import Postgres
 from benchmarks.sides import StockPool
 from benchmarks.steprows import Rows
@@ -68,31 +68,37 @@ class Ours:
         eventually(ended, "runs to end", timeout_s=DRAIN_TIMEOUT_S, every_s=LOOK_EVERY_S)
         self.rows.check(after)
 
+    def finished(self, after: str) -> float:
+        """The same without an error: the share that has ended well."""
+        with suppress(BenchmarkError):
+            self.settle(after)
+        self.stack.check()
+        return self.rows.good_share(after)
+
     def messages(self, model: str) -> list[bytes]:
         """What stands at the broker for a model: in its queues, or claimed."""
         with connect(self.stack.environ["PENSTOCK_BROKER_URL"], timeout_s=10.0) as broker:
             found: list[Any] = []
             for key in _keys(model):
-                found += broker.lrange(key, 0, -1)  # type: ignore[arg-type]
+                found += broker.lrange(key, 0, -1)
             for key in broker.scan_iter(_CLAIMED):
-                claims: list[Any] = broker.hvals(key)  # type: ignore[assignment]
+                claims: list[Any] = broker.hvals(key)
                 found += [
                     each.rpartition(b"\0")[2] for each in claims if each.startswith(f"penstock.{model}.".encode())
                 ]
         return found
 
     @contextmanager
-    def counting(self, model: str) -> Iterator[Any]:
-        """Gives a function that says how many there are; quick, for who waits for a number of them."""
+    def counting(self, model: str) -> Iterator[Callable[[], int]]:
+        """Gives a function that says how many there are, where only this model has any; quick."""
         with connect(self.stack.environ["PENSTOCK_BROKER_URL"], timeout_s=10.0) as broker:
-            # A worker that waited when it was paused still gets the first one.
-            claimed = list(broker.scan_iter(_CLAIMED))
 
             def count() -> int:
+                claimed = list(broker.scan_iter(_CLAIMED))
                 with broker.pipeline(transaction=False) as pipe:
                     for key in _keys(model):
                         pipe.llen(key)
-                    for key in claimed or [*broker.scan_iter(_CLAIMED)]:
+                    for key in claimed:  # a worker that waited when it was paused still gets the first one
                         pipe.hlen(key)
                     return sum(map(int, pipe.execute()))
 

@@ -135,19 +135,21 @@ def messages(ground: Ground, plan: Plan) -> Part:
         for name, count in (("one-step", 1), ("wide-graph", WIDE)):
             before = len(ours.messages("noop"))
             ours.submit(name, {"text": LONG_TEXT}, 1)
-            with ours.counting("noop") as counted:
-                eventually(lambda: counted() >= before + count, "messages", timeout_s=START_TIMEOUT_S)  # noqa: B023
             # The newest stand on the left.
-            sizes[name] = [len(each) for each in ours.messages("noop")][:count]
+            sizes[name] = [len(each) for each in stood(ours, "noop", before + count)[:count]]
         ours.resume()
-        with ours.counting("nobody") as counted:
-            eventually(lambda: counted() == 1, "the last step's message", timeout_s=START_TIMEOUT_S)
-        sizes["wide-graph, its last step"] = [len(each) for each in ours.messages("nobody")]
+        sizes["wide-graph, its last step"] = [len(each) for each in stood(ours, "nobody", 1)]
     for case, each in sizes.items():
         part.tell(case, "messages", len(each))
         part.tell(case, "bytes each", statistics.fmean(each), "bytes", most=max(each))
     part.bars = bars.message_bars(sizes)
     return part
+
+
+def stood(ours: Ours, model: str, count: int) -> list[bytes]:
+    """A model's messages, as soon as there are so many."""
+    eventually(lambda: len(ours.messages(model)) >= count, f"{count} messages", timeout_s=START_TIMEOUT_S)
+    return ours.messages(model)
 
 
 def tell_ms(part: Part, case: str, what: str, values_s: Sequence[float]) -> None:

@@ -64,18 +64,21 @@ def waiting(item: str) -> Any:
     return Noop(Nobody(item))
 
 
+def _six(step: Any, item: Any) -> Any:
+    first = step(item)
+    return step(step(step(first) + step(first) + step(first)))
+
+
 @penstock.pipeline(name="six-noop")
 def six_noop(item: str) -> Any:
     """1 -> 3 -> 1 -> 1."""
-    first = Noop(item)
-    return Noop(Noop(Noop(first) + Noop(first) + Noop(first)))
+    return _six(Noop, item)
 
 
 @penstock.pipeline(name="six-device")
 def six_device(item: int) -> Any:
     """1 -> 3 -> 1 -> 1."""
-    first = Device(item)
-    return Device(Device(Device(first) + Device(first) + Device(first)))
+    return _six(Device, item)
 
 
 @penstock.pipeline(name="wide-map")
