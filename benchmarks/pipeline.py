@@ -12,7 +12,6 @@ when one does not, 2 when the measurement itself failed.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -23,8 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     # The folder's own modules must not shadow the standard library's (`queue`).
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "benchmarks")]
-    if "--seed" in sys.argv[:-1]:  # the graphs are drawn when their module is imported
-        os.environ["BENCH_SEED"] = sys.argv[sys.argv.index("--seed") + 1]
 
 from benchmarks import live, pipelinefloods, pipelineparts
 from benchmarks.affinity import FREE, PINNED, affinity

@@ -18,7 +18,7 @@ MAKESPAN = 1.05
 DEVICE_RATE, NOOP_RATE, FILL = 8.0, 4.0, 0.9
 #: A map beside as many plain jobs: how quickly they are there, and how quickly all is done.
 RELEASE, WHOLE = 0.5, 0.7
-GROWTH_BYTES, JOIN_S = 50 * 2**20, 0.1
+GROWTH_BYTES, JOIN_S = 50 * 10**6, 0.1
 #: One step's message.
 MESSAGE_BYTES = 2048
 

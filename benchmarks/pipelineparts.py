@@ -12,7 +12,7 @@ from benchmarks.listschedule import Devices, makespan_s
 from benchmarks.live import Setting
 from benchmarks.pipelinebars import Part, quantile
 from benchmarks.pipelineground import START_TIMEOUT_S, Ground, Ours
-from benchmarks.pipelines import SHAPES, WIDE
+from benchmarks.pipelines import WIDE, shapes_of
 from benchmarks.processes import eventually
 from benchmarks.producer import ITEM
 from benchmarks.sides import StockPool
@@ -82,6 +82,7 @@ def wait_somewhere(ours: Ours, count: int) -> None:
 def makespan(ground: Ground, plan: Plan) -> Part:
     """Runs of several shapes, one at a time, beside the list schedule of the same steps."""
     part = Part()
+    drawn = shapes_of(plan.seed)
     for setting, workers, names in CASES:
         with ground.ours(setting, ["benchmarks.devices:Costly"], workers=workers) as ours:
             on = Devices(
@@ -96,18 +97,11 @@ def makespan(ground: Ground, plan: Plan) -> Part:
             for name in names:
                 case = f"{name}, {setting.name}"
                 found = spans_s(ours, name, plan.makespans)
-                schedule = makespan_s(SHAPES[name], on)
-                part.tell(case, "list schedule", schedule * 1e3, "ms", depth=shapes.depth(SHAPES[name]))
+                schedule, depth = makespan_s(drawn[name], on), shapes.depth(drawn[name])
+                part.tell(case, "list schedule", schedule * 1e3, "ms", depth=depth)
                 tell_ms(part, case, "run", found)
-                part.bars.append(
-                    bars.makespan_bar(
-                        case,
-                        found,
-                        schedule_s=schedule,
-                        edge_s=quantile(edges, 50),
-                        depth=shapes.depth(SHAPES[name]),
-                    )
-                )
+                each = quantile(edges, 50)
+                part.bars.append(bars.makespan_bar(case, found, schedule_s=schedule, edge_s=each, depth=depth))
     pool = (plan.pools or (StockPool("solo", 1, 16),))[0]
     with ground.stock(BATCHES, pool) as stock:
         for name in CANVASES:

@@ -17,17 +17,19 @@ from benchmarks.subject import Noop
 import penstock
 from penstock.pipelines.pipeline import Pipeline
 
-SEED = int(os.environ.get("BENCH_SEED") or 1)
 
-#: What runs on the simulated devices, by the pipelines' names. The one of a fan is written as a map.
-SHAPES: dict[str, Shape] = {
-    "two": (Node(), Node((0,))),
-    "diamond": shapes.diamond(),
-    "n": shapes.zigzag(),
-    "map-200": shapes.fan(200),
-    "random-40": shapes.drawn(40, random.Random(SEED)),
-    "random-400": shapes.drawn(400, random.Random(SEED + 1)),
-}
+def shapes_of(seed: int) -> dict[str, Shape]:
+    """What runs on the simulated devices, by the pipelines' names. The one of a fan is written as a map."""
+    return {
+        "two": (Node(), Node((0,))),
+        "diamond": shapes.diamond(),
+        "n": shapes.zigzag(),
+        "map-200": shapes.fan(200),
+        "random-40": shapes.drawn(40, random.Random(seed)),
+        "random-400": shapes.drawn(400, random.Random(seed + 1)),
+    }
+
+
 #: Sources of the graph of 400 steps whose messages are read.
 WIDE = 399
 
@@ -119,6 +121,7 @@ def fan(number: float) -> Any:
     return Costly([Costly.map([[first, 1.0]] * 200)[0], 1.0])
 
 
+_SEED = int(os.environ.get("BENCH_SEED") or 1)
 _WRITTEN = (pair, waiting, six_noop, six_device, wide_map, one_step, wide_graph, fan)
-_OF_SHAPES = [of_shape(name, shape) for name, shape in SHAPES.items() if name != fan.name]
+_OF_SHAPES = [of_shape(name, shape) for name, shape in shapes_of(_SEED).items() if name != fan.name]
 PIPELINES: dict[str, Pipeline] = {each.name: each for each in (*_WRITTEN, *_OF_SHAPES)}
