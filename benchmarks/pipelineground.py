@@ -27,7 +27,7 @@ from penstock.transport.url import connect
 
 #: Longest waits for what was submitted, and for a worker that starts, seconds.
 DRAIN_TIMEOUT_S, START_TIMEOUT_S = 300.0, 60.0
-LOOK_EVERY_S = 0.02
+LOOK_EVERY_S = 0.05
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Ours:
 
         def ended() -> bool:
             self.stack.check()
-            return not self.rows.open_jobs(after)
+            return not self.rows.any_open(after)
 
         eventually(ended, "runs to end", timeout_s=DRAIN_TIMEOUT_S, every_s=LOOK_EVERY_S)
         self.rows.check(after)
