@@ -39,6 +39,8 @@ PARTS: dict[str, Callable[[Ground, Plan], Part]] = {
     "map": pipelinefloods.long_map,
     "messages": pipelineparts.messages,
 }
+#: What is not pinned unless it is asked for: two devices have a worker each, which work at the same time.
+UNPINNED = ("makespan",)
 DATABASES = ("sqlite", "postgres")
 
 
@@ -47,23 +49,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _arguments(argv)
     live.stop_on_sigterm()
     plan = plan_of(options)
-    mode = FREE if options.free else PINNED
     parts: dict[str, Part] = {}
     try:
         about = facts(seed=options.seed)
         if not about["quiet"]:
             print("warning: other programs keep this machine busy; these figures say little", file=sys.stderr)
-        with affinity(mode), live.folder() as folder:
-            ground = Ground(folder, database=options.database, seed=options.seed)
-            with ground.servers():
-                for name in dict.fromkeys(options.part or PARTS):
-                    print(f"{name}, {options.database}, {mode} …", file=sys.stderr, flush=True)
+        for name in dict.fromkeys(options.part or PARTS):
+            mode = mode_of(name, options)
+            print(f"{name}, {options.database}, {mode} …", file=sys.stderr, flush=True)
+            with affinity(mode), live.folder() as folder:
+                ground = Ground(folder, database=options.database, seed=options.seed)
+                with ground.servers():
                     parts[name] = PARTS[name](ground, plan)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    report = report_of(parts, about | {"mode": mode, "database": options.database}, plan)
+    modes = {name: mode_of(name, options) for name in parts}
+    report = report_of(parts, about | {"modes": modes, "database": options.database}, plan)
     return live.conclude(report, options, table=table(report["rows"]), draw=lambda path: None)
+
+
+def mode_of(part: str, options: argparse.Namespace) -> str:
+    """Whether a part runs on one core."""
+    if options.pin or options.free:
+        return PINNED if options.pin else FREE
+    return FREE if part in UNPINNED else PINNED
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -114,8 +124,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--database", choices=DATABASES, default="sqlite", help="default sqlite")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws the random graphs, shuffles the sides")
     modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--pin", action="store_true", help="all on one core (the default)")
-    modes.add_argument("--free", action="store_true", help="free to use all cores")
+    modes.add_argument("--pin", action="store_true", help="each part on one core (the default for most)")
+    modes.add_argument("--free", action="store_true", help="each part free to use all cores (the default for makespan)")
     return parser.parse_args(argv)
 
 
