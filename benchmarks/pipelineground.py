@@ -5,23 +5,21 @@ Each part starts its own, with a client in a process of its own, and stops it be
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.canvasside import Stock
 from benchmarks.live import Setting, Stack
 from benchmarks.partner import Partner
-from benchmarks.peers.celery_app import WORKER_OPTIONS
-from benchmarks.processes import BenchmarkError, Child, eventually, python
+from benchmarks.processes import BenchmarkError, eventually, python
 from benchmarks.servers import Postgres
 from benchmarks.sides import StockPool
 from benchmarks.steprows import Rows
 
 from penstock.lane import LANES, queue_name
-from penstock.transport.embedded import EmbeddedBroker
 from penstock.transport.keys import list_keys
 from penstock.transport.url import connect
 
@@ -110,60 +108,6 @@ _CLAIMED = "penstock:unacked:*"
 
 def _keys(model: str) -> list[str]:
     return [key for lane in LANES for key in list_keys(queue_name("penstock", model, lane))]
-
-
-class Stock:
-    """A stock worker with our canvases, on a broker of its own."""
-
-    def __init__(self, folder: Path, setting: Setting, pool: StockPool) -> None:
-        folder.mkdir(parents=True)
-        self._folder = folder
-        self.pool = pool
-        self._broker = EmbeddedBroker(folder, socket=folder / "s")
-        self._env = {
-            "BENCH_BROKER_URL": f"{self._broker.url}?virtual_host=1",
-            "BENCH_RESULT_URL": f"{self._broker.url}?virtual_host=2",
-            "BENCH_PREFETCH": str(pool.prefetch),
-            **setting.environ(),
-        }
-        self._worker: Child | None = None
-        self._client: Partner | None = None
-
-    def start(self) -> Stock:
-        """Start broker, worker and client."""
-        self._broker.start()
-        command = python("-m", "celery", "-A", "benchmarks.peers.celery_canvas", "worker", *WORKER_OPTIONS)
-        pool = ("-P", self.pool.pool, "-c", str(self.pool.concurrency))
-        self._worker = Child([*command, *pool], log=self._folder / "worker.log", env=self._env)
-        self._client = Partner(
-            python("-m", "benchmarks.peers.celery_canvas"), log=self._folder / "client.log", env=self._env
-        )
-        return self
-
-    def run(self, what: str, count: int = 1) -> list[float]:
-        """Canvases one after the other; seconds."""
-        assert self._client is not None
-        answer = self._client.tell({"verb": "run", "what": what, "count": count})
-        return [us / 1e6 for us in answer["calls_us"]]
-
-    def drain_per_s(self, what: str, count: int) -> float:
-        """Canvases per second of a backlog that stood there when the worker ran on."""
-        assert self._worker is not None and self._client is not None
-        self._worker.pause()
-        try:
-            self._client.tell({"verb": "submit", "what": what, "count": count})
-            begins = time.time()
-        finally:
-            self._worker.resume()
-        last: float = self._client.tell({"verb": "wait"})["last_at"]
-        return count / (last - begins)
-
-    def stop(self) -> None:
-        """Stop all of it. Idempotent."""
-        for each in (self._client, self._worker):
-            if each is not None:
-                each.stop()
-        self._broker.stop()
 
 
 class Ground:
