@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.affinity import FREE, PINNED, affinity
 from benchmarks.facts import facts
 from benchmarks.measure import Plan, calibrate, session
 from benchmarks.processes import BenchmarkError
@@ -24,8 +23,6 @@ from benchmarks.report import POSTGRES, SQLITE, STOCK, Sample, as_samples, faile
 from benchmarks.servers import Servers, running_servers
 from benchmarks.sides import CelerySide, PenstockSide, Side, StockPool
 from benchmarks.table import print_report
-
-PINNED, FREE = "pinned", "free"
 
 #: The ways to run one stock worker among which the best is taken. Prefetch beyond these gains nothing.
 STOCK_POOLS = (
@@ -50,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not about["quiet"]:
             print("warning: other programs keep this machine busy; these figures say little", file=sys.stderr)
         for mode in modes:
-            with _affinity(mode), running_servers() as servers:
+            with affinity(mode), running_servers() as servers:
                 run = Run(servers, plan, mode, rng)
                 calibrations[mode] = run.calibrate(STOCK_POOLS[1:2] if options.quick else STOCK_POOLS)
                 for repeat in range(options.repeats):
@@ -116,22 +113,6 @@ class Run:
 
     def _tell(self, what: str) -> None:
         print(f"{self._mode}: {what} …", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _affinity(mode: str) -> Iterator[None]:
-    """Pinned: this process, and all that it starts, on one core."""
-    if mode == FREE:
-        yield
-        return
-    if not hasattr(os, "sched_setaffinity"):
-        raise BenchmarkError("this system cannot pin processes to a core: use --free")
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _plan(options: argparse.Namespace) -> Plan:

@@ -9,10 +9,12 @@ Both sides are timed by this one loop. It ends when its input does.
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import time
+from functools import partial
 from typing import Any
+
+from benchmarks.partner import serve
 
 #: The payload of every job.
 ITEM = "hello, world"
@@ -24,8 +26,7 @@ BULK = frozenset({"many", "kombu_batch"})
 def main() -> None:
     """Serve requests until the end of input."""
     producer = importlib.import_module(sys.argv[1]).Producer()
-    for line in sys.stdin:
-        print(json.dumps(answer(producer, json.loads(line))), flush=True)
+    serve(partial(answer, producer))
     producer.close()
 
 

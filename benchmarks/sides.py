@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import closing
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from benchmarks.partner import Partner
 from benchmarks.peers.celery_app import WORKER_OPTIONS
 from benchmarks.processes import BenchmarkError, Child, python
 from benchmarks.servers import Servers
@@ -28,44 +28,15 @@ PENSTOCK_DB, CELERY_DB, RESULT_DB = 0, 1, 2
 NAMESPACE = "penstock"
 
 
-class ProducerProcess:
+class ProducerProcess(Partner):
     """A process of ``benchmarks.producer``."""
 
     def __init__(self, module: str, *, log: Path, env: Mapping[str, str]) -> None:
-        self.child = Child(
-            python("-m", "benchmarks.producer", module),
-            log=log,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-        )
+        super().__init__(python("-m", "benchmarks.producer", module), log=log, env=env)
 
     def ask(self, verb: str, count: int, *, warm: int = 0) -> dict[str, Any]:
         """Have it carry out one request; its answer."""
-        process = self.child.process
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps({"verb": verb, "count": count, "warm": warm}) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            process.wait()
-            self.child.check()
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        """Let it write what is pending and end."""
-        process = self.child.process
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.close()
-        process.wait(60)
-        process.stdout.close()
-        if process.returncode:
-            self.child.check()
+        return self.tell({"verb": verb, "count": count, "warm": warm})
 
 
 class Side(ABC):
