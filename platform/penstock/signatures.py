@@ -20,11 +20,8 @@ from penstock.dispatch.request import terms
 from penstock.eager import Inline
 from penstock.lane import LANES, Lane, queue_name, split_name, task_name
 from penstock.model import Model
-from penstock.options import Options
+from penstock.options import CARRIED, CARRIER, Options
 from penstock.payload import for_celery
-
-#: Options that Celery has no word for, and the option that they are in.
-CARRIED, CARRIER = ("tenant", "tags", "webhook"), "penstock"
 
 
 def model_signature(

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from penstock.arguments import shown
 from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
+from penstock.dispatch.canvases import Canvas, as_graph
 from penstock.errors import ConfigError, InvalidInput
 from penstock.itemschema import at_once, misfit
 from penstock.lane import split_name
@@ -45,8 +46,8 @@ class Target:
     info: Mapping[str, Any] = field(default_factory=dict)
     #: Types of which every value fits the schema that was announced.
     fine: frozenset[type] = frozenset()
-    #: Where it is a pipeline: jobs of it are runs.
-    pipeline: Pipeline | None = None
+    #: Where it is a pipeline or a canvas: jobs of it are runs.
+    pipeline: Pipeline | Canvas | None = None
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
@@ -83,11 +84,14 @@ class Catalog:
         self._read_at = float("-inf")
         self._mutex = threading.Lock()
 
-    def find(self, model: str | type[Model] | Pipeline) -> Target:
-        """The target of a name, ``name@version``, class or pipeline.
+    def find(self, model: str | type[Model] | Pipeline | Mapping[str, Any]) -> Target:
+        """The target of a name, ``name@version``, class, pipeline or canvas.
 
         Raises ``UnknownModel``, ``InvalidInput`` for a version, or ``StoreUnavailable`` when it had to ask.
         """
+        if isinstance(model, Mapping):
+            canvas = as_graph(model, self._settings.namespace, self.find, self._settings.job.max_input_bytes)
+            return Target(canvas.name, pipeline=canvas)
         if isinstance(model, Pipeline):
             return Target(model.name, pipeline=model)
         if not isinstance(model, (str, type)):  # nor, perhaps, anything that can be a key

@@ -31,7 +31,7 @@ MAX_TAGS = 64
 class Request:
     """What a caller asks for, as typed."""
 
-    model: str | type[Model] | Pipeline
+    model: str | type[Model] | Pipeline | Mapping[str, Any]
     input: Any
     options: Options
     #: The lane where ``options`` names none: the verbs differ.
