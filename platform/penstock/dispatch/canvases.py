@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock.arguments import shown
+from penstock.dispatch.request import NO_INPUT
 from penstock.errors import InvalidInput
 from penstock.jsontext import loads
 from penstock.options import Options
@@ -16,9 +17,6 @@ from penstock.pipelines.said import Said, options_of
 
 if TYPE_CHECKING:
     from penstock.dispatch.catalog import Target
-
-#: The place of an input that nobody gave.
-NO_INPUT: Any = object()
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ class _Walk:
         """``map``, ``starmap`` and ``chunks``, which Celery passes nothing on to."""
         task, mapped = one.signature.task, one.signature.kwargs
         inner = read(mapped.get("task"), f"the task of {task}")
-        inner = inner._replace(options=inner.options | {k: v for k, v in one.options.items() if k != "link"})
+        inner = inner._replace(options=inner.options | dict(one.options))
         calls = list(mapped.get("it") or ())
         if task != MAP and (wrong := [each for each in calls if not isinstance(each, list | tuple)]):
             raise InvalidInput(f"{task} is given {shown(wrong[0])}", fix="give it lists of arguments: [(x,), (y,)]")

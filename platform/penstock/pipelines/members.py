@@ -23,8 +23,8 @@ class Member(NamedTuple):
 
 
 def member(signature: Signature, around: Mapping[str, Any], links: list[Signature] | None = None) -> Member:
-    """What is around a signature has the last word; bookkeeping of its own (its links) stays."""
-    kept = {name: value for name, value in around.items() if name not in ("link", "link_error")}
+    """What is said around a signature has the last word; the links around it are not its own."""
+    kept = {name: value for name, value in around.items() if name != "link"}
     return Member(signature, signature.options | kept, [*signature.links, *(links or [])])
 
 

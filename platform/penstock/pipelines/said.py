@@ -58,10 +58,10 @@ class Said:
 def said_of(step: str, model: str, options: Mapping[str, Any], *, namespace: str, entry: bool) -> Said:
     """The options of a signature; raises ``InvalidInput`` for those that a run cannot keep, by name."""
     values = {name: value for name, value in options.items() if value is not None and value != []}
+    for name in REFUSED.keys() & values.keys():
+        what, fix = REFUSED[name]
+        raise InvalidInput(f"{model} {what} ({name}={shown(values[name])})", fix=fix)
     for name in values:
-        if name in REFUSED:
-            what, fix = REFUSED[name]
-            raise InvalidInput(f"{model} {what} ({name}={shown(values[name])})", fix=fix)
         if name not in _READ and name not in OF_MESSAGES:
             raise InvalidInput(f"{model} has the option {name!r:.80}, which means nothing in a run", fix="leave it out")
     lane, version = _route(values.get("queue"), model, namespace)
