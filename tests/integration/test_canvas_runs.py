@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from celery import Celery, chain, chord, group, signature
 from celery.canvas import chunks, xmap
 
+import penstock
 from penstock import AsyncClient, Client, IdempotencyConflict, InvalidInput, JobFailed, UnknownModel
+from penstock.errors import TooLarge
 from penstock.lane import queue_name, task_name
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
+from tests.fixtures.models import echo, inc, total
 from tests.fixtures.patience import PATIENCE_S
 
 
@@ -106,6 +110,10 @@ def test_what_else_a_canvas_may_have(
     assert job.result(PATIENCE_S) == 3
     assert [each.id for each in sdk.list(tag="test=link")] == [job.id]
     assert job.refresh().model == "canvas"
+    # One that fails fails the run.
+    failing = sdk.enqueue(chain(s("inc", 1).set(link=s("fail")), s("inc")))
+    with pytest.raises(JobFailed, match="no good: 2"):
+        failing.result(PATIENCE_S)
     # A step that fails is told by name, with its error.
     failed = sdk.enqueue(chain(s("inc", 1), s("fail"), s("inc")))
     with pytest.raises(JobFailed, match="no good: 2"):
@@ -117,6 +125,31 @@ def test_what_else_a_canvas_may_have(
             return await client.run(chain(s("inc", 1), s("inc")), result_timeout=PATIENCE_S)
 
     assert asyncio.run(run()) == 3
+
+
+@penstock.pipeline
+def twice(x: int) -> Any:
+    """Two ways that part and meet, and a list."""
+    first = inc(x)
+    return total([inc(first), total([inc(first), echo(8)]), inc(9)])
+
+
+def test_a_pipeline_its_canvas_and_the_run_of_that_agree(
+    settings: Settings, worker_factory: Callable[..., Any], dispatcher: Any, sdk: Client, program: Celery
+) -> None:
+    worker_factory()
+    canvas = program.signature(json.loads(json.dumps(twice.canvas(x=1))))
+    sent = canvas.apply_async()
+    assert sdk.run(twice, {"x": 1}, result_timeout=PATIENCE_S) == 24
+    assert sdk.run(canvas, result_timeout=PATIENCE_S) == sent.get(timeout=PATIENCE_S) == 24
+
+
+def test_a_canvas_whose_graph_is_too_large_is_refused(settings: Settings) -> None:
+    s = signer(None, settings.namespace)
+    wide = [group([s(model, *own) for _ in range(100) for model in ("inc", "echo")]) for own in ((1,), ())]
+    small = settings.model_copy(update={"job": settings.job.model_copy(update={"max_input_bytes": 100_000})})
+    with Client(small) as client, pytest.raises(TooLarge, match="bytes as a graph"):
+        client.enqueue(chain(*wide))
 
 
 def test_what_is_refused_is_not_stored(settings: Settings, sdk: Client) -> None:

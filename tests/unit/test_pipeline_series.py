@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 import penstock
@@ -89,6 +89,11 @@ def meets_twice(x: int) -> Any:
     return call("a", again, "end")
 
 
+def fresh_inside(x: int) -> Any:
+    first = call("a", x)
+    return call("d", [call("b", first), call("c", [call("b", first), call("e", 8)]), call("e", 9)])
+
+
 def nested(x: int) -> Any:
     first = call("a", x)
     second = call("b", first)
@@ -106,6 +111,7 @@ def nested(x: int) -> Any:
         (lambda x: call("b", [call("a", x)]), {"x": 1}, "chord([a!(1)], b())"),
         (diamond, {"x": 1}, "chain(a!(1), chord([b(), c(1)], d()))"),
         (meets_twice, {"x": 1}, "chain(a!(1), chord([b(), chain(d(), c()), e!(7)], chord([b(), c()], a('end'))))"),
+        (fresh_inside, {"x": 1}, "chain(a!(1), chord([b(), chord([b(), e!(8)], c()), e!(9)], d()))"),
         (nested, {"x": 1}, "chain(a!(1), group(chain(b(), group(c(), d())), e()))"),
         (lambda x: call("b", each("a", x)), {"x": [1, 2]}, "chord([a!(1), a!(2)], b())"),
         (lambda x: call("b", each("a", x)), {"x": []}, "chord([], b())"),
@@ -211,15 +217,20 @@ def _call(first: bool) -> st.SearchStrategy[Any]:
     return st.tuples(st.just("call"), st.sampled_from(NAMES), own)
 
 
-def _series(depth: int, first: bool, *, inner: bool) -> st.SearchStrategy[Any]:
-    """Calls and forks, one after the other. One inside of a fork begins with a call."""
-    begin = st.lists(_call(first), min_size=1 if inner else 0, max_size=1)
+_fixed = st.tuples(st.just("fixed"), st.sampled_from(NAMES), _number)
+
+
+def _series(depth: int, first: bool, *, inner: bool, fresh: bool = False) -> st.SearchStrategy[Any]:
+    """Calls and forks, one after the other; inside of a fork a call is first, of what came before or a fresh one."""
+    begin = st.lists(_fixed if fresh else _call(first), min_size=1 if inner else 0, max_size=1)
 
     def more(head: list[Any]) -> st.SearchStrategy[Any]:
         fresh = first and not head
         if depth == 0:
             return _call(fresh).map(lambda call: [*head, call])
-        fork = st.lists(_series(depth - 1, fresh, inner=True), min_size=2, max_size=3)
+        using = _series(depth - 1, fresh, inner=True)
+        others = st.lists(st.one_of(using, _series(depth - 1, fresh, inner=True, fresh=True)), min_size=1, max_size=2)
+        fork = st.tuples(using, others).flatmap(lambda parts: st.permutations([parts[0], *parts[1]]))
         forks = st.tuples(st.just("fork"), fork)
         joined = st.tuples(forks, st.lists(_series(depth - 1, False, inner=False), max_size=1)).map(
             lambda parts: [*head, parts[0], *(part for rest in parts[1] for part in rest)]
@@ -235,6 +246,8 @@ def _written(series: list[Any], value: Any) -> Any:
         if kind == "call":
             name, own = rest
             value = call(name, *([] if value is None else [value]), *own)
+        elif kind == "fixed":
+            value = call(*rest)
         else:
             value = [_written(branch, value) for branch in rest[0]]
     return value
@@ -243,5 +256,11 @@ def _written(series: list[Any], value: Any) -> Any:
 @given(series=_series(3, True, inner=False))
 def test_random_graphs_of_series_and_groups_agree_three_ways(series: list[Any]) -> None:
     graph = trace(lambda: _written(series, None), name="test")
-    made = signature_of(canvas_of(graph, {}))
+    try:
+        made = signature_of(canvas_of(graph, {}))
+    except ConfigError as error:
+        # Lists in lists, with calls in them that are given nothing of what is before: some have a canvas that is not
+        # found.
+        assert "stands in the list" in str(error) and "'fixed'" in repr(series)
+        reject()
     assert by_run(made) == by_celery(made) == memory.run(graph, {}, answers)

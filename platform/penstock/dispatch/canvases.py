@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.arguments import shown
 from penstock.dispatch.request import NO_INPUT
-from penstock.errors import InvalidInput
+from penstock.errors import InvalidInput, TooLarge
 from penstock.jsontext import loads
 from penstock.options import Options
 from penstock.payload import write_input
@@ -44,7 +44,9 @@ class Canvas:
 
 
 def as_graph(signature: Any, namespace: str, find: Callable[[str], Target], max_bytes: int) -> Canvas:
-    """A signature as a run; raises ``UnknownModel``, and ``InvalidInput`` for what a run cannot do."""
+    """A signature as a run; raises ``UnknownModel``, ``TooLarge``, and ``InvalidInput`` for what a run
+    cannot do.
+    """
 
     def write(model: str, item: Any) -> Any:
         return loads(find(model).encode(item, max_bytes))
@@ -52,4 +54,10 @@ def as_graph(signature: Any, namespace: str, find: Callable[[str], Target], max_
     graph, inputs, said = translate(signature, namespace=namespace, write=write)
     for model in dict.fromkeys(step.model or "" for step in graph.steps):
         find(model)
-    return Canvas(graph.to_json().decode(), graph.digest, inputs, said)
+    text = graph.to_json().decode()
+    if len(text) > max_bytes:  # groups of hundreds whose members are all given the results of hundreds
+        raise TooLarge(
+            f"the canvas has {len(text):,} bytes as a graph; the limit is {max_bytes:,}",
+            fix="join the results in a model of their own before the next group, or group calls of one model",
+        )
+    return Canvas(text, graph.digest, inputs, said)

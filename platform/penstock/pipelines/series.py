@@ -70,8 +70,8 @@ class _Builder:
         self._roots: dict[Flow, Flow | None] = {}
         self._used: set[str] = set()
 
-    def upto(self, flow: Flow, start: Flow | None) -> list[Canvas]:
-        """What makes ``flow`` of ``start``, one after the other."""
+    def upto(self, flow: Flow, start: Flow | None, before: Flow | None = None) -> list[Canvas]:
+        """What makes ``flow`` of ``start``, one after the other; ``before`` is what stands before a list."""
         parts: list[Canvas] = []
         here: Flow | None = flow
         while here is not None and here != start:
@@ -80,7 +80,7 @@ class _Builder:
                 parts.append(Task(call.model, call.args, call.flow is None))
                 here = call.flow
             else:
-                root = self._root(here)
+                root, before = before or self._root(here), None
                 parts.append(Group([self._member(each, here, start if root is None else root) for each in here]))
                 here = root
         return parts[::-1]
@@ -97,12 +97,21 @@ class _Builder:
         return _chain(parts)
 
     def _member(self, flow: Flow, among: Flow, start: Flow | None) -> Canvas:
-        parts = self.upto(flow, start)
+        parts = self.upto(flow, start, self._prefix(flow, start))
         if not parts:
             raise ConfigError(f"{_told(flow)} stands in a list beside what follows it", fix=RUN)
         if len(parts) == 1 and isinstance(parts[0], Group):
             raise ConfigError(f"the list {_told(flow)} stands in the list {_told(among)}: a group has none", fix=RUN)
         return self.joined(parts)
+
+    def _prefix(self, flow: Flow, start: Flow | None) -> Flow | None:
+        """What may stand before a list whose members share nothing: in a list it cannot stand alone."""
+        if isinstance(flow, str) or self._root(flow) is not None:
+            return None
+        # A list in it needs what is before it for itself.
+        trails = [self._trail(each)[1 if isinstance(each, str) else 2 :] for each in flow]
+        behind = [trail[: trail.index(start)] for trail in trails if start is not None and start in trail]
+        return next((trail[0] for trail in behind or trails if trail), None)
 
     def _call(self, name: str) -> Call:
         if name in self._used:
@@ -140,13 +149,14 @@ class _Builder:
         raise self._parted(max(sorted(shared), key=lambda name: len(self._ways(name))))
 
     def _trail(self, flow: Flow) -> list[Flow]:
-        """The flow, and the one before it, and so on."""
+        """The flow, and the one before it, and so on; before a list whose members share nothing, those before each."""
         trail = [flow]
         while True:
             here = trail[-1]
             before = self._calls[here].flow if isinstance(here, str) else self._root(here)
             if before is None:
-                return trail
+                members = () if isinstance(here, str) else here
+                return trail + [one for each in members for one in self._trail(each)[1:]]
             trail.append(before)
 
     def _below(self, flow: Flow) -> set[str]:
