@@ -33,6 +33,7 @@ def program(settings: Settings) -> Iterator[Celery]:
     app = Celery("program", broker=url, backend=url, set_as_current=False)
     yield app
     app.backend.result_consumer.stop()
+    app.backend.result_consumer._pubsub = None  # results that are collected later would connect again
     app.backend.client.close()
     app.backend.client.connection_pool.disconnect()
     app.close()
