@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from celery import Celery, chain, chord, group
+from celery import Celery, _state, chain, chord, group
 from celery.canvas import _chain, chunks, xmap, xstarmap
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,15 +34,19 @@ def answer(name: str, item: Any) -> list[Any]:
 
 for _name in "abcde":
 
-    @app.task(name=f"penstock.{_name}")
+    @app.task(name=f"penstock.{_name}", shared=False, lazy=False)
     def task(*args: Any, _name: str = _name, **kwargs: Any) -> Any:
         return answer(_name, item_from_call(args, kwargs))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _closed() -> Iterator[None]:
+def _current() -> Iterator[None]:
+    """Celery looks up members of a chord in the current app, where it runs them itself."""
+    app.set_current()
     yield
     app.close()
+    _state._set_current_app(None)
+    _state.default_app = None
 
 
 def s(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -398,6 +402,23 @@ def test_a_canvas_nested_beyond_reason_is_refused() -> None:
         canvas = {"task": "celery.group", "kwargs": {"tasks": [canvas]}, "subtask_type": "group"}
     with pytest.raises(InvalidInput, match="nested too deeply"):
         translate(canvas, namespace="penstock")
+
+
+@pytest.mark.parametrize(
+    "canvas",
+    [
+        chain(g(s("a", 1), s("b", 2)), s("c"), g(s("d"), s("e"))),
+        chord([s("a", 1), chain(s("b", 2), s("c"))], s("d")),
+        group((s("a", n) for n in range(3)), app=app),
+        chord((s("a", n) for n in range(3)), s("b"), app=app),
+        xmap(s("a"), iter([1, 2])),
+    ],
+)
+def test_a_canvas_can_be_read_again_whatever_it_was_made_of_and_when_celery_gave_it_ids(canvas: Any) -> None:
+    first = translate(canvas, namespace="penstock")
+    assert translate(canvas, namespace="penstock") == first
+    canvas.freeze()
+    assert translate(canvas, namespace="penstock") == first
 
 
 def test_constants_are_what_the_model_takes() -> None:

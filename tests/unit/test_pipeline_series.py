@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, _state
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
@@ -27,15 +27,19 @@ NAMES = "abcde"
 
 for _name in NAMES:
 
-    @app.task(name=f"penstock.{_name}")
+    @app.task(name=f"penstock.{_name}", shared=False, lazy=False)
     def task(*args: Any, _name: str = _name, **kwargs: Any) -> Any:
         return [_name, item_from_call(args, kwargs)]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _closed() -> Iterator[None]:
+def _current() -> Iterator[None]:
+    """Celery looks up members of a chord in the current app, where it runs them itself."""
+    app.set_current()
     yield
     app.close()
+    _state._set_current_app(None)
+    _state.default_app = None
 
 
 def answers(step: Step, items: Sequence[Any]) -> list[Any]:
