@@ -183,7 +183,8 @@ def page_blocks(page: str) -> list[str]:
 
 
 def test_celery_page_runs() -> None:
-    """The model and the task are there, and the canvas is made of both."""
+    """The model and the task are there, and the canvases are made of them."""
+    from penstock.pipelines.canvas import translate
     from penstock.testing import run_model
 
     place: dict[str, Any] = {"__name__": "shop"}
@@ -192,6 +193,10 @@ def test_celery_page_runs() -> None:
     assert [task.task for task in place["signature"].tasks] == ["penstock.score", "shop.report"]
     assert [task.options["penstock"]["tenant"] for task in place["theirs"].tasks] == ["acme", "acme"]
     assert place["report"](4.0) == "scored 4.0"
+    assert translate(place["both"], namespace="penstock").inputs == {"score": ["a text", "another"]}
+    client = create_autospec(penstock.Client, instance=True)
+    place["scores"](client)
+    client.run.assert_called_once_with(place["both"], tags={"run": "7"}, result_timeout=30)
     place["app"].close()
 
 

@@ -9,6 +9,9 @@ from typing import TypedDict
 #: Longest tenant name, idempotency key, tag name or tag value, characters.
 MAX_TEXT = 255
 
+#: Options that Celery has no word for, and the one of a signature that they are in.
+CARRIED, CARRIER = ("tenant", "tags", "webhook"), "penstock"
+
 
 class Options(TypedDict, total=False):
     """What a request can say besides model and input. All are optional.

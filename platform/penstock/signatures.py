@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from celery import signature
+from celery import chain, chord, group, signature
 from celery.canvas import Signature
 
 from penstock import clock
@@ -20,11 +20,9 @@ from penstock.dispatch.request import terms
 from penstock.eager import Inline
 from penstock.lane import LANES, Lane, queue_name, split_name, task_name
 from penstock.model import Model
-from penstock.options import Options
+from penstock.options import CARRIED, CARRIER, Options
 from penstock.payload import for_celery
-
-#: Options that Celery has no word for, and the option that they are in.
-CARRIED, CARRIER = ("tenant", "tags", "webhook"), "penstock"
+from penstock.pipelines.series import Canvas, Chain, Group, Task
 
 
 def model_signature(
@@ -53,6 +51,17 @@ def model_signature(
     given = tuple(for_celery(plain, value, whole) for value in args)
     named = {key: for_celery(plain, value) for key, value in kwargs.items()}
     return signature(inline, args=given, kwargs=named, options=said, immutable=immutable, app=sender())
+
+
+def signature_of(canvas: Canvas) -> Signature:
+    """The signatures of a pipeline that is a canvas."""
+    if isinstance(canvas, Task):
+        return model_signature(canvas.model, canvas.args, {}, immutable=canvas.immutable)
+    if isinstance(canvas, Chain):
+        return chain(*map(signature_of, canvas.parts))
+    if isinstance(canvas, Group):
+        return group(list(map(signature_of, canvas.members)), app=sender())
+    return chord(list(map(signature_of, canvas.header)), signature_of(canvas.body), app=sender())
 
 
 def celery_options(options: Options) -> dict[str, Any]:

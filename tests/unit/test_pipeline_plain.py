@@ -67,7 +67,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "an operator": (bad(output={"$op": ["system", 1, 2]}), "is no expression"),
     "a word": (bad(output={"$import": "os"}), "no expression begins with '$import'"),
     "a wrong type": (bad(CALL | {"maps": 1}), "Expected `bool`"),
-    "a name": (bad(name="../etc"), "a graph is named '../etc'"),
+    "a name": (bad(name="../etc"), "no name of a pipeline"),
     "a name's name": (bad(name="G"), "is named 'G'"),
     "a long name": (bad(name="g" * 65), "is named"),
     "another form": (bad(form=99), "form 99"),

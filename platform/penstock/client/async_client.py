@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from penstock import arguments
 from penstock.client._drive import Doorbell, adrive
@@ -18,7 +18,7 @@ from penstock.client.inbox import Mark
 from penstock.client.runtime import Runtime
 from penstock.clock import monotonic_s
 from penstock.dispatch.bulk import Bulk, Filters, gathered
-from penstock.dispatch.request import Request
+from penstock.dispatch.request import NO_INPUT, Request, asked
 from penstock.dispatch.service import Submitted
 from penstock.errors import PenstockError
 from penstock.job import Job, JobState
@@ -57,20 +57,49 @@ class AsyncClient(BaseClient):
         self._waiting: list[tuple[Request, asyncio.Future[Submitted]]] = []
         self._submitting: asyncio.Task[None] | None = None
 
+    @overload
     async def enqueue(
         self, model: str | type[Model] | Pipeline | Graph, input: Any, **options: Unpack[Options]
+    ) -> AsyncJobHandle: ...
+    @overload
+    async def enqueue(
+        self, model: dict[str, Any], input: None = None, **options: Unpack[Options]
+    ) -> AsyncJobHandle: ...
+    async def enqueue(
+        self,
+        model: str | type[Model] | Pipeline | Graph | dict[str, Any],
+        input: Any = NO_INPUT,
+        **options: Unpack[Options],
     ) -> AsyncJobHandle:
         """Submit one job; see ``Client.enqueue``. When cancelled, the job may have been stored or not."""
         self._enter()
         runtime = await self._opened_runtime()
         mark = runtime.push.mark
-        submitted = await self._submit(runtime.submitter.admitted(Request(model, input, options)))
+        submitted = await self._submit(runtime.submitter.admitted(asked(model, input, options)))
         return self._submitted(submitted, runtime.client_id, mark)
 
+    @overload
     async def run(
         self,
         model: str | type[Model] | Pipeline | Graph,
         input: Any,
+        *,
+        result_timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> Any: ...
+    @overload
+    async def run(
+        self,
+        model: dict[str, Any],
+        input: None = None,
+        *,
+        result_timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> Any: ...
+    async def run(
+        self,
+        model: Any,
+        input: Any = NO_INPUT,
         *,
         result_timeout: float | None = None,
         **options: Unpack[Options],

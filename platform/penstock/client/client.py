@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from penstock import arguments
 from penstock.client._drive import drive
@@ -13,7 +13,7 @@ from penstock.client.events import JobEvent
 from penstock.client.handle import Handle, JobHandle
 from penstock.client.inbox import Mark
 from penstock.dispatch.bulk import Bulk, Filters, gathered
-from penstock.dispatch.request import Request
+from penstock.dispatch.request import NO_INPUT, Request, asked
 from penstock.dispatch.service import Submitted
 from penstock.job import Job, JobState
 from penstock.lane import Lane
@@ -40,22 +40,52 @@ class Client(BaseClient):
     ``input`` is what they are given by name.
     """
 
-    def enqueue(self, model: str | type[Model] | Pipeline | Graph, input: Any, **options: Unpack[Options]) -> JobHandle:
+    @overload
+    def enqueue(
+        self, model: str | type[Model] | Pipeline | Graph, input: Any, **options: Unpack[Options]
+    ) -> JobHandle: ...
+    @overload
+    def enqueue(self, model: dict[str, Any], input: None = None, **options: Unpack[Options]) -> JobHandle: ...
+    def enqueue(
+        self,
+        model: str | type[Model] | Pipeline | Graph | dict[str, Any],
+        input: Any = NO_INPUT,
+        **options: Unpack[Options],
+    ) -> JobHandle:
         """Submit one job, to the lane ``interactive`` unless told otherwise. When this returns, it is durable.
 
+        ``model`` may be a canvas of models, whose signatures have their inputs: ``enqueue(chain(embed.s(text), …))``.
         With the broker away the job is accepted all the same and starts later. Raises ``Rejected`` (an unknown model,
         an input that does not fit …, or ``Overloaded``: it could not be done in time) or ``StoreUnavailable``; then
         nothing was stored.
         """
         runtime = self._runtime()
         mark = runtime.push.mark
-        submitted = runtime.submitter.submit(Request(model, input, options))
+        submitted = runtime.submitter.submit(asked(model, input, options))
         return self._submitted(submitted, runtime.client_id, mark)
 
+    @overload
     def run(
         self,
         model: str | type[Model] | Pipeline | Graph,
         input: Any,
+        *,
+        result_timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> Any: ...
+    @overload
+    def run(
+        self,
+        model: dict[str, Any],
+        input: None = None,
+        *,
+        result_timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> Any: ...
+    def run(
+        self,
+        model: Any,
+        input: Any = NO_INPUT,
         *,
         result_timeout: float | None = None,
         **options: Unpack[Options],

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from penstock.arguments import shown
 from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
+from penstock.dispatch.canvases import Canvas, as_graph
 from penstock.errors import ConfigError, InvalidInput, Rejected
 from penstock.functions import Function
 from penstock.itemschema import at_once, misfit
@@ -48,8 +49,8 @@ class Target:
     info: Mapping[str, Any] = field(default_factory=dict)
     #: Types of which every value fits the schema that was announced.
     fine: frozenset[type] = frozenset()
-    #: Where it is a pipeline or a graph: jobs of it are runs.
-    pipeline: Pipeline | PlainGraph | None = None
+    #: Where it is a pipeline, a graph or a canvas: jobs of it are runs.
+    pipeline: Pipeline | PlainGraph | Canvas | None = None
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
@@ -86,11 +87,14 @@ class Catalog:
         self._read_at = float("-inf")
         self._mutex = threading.Lock()
 
-    def find(self, model: str | type[Model] | Pipeline | Function | Graph) -> Target:
-        """The target of a name, ``name@version``, class, pipeline or graph.
+    def find(self, model: str | type[Model] | Pipeline | Function | Graph | Mapping[str, Any]) -> Target:
+        """The target of a name, ``name@version``, class, pipeline, graph or canvas.
 
         Raises ``UnknownModel``, ``InvalidInput`` for a version or a graph, or ``StoreUnavailable`` when it had to ask.
         """
+        if isinstance(model, Mapping):
+            canvas = as_graph(model, self._settings.namespace, self.find, self._settings.job.max_input_bytes)
+            return Target(canvas.name, pipeline=canvas)
         if isinstance(model, Pipeline):
             return Target(model.name, pipeline=model)
         if isinstance(model, Graph):

@@ -26,19 +26,28 @@ from penstock.pipelines.pipeline import Pipeline
 MAX_SPAN_S = 100 * 365.25 * 86400
 #: Most tags of one job.
 MAX_TAGS = 64
+#: The place of an input that nobody gave.
+NO_INPUT: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a caller asks for, as typed."""
 
-    model: str | type[Model] | Pipeline | Graph
+    model: str | type[Model] | Pipeline | Graph | Mapping[str, Any]
     input: Any
     options: Options
     #: The lane where ``options`` names none: the verbs differ.
     lane: Lane = Lane.INTERACTIVE
     #: Whether admission has let it pass already.
     admitted: bool = False
+
+
+def asked(model: Any, input: Any, options: Options) -> Request:
+    """What ``enqueue(model, input)`` asks for; raises ``TypeError`` where a model or a pipeline is given no input."""
+    if input is NO_INPUT and not isinstance(model, Mapping):
+        raise TypeError("there is no input: only a canvas, whose signatures have theirs, is enqueued without one")
+    return Request(model, input, options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ the dispatcher does it later.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, cast
@@ -18,6 +18,7 @@ from penstock.arguments import job_id, text
 from penstock.dispatch.admission import Admission
 from penstock.dispatch.background import Background
 from penstock.dispatch.bulk import BulkVerbs
+from penstock.dispatch.canvases import Canvas
 from penstock.dispatch.catalog import Catalog, Target
 from penstock.dispatch.fastpath import FastPath
 from penstock.dispatch.groupcommit import GroupCommit
@@ -144,13 +145,13 @@ class Submitter:
         return submitted
 
     def _look_up(self, request: Request) -> tuple[Target, Terms]:
-        checked = terms(
-            now=clock.now(),
-            default_lane=request.lane,
-            allow_private=self._settings.webhook.allow_private,
-            **request.options,
-        )
-        return self.catalog.find(request.model), checked
+        now, private = clock.now(), self._settings.webhook.allow_private
+        checked = terms(now=now, default_lane=request.lane, allow_private=private, **request.options)
+        target = self.catalog.find(request.model)
+        if isinstance(target.pipeline, Canvas):
+            options = target.pipeline.options(request.options, now=now)
+            checked = terms(now=now, default_lane=request.lane, allow_private=private, **options)
+        return target, checked
 
     def _prepare(self, request: Request) -> NewJob:
         target, checked = self._look_up(request)
@@ -164,6 +165,8 @@ class Submitter:
 
         For an event loop: never blocks. Raises ``Overloaded``. What needs a closer look is left to the submission.
         """
+        if isinstance(request.model, Mapping):  # a run: its steps are what waits
+            return request
         options = request.options
         deadline, priority = options.get("deadline"), options.get("priority", 0)
         tenant = options.get("tenant", DEFAULT_TENANT)
@@ -313,9 +316,12 @@ def digest(target: Target, text: str) -> str:
     """What the same idempotency key must mean again: the model, the version asked for and the input; a graph that came
     with the request.
 
-    Not the version that would run it: a call that is repeated after a deployment is the same call.
+    Not the version that would run it: a call that is repeated after a deployment is the same call. Of a canvas, what it
+    is.
     """
     asked = f"{target.name}\0{target.asked or ''}\0{text}"
     if isinstance(target.pipeline, PlainGraph):  # it is part of the request
         asked += f"\0{target.pipeline.text}"
+    elif isinstance(target.pipeline, Canvas):
+        asked += f"\0{target.pipeline.digest}"
     return DIGEST_FORM + blake2b(asked.encode(), digest_size=16).hexdigest()

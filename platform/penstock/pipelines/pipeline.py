@@ -5,19 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from penstock import usercode
 from penstock.errors import ConfigError, InvalidInput
+from penstock.jsontext import loads
 from penstock.payload import write_input
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.inputs import by_name, missing_input
+from penstock.pipelines.series import canvas_of
 from penstock.pipelines.trace import trace
 from penstock.tracing import current
 
 if TYPE_CHECKING:
+    from celery.canvas import Signature
     from pydantic import TypeAdapter
 
 #: What queues and urls may be called, and so models: a run is listed among their jobs.
@@ -57,6 +61,17 @@ class Pipeline:
         """The first line of the docstring, or an empty text."""
         doc = inspect.cleandoc(self.function.__doc__ or "")
         return doc.splitlines()[0] if doc else ""
+
+    def canvas(self, **inputs: Any) -> Signature:
+        """The Celery canvas that gives what a run with these inputs gives, of signatures as of ``Model.s`` and ``.si``.
+
+        Raises ``ConfigError`` that names what a canvas has no words for: a condition, a computation, ways that part and
+        do not meet; or as ``Client.enqueue`` for the inputs.
+        """
+        from penstock.signatures import signature_of
+
+        given = loads(self.encode(inputs, sys.maxsize))
+        return signature_of(canvas_of(self.graph, given))
 
     def encode(self, inputs: Any, max_bytes: int) -> str:
         """The inputs of a run as JSON text, by name, with the function's defaults; raises ``InvalidInput``,

@@ -15,7 +15,7 @@ from penstock.dispatch.request import terms
 from penstock.errors import InvalidInput, WebhookRefused
 from penstock.job import DEFAULT_TENANT
 from penstock.lane import Lane
-from penstock.signatures import CARRIED
+from penstock.options import CARRIED
 from penstock.transport.lined import said_in
 
 #: A W3C ``traceparent``.
