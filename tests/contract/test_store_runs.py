@@ -395,8 +395,8 @@ def test_a_step_is_tried_again_as_often_as_the_graph_says(store: Store) -> None:
 
 
 def test_a_step_has_the_timeout_of_the_graph(store: Store) -> None:
-    run = begin(store, graph(step("a", X, timeout=1.5), output=out("a")))
-    assert steps(store, run)["a"].timeout_s == 1.5
+    run = begin(store, graph(step("a", X, timeout=1.5), step("b", X), output=[out("a"), out("b")]), timeout_s=9.0)
+    assert {path: job.timeout_s for path, job in steps(store, run).items()} == {"a": 1.5, "b": 9.0}
 
 
 # Waiting without a worker -----------------------------------------------------------------------------------------

@@ -61,13 +61,13 @@ def by_run(canvas: Any) -> Any:
 def call(model: str, *args: Any) -> Any:
     tracer = current()
     assert tracer is not None
-    return tracer.call(args[0] if len(args) == 1 else list(args), model=model)
+    return tracer.call(model, args[0] if len(args) == 1 else list(args))
 
 
 def each(model: str, values: Any) -> Any:
     tracer = current()
     assert tracer is not None
-    return tracer.each(values, model=model)
+    return tracer.each(model, values)
 
 
 def shown(canvas: Any) -> str:
@@ -163,10 +163,19 @@ def test_what_no_canvas_has_is_named(function: Callable[..., Any], inputs: Any, 
     assert "client.run" in raised.value.fix
 
 
-def test_a_function_of_the_program_is_no_task() -> None:
-    step = Step(name="f", function="shop:f", input=1)
-    with pytest.raises(ConfigError, match="step 'f' is a function"):
-        canvas_of(Graph(name="test", inputs=[], steps=[step], output={"$out": "f"}), {})
+@pytest.mark.parametrize(
+    ("step", "output", "words"),
+    [
+        (Step(name="f", kind="wait", signal="go", input=1), {"$out": "f"}, "step 'f' is a wait"),
+        (Step(name="f", kind="sleep", input=[1]), {"$out": "f"}, "step 'f' is a sleep"),
+        (Step(name="f", model="a", retry=1, input=1), {"$out": "f"}, "step 'f' has a timeout or retries"),
+        (Step(name="f", model="a", timeout=1.0, input=1), {"$out": "f"}, "step 'f' has a timeout or retries"),
+        (Step(name="f", model="a", input=1), {"$else": [{"$out": "f"}, 1]}, "stands in"),
+    ],
+)
+def test_what_only_runs_have_is_named(step: Step, output: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        canvas_of(Graph(name="test", inputs=[], steps=[step], output=output), {})
 
 
 def test_a_map_of_no_list_has_no_canvas() -> None:

@@ -151,3 +151,8 @@ def test_nobody_traces_when_the_function_has_raised() -> None:
     with pytest.raises(TypeError, match=r"penstock\.when"):
         trace(fails, name="p")
     assert current() is None
+
+
+def test_names_of_steps_are_each_ones_own() -> None:
+    made = trace(lambda x: call("embed-2", call("embed", call("embed", call("3d-pose", x)))), name="p")
+    assert [step.name for step in made.steps] == ["_3d-pose", "embed", "embed-2", "embed-2-2"]

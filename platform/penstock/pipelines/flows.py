@@ -74,7 +74,12 @@ class _Reader:
         if word is None and isinstance(expression, list):
             found = [self._reduced(each, where, items) for each in expression]
             return self._together(found, where)
-        does = {"$if": "chooses by a result", "$get": "takes an element of a result", "$op": "computes with a result"}
+        does = {
+            "$if": "chooses by a result",
+            "$else": "has what stands in for a failure",
+            "$get": "takes an element of a result",
+            "$op": "computes with a result",
+        }
         raise ConfigError(
             f"{where} {does.get(word or '', 'makes an object of results')}, which no canvas does: {expression!r:.200}",
             fix=RUN,
@@ -106,8 +111,10 @@ class _Reader:
         """The call of this name, once."""
         if name in self.calls:
             return
-        if step.model is None:
-            raise ConfigError(f"step {name!r} is a function, which Celery does not know", fix=RUN)
+        if step.kind != "call":
+            raise ConfigError(f"step {name!r} is a {step.kind}, which no canvas has", fix=RUN)
+        if step.retry or step.timeout is not None:
+            raise ConfigError(f"step {name!r} has a timeout or retries of its own, which no canvas has", fix=RUN)
         self.calls[name] = Call(step.model, *self._given(step.input, f"step {name!r}", items))
 
     def _given(self, expression: Expression, where: str, items: Sequence[Any]) -> tuple[Flow | None, tuple[Any, ...]]:

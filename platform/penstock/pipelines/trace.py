@@ -24,6 +24,7 @@ class Tracer:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self._names: dict[str, int] = {}
+        self._taken: set[str] = set()
 
     def call(self, model: str, item: Any, options: StepOptions = _NONE) -> Traced:
         """A step that is given ``item``; its output."""
@@ -59,9 +60,15 @@ class Tracer:
 
     def _name(self, target: str) -> str:
         """``embed``, then ``embed-2``: names stay what they are when a step is added behind them."""
-        base = target.rpartition(":")[2].rpartition(".")[2].partition("@")[0]
-        count = self._names[base] = self._names.get(base, 0) + 1
-        return base if count == 1 else f"{base}-{count}"
+        base = target.partition("@")[0]
+        if not base[:1].isalpha():  # a model's name may begin with a digit
+            base = f"_{base}"
+        while True:
+            count = self._names[base] = self._names.get(base, 0) + 1
+            name = base if count == 1 else f"{base}-{count}"
+            if name not in self._taken:  # by a model that is called so
+                self._taken.add(name)
+                return name
 
 
 def trace(function: Callable[..., Any], *, name: str) -> Graph:

@@ -58,7 +58,7 @@ def release(session: Session, run: OpenRun, step: Step, elements: Iterable[tuple
             priority=run.priority,
             # The run's: who has less time left goes first, and a step that is late is a run that is late.
             deadline_at=run.deadline_at,
-            timeout_s=step.timeout,
+            timeout_s=run.timeout_s if step.timeout is None else step.timeout,
             trace=run.trace,
             run_id=run.id,
             path=path,

@@ -11,7 +11,8 @@ from penstock.job import NewJob
 from penstock.store.session import Session
 
 _LOCK = """
-    SELECT id, graph, coalesce(generation, 0), input, lane, tenant, priority, deadline_at, trace FROM penstock_job
+    SELECT id, graph, coalesce(generation, 0), input, lane, tenant, priority, deadline_at,
+        timeout_s, trace FROM penstock_job
     WHERE id {in ids} AND {hidden state = 'running'} AND graph IS NOT NULL ORDER BY id {locked}"""
 
 
@@ -26,6 +27,8 @@ class OpenRun(NamedTuple):
     tenant: str
     priority: int
     deadline_at: float | None
+    #: Of each attempt at a step that has none of its own.
+    timeout_s: float | None
     trace: str | None
 
 
@@ -46,5 +49,6 @@ def as_run(job: NewJob, digest: str) -> OpenRun:
         job.tenant,
         job.priority,
         job.deadline_at,
+        job.timeout_s,
         job.trace,
     )
