@@ -165,9 +165,11 @@ def test_elements_that_are_left_by_who_died_are_begun_by_the_dispatcher(store: S
         with pytest.raises(KeyboardInterrupt):
             succeed(store, [first], work)
     assert len(open_steps(store, run)) == store.bulk_rows
-    assert store.tend_runs(now=T0, limit=100) == []
+    assert store.tend_runs(now=T0 + 1, limit=100) == []
+    assert len(open_steps(store, run)) == store.bulk_rows, "somebody may be at it"
+    assert store.tend_runs(now=T0 + 2, limit=100) == []
     assert len(open_steps(store, run)) == size
-    assert finish(store, run, work).state is JobState.SUCCEEDED
+    assert finish(store, run, work, now=T0 + 2).state is JobState.SUCCEEDED
 
 
 def _die(*_: Any, **__: Any) -> Any:

@@ -18,7 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from penstock.errors import IllegalTransition
 from penstock.job import OPEN, Job, JobState, Outcome
 from penstock.pipelines import memory
-from penstock.pipelines.graph import Frontier, Graph, Step, frontier, input_of, items_of
+from penstock.pipelines.expression import missing
+from penstock.pipelines.frontier import Frontier, frontier
+from penstock.pipelines.graph import Graph, Step, input_of, items_of
 from penstock.store import Store
 from penstock.store.runs import conclude
 from penstock.store.runs.values import place
@@ -96,7 +98,9 @@ class Known:
         for each in self.graph.steps:
             if each.maps and (items := self.items(each, found)) is not None:
                 paths = [f"{each.name}[{index}]" for index in range(len(items))]
-                if all(path in self.done for path in paths):
+                # One of nothing ends when it could begin.
+                waits = not items and missing(each.input, inputs=self.inputs, outputs=found)
+                if all(path in self.done for path in paths) and not waits:
                     found[each.name] = [self.done[path] for path in paths]
         return found
 
@@ -110,9 +114,7 @@ class Known:
         """The paths that have begun and not ended, if nobody has died."""
         outputs = self.outputs()
         paths = set()
-        # The other elements of a map that has failed are stopped with the run.
-        failed = {place(path)[0] for path in self.failed}
-        for name in failed | set(self.frontier().ready):
+        for name in self.frontier().ready:
             each = self.graph.step(name)
             if each.maps:
                 count = len(items_of(each, inputs=self.inputs, outputs=outputs))
@@ -295,6 +297,7 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def tend(self) -> None:
         self.dies = False
+        self.now += 2  # nobody is taken to be at it any more
         self.store.tend_runs(now=self.now, limit=100)
         self.died = False
 

@@ -12,12 +12,26 @@ import psycopg
 import pytest
 
 from penstock.store import Store, claims, deliveries, events, producers, relay, retention, users, workers
-from penstock.store.runs import advance, again, closing, maps, plans, resolve, run, standing, start, tend, tries, waits
+from penstock.store.runs import (
+    advance,
+    again,
+    closing,
+    ends,
+    maps,
+    plans,
+    resolve,
+    run,
+    standing,
+    start,
+    tend,
+    tries,
+    waits,
+)
 from penstock.store.runs import values as outputs
 from penstock.store.sql import Dialect, compile_sql, insert_sql
 
 MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
-MODULES += (advance, again, closing, maps, plans, resolve, run, standing, start, tend, tries, waits, outputs)
+MODULES += (advance, again, closing, ends, maps, plans, resolve, run, standing, start, tend, tries, waits, outputs)
 
 #: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
 SMALL = re.compile(

@@ -102,6 +102,12 @@ CLIENT: dict[str, dict[str, list[Any]]] = {
     },
     "run": {"model": [None, 5], "result_timeout": NUMBERS},
     "enqueue_many": {"model": [None, 5], "inputs": [None, 5, "x", b"x", {"a": 1}, [Dumper()], [object()]]},
+    "signal": {
+        "run": [*ODD, None, "", 5],
+        "name": [*ODD, None, ""],
+        "value": [Dumper(), object(), b"x", float("nan")],
+        "id": [5, "a\0b", "\ud800", Nasty()],
+    },
     "cancel_many": {"jobs": [None, 5, "x", [5], [None], [Nasty()], b"x"], "on_chunk": []},
     "retry_many": {"jobs": [None, 5, "x", [5], [None], [Nasty()], b"x"], "on_chunk": []},
     "cancel_where": WHERE,
@@ -115,6 +121,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "enqueue": {"model": "echo", "input": 1},
     "run": {"model": "echo", "input": 1},
     "enqueue_many": {"model": "echo", "inputs": [1]},
+    "signal": {"run": "none", "name": "go"},
 }
 HANDLE: dict[str, dict[str, list[Any]]] = {
     "wait": {"timeout": NUMBERS},

@@ -23,14 +23,16 @@ def test_a_new_dispatcher_does_everything_once_in_order() -> None:
     ("diary", "expected"),
     [
         pytest.param(IDLE, (), id="nothing is due yet"),
-        pytest.param(replace(IDLE, now=101.0), (Duty.EXPIRE,), id="expiry is watched closely"),
+        pytest.param(replace(IDLE, now=101.0), (Duty.EXPIRE, Duty.RUNS), id="expiry is watched closely"),
         pytest.param(
             replace(IDLE, now=105.0),
-            (Duty.RESCUE, Duty.RESTORE, Duty.TENANTS, Duty.REDATE, Duty.EXPIRE, Duty.COMPARE, Duty.CANVAS),
+            (Duty.RESCUE, Duty.RESTORE, Duty.TENANTS, Duty.REDATE, Duty.EXPIRE, Duty.RUNS, Duty.COMPARE, Duty.CANVAS),
             id="the reconciler's rhythm",
         ),
         pytest.param(
-            replace(IDLE, now=105.0, incarnation=None), (Duty.RESCUE, Duty.REDATE, Duty.EXPIRE), id="broker down"
+            replace(IDLE, now=105.0, incarnation=None),
+            (Duty.RESCUE, Duty.REDATE, Duty.EXPIRE, Duty.RUNS),
+            id="broker down",
         ),
         pytest.param(replace(IDLE, incarnation="r1:e2"), (Duty.TENANTS, Duty.REPUBLISH), id="wiped: at once"),
         pytest.param(replace(IDLE, incarnation="r2:e1"), (Duty.TENANTS, Duty.REPUBLISH), id="restarted: at once"),

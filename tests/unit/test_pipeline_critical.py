@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.pipelines.critical import Times, critical
-from penstock.pipelines.graph import Graph, frontier
+from penstock.pipelines.frontier import frontier
+from penstock.pipelines.graph import Graph
 from tests.unit.test_pipeline_graph import CHOICE, EACH, N, X, call, graph, graphs, out, step
 
 LINE = graph(step("a", X), step("b", out("a")), step("c", out("b")), output=out("c"))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from penstock.errors import InvalidInput, NoValue
 from penstock.pipelines.expression import evaluate, missing
-from penstock.pipelines.graph import MAX_STEPS, Frontier, Graph, Step, frontier, input_of, parents, read, verify
+from penstock.pipelines.frontier import Frontier, frontier
+from penstock.pipelines.graph import MAX_STEPS, Graph, Step, input_of, parents, read, verify
 
 
 def out(name: str) -> Any:

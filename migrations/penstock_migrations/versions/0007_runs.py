@@ -60,6 +60,7 @@ def upgrade() -> None:
         sa.Column("begun", sa.Integer(), nullable=False),
         sa.Column("pending", sa.Integer(), nullable=False),
         sa.Column("failed", sa.Integer(), nullable=True),
+        sa.Column("begun_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "path", name=op.f("pk_penstock_map")),
     )
     op.create_index(

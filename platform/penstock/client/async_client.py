@@ -138,7 +138,7 @@ class AsyncClient(BaseClient):
 
     async def signal(self, run: str | AsyncJobHandle, name: str, value: Any = None, *, id: str | None = None) -> None:
         """See ``Client.signal``."""
-        run_id = run if isinstance(run, str) else run.id
+        run_id = getattr(run, "id", run)
         await self._call(lambda runtime: runtime.submitter.signal(run_id, name, value, id))
 
     async def get(self, id: str) -> AsyncJobHandle:

@@ -277,6 +277,7 @@ class Submitter:
         ``IllegalTransition`` for a run that has ended.
         """
         job_id(run, "run")
+        text("name", name)
         if id is not None:
             text("id", id)
         given = write_input(name, value, codec=None, max_bytes=self._settings.job.max_input_bytes)

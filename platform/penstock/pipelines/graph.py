@@ -7,15 +7,14 @@ JSON, so that it can be stored by its digest, and a run goes on with the graph t
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Literal
 
 import msgspec
 
 from penstock.errors import InvalidInput, NoValue
-from penstock.pipelines.expression import Dead, Expression, check, evaluate, kind_of, missing, named
+from penstock.pipelines.expression import Expression, check, evaluate, kind_of, named
 
 #: The form of graphs that this release writes and reads.
 FORM = 1
@@ -79,18 +78,6 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def step(self, name: str) -> Step:
         """The step of this name."""
         return next(step for step in self.steps if step.name == name)
-
-
-@dataclass(frozen=True, slots=True)
-class Frontier:
-    """What a run can do now: ``ready`` steps may start; with ``done`` the output is known, and nothing is needed.
-
-    ``failed`` is the step without which the run cannot end well.
-    """
-
-    ready: list[str]
-    done: bool
-    failed: str | None = None
 
 
 def read(text: bytes | str) -> Graph:
@@ -215,60 +202,6 @@ def in_order(graph: Graph) -> list[str]:
             if not above[child]:
                 waiting.append(child)
     return order
-
-
-def frontier(
-    graph: Graph, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], failed: Collection[str] = ()
-) -> Frontier:
-    """What can start, given what has ended: steps that are needed, all of whose own needs are met.
-
-    The output needs steps, and one that nobody names is needed for what it does. A step that only a branch needs is
-    not needed before its branch is chosen, nor what stands in for another one before that has ``failed``. Raises
-    ``NoValue`` where an expression that decides it has none.
-    """
-    steps = {step.name: step for step in graph.steps}
-    dead = _dead(graph, inputs, outputs, failed) if failed else {}
-    try:
-        needed = dict.fromkeys(missing(graph.output, inputs=inputs, outputs=outputs, dead=dead))
-    except Dead as end:
-        return Frontier([], done=False, failed=end.step)
-    for name in unnamed(graph):
-        if name in dead:
-            return Frontier([], done=False, failed=dead[name])
-        if name not in outputs:
-            needed[name] = None
-    if not needed:
-        return Frontier([], done=True)
-    ready: set[str] = set()
-    waiting, seen = list(needed), set(needed)
-    while waiting:
-        step = steps[waiting.pop()]
-        first = [name for each in step.expressions for name in missing(each, inputs=inputs, outputs=outputs, dead=dead)]
-        if not first:
-            ready.add(step.name)
-        for name in dict.fromkeys(first):
-            if name not in seen:
-                seen.add(name)
-                waiting.append(name)
-    return Frontier([name for name in steps if name in ready], done=False)
-
-
-def _dead(
-    graph: Graph, inputs: Mapping[str, Any], outputs: Mapping[str, Any], failed: Collection[str]
-) -> dict[str, str]:
-    """The steps that will never have an output, each with the one that has failed."""
-    steps = {step.name: step for step in graph.steps}
-    dead: dict[str, str] = {}
-    for name in in_order(graph):
-        if name in failed:
-            dead[name] = name
-        elif name not in outputs:
-            try:
-                for each in steps[name].expressions:
-                    missing(each, inputs=inputs, outputs=outputs, dead=dead)
-            except Dead as end:
-                dead[name] = end.step
-    return dead
 
 
 def items_of(step: Step, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from penstock.errors import WrongResultCount
 from penstock.pipelines.expression import evaluate
-from penstock.pipelines.graph import Graph, Step, frontier, input_of, items_of
+from penstock.pipelines.frontier import frontier
+from penstock.pipelines.graph import Graph, Step, input_of, items_of
 
 
 def run(graph: Graph, inputs: Mapping[str, Any], call: Callable[[Step, Sequence[Any]], Sequence[Any]]) -> Any:

@@ -191,9 +191,10 @@ def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_l
             now_taken = _keys_in_use(session, mine)
             if any(now_taken[_key(job)][0] != job.id for job in mine):
                 raise _Raced
-        return [ended for job in fresh if _starts(job) for ended in start(session, job)]
+        return start(session, [job for job in fresh if _starts(job)], now=now)
 
-    concluded(db, Survives.POWER, work, now=max(job.accepted_at for group in groups for job in group))
+    now = max(job.accepted_at for group in groups for job in group)
+    concluded(db, Survives.POWER, work, now=now)
     return results
 
 

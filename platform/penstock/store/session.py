@@ -39,8 +39,8 @@ class Session:
         self.publish_lease_s = publish_lease_s
         #: Those steps.
         self.released: list[NewJob] = []
-        #: Maps that this transaction has begun and not ended with: run and path.
-        self.maps: list[tuple[str, str]] = []
+        #: Maps that this transaction has begun and not ended with (``runs.maps.Rest``).
+        self.maps: list[Any] = []
         #: Steps that this transaction has made useless: run and name.
         self.losers: list[tuple[str, str]] = []
 

@@ -193,6 +193,8 @@ class MapRow(Row, table=True):
     begun: int
     pending: int
     failed: int | None = None
+    #: When its last elements began: who is still at it is not disturbed.
+    begun_at: float = Field(sa_type=Double)
 
 
 class MapChunkRow(Row, table=True):

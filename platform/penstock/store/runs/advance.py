@@ -1,8 +1,11 @@
-"""What a run does next, now that something in it has ended: the one place that asks ``frontier``."""
+"""What runs do next, now that something in them has ended: the one place that asks ``frontier``.
+
+However many runs a transaction moves on, it stores their new steps by one statement, and their ends by one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,13 +13,15 @@ import msgspec
 from penstock.errors import NoValue
 from penstock.job import JobState
 from penstock.pipelines.expression import evaluate
-from penstock.pipelines.graph import frontier, items_of
-from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
+from penstock.pipelines.frontier import Outline, frontier
+from penstock.pipelines.graph import items_of
+from penstock.store.records import Settled
 from penstock.store.runs import maps, waits
-from penstock.store.runs.plans import Plan, plan_of
-from penstock.store.runs.release import NO_ELEMENT, release
+from penstock.store.runs.ends import Ends
+from penstock.store.runs.plans import plan_of
+from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, standing
+from penstock.store.runs.values import Look, Outputs, Standing, standing, standings
 from penstock.store.session import Session
 
 _encode = msgspec.json.encode
@@ -25,70 +30,115 @@ _ERROR = """
     SELECT id, path, error FROM penstock_job
     WHERE run_id = :run AND (path = :path OR (path >= :low AND path < :high)) AND generation = :generation
         AND {hidden state = 'failed'} ORDER BY path LIMIT 1"""
-_END = f"""
-    UPDATE penstock_job SET state = :state, settled_at = :now, output = :output, error = :error,
-        closing = CASE WHEN EXISTS (SELECT 1 FROM penstock_job AS step WHERE step.run_id = :id
-            AND step.state IN ('accepted', 'queued', 'running')) THEN true END
-    WHERE id = :id AND {{hidden state = 'running'}} AND graph IS NOT NULL
-    RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+
+NOTHING: Mapping[str, Collection[str]] = {}
 
 
-def advance(session: Session, run: OpenRun, *, now: float) -> list[Settled]:
-    """Begin all that can begin; the run's own row when it has ended with this."""
-    plan = plan_of(session, run.graph)
-    try:
-        while True:
-            now_is = standing(session, run.id, run.generation, plan)
-            outputs = Outputs(session, run.id, plan, now_is.ended)
-            possible = frontier(plan.graph, inputs=run.inputs, outputs=outputs, failed=now_is.failed)
-            if possible.failed is not None:
-                return end(session, run, JobState.FAILED, error=_error(session, run, possible.failed), now=now)
-            if possible.done:
-                output = evaluate(plan.graph.output, inputs=run.inputs, outputs=outputs)
-                return end(session, run, JobState.SUCCEEDED, output=_encode(output).decode(), now=now)
-            fresh = [name for name in possible.ready if name not in now_is.begun]
-            if not _begin(session, run, plan, fresh, outputs, now=now):
-                if plan.picks:  # what has begun is needed, but for the losers of races
-                    lost = now_is.open - set(possible.ready)
-                    session.losers += [(run.id, name) for name in sorted(lost)]
-                return []
-    except NoValue as error:
-        return end(session, run, JobState.FAILED, error=error.as_dict(), now=now)
-
-
-def end(
+def advance(
     session: Session,
-    run: OpenRun,
-    state: JobState,
+    runs: Sequence[OpenRun],
     *,
     now: float,
-    output: str | None = None,
-    error: Mapping[str, Any] | None = None,
+    ended: Mapping[str, Collection[str]] = NOTHING,
+    ends: Ends | None = None,
 ) -> list[Settled]:
-    """End a run; its row, or none when it had ended before."""
-    values = {
-        "id": run.id,
-        "state": state.value,
-        "now": now,
-        "output": output,
-        "error": None if error is None else _encode(error).decode(),
-    }
-    return [settled_of(row)._replace(output=output) for row in session.all(_END, values)]
+    """Begin all that can begin; the rows of the runs that have ended with this.
+
+    ``ended`` are the steps by run that have succeeded just now, where that is all that has happened to it: in a graph
+    without choices only what waits for them is looked at. ``ends`` are those of other runs, ended in the same breath.
+    """
+    moves = _Moves(session, now, ends or Ends(session, now=now))
+    plans = {run.id: plan_of(session, run.graph) for run in runs}
+    quick = {run.id: ended[run.id] for run in runs if run.id in ended and plans[run.id].straight}
+    looks = standings(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])
+    for run in runs:
+        plan = plans[run.id]
+        if run.id not in quick or not moves.straight(run, plan, looks[run.id], quick[run.id]):
+            moves.whole(run, plan)
+    moves.released.store()
+    return moves.ends.store()
 
 
-def _begin(session: Session, run: OpenRun, plan: Plan, names: list[str], outputs: Outputs, *, now: float) -> bool:
-    """Begin these steps; whether one of them has ended by that: a map of nothing, a wait for what has come."""
-    ended = False
-    for name in names:
-        step = plan.steps[name]
-        if step.kind != "call":
-            ended |= waits.begin(session, run, step, outputs, now=now)
-        elif step.maps:
-            items = items_of(step, inputs=run.inputs, outputs=outputs)
-            ended |= maps.begin(session, run, step, items, now=now)
-        else:
-            release(session, run, step, [(name, NO_ELEMENT)], now=now)
-    return ended
+def _look(run: OpenRun, plan: Outline, ended: Collection[str]) -> Look:
+    """The steps whose standing decides what follows these."""
+    names: dict[str, None] = {}
+    for child in plan.following(ended):
+        names[child] = None
+        names |= dict.fromkeys(plan.parents[child])
+    if not plan.last.isdisjoint(ended):
+        names |= dict.fromkeys(plan.last)
+    return run.id, run.generation, plan, list(names)
+
+
+class _Moves:
+    """What is to be stored in the end."""
+
+    def __init__(self, session: Session, now: float, ends: Ends) -> None:
+        self._session = session
+        self._now = now
+        self.ends = ends
+        self.released = Release(session, now=now)
+
+    def straight(self, run: OpenRun, plan: Outline, now_is: Standing, ended: Collection[str]) -> bool:
+        """In a graph where every step is needed; whether that was all: a step that ends as it begins is not."""
+        fresh = [
+            name
+            for name in plan.following(ended)
+            if name not in now_is.begun and all(parent in now_is.ended for parent in plan.parents[name])
+        ]
+        outputs = Outputs(self._session, run.id, plan)
+        try:
+            if self._begin(run, plan, fresh, outputs):
+                self.released.store()
+                return False
+            if not fresh and not plan.last.isdisjoint(ended) and plan.last <= now_is.ended:
+                self._succeed(run, plan, outputs)
+        except NoValue as error:
+            self.ends.add(run, JobState.FAILED, error=error.as_dict())
+        return True
+
+    def whole(self, run: OpenRun, plan: Outline) -> None:
+        """In any graph, whatever has happened."""
+        try:
+            while True:
+                now_is = standing(self._session, run.id, run.generation, plan)
+                outputs = Outputs(self._session, run.id, plan, now_is.ended)
+                possible = frontier(plan, inputs=run.inputs, outputs=outputs, failed=now_is.failed)
+                if possible.failed is not None:
+                    self.ends.add(run, JobState.FAILED, error=_error(self._session, run, possible.failed))
+                    return
+                if possible.done:
+                    self._succeed(run, plan, outputs)
+                    return
+                fresh = [name for name in possible.ready if name not in now_is.begun]
+                if not self._begin(run, plan, fresh, outputs):
+                    if (
+                        plan.picks or now_is.failed
+                    ):  # what has begun is needed, but for losers and what failed with them
+                        lost = sorted(now_is.open - set(possible.ready))
+                        self._session.losers += [(run.id, name) for name in lost]
+                    return
+                self.released.store()
+        except NoValue as error:
+            self.ends.add(run, JobState.FAILED, error=error.as_dict())
+
+    def _begin(self, run: OpenRun, plan: Outline, names: Sequence[str], outputs: Outputs) -> bool:
+        """Begin these steps; whether one of them has ended by that: a map of nothing, a wait for what has come."""
+        ended = False
+        for name in names:
+            step = plan.steps[name]
+            if step.kind != "call":
+                ended |= waits.begin(self._session, run, step, outputs, now=self._now)
+            elif step.maps:
+                items = items_of(step, inputs=run.inputs, outputs=outputs)
+                ended |= maps.begin(self._session, run, step, items, self.released, now=self._now)
+            else:
+                self.released.add(run, step, [(name, NO_ELEMENT)])
+        return ended
+
+    def _succeed(self, run: OpenRun, plan: Outline, outputs: Outputs) -> None:
+        output = evaluate(plan.graph.output, inputs=run.inputs, outputs=outputs)
+        self.ends.add(run, JobState.SUCCEEDED, output=_encode(output).decode())
 
 
 def _error(session: Session, run: OpenRun, name: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from penstock.store.records import Settled
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close, is_open
 from penstock.store.runs.conclude import concluded
+from penstock.store.runs.maps import Rest
 from penstock.store.runs.run import locked
 from penstock.store.session import Session
 
@@ -35,8 +36,8 @@ def again(db: Database, id: str, *, now: float) -> list[Settled]:
         begun = bool(session.all(_AGAIN, {"id": id, "now": now}))
         if not begun:
             return []
-        session.maps += [(row[0], row[1]) for row in session.all(_REWIND, {"id": id})]
-        return [row for run in locked(session, [id]) for row in advance(session, run, now=now)]
+        session.maps += [Rest(row[0], row[1]) for row in session.all(_REWIND, {"id": id})]
+        return advance(session, locked(session, [id]), now=now)
 
     rows, followed = concluded(db, Survives.POWER, work, now=now)
     if not begun and is_open(db, id):

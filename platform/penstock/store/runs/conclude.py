@@ -17,10 +17,11 @@ from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import Settled
 from penstock.store.runs import maps, tries
-from penstock.store.runs.advance import advance, end
+from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close, drop
+from penstock.store.runs.ends import Ends
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.run import locked
+from penstock.store.runs.run import OpenRun, locked
 from penstock.store.runs.values import place
 from penstock.store.session import Session
 
@@ -37,7 +38,7 @@ def concluded(db: Database, survives: Survives, work: Work, *, now: float) -> tu
     rows, also, left = _transact(db, survives, work, now=now)
     waiting, losers = list(left.maps), list(left.losers)
     while waiting:
-        piece = partial(_go_on, *waiting.pop(), now=now)
+        piece = partial(_go_on, waiting.pop(), now=now)
         done, ended, left = _transact(db, Survives.CRASH, piece, now=now)
         waiting += left.maps
         losers += left.losers
@@ -52,7 +53,7 @@ def concluded(db: Database, survives: Survives, work: Work, *, now: float) -> tu
 
 def expand(db: Database, run: str, path: str, *, now: float) -> list[Settled]:
     """Go on with a map that somebody has left; as ``concluded``."""
-    rows, also = concluded(db, Survives.CRASH, partial(_go_on, run, path, now=now), now=now)
+    rows, also = concluded(db, Survives.CRASH, partial(_go_on, maps.Rest(run, path), now=now), now=now)
     return [*rows, *also]
 
 
@@ -82,14 +83,15 @@ def _transact(
     return db.again(call)
 
 
-def _go_on(run_id: str, path: str, session: Session, *, now: float) -> list[Settled]:
+def _go_on(rest: maps.Rest, session: Session, *, now: float) -> list[Settled]:
     """The next piece of a map, as long as its run goes on."""
-    for run in locked(session, [run_id]):
+    ends = Ends(session, now=now)
+    for run in locked(session, [rest.run]):
         try:
-            maps.go_on(session, run, plan_of(session, run.graph), path, now=now)
+            maps.go_on(session, run, plan_of(session, run.graph), rest, now=now)
         except NoValue as error:
-            return end(session, run, JobState.FAILED, error=error.as_dict(), now=now)
-    return []
+            ends.add(run, JobState.FAILED, error=error.as_dict())
+    return ends.store()
 
 
 def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[Settled]:
@@ -101,17 +103,22 @@ def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[S
     maps.fail(session, bad)
     whole = maps.count(session, good)
     # The element of a map that is not its last one lets nothing begin: its run is not even looked at.
-    looked = {step.run_id or "" for step in good if place(step.path or "")[1] is None}
-    looked |= {run for run, _ in whole} | {step.run_id or "" for step in bad}
-    ended: list[Settled] = []
-    for run in locked(session, sorted(looked)):
+    just: dict[str, set[str]] = {}
+    for run_id, path in [*((step.run_id or "", step.path or "") for step in good), *whole]:
+        if place(path)[1] is None:
+            just.setdefault(run_id, set()).add(path)
+    failing = {step.run_id or "" for step in bad}
+    ends = Ends(session, now=now)
+    going: list[OpenRun] = []
+    for run in locked(session, sorted(just.keys() | failing)):
         mine = (step for step in bad if step.run_id == run.id and step.generation == run.generation)
-        over = next((step for step in mine if step.state is not JobState.FAILED), None)
+        over = next((step for step in mine if step.state is JobState.EXPIRED), None)
         if over is not None:  # its time is over, and that is the run's
-            ended += end(session, run, over.state, error=_error(over), now=now)
+            ends.add(run, over.state, error=_error(over))
         else:
-            ended += advance(session, run, now=now)
-    return ended
+            going.append(run)
+    ended = {run: names for run, names in just.items() if run not in failing}
+    return advance(session, going, now=now, ended=ended, ends=ends)
 
 
 def _error(step: Settled) -> dict[str, Any]:

@@ -7,24 +7,29 @@ last one of a chunk counts down the map's, and the last one of those is the map'
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import Step, items_of
 from penstock.store.records import Settled
-from penstock.store.runs.plans import Plan
-from penstock.store.runs.release import release
+from penstock.store.runs.release import Release
 from penstock.store.runs.run import OpenRun
 from penstock.store.runs.values import Outputs, element, place
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
+_encode = msgspec.json.encode
+
 #: Elements that have a counter of their own.
 CHUNK = 256
 
 _INSERT = insert_sql(
-    "penstock_map", ["run_id", "path", "size", "begun", "pending"], ["text", "text", "int", "int", "int"], ""
+    "penstock_map",
+    ["run_id", "path", "size", "begun", "pending", "begun_at"],
+    ["text", "text", "int", "int", "int", "float"],
+    "",
 )
 _INSERT_CHUNK = insert_sql(
     "penstock_map_chunk", ["run_id", "path", "chunk", "pending"], ["text", "text", "int", "int"], ""
@@ -37,7 +42,7 @@ _COUNT = """
     UPDATE penstock_map SET pending = pending - {2 int} FROM {each rows}
     WHERE run_id = {0 text} AND penstock_map.path = {1 text} RETURNING run_id, penstock_map.path, pending"""
 _BEGUN = """
-    UPDATE penstock_map SET begun = :begun WHERE run_id = :run AND path = :path"""
+    UPDATE penstock_map SET begun = :begun, begun_at = :now WHERE run_id = :run AND path = :path"""
 _MAP = "SELECT size, begun FROM penstock_map WHERE run_id = :run AND path = :path"
 _FAIL = """
     UPDATE penstock_map SET failed = {2 int} FROM {each rows}
@@ -46,38 +51,59 @@ _SUCCEEDED = """
     SELECT path FROM penstock_job WHERE run_id = :run AND path {in paths} AND {hidden state = 'succeeded'}"""
 
 
-def begin(session: Session, run: OpenRun, step: Step, items: Sequence[Any], *, now: float) -> bool:
+class Rest(NamedTuple):
+    """A map that is begun in part: whoever did so goes on."""
+
+    run: str
+    path: str
+    #: All elements, where they are at hand.
+    items: Sequence[Any] | None = None
+
+
+def begin(session: Session, run: OpenRun, step: Step, items: Sequence[Any], released: Release, *, now: float) -> bool:
     """Store a map and its first elements; whether it has ended, for there are none."""
     chunks = [min(CHUNK, len(items) - at) for at in range(0, len(items), CHUNK)]
-    session.insert(_INSERT, [(run.id, step.name, len(items), 0, len(chunks))])
+    session.insert(_INSERT, [(run.id, step.name, len(items), 0, len(chunks), now)])
     session.insert(_INSERT_CHUNK, [(run.id, step.name, number, size) for number, size in enumerate(chunks)])
     if items:
-        _begin_more(session, run, step, items, 0, now=now)
+        _begin_more(session, run, step, items, 0, released, now=now)
     return not items
 
 
-def go_on(session: Session, run: OpenRun, plan: Plan, path: str, *, now: float) -> None:
-    """The next piece of a map; ``session.maps`` says whether there is more."""
-    step = plan.steps[path]
-    row = session.one(_MAP, {"run": run.id, "path": path})
+def go_on(session: Session, run: OpenRun, plan: Outline, rest: Rest, *, now: float) -> None:
+    """The next piece of a map; ``session.maps`` says whether there is more. Raises ``NoValue``."""
+    step = plan.steps[rest.path]
+    row = session.one(_MAP, {"run": run.id, "path": rest.path})
     if row is None or row[1] >= row[0]:
         return
-    items = items_of(step, inputs=run.inputs, outputs=Outputs(session, run.id, plan))
-    _begin_more(session, run, step, items, row[1], now=now)
+    items = rest.items
+    if items is None:
+        items = items_of(step, inputs=run.inputs, outputs=Outputs(session, run.id, plan))
+    released = Release(session, now=now)
+    _begin_more(session, run, step, items, row[1], released, now=now)
+    released.store()
 
 
-def _begin_more(session: Session, run: OpenRun, step: Step, items: Sequence[Any], begun: int, *, now: float) -> None:
+def _begin_more(
+    session: Session,
+    run: OpenRun,
+    step: Step,
+    items: Sequence[Any],
+    begun: int,
+    released: Release,
+    *,
+    now: float,
+) -> None:
     piece = range(begun, min(len(items), begun + session.bulk_rows))
     paths = {index: element(step.name, index) for index in piece}
     if run.generation:  # what an earlier one has left is not done again
         values = {"run": run.id, "paths": session.ids(paths.values())}
         there = {row[0] for row in session.all(_SUCCEEDED, values)}
         paths = {index: path for index, path in paths.items() if path not in there}
-    elements = ((path, msgspec.json.encode([items[index]]).decode()) for index, path in paths.items())
-    release(session, run, step, elements, now=now)
-    session.run(_BEGUN, {"begun": piece.stop, "run": run.id, "path": step.name})
+    released.add(run, step, ((path, _encode([items[index]]).decode()) for index, path in paths.items()))
+    session.run(_BEGUN, {"begun": piece.stop, "run": run.id, "path": step.name, "now": now})
     if piece.stop < len(items):
-        session.maps.append((run.id, step.name))
+        session.maps.append(Rest(run.id, step.name, items))
 
 
 def count(session: Session, steps: Iterable[Settled]) -> set[tuple[str, str]]:

@@ -1,14 +1,13 @@
-"""Graphs by their digests: stored once, read once per process."""
+"""Graphs by their digests: stored once, read and outlined once per process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from hashlib import sha256
 
 from penstock.errors import PenstockError
-from penstock.pipelines.expression import named
-from penstock.pipelines.graph import Graph, Step, read
+from penstock.pipelines.frontier import Outline
+from penstock.pipelines.graph import read
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -18,20 +17,7 @@ MOST_KEPT = 256
 _INSERT = insert_sql("penstock_graph", ["digest", "graph"], ["text", "text"], "ON CONFLICT DO NOTHING")
 _GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A graph, and its steps by name; those that are no maps, and those that something may stand in for."""
-
-    graph: Graph
-    steps: Mapping[str, Step]
-    plain: Sequence[str]
-    forked: frozenset[str]
-    #: Whether steps may be needed no longer while they run.
-    picks: bool
-
-
-_kept: dict[str, Plan] = {}
+_kept: dict[str, Outline] = {}
 
 
 def digest_of(text: str) -> str:
@@ -44,21 +30,14 @@ def store(session: Session, texts: Iterable[str]) -> None:
     session.insert(_INSERT, sorted((digest_of(text), text) for text in set(texts)))
 
 
-def plan_of(session: Session, digest: str) -> Plan:
+def plan_of(session: Session, digest: str) -> Outline:
     """The graph that a run goes on with."""
     plan = _kept.get(digest)
     if plan is None:
         row = session.one(_GRAPH, {"digest": digest})
         if row is None:
             raise PenstockError(f"the graph {digest} of a run is not in the database", fix="restore it from a backup")
-        graph = read(row[0])
-        plan = Plan(
-            graph,
-            {step.name: step for step in graph.steps},
-            [step.name for step in graph.steps if not step.maps],
-            frozenset(step.name for step in graph.steps for _ in named(step.input, "$else")),
-            any(step.kind == "pick" for step in graph.steps),
-        )
+        plan = Outline(read(row[0]))
         if len(_kept) >= MOST_KEPT:
             _kept.clear()
         _kept[digest] = plan

@@ -42,30 +42,44 @@ _INSERT = insert_sql(
 )
 
 
-def release(session: Session, run: OpenRun, step: Step, elements: Iterable[tuple[str, str]], *, now: float) -> None:
-    """Store jobs for a step: ``elements`` are paths, and JSON lists of what the maps around are at."""
-    model, asked = split_name(step.model)
-    jobs = [
-        NewJob(
-            id=new_id(),
-            model=model,
-            asked_version=asked,
-            input=items,
-            lane=run.lane,
-            accepted_at=now,
-            available_at=now,
-            tenant=run.tenant,
-            priority=run.priority,
-            # The run's: who has less time left goes first, and a step that is late is a run that is late.
-            deadline_at=run.deadline_at,
-            timeout_s=run.timeout_s if step.timeout is None else step.timeout,
-            trace=run.trace,
-            run_id=run.id,
-            path=path,
-            generation=run.generation,
-        )
-        for path, items in elements
-    ]
-    lease = now + session.publish_lease_s if session.publish_lease_s else 0.0
-    session.insert(_INSERT, [(*_values(job), "accepted", lease) for job in jobs])
-    session.released += jobs
+class Release:
+    """Steps that begin with one transaction, of however many runs: stored by one statement."""
+
+    def __init__(self, session: Session, *, now: float) -> None:
+        self._session = session
+        self._now = now
+        self._jobs: list[NewJob] = []
+
+    def add(self, run: OpenRun, step: Step, elements: Iterable[tuple[str, str]]) -> None:
+        """``elements`` are paths, and JSON lists of what the maps around are at."""
+        model, asked = split_name(step.model)
+        timeout_s = run.timeout_s if step.timeout is None else step.timeout
+        self._jobs += [
+            NewJob(
+                id=new_id(),
+                model=model,
+                asked_version=asked,
+                input=items,
+                lane=run.lane,
+                accepted_at=self._now,
+                available_at=self._now,
+                tenant=run.tenant,
+                priority=run.priority,
+                # The run's: who has less time left goes first, and a step that is late is a run that is late.
+                deadline_at=run.deadline_at,
+                timeout_s=timeout_s,
+                trace=run.trace,
+                run_id=run.id,
+                path=path,
+                generation=run.generation,
+            )
+            for path, items in elements
+        ]
+
+    def store(self) -> None:
+        """Store what was added."""
+        jobs, self._jobs = self._jobs, []
+        lease_s = self._session.publish_lease_s
+        lease = self._now + lease_s if lease_s else 0.0
+        self._session.insert(_INSERT, [(*_values(job), "accepted", lease) for job in jobs])
+        self._session.released += jobs

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -16,13 +18,15 @@ _LOCK = """
     WHERE id {in ids} AND {hidden state = 'running'} AND graph IS NOT NULL ORDER BY id {locked}"""
 
 
-class OpenRun(NamedTuple):
+@dataclass(frozen=True)
+class OpenRun:
     """What its steps have in common."""
 
     id: str
     graph: str
     generation: int
-    inputs: dict[str, Any]
+    #: By name, JSON text.
+    given: str
     lane: str
     tenant: str
     priority: int
@@ -31,11 +35,17 @@ class OpenRun(NamedTuple):
     timeout_s: float | None
     trace: str | None
 
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """What it was given, by name; most decisions do without."""
+        found: dict[str, Any] = msgspec.json.decode(self.given)
+        return found
+
 
 def locked(session: Session, ids: Sequence[str]) -> list[OpenRun]:
     """Those of these runs that go on, locked in the order of their ids: who comes second sees what the first did."""
     rows = session.all(_LOCK, {"ids": session.ids(sorted(ids))}) if ids else []
-    return [OpenRun._make((*row[:3], msgspec.json.decode(row[3]), *row[4:])) for row in rows]
+    return [OpenRun(*row) for row in rows]
 
 
 def as_run(job: NewJob, digest: str) -> OpenRun:
@@ -44,7 +54,7 @@ def as_run(job: NewJob, digest: str) -> OpenRun:
         job.id,
         digest,
         job.generation or 0,
-        msgspec.json.decode(job.input),
+        job.input,
         job.lane,
         job.tenant,
         job.priority,

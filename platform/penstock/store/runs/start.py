@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penstock.job import NewJob
 from penstock.store.records import Settled
 from penstock.store.runs.advance import advance
@@ -19,12 +21,12 @@ _TAKE_DUE = """
     ) AND {hidden state = 'accepted'} RETURNING id"""
 
 
-def start(session: Session, job: NewJob) -> list[Settled]:
-    """The first steps of a run that this transaction has stored; its row when it has ended by that."""
-    return advance(session, as_run(job, digest_of(job.graph or "")), now=job.accepted_at)
+def start(session: Session, jobs: Sequence[NewJob], *, now: float) -> list[Settled]:
+    """The first steps of runs that this transaction has stored; the rows of those that have ended by that."""
+    return advance(session, [as_run(job, digest_of(job.graph or "")) for job in jobs], now=now)
 
 
 def start_due(session: Session, *, now: float, limit: int) -> list[Settled]:
     """The same for those that had to wait for their time."""
     ids = [row[0] for row in session.all(_TAKE_DUE, {"now": now, "limit": limit})]
-    return [ended for run in locked(session, ids) for ended in advance(session, run, now=now)]
+    return advance(session, locked(session, ids), now=now)

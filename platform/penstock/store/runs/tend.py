@@ -22,7 +22,9 @@ _CLOSING = """
     SELECT id FROM penstock_job {by ix_penstock_job_closing} WHERE closing IS NOT NULL ORDER BY id LIMIT :limit"""
 _MAPS = """
     SELECT m.run_id, m.path FROM penstock_map AS m JOIN penstock_job AS j ON j.id = m.run_id
-    WHERE m.begun < m.size AND j.state = 'running' LIMIT :limit"""
+    WHERE m.begun < m.size AND m.begun_at <= :before AND j.state = 'running' LIMIT :limit"""
+#: Who has begun elements of a map less than so long ago is taken to be at it, seconds.
+AT_IT_S = 2.0
 
 
 def tend(db: Database, *, now: float, limit: int) -> list[Settled]:
@@ -43,7 +45,7 @@ def tend(db: Database, *, now: float, limit: int) -> list[Settled]:
         ended += [*rows, *followed]
     with db.read() as session:
         closing = [row[0] for row in session.all(_CLOSING, {"limit": limit})]
-        maps = [(row[0], row[1]) for row in session.all(_MAPS, {"limit": limit})]
+        maps = [(row[0], row[1]) for row in session.all(_MAPS, {"limit": limit, "before": now - AT_IT_S})]
     for run in closing:
         ended += close(db, run, now=now)
     for run, path in maps:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from penstock.job import OPEN
+from penstock.pipelines.frontier import Outline
 from penstock.store.records import STATES
-from penstock.store.runs.plans import Plan
 from penstock.store.session import Session
 
 _decode = msgspec.json.decode
@@ -21,6 +21,10 @@ _OUTPUTS = """
 _STEPS = """
     SELECT path, state, generation FROM penstock_job WHERE run_id = :run AND path {in names}"""
 _MAPS = "SELECT path, pending, failed FROM penstock_map WHERE run_id = :run"
+_STEPS_OF = """
+    SELECT run_id, penstock_job.path, state, generation FROM {each rows}
+    JOIN penstock_job ON run_id = {0 text} AND penstock_job.path = {1 text}"""
+_MAPS_OF = "SELECT run_id, path, pending FROM penstock_map WHERE run_id {in runs}"
 # The paths of a map's elements begin with its name and a bracket; the next character after it ends them.
 _ELEMENTS = """
     SELECT path, output FROM penstock_job
@@ -47,7 +51,11 @@ class Standing(NamedTuple):
     open: set[str]
 
 
-def standing(session: Session, run: str, generation: int, plan: Plan) -> Standing:
+#: A run, its generation and plan, and the steps that are asked for.
+Look = tuple[str, int, Outline, Sequence[str]]
+
+
+def standing(session: Session, run: str, generation: int, plan: Outline) -> Standing:
     """Where the steps of a run are; what is not in it has not begun."""
     rows = session.all(_STEPS, {"run": run, "names": session.ids(plan.plain)})
     ended = {path for path, state, _ in rows if state == "succeeded"}
@@ -63,10 +71,28 @@ def standing(session: Session, run: str, generation: int, plan: Plan) -> Standin
     return Standing(ended, begun, failed, open)
 
 
+def standings(session: Session, looks: Sequence[Look]) -> dict[str, Standing]:
+    """Where some steps of some runs are; two statements for all of them."""
+    found = {run: Standing(set(), set(), set(), set()) for run, _, _, _ in looks}
+    generations = {run: generation for run, generation, _, _ in looks}
+    pairs = [(run, name) for run, _, plan, names in looks for name in names if not plan.steps[name].maps]
+    for run, path, state, since in session.all(_STEPS_OF, {"rows": session.rows(pairs)}) if pairs else ():
+        if state == "succeeded":
+            found[run].ended.add(path)
+        if state == "succeeded" or since == generations[run]:
+            found[run].begun.add(path)
+    mapping = [run for run, _, plan, names in looks if any(plan.steps[name].maps for name in names)]
+    for run, path, pending in session.all(_MAPS_OF, {"runs": session.ids(mapping)}) if mapping else ():
+        found[run].begun.add(path)
+        if pending == 0:
+            found[run].ended.add(path)
+    return found
+
+
 class Outputs(Mapping[str, Any]):
     """Outputs by step. ``ended`` are the steps that have one; without it, all that are asked for are taken to."""
 
-    def __init__(self, session: Session, run: str, plan: Plan, ended: Iterable[str] | None = None) -> None:
+    def __init__(self, session: Session, run: str, plan: Outline, ended: Iterable[str] | None = None) -> None:
         self._session = session
         self._run = run
         self._plan = plan
