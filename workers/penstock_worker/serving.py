@@ -170,8 +170,8 @@ class Serving:
         self.engine.start()
         if self._residency is not None:
             self._residency.start(self.engine.batcher)
-        # What a worker holds from its start, modules above all, is looked through no more: the first full collection took
-        # a tenth of a second, in the middle of somebody's request.
+        # What a worker holds from its start, modules above all, is looked through no more: the first full collection
+        # took a tenth of a second, in the middle of somebody's request.
         gc.collect()
         gc.freeze()
         log.info("worker ready", action="worker.ready", worker=worker, device=device, models=list(loaded))

@@ -138,7 +138,7 @@ class AsyncClient(BaseClient):
 
     async def signal(self, run: str | AsyncJobHandle, name: str, value: Any = None, *, id: str | None = None) -> None:
         """See ``Client.signal``."""
-        run_id = getattr(run, "id", run)
+        run_id = run.id if isinstance(run, AsyncJobHandle) else run
         await self._call(lambda runtime: runtime.submitter.signal(run_id, name, value, id))
 
     async def get(self, id: str) -> AsyncJobHandle:

@@ -125,7 +125,7 @@ class Client(BaseClient):
         Durable on return. The same ``id`` twice is one signal, so that a call may be repeated. Raises ``JobNotFound``,
         ``InvalidInput`` for a name that no step waits for, ``IllegalTransition`` for a run that has ended.
         """
-        self._runtime().submitter.signal(getattr(run, "id", run), name, value, id)
+        self._runtime().submitter.signal(run.id if isinstance(run, JobHandle) else run, name, value, id)
 
     def get(self, id: str) -> JobHandle:
         """The job of this id, whoever submitted it; raises ``JobNotFound``."""
