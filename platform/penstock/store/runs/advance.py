@@ -12,7 +12,7 @@ import msgspec
 
 from penstock.errors import NoValue
 from penstock.job import JobState
-from penstock.pipelines.expression import evaluate
+from penstock.pipelines.expression import evaluate, named
 from penstock.pipelines.frontier import Outline, frontier
 from penstock.pipelines.graph import items_of
 from penstock.store.records import Settled
@@ -21,7 +21,7 @@ from penstock.store.runs.ends import Ends
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Look, Outputs, Standing, standing, standings
+from penstock.store.runs.values import NEW, Look, Outputs, Standing, load, standing, standings
 from penstock.store.session import Session
 
 _encode = msgspec.json.encode
@@ -55,6 +55,7 @@ def advance(
         plan = plans[run.id]
         if run.id not in quick or not moves.straight(run, plan, looks[run.id], quick[run.id]):
             moves.whole(run, plan)
+    moves.succeed()
     moves.released.store()
     return moves.ends.store()
 
@@ -78,6 +79,18 @@ class _Moves:
         self._now = now
         self.ends = ends
         self.released = Release(session, now=now)
+        self._good: list[tuple[OpenRun, Outline, Outputs]] = []
+
+    def succeed(self) -> None:
+        """End those runs of which nothing is left to do."""
+        load((outputs, named(plan.graph.output, "$out")) for _, plan, outputs in self._good)
+        for run, plan, outputs in self._good:
+            try:
+                output = evaluate(plan.graph.output, inputs=run.inputs, outputs=outputs)
+            except NoValue as error:
+                self.ends.add(run, JobState.FAILED, error=error.as_dict())
+            else:
+                self.ends.add(run, JobState.SUCCEEDED, output=_encode(output).decode())
 
     def straight(self, run: OpenRun, plan: Outline, now_is: Standing, ended: Collection[str]) -> bool:
         """In a graph where every step is needed; whether that was all: a step that ends as it begins is not."""
@@ -92,23 +105,23 @@ class _Moves:
                 self.released.store()
                 return False
             if not fresh and not plan.last.isdisjoint(ended) and plan.last <= now_is.ended:
-                self._succeed(run, plan, outputs)
+                self._good.append((run, plan, outputs))
         except NoValue as error:
             self.ends.add(run, JobState.FAILED, error=error.as_dict())
         return True
 
     def whole(self, run: OpenRun, plan: Outline) -> None:
         """In any graph, whatever has happened."""
+        now_is = NEW if run.new else standing(self._session, run.id, run.generation, plan)
         try:
             while True:
-                now_is = standing(self._session, run.id, run.generation, plan)
                 outputs = Outputs(self._session, run.id, plan, now_is.ended)
                 possible = frontier(plan, inputs=run.inputs, outputs=outputs, failed=now_is.failed)
                 if possible.failed is not None:
                     self.ends.add(run, JobState.FAILED, error=_error(self._session, run, possible.failed))
                     return
                 if possible.done:
-                    self._succeed(run, plan, outputs)
+                    self._good.append((run, plan, outputs))
                     return
                 fresh = [name for name in possible.ready if name not in now_is.begun]
                 if not self._begin(run, plan, fresh, outputs):
@@ -119,6 +132,7 @@ class _Moves:
                         self._session.losers += [(run.id, name) for name in lost]
                     return
                 self.released.store()
+                now_is = standing(self._session, run.id, run.generation, plan)
         except NoValue as error:
             self.ends.add(run, JobState.FAILED, error=error.as_dict())
 
@@ -135,10 +149,6 @@ class _Moves:
             else:
                 self.released.add(run, step, [(name, NO_ELEMENT)])
         return ended
-
-    def _succeed(self, run: OpenRun, plan: Outline, outputs: Outputs) -> None:
-        output = evaluate(plan.graph.output, inputs=run.inputs, outputs=outputs)
-        self.ends.add(run, JobState.SUCCEEDED, output=_encode(output).decode())
 
 
 def _error(session: Session, run: OpenRun, name: str) -> Mapping[str, Any]:

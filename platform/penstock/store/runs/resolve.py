@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock.errors import NoValue
-from penstock.pipelines.expression import named
 from penstock.pipelines.graph import input_of
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.values import Outputs, place, standing
+from penstock.store.runs.values import Outputs, load, place, standing
 from penstock.store.session import Session
 
 _encode = msgspec.json.encode
@@ -59,18 +58,15 @@ def resolve(session: Session, steps: Iterable[tuple[str, str, str, str]]) -> dic
     runs = {
         row[0]: _Run(session, *row) for row in session.all(_RUNS, {"ids": session.ids({run for _, _, run, _ in steps})})
     }
-    given = {}
-    for id, items, run_id, path in steps:
-        run = runs.get(run_id)
-        if run is not None:  # its run may be gone by now, and then the job is, too
-            given[id] = _given(run, place(path)[0], _decode(items))
-    return given
+    # A run may be gone by now, and then its steps are, too.
+    there = [(id, items, runs[run], place(path)[0]) for id, items, run, path in steps if run in runs]
+    load((run.outputs(name), run.plan.parents[name]) for _, _, run, name in there)
+    return {id: _given(run, name, _decode(items)) for id, items, run, name in there}
 
 
 def _given(run: _Run, name: str, items: list[Any]) -> Given:
     step, outputs = run.plan.steps[name], run.outputs(name)
     try:
-        outputs.load(dict.fromkeys(named(step.input, "$out")))
         return Given(_encode(input_of(step, inputs=run.inputs, outputs=outputs, items=items)).decode(), step=True)
     except NoValue as error:
         return Given(None, error.message, step=True)

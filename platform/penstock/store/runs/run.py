@@ -34,6 +34,8 @@ class OpenRun:
     #: Of each attempt at a step that has none of its own.
     timeout_s: float | None
     trace: str | None
+    #: Whether this transaction has stored it.
+    new: bool = False
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
@@ -61,4 +63,5 @@ def as_run(job: NewJob, digest: str) -> OpenRun:
         job.deadline_at,
         job.timeout_s,
         job.trace,
+        new=True,
     )

@@ -15,8 +15,8 @@ from penstock.store.session import Session
 _decode = msgspec.json.decode
 
 _OUTPUTS = """
-    SELECT path, output FROM penstock_job
-    WHERE run_id = :run AND path {in paths} AND {hidden state = 'succeeded'}"""
+    SELECT run_id, penstock_job.path, output FROM {each rows}
+    JOIN penstock_job ON run_id = {0 text} AND penstock_job.path = {1 text} WHERE {hidden state = 'succeeded'}"""
 # By name, one look-up each: the elements of maps are passed over without being read.
 _STEPS = """
     SELECT path, state, generation FROM penstock_job WHERE run_id = :run AND path {in names}"""
@@ -51,6 +51,8 @@ class Standing(NamedTuple):
     open: set[str]
 
 
+#: Of a run in which nothing has begun.
+NEW = Standing(set(), set(), set(), set())
 #: A run, its generation and plan, and the steps that are asked for.
 Look = tuple[str, int, Outline, Sequence[str]]
 
@@ -93,9 +95,9 @@ class Outputs(Mapping[str, Any]):
     """Outputs by step. ``ended`` are the steps that have one; without it, all that are asked for are taken to."""
 
     def __init__(self, session: Session, run: str, plan: Outline, ended: Iterable[str] | None = None) -> None:
-        self._session = session
-        self._run = run
-        self._plan = plan
+        self.session = session
+        self.run = run
+        self.plan = plan
         self._ended = frozenset(plan.steps if ended is None else ended)
         self._read: dict[str, Any] = {}
 
@@ -115,16 +117,40 @@ class Outputs(Mapping[str, Any]):
             self.load([name])
         return self._read[name]
 
+    def take(self, name: str, value: Any) -> None:
+        """What was read."""
+        self._read[name] = value
+
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """Those of these that are there, and have not been read."""
+        return [name for name in names if name in self._ended and name not in self._read]
+
     def load(self, names: Iterable[str]) -> None:
         """Read these at once."""
-        wanted = [name for name in names if name in self._ended and name not in self._read]
-        plain = [name for name in wanted if not self._plan.steps[name].maps]
-        if plain:
-            values = {"run": self._run, "paths": self._session.ids(plain)}
-            self._read |= {path: _decode(text) for path, text in self._session.all(_OUTPUTS, values)}
-        for name in wanted:
-            if self._plan.steps[name].maps:
-                values = {"run": self._run, "low": f"{name}[", "high": f"{name}\\"}
-                rows = self._session.all(_ELEMENTS, values)
-                rows.sort(key=lambda row: place(row[0])[1] or 0)
-                self._read[name] = [_decode(text) for _, text in rows]
+        load([(self, names)])
+
+
+def load(wanted: Iterable[tuple[Outputs, Iterable[str]]]) -> None:
+    """Read outputs of many runs: those of plain steps by one statement."""
+    pairs: list[tuple[str, str]] = []
+    by_run: dict[str, list[Outputs]] = {}
+    for outputs, names in wanted:
+        for name in outputs.wanted(names):
+            if outputs.plan.steps[name].maps:
+                outputs.take(name, _elements(outputs, name))
+            else:
+                pairs.append((outputs.run, name))
+                by_run.setdefault(outputs.run, []).append(outputs)
+    if pairs:
+        session = by_run[pairs[0][0]][0].session
+        for run, path, text in session.all(_OUTPUTS, {"rows": session.rows(list(dict.fromkeys(pairs)))}):
+            value = _decode(text)
+            for outputs in by_run[run]:
+                outputs.take(path, value)
+
+
+def _elements(outputs: Outputs, name: str) -> list[Any]:
+    values = {"run": outputs.run, "low": f"{name}[", "high": f"{name}\\"}
+    rows = outputs.session.all(_ELEMENTS, values)
+    rows.sort(key=lambda row: place(row[0])[1] or 0)
+    return [_decode(text) for _, text in rows]
