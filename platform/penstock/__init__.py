@@ -34,6 +34,7 @@ from penstock.functions import step
 from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, model
+from penstock.pipelines.expansion import expand
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline, pipeline
 from penstock.pipelines.words import fallback, quorum, race, refine, sleep, wait_for, when
@@ -82,6 +83,7 @@ __all__ = [
     "StoreUnavailable",
     "TorchModel",
     "UnknownModel",
+    "expand",
     "fallback",
     "model",
     "pipeline",

@@ -202,7 +202,8 @@ class Outcome:
     """How one attempt ended: what a worker hands to ``Store.settle``.
 
     ``state`` is a terminal state, or ``ACCEPTED`` for a retry (then ``available_at`` says when it may run again and
-    ``failures``/``ooms`` what it costs), or ``QUEUED`` to give the job back untouched. ``output`` is JSON text.
+    ``failures``/``ooms`` what it costs), or ``QUEUED`` to give the job back untouched. ``output`` is JSON text. With
+    ``graph`` (JSON text) the job, a step, goes on as a run of it, which is given ``output``.
     """
 
     id: str
@@ -217,6 +218,7 @@ class Outcome:
     suspicions: int = 0
     #: The job is a step of a run: what its end lets happen is part of the transaction.
     step: bool = False
+    graph: str | None = None
     started_at: float | None = None
     batch_wait_s: float | None = None
     load_s: float | None = None

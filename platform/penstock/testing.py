@@ -21,6 +21,7 @@ from penstock.lane import split_name
 from penstock.model import Batching, Model, check_model
 from penstock.payload import write_input, write_output
 from penstock.pipelines import local
+from penstock.pipelines.expansion import Expansion
 from penstock.pipelines.pipeline import Pipeline
 from penstock.registry import unknown_model
 from penstock.results import results_of
@@ -163,6 +164,8 @@ def _predict(model: Model, values: list[Any]) -> Sequence[Any]:
 
 
 def _write(result: Any) -> Any:
+    if isinstance(result, Expansion):
+        return result
     if isinstance(result, BaseException):
         fault = ModelRaised(f"{type(result).__name__}: {result}")
         fault.__cause__ = result

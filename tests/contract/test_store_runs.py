@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import JobState, NewJob, Outcome
-from penstock.pipelines.graph import Step
+from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
 from penstock.transport.message import encode
 from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
@@ -523,3 +524,75 @@ def test_a_quorum_needs_so_many(store: Store) -> None:
     assert store.get(run).state is JobState.RUNNING
     succeed(store, [open_steps(store, run)["b"]], tell)
     assert store.get(run).output == [["b", 1], ["c", 1]]
+
+
+# Steps that answer with steps -------------------------------------------------------------------------------------
+
+
+def expand(store: Store, id: str, of: Graph, inputs: dict[str, Any]) -> list[Any]:
+    """Claim a step and settle it with a graph."""
+    attempt = store.claim([id], worker=W, now=T0).claimed[id].attempt
+    outcome = Outcome(
+        id=id,
+        attempt=attempt,
+        state=JobState.RUNNING,
+        output=msgspec.json.encode(inputs).decode(),
+        graph=of.to_json().decode(),
+        step=True,
+    )
+    return store.settle([outcome], worker=W, now=T0)
+
+
+OUTER = graph(step("plan", X), step("use", out("plan")), output=out("use"))
+
+
+def test_a_step_goes_on_as_a_run_of_what_it_answered(store: Store) -> None:
+    run = begin(store, OUTER)
+    plan = open_steps(store, run)["plan"]
+    assert expand(store, plan, N, {"x": 5}) == []
+    job = store.get(plan)
+    assert (job.state, job.worker, job.graph, job.run_id) == (JobState.RUNNING, None, N.digest, run)
+    assert store.rescue(now=T0, max_losses=3) == []
+    assert finish(store, plan, tell).state is JobState.SUCCEEDED
+    assert list(open_steps(store, run)) == ["use"]
+    assert finish(store, run, tell).output == ["use", {"c": ["c", ["a", 5]], "d": ["d", [["a", 5], ["b", 5]]]}]
+    assert [job.id for job in store.list()] == [run]
+
+
+def test_what_fails_within_fails_the_run_around_it(store: Store) -> None:
+    run = begin(store, OUTER)
+    plan = open_steps(store, run)["plan"]
+    expand(store, plan, N, {"x": 5})
+    fail(store, open_steps(store, plan)["a"])
+    assert store.get(plan).state is JobState.FAILED
+    job = store.get(run)
+    assert job.state is JobState.FAILED and job.error is not None and job.error["code"] == "broken"
+    assert open_steps(store, plan) == {}, "what was open in it is stopped"
+    store.retry(run, now=T0)
+    assert finish(store, run, tell).state is JobState.SUCCEEDED
+
+
+def test_a_cancelled_run_stops_what_is_within(store: Store) -> None:
+    run = begin(store, OUTER)
+    plan = open_steps(store, run)["plan"]
+    expand(store, plan, N, {"x": 5})
+    store.cancel(run, now=T0)
+    assert store.get(plan).state is JobState.CANCELLED
+    assert {job.state for job in store.list(run=plan)} == {JobState.CANCELLED}
+
+
+def test_a_graph_without_steps_is_its_output(store: Store) -> None:
+    run = begin(store, OUTER)
+    expand(store, open_steps(store, run)["plan"], graph(output={"$in": "x"}), {"x": 5})
+    assert finish(store, run, tell).output == ["use", 5]
+
+
+def test_steps_within_steps_have_an_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.store.runs.expand.MAX_DEPTH", 3)
+    run = begin(store, OUTER)
+    inner = run
+    for _ in range(4):
+        inner = open_steps(store, inner)["plan"]
+        expand(store, inner, OUTER, {"x": 5})
+    job = store.get(run)
+    assert job.state is JobState.FAILED and job.error is not None and "3 deep" in job.error["message"]

@@ -17,6 +17,7 @@ from penstock.store.runs import (
     again,
     closing,
     ends,
+    expand,
     maps,
     plans,
     resolve,
@@ -31,7 +32,23 @@ from penstock.store.runs import values as outputs
 from penstock.store.sql import Dialect, compile_sql, insert_sql
 
 MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
-MODULES += (advance, again, closing, ends, maps, plans, resolve, run, standing, start, tend, tries, waits, outputs)
+MODULES += (
+    advance,
+    again,
+    closing,
+    ends,
+    expand,
+    maps,
+    plans,
+    resolve,
+    run,
+    standing,
+    start,
+    tend,
+    tries,
+    waits,
+    outputs,
+)
 
 #: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
 SMALL = re.compile(
@@ -40,6 +57,7 @@ SMALL = re.compile(
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_asked"  # those that are open and ask for a version
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_run"  # those that are open and runs
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_closing"
+    r"|SCAN around"
     r"|SCAN m USING (COVERING )?INDEX ix_penstock_map_begun"
     r"|SCAN penstock_delivery USING INDEX ix_penstock_delivery_due"
 )

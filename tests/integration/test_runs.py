@@ -15,7 +15,7 @@ import penstock
 from penstock import Client, InvalidInput, JobFailed
 from penstock.errors import IllegalTransition
 from penstock.settings import Settings
-from tests.fixtures.models import echo, fail, inc, label, total
+from tests.fixtures.models import echo, fail, halve, inc, label, total
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import clean_environ
 
@@ -57,6 +57,12 @@ def reviewed(x: int) -> Any:
 def careful(x: int) -> Any:
     """What may fail, and what stands in for it."""
     return penstock.fallback(fail(x), inc(x))
+
+
+@penstock.pipeline
+def odd_part(x: int) -> Any:
+    """What is left of a number without its twos."""
+    return inc(halve(x))
 
 
 @pytest.fixture
@@ -110,6 +116,10 @@ def test_a_person_decides(sdk: Client) -> None:
     assert jobs[2].result(PATIENCE_S) == {"text": "number 3"}
     with pytest.raises(IllegalTransition):
         sdk.signal(jobs[2], "decision", "no")
+
+
+def test_a_step_answers_with_steps(sdk: Client) -> None:
+    assert [sdk.run(odd_part, {"x": x}, result_timeout=PATIENCE_S) for x in (7, 8, 40)] == [8, 2, 6]
 
 
 def test_something_stands_in_for_a_failure(sdk: Client) -> None:

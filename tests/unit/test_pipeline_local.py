@@ -162,3 +162,25 @@ def test_what_is_first_is_kept_by_a_step() -> None:
     text = {"name": "g", "inputs": ["x"], "steps": [], "output": first}
     with pytest.raises(InvalidInput, match="the output takes the first"):
         read(msgspec.json.encode(text))
+
+
+@penstock.step
+def halve(number: int) -> Any:
+    """Goes on with itself until the number is odd: how often is known only then."""
+    if number % 2:
+        return number
+    return penstock.expand(lambda rest: halve(rest), rest=number // 2)
+
+
+@penstock.pipeline
+def odd_part(x: int) -> Any:
+    """What is left of a number without its twos."""
+    return double(halve(x))
+
+
+def test_a_step_answers_with_steps() -> None:
+    assert run_pipeline(odd_part, {"x": 40}, models=[*MODELS, halve]) == 10
+    with pytest.raises(InvalidInput, match="no input 'other'"):
+        penstock.expand(lambda rest: rest, other=1)
+    with pytest.raises(InvalidInput, match="given no 'rest'"):
+        penstock.expand(lambda rest: rest)

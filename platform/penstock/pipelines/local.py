@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from penstock.errors import InvalidInput, WaitTimeout
+from penstock.payload import constant
 from penstock.pipelines import memory
+from penstock.pipelines.expansion import Expansion
 from penstock.pipelines.graph import Graph, Step
 
 
@@ -20,7 +22,18 @@ def run(
     name: a wait for another one fails, as it does when nobody sends it. Nobody sleeps.
     """
 
+    def expanded(result: Any) -> Any:
+        if not isinstance(result, Expansion):
+            return result
+        try:
+            return run(result.graph, constant(dict(result.inputs)), call, signals)
+        except Exception as error:  # of one of its steps: it is this one's
+            return error
+
     def answer(step: Step, items: Sequence[Any]) -> Sequence[Any]:
+        return [expanded(result) for result in tried(step, items)]
+
+    def tried(step: Step, items: Sequence[Any]) -> Sequence[Any]:
         if step.kind == "sleep":
             return [None]
         if step.kind == "pick":

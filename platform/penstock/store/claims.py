@@ -22,6 +22,7 @@ from penstock.store.records import (
     settled_of,
 )
 from penstock.store.runs.conclude import concluded
+from penstock.store.runs.expand import expand
 from penstock.store.runs.resolve import Given, resolve
 from penstock.store.session import Session
 
@@ -194,9 +195,14 @@ def settle(db: Database, outcomes: Sequence[Outcome], *, worker: str, now: float
     rest = _others(outcomes, settled) if len(settled) < len(outcomes) else []
     if not rest:
         return settled
-    more, followed = concluded(
-        db, Survives.CRASH, lambda session: _settle(session, rest, worker, now, plain=False), now=now
-    )
+    expanding = [outcome for outcome in rest if outcome.graph is not None]
+    ending = [outcome for outcome in rest if outcome.graph is None]
+
+    def work(session: Session) -> list[Settled]:
+        rows = _settle(session, ending, worker, now, plain=False)
+        return rows + expand(session, expanding, worker=worker, now=now) if expanding else rows
+
+    more, followed = concluded(db, Survives.CRASH, work, now=now)
     settled += more
     rest = _others(rest, more)
     if rest:

@@ -23,6 +23,7 @@ from penstock.errors import (
 from penstock.job import JobState, Outcome
 from penstock.lane import Lane
 from penstock.payload import write_output
+from penstock.pipelines.expansion import Expansion
 from penstock.policy.overload import RetryBudget
 from penstock.policy.retry import Budgets, Cause, Spent, retry_at
 from penstock_worker.item import Item, Run
@@ -66,6 +67,10 @@ class Concluder:
 
     def outcome(self, item: Item, result: Any, *, now: float) -> Outcome:
         """The outcome of one item whose model gave ``result``, which may be an exception."""
+        if isinstance(result, Expansion):
+            result = self._expanded(item, result)
+            if isinstance(result, Outcome):
+                return result
         if not isinstance(result, BaseException):
             try:
                 text = write_output(
@@ -80,6 +85,17 @@ class Concluder:
             except BaseException as error:  # whatever a foreign object's own methods raise
                 result = InvalidOutput(f"the model's result cannot be written as JSON: {safe_text(error)}")
         return self._failure(item, result, now)
+
+    def _expanded(self, item: Item, result: Expansion) -> Outcome | InvalidOutput:
+        """A step that goes on as a run of the graph that it gave."""
+        if not item.step:
+            return InvalidOutput(f"model {item.model!r} returned more steps, which only a step of a run may do")
+        try:
+            given = write_output(dict(result.inputs), "inputs of more steps", max_bytes=self._max_output_bytes)
+        except InvalidOutput as error:
+            return error
+        text = result.graph.to_json().decode()
+        return Outcome(id=item.id, attempt=item.attempt, state=JobState.RUNNING, output=given, graph=text, step=True)
 
     def _failure(self, item: Item, error: BaseException, now: float) -> Outcome:
         record = error_record(error)
