@@ -9,6 +9,7 @@ import pytest
 
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import JobState, NewJob, Outcome
+from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
 from penstock.transport.message import encode
@@ -596,3 +597,67 @@ def test_steps_within_steps_have_an_end(store: Store, monkeypatch: pytest.Monkey
         expand(store, inner, OUTER, {"x": 5})
     job = store.get(run)
     assert job.state is JobState.FAILED and job.error is not None and "3 deep" in job.error["message"]
+
+
+# Forks ------------------------------------------------------------------------------------------------------------
+
+
+def fork(store: Store, source: str, inputs: dict[str, Any], *, from_step: str | None = None, **changed: Any) -> str:
+    """A run of the same graph, of changed inputs; its id."""
+    plan = store.graph_of(source)
+    job = new_run(plan.graph, inputs | changed)
+    store.fork(source, job, affected(plan, from_step=from_step, inputs=changed))
+    return job.id
+
+
+def test_a_fork_does_again_what_comes_from_a_step(store: Store) -> None:
+    run = begin(store, N)
+    finish(store, run, tell)
+    again = fork(store, run, {"x": 1}, from_step="b")
+    assert sorted(open_steps(store, again)) == ["b"], "d waits for it, and a and c are taken over"
+    assert finish(store, again, tell).output == store.get(run).output
+    assert steps(store, again)["a"].ledger == steps(store, run)["a"].ledger, "when it was done is what it was"
+    assert len(store.list(run=run)) == len(store.list(run=again)) == 4
+
+
+def test_a_fork_with_other_inputs_does_again_what_they_have_a_part_in(store: Store) -> None:
+    both = step("c", [out("a"), out("b")])
+    of = graph(step("a", X), step("b", {"$in": "y"}), both, output=out("c"), inputs=("x", "y"))
+    run = begin(store, of, {"x": 1, "y": 2})
+    finish(store, run, tell)
+    again = fork(store, run, {"x": 1, "y": 2}, y=3)
+    assert sorted(open_steps(store, again)) == ["b"]
+    assert finish(store, again, tell).output == ["c", [["a", 1], ["b", 3]]]
+
+
+def test_a_fork_takes_whole_maps_over(store: Store) -> None:
+    def work(model: str, value: Any) -> Any:
+        return list(range(300)) if model == "list" else value[0] if model == "each" else len(value)
+
+    run = begin(store, MAP)
+    finish(store, run, work)
+    again = fork(store, run, {"x": 1}, from_step="join")
+    assert sorted(open_steps(store, again)) == ["join"]
+    assert finish(store, again, work).output == 300
+
+
+def test_a_fork_of_a_failed_run_goes_on_from_what_has_succeeded(store: Store) -> None:
+    run = begin(store, N)
+    succeed(store, [open_steps(store, run)["a"]], tell)
+    fail(store, open_steps(store, run)["b"])
+    again = fork(store, run, {"x": 1})
+    assert sorted(open_steps(store, again)) == ["b", "c"]
+    whole = begin(store, N)
+    finish(store, whole, tell)
+    done = fork(store, whole, {"x": 1})
+    assert store.get(done).state is JobState.SUCCEEDED, "nothing is to be done again"
+
+
+def test_a_fork_names_what_there_is(store: Store) -> None:
+    run = begin(store, N)
+    with pytest.raises(InvalidInput, match="no step 'e'"):
+        fork(store, run, {"x": 1}, from_step="e")
+    with pytest.raises(InvalidInput, match="no input 'y'"):
+        fork(store, run, {"x": 1}, y=1)
+    with pytest.raises(JobNotFound):
+        store.graph_of("nothing")

@@ -127,6 +127,7 @@ HANDLE: dict[str, dict[str, list[Any]]] = {
     "wait": {"timeout": NUMBERS},
     "result": {"timeout": NUMBERS},
     "stream": {"after": [*ODD, "x", "1.", "1.x", "9" * 5000, "5." + "9" * 5000]},
+    "fork": {"from_step": [*ODD, ""], "inputs": [["x"], 5, "x", {"a": Nasty()}]},
     "refresh": {}, "cancel": {}, "retry": {},
 }  # fmt: skip
 #: Of the base classes, for the client itself.

@@ -122,6 +122,14 @@ def test_a_step_answers_with_steps(sdk: Client) -> None:
     assert [sdk.run(odd_part, {"x": x}, result_timeout=PATIENCE_S) for x in (7, 8, 40)] == [8, 2, 6]
 
 
+def test_a_fork_of_a_run(sdk: Client) -> None:
+    job = sdk.enqueue(diamond, {"x": 1})
+    job.result(PATIENCE_S)
+    again = job.fork(from_step="total")
+    assert again.id != job.id and again.result(PATIENCE_S) == {"sum": 16, "first": 2}
+    assert job.fork(inputs={"x": 2}).result(PATIENCE_S) == {"sum": 18, "first": 3}
+
+
 def test_something_stands_in_for_a_failure(sdk: Client) -> None:
     assert sdk.run(careful, {"x": 1}, result_timeout=PATIENCE_S) == 2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -167,6 +167,17 @@ class JobHandle(Handle):
         self.restart(runtime.submitter.retry(self.id), mark)
         return self
 
+    def fork(self, *, from_step: str | None = None, inputs: Mapping[str, Any] | None = None) -> JobHandle:
+        """A new run of this run's graph: what comes from this step on, or from these inputs (by name), is done again,
+        and everything else taken over as far as it has succeeded.
+
+        Raises ``JobNotFound`` where this is no run, ``InvalidInput`` for a step or an input that there is not.
+        """
+        runtime = self._client._runtime()
+        mark = runtime.push.mark
+        submitted = runtime.submitter.fork(self.id, from_step, inputs)
+        return self._client._submitted(submitted, runtime.client_id, mark)
+
     def stream(self, after: str | None = None) -> Iterator[JobEvent]:
         """Changes of state, as they happen, from the first on or from behind the cursor ``after``, to the last."""
         return self._client._stream(self, after)
@@ -242,6 +253,13 @@ class AsyncJobHandle(Handle):
         job: Job = await self._client._call(lambda runtime: runtime.submitter.retry(self.id))
         self.restart(job, mark)
         return self
+
+    async def fork(self, *, from_step: str | None = None, inputs: Mapping[str, Any] | None = None) -> AsyncJobHandle:
+        """See ``JobHandle.fork``."""
+        runtime = await self._client._opened_runtime()
+        mark = runtime.push.mark
+        submitted = await self._client._call(lambda runtime: runtime.submitter.fork(self.id, from_step, inputs))
+        return self._client._submitted(submitted, runtime.client_id, mark)
 
     def stream(self, after: str | None = None) -> AsyncIterator[JobEvent]:
         """Changes of state, as they happen, from the first on or from behind the cursor ``after``, to the last."""

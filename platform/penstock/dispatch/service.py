@@ -31,6 +31,7 @@ from penstock.job import DEFAULT_TENANT, Job, JobState, NewJob, new_id
 from penstock.lane import Lane
 from penstock.options import MAX_TEXT
 from penstock.payload import write_input
+from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plaingraph import PlainGraph
@@ -269,6 +270,39 @@ class Submitter:
             self._fast_path.publish([job])
             self._tell(job)
         return job
+
+    def fork(self, id: str, from_step: str | None, inputs: Mapping[str, Any] | None) -> Submitted:
+        """A new run of a run's graph, which does again only what comes from this step on, or from these inputs.
+
+        It has the other one's lane, tenant, priority, webhook and tags. Raises ``JobNotFound``, or ``InvalidInput`` for
+        a step or an input that there is not.
+        """
+        job_id(id, "id")
+        source, plan = self._store.get(id), self._store.graph_of(id)
+        given = dict(inputs or {})
+        again = affected(plan, from_step=from_step, inputs=given)
+        limit = self._settings.job.max_input_bytes
+        now = clock.now()
+        job = NewJob(
+            id=new_id(),
+            model=source.model,
+            input=write_input(source.model, {**source.input, **given}, codec=None, max_bytes=limit),
+            lane=source.lane,
+            accepted_at=now,
+            available_at=now,
+            tenant=source.tenant,
+            priority=source.priority,
+            timeout_s=source.timeout_s,
+            webhook=source.webhook,
+            tags=source.tags or None,
+            trace=source.trace,
+            reply_to=self._reply_to,
+            graph=plan.graph.to_json().decode(),
+        )
+        rows = self._store.fork(id, job, again)
+        if rows:
+            tell(self._publisher, rows, now=clock.now())
+        return Submitted(job.id, created=True, run=True)
 
     def signal(self, run: str, name: str, value: Any, id: str | None) -> None:
         """Tell a run what one of its steps waits for; the same ``id`` twice is one signal.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from penstock.errors import PenstockError
 from penstock.job import Job, JobState, NewJob, Outcome
+from penstock.pipelines.frontier import Outline
 from penstock.policy.fairness import Terms
 from penstock.store import (
     bulk,
@@ -33,6 +34,7 @@ from penstock.store.records import (
     WorkerInfo,
 )
 from penstock.store.runs.conclude import concluded
+from penstock.store.runs.plans import graph_of
 from penstock.store.runs.standing import RunStanding, standing
 from penstock.store.runs.tend import tend
 from penstock.store.runs.waits import receive
@@ -390,6 +392,17 @@ class Store:
             self._db, Survives.POWER, lambda session: receive(session, run, name, value, id, now=now), now=now
         )
         return [*rows, *followed]
+
+    def graph_of(self, run: str) -> Outline:
+        """The graph that a run goes on with, outlined; raises ``JobNotFound`` where there is no such run."""
+        return graph_of(self._db, run)
+
+    def fork(self, source: str, job: NewJob, again: Collection[str]) -> builtins.list[Settled]:
+        """Accept a run of the graph of ``source`` that takes over its steps, but for those to be done ``again``.
+
+        The rows of what has ended with that.
+        """
+        return producers.fork(self._db, source, job, again)
 
     def tend_runs(self, *, now: float, limit: int) -> builtins.list[Settled]:
         """Begin runs that are due, end overdue ones, and do what processes that died have left to do for others.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,8 +15,8 @@ from penstock.job import NewJob
 from penstock.store.engine import Database, Survives
 from penstock.store.records import Inserted, Settled
 from penstock.store.runs import plans
+from penstock.store.runs import start as runs
 from penstock.store.runs.conclude import concluded
-from penstock.store.runs.start import start
 from penstock.store.session import Session
 from penstock.store.sql import Dialect, insert_sql
 
@@ -125,8 +125,8 @@ def insert_groups(
         return [refusal or next(results) for refusal in refused]
     keyed = [job for group in groups for job in group if job.idempotency_key is not None]
     tagged = [job for group in groups for job in group if job.tags]
-    runs = [job for group in groups for job in group if job.graph is not None]
-    if not keyed and not tagged and not runs:
+    graphs = any(job.graph is not None for group in groups for job in group)
+    if not keyed and not tagged and not graphs:
         # One statement is the whole transaction.
         jobs = [job for group in groups for job in group]
         plain = all(_rare(job) == _NOTHING_RARE for job in jobs)
@@ -139,6 +139,18 @@ def insert_groups(
             return _insert_keyed(db, groups, keyed, publish_lease_s)
         except _Raced:
             continue  # whoever won has committed: the next look finds it
+
+
+def fork(db: Database, source: str, job: NewJob, again: Collection[str]) -> list[Settled]:
+    """See ``Store.fork``."""
+
+    def work(session: Session) -> list[Settled]:
+        session.insert(_INSERT, _rows([job], 0.0))
+        session.insert(_INSERT_TAGS, _tag_rows([job]))
+        return runs.fork(session, source, job, again)
+
+    rows, followed = concluded(db, Survives.POWER, work, now=job.accepted_at)
+    return [*rows, *followed]
 
 
 def adopt(db: Database, jobs: Group) -> list[str]:
@@ -191,7 +203,7 @@ def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_l
             now_taken = _keys_in_use(session, mine)
             if any(now_taken[_key(job)][0] != job.id for job in mine):
                 raise _Raced
-        return start(session, [job for job in fresh if _starts(job)], now=now)
+        return runs.start(session, [job for job in fresh if _starts(job)], now=now)
 
     now = max(job.accepted_at for group in groups for job in group)
     concluded(db, Survives.POWER, work, now=now)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 
-from penstock.errors import PenstockError
+from penstock.errors import JobNotFound, PenstockError
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import read
+from penstock.store.engine import Database
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -16,6 +17,8 @@ MOST_KEPT = 256
 
 _INSERT = insert_sql("penstock_graph", ["digest", "graph"], ["text", "text"], "ON CONFLICT DO NOTHING")
 _GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
+
+_RUN = "SELECT graph FROM penstock_job WHERE id = :id AND graph IS NOT NULL"
 
 _kept: dict[str, Outline] = {}
 
@@ -42,3 +45,12 @@ def plan_of(session: Session, digest: str) -> Outline:
             _kept.clear()
         _kept[digest] = plan
     return plan
+
+
+def graph_of(db: Database, run: str) -> Outline:
+    """See ``Store.graph_of``."""
+    with db.read() as session:
+        row = session.one(_RUN, {"id": run})
+        if row is None:
+            raise JobNotFound(f"there is no run {run!r}", fix="`penstock job list` shows the runs that are kept")
+        return plan_of(session, row[0])

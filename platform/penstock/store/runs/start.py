@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from penstock.job import NewJob
 from penstock.store.records import Settled
 from penstock.store.runs.advance import advance
-from penstock.store.runs.plans import digest_of
+from penstock.store.runs.fork import take_over
+from penstock.store.runs.plans import digest_of, plan_of
 from penstock.store.runs.run import as_run, locked
 from penstock.store.session import Session
 
@@ -24,6 +26,13 @@ _TAKE_DUE = """
 def start(session: Session, jobs: Sequence[NewJob], *, now: float) -> list[Settled]:
     """The first steps of runs that this transaction has stored; the rows of those that have ended by that."""
     return advance(session, [as_run(job, digest_of(job.graph or "")) for job in jobs], now=now)
+
+
+def fork(session: Session, source: str, job: NewJob, again: Collection[str]) -> list[Settled]:
+    """The same for a run that takes over what ``source`` has done, but for the steps that are to be done ``again``."""
+    run = as_run(job, digest_of(job.graph or ""))
+    take_over(session, source, job, plan_of(session, run.graph), again)
+    return advance(session, [replace(run, new=False)], now=job.accepted_at)
 
 
 def start_due(session: Session, *, now: float, limit: int) -> list[Settled]:
