@@ -11,7 +11,7 @@ import click
 from penstock.clock import isoformat, now
 from penstock.job import JobState
 from penstock.lane import LANES, full_name
-from penstock_cli import jobbulk, jobwatch, preflight, runshow
+from penstock_cli import jobbulk, jobsteer, jobwatch, preflight, runshow
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.jobids import beginnings, only_of_runs, whole
@@ -46,6 +46,8 @@ def job() -> None:
 
 job.add_command(jobbulk.cancel)
 job.add_command(jobbulk.retry)
+job.add_command(jobsteer.signal)
+job.add_command(jobsteer.fork)
 job.add_command(jobwatch.watch)
 job.add_command(jobwatch.wait)
 job.add_command(jobwatch.stream)

@@ -152,6 +152,29 @@ def test_a_pipeline_is_run_by_its_name(lines: Penstock) -> None:
     assert (ended.status, ended.out, ended.err) == (0, "2\n", ""), "nobody misses a worker for it"
 
 
+WAITS = graph(
+    {"name": "a", "model": "double", "input": X},
+    {"name": "said", "kind": "wait", "signal": "said", "input": out("a")},
+    output=[out("a"), out("said")],
+)
+
+
+def test_a_run_is_told_what_it_waits_for_and_forked(lines: Penstock) -> None:
+    (lines.folder / "waits.json").write_text(json.dumps(WAITS))
+    run = submitted(lines, "waits.json", '{"x": 2}')
+    refused = lines("job", "signal", run, "sayd", "1")
+    assert refused.status != 0 and "did you mean 'said'?" in refused.err
+    told = lines("job", "signal", run, "said", '{"by": "ann"}', "--json")
+    assert told.json() == {"id": run, "signal": "said"}
+    assert lines("job", "wait", run).json() == [4, {"by": "ann"}]
+    forked = lines("job", "fork", run, "--input", "x=5").out.strip()
+    assert lines("job", "signal", forked, "said").status == 0
+    assert lines("job", "wait", forked).json() == [10, None]
+    again = lines("job", "fork", run, "--from", "b")
+    assert again.status != 0 and "has no step 'b'" in again.err
+    assert "NAME=VALUE" in lines("job", "fork", run, "--input", "x").err
+
+
 HOSTILE = {
     "no file": (None, "cannot read"),
     "no JSON": ("steps:", "no JSON"),
