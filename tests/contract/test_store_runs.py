@@ -423,6 +423,19 @@ def test_a_signal_is_what_a_step_waits_for(store: Store) -> None:
     assert finish(store, run, tell, now=T0 + 1).output == ["publish", [["draft", 1], {"by": "ann"}]]
 
 
+def test_who_has_a_webhook_is_told_that_a_run_waits(store: Store) -> None:
+    run = begin(store, APPROVAL, webhook="https://example.com/")
+    succeed(store, [open_steps(store, run)["draft"]], tell)
+    [event] = store.list_deliveries()
+    data = msgspec.json.decode(event.payload)["data"]
+    assert (event.job_id, event.type, event.url) == (run, "run.waiting", "https://example.com/")
+    assert (data["step"], data["signal"], data["after"]) == ("approved", "approved", ["draft", 1])
+    early = begin(store, APPROVAL, webhook="https://example.com/")
+    store.signal(early, "approved", "1", id="1", now=T0)
+    succeed(store, [open_steps(store, early)["draft"]], tell)
+    assert len(store.list_deliveries()) == 1, "it does not wait"
+
+
 def test_an_early_signal_is_kept_and_the_same_twice_is_one(store: Store) -> None:
     both = graph(
         step("a", X),

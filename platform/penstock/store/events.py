@@ -20,6 +20,8 @@ from penstock.store.sql import insert_sql
 
 #: Longest body: what Standard Webhooks recommends. What does not fit is left out and has to be fetched by the job's id.
 MAX_PAYLOAD_BYTES = 20_000
+#: The event of a run that waits for somebody's word.
+WAITING = "run.waiting"
 #: What is kept of an error's message where the whole does not fit, characters.
 SHORT_MESSAGE = 500
 
@@ -47,12 +49,29 @@ def write_events(session: Session, ended: Iterable[Any], *, now: float) -> None:
     session.insert(_INSERT, [_row(job, job.webhook in gone, now) for job in jobs])
 
 
+def write_waiting(
+    session: Session, *, run: str, url: str, step: str, signal: str, until: float | None, value: Any, now: float
+) -> None:
+    """Store the event that a run waits for a signal: ``run.waiting``, with the value that it is to be decided on."""
+    data: dict[str, Any] = {"id": run, "step": step, "signal": signal, "until": isoformat(until), "after": value}
+    body = {"type": WAITING, "timestamp": isoformat(now), "data": data}
+    payload = _encode(body)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        del data["after"]
+        data["after_truncated"] = True
+        payload = _encode(body)
+    gone = bool(session.all(_GONE, {"urls": session.ids([url])}))
+    session.insert(_INSERT, [_delivery(run, url, WAITING, payload.decode(), gone, now)])
+
+
 def _row(job: Job, gone: bool, now: float) -> Sequence[Any]:
-    url = job.webhook or ""
-    kind, payload = event(job, at=now)
+    return _delivery(job.id, job.webhook or "", *event(job, at=now), gone, now)
+
+
+def _delivery(id: str, url: str, kind: str, payload: str, gone: bool, now: float) -> Sequence[Any]:
     state, error = ("gone", "the receiver had answered 410 before") if gone else ("pending", None)
     host = urlsplit(url).hostname or ""
-    return (f"msg_{uuid4().hex}", job.id, url, host, kind, payload, state, now, now, error)
+    return (f"msg_{uuid4().hex}", id, url, host, kind, payload, state, now, now, error)
 
 
 def event(job: Job, *, at: float) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from penstock.store.session import Session
 
 _LOCK = """
     SELECT id, graph, coalesce(generation, 0), input, lane, tenant, priority, deadline_at,
-        timeout_s, trace FROM penstock_job
+        timeout_s, trace, webhook FROM penstock_job
     WHERE id {in ids} AND {hidden state = 'running'} AND graph IS NOT NULL ORDER BY id {locked}"""
 
 
@@ -34,6 +34,7 @@ class OpenRun:
     #: Of each attempt at a step that has none of its own.
     timeout_s: float | None
     trace: str | None
+    webhook: str | None
     #: Whether this transaction has stored it.
     new: bool = False
 
@@ -63,5 +64,6 @@ def as_run(job: NewJob, digest: str) -> OpenRun:
         job.deadline_at,
         job.timeout_s,
         job.trace,
+        job.webhook,
         new=True,
     )

@@ -17,6 +17,7 @@ from penstock.errors import IllegalTransition, InvalidInput, JobNotFound, NoValu
 from penstock.job import new_id
 from penstock.pipelines.expression import kind_of
 from penstock.pipelines.graph import Step, input_of
+from penstock.store.events import write_waiting
 from penstock.store.records import SETTLED_COLUMNS, STATES, Settled, settled_of
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import OpenRun, locked
@@ -94,6 +95,19 @@ def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: 
         until = NEVER if step.timeout is None else now + step.timeout
         row = session.one(_TAKE, {"run": run.id, "name": step.signal, "path": step.name})
         output = None if row is None else row[0]
+        if row is None and run.webhook is not None:
+            after = input_of(step, inputs=run.inputs, outputs=outputs)
+            over = None if step.timeout is None else until
+            write_waiting(
+                session,
+                run=run.id,
+                url=run.webhook,
+                step=step.name,
+                signal=step.signal,
+                until=over,
+                value=after,
+                now=now,
+            )
     ended = output is not None
     values = {
         "id": new_id(),
