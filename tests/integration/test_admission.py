@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import penstock
 from penstock import Client, JobState
 from penstock.clock import monotonic_s
 from penstock.errors import Overloaded
@@ -21,6 +22,7 @@ from penstock.store import Store
 from penstock.transport import keys
 from penstock.transport.url import connect
 from tests.fixtures.client import until
+from tests.fixtures.models import echo, nap
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import clean_environ, wait_for
 
@@ -172,6 +174,18 @@ def _ended(store: Store, ids: list[str]) -> list[Any]:
     return jobs if all(job.state.is_terminal for job in jobs) else []
 
 
+@penstock.pipeline
+def echoed(seconds: float) -> Any:
+    """A nap behind something quick."""
+    return nap(echo(seconds))
+
+
+@penstock.pipeline
+def perhaps(seconds: float) -> Any:
+    """A nap if it is a long one."""
+    return penstock.when(echo(seconds) > 1000, nap(seconds), seconds)
+
+
 def test_who_is_never_refused(settings: Settings, worker_factory: Callable[..., Any], sdk: Client) -> None:
     """Background, bulk, delayed jobs, and repeats of a stored job are accepted while others are refused."""
     worker_factory()
@@ -186,6 +200,9 @@ def test_who_is_never_refused(settings: Settings, worker_factory: Callable[..., 
     assert sdk.enqueue("nap", NAP_S, idempotency_key="once", deadline=0.5).id == first.id
     assert refused(sdk, lane="background") is None
     assert refused(sdk, delay=600.0, deadline=601.0) is None
+    with pytest.raises(Overloaded):  # one of its steps could not be served in time
+        sdk.enqueue(echoed, {"seconds": NAP_S}, deadline=0.5)
+    assert sdk.enqueue(perhaps, {"seconds": NAP_S}, deadline=0.5).id, "what only a branch needs is no reason"
     assert refused(sdk, deadline=600.0) is None
     assert refused(sdk, deadline=-1.0) is None  # stored, and ends as expired
     assert len(sdk.enqueue_many("nap", [0.01] * 5, lane="interactive", deadline=0.1)) == 5

@@ -7,6 +7,7 @@ the dispatcher does it later.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,13 +27,15 @@ from penstock.dispatch.marks import Marks
 from penstock.dispatch.notices import tell
 from penstock.dispatch.ownership import Ownership
 from penstock.dispatch.request import Request, Terms, many, terms
-from penstock.errors import BrokerUnavailable, InvalidInput, Rejected
+from penstock.errors import BrokerUnavailable, InvalidInput, Overloaded, Rejected
 from penstock.job import DEFAULT_TENANT, Job, JobState, NewJob, new_id
-from penstock.lane import Lane
+from penstock.lane import Lane, split_name
 from penstock.options import MAX_TEXT
 from penstock.payload import write_input
+from penstock.pipelines.certain import certain
 from penstock.pipelines.fork import affected
-from penstock.pipelines.graph import Graph
+from penstock.pipelines.frontier import Outline
+from penstock.pipelines.graph import Graph, read
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plaingraph import PlainGraph
 from penstock.registry import Source
@@ -157,7 +160,7 @@ class Submitter:
     def _prepare(self, request: Request) -> NewJob:
         target, checked = self._look_up(request)
         job = self._job(target, checked, target.encode(request.input, self._settings.job.max_input_bytes))
-        if not request.admitted and job.graph is None:
+        if not request.admitted:
             self._admit(job)
         return job
 
@@ -193,11 +196,22 @@ class Submitter:
 
     def _admit(self, job: NewJob) -> None:
         """Raise ``Overloaded`` for a job that could not be done in time; one that is stored already is no new work."""
-        refused = self.admission.check(job)
+        refused = self._refused(job)
         if refused is None:
             return
         if job.idempotency_key is None or self._store.holder(job.tenant, job.idempotency_key) is None:
             raise refused
+
+    def _refused(self, job: NewJob) -> Overloaded | None:
+        """A run is asked for as a whole, at the door: each step that it will need, a map as one. Later none is."""
+        if job.graph is None:
+            return self.admission.check(job)
+        for model in models_of(job.graph):
+            name, asked = split_name(model)
+            refused = self.admission.check(replace(job, model=name, asked_version=asked))
+            if refused is not None:
+                return refused
+        return None
 
     def _job(self, target: Target, checked: Terms, text: str, index: int | None = None) -> NewJob:
         key = checked.idempotency_key
@@ -337,6 +351,13 @@ class Submitter:
         self._marks.flush()
         if self._own_background:
             self._background.close()
+
+
+@functools.lru_cache(maxsize=256)
+def models_of(graph: str) -> tuple[str, ...]:
+    """The models that a run of this graph (JSON text) calls whatever comes out, one for each step."""
+    plan = Outline(read(graph))
+    return tuple(plan.steps[name].model for name in certain(plan) if plan.steps[name].kind == "call")
 
 
 def _accept_now(jobs: Sequence[NewJob]) -> None:
