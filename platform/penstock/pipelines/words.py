@@ -10,8 +10,8 @@ from penstock.pipelines.trace import Tracer
 from penstock.pipelines.traced import Traced, expression_of
 from penstock.tracing import current
 
-#: Most rounds of ``refine``: each is steps of the graph.
-MAX_ROUNDS = 100
+#: Most rounds of ``refine``: each is a choice inside the one before, and leaves room for what ``until`` says.
+MAX_ROUNDS = 50
 
 
 def when(condition: Any, one: Any, other: Any = None) -> Any:

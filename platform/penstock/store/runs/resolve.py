@@ -15,10 +15,9 @@ from penstock.errors import NoValue
 from penstock.pipelines.expression import named
 from penstock.pipelines.graph import input_of
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.values import Outputs, place, standing
+from penstock.store.runs.values import Outputs, place, standing, value_of, written
 from penstock.store.session import Session
 
-_encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
 _RUNS = """
@@ -63,15 +62,16 @@ def resolve(session: Session, steps: Iterable[tuple[str, str, str, str]]) -> dic
     for id, items, run_id, path in steps:
         run = runs.get(run_id)
         if run is not None:  # its run may be gone by now, and then the job is, too
-            given[id] = _given(run, place(path)[0], _decode(items))
+            given[id] = _given(run, place(path)[0], items)
     return given
 
 
-def _given(run: _Run, name: str, items: list[Any]) -> Given:
+def _given(run: _Run, name: str, around: str) -> Given:
     step, outputs = run.plan.steps[name], run.outputs(name)
     try:
+        items = value_of(around)
         outputs.load(dict.fromkeys(named(step.input, "$out")))
-        return Given(_encode(input_of(step, inputs=run.inputs, outputs=outputs, items=items)).decode(), step=True)
+        return Given(written(input_of(step, inputs=run.inputs, outputs=outputs, items=items)), step=True)
     except NoValue as error:
         return Given(None, error.message, step=True)
     except KeyError as error:  # somebody has deleted rows

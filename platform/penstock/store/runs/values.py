@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from penstock.errors import NoValue
 from penstock.job import OPEN
 from penstock.store.records import STATES
 from penstock.store.runs.plans import Plan
 from penstock.store.session import Session
 
-_decode = msgspec.json.decode
+_TOO_DEEP = "there are too many values inside each other"
 
 _OUTPUTS = """
     SELECT path, output FROM penstock_job
@@ -36,6 +37,22 @@ def place(path: str) -> tuple[str, int | None]:
     """The name of a path's step, and which element of a map it is, if any."""
     name, bracket, rest = path.partition("[")
     return name, int(rest[:-1]) if bracket else None
+
+
+def written(value: Any) -> str:
+    """JSON text of what an expression has made; raises ``NoValue`` for what is too deep: each part of it was not."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except RecursionError:
+        raise NoValue(_TOO_DEEP) from None
+
+
+def value_of(text: str) -> Any:
+    """The value of JSON text that is stored; raises ``NoValue``."""
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError:  # whoever wrote it had more room
+        raise NoValue(_TOO_DEEP) from None
 
 
 class Standing(NamedTuple):
@@ -95,10 +112,10 @@ class Outputs(Mapping[str, Any]):
         plain = [name for name in wanted if not self._plan.steps[name].maps]
         if plain:
             values = {"run": self._run, "paths": self._session.ids(plain)}
-            self._read |= {path: _decode(text) for path, text in self._session.all(_OUTPUTS, values)}
+            self._read |= {path: value_of(text) for path, text in self._session.all(_OUTPUTS, values)}
         for name in wanted:
             if self._plan.steps[name].maps:
                 values = {"run": self._run, "low": f"{name}[", "high": f"{name}\\"}
                 rows = self._session.all(_ELEMENTS, values)
                 rows.sort(key=lambda row: place(row[0])[1] or 0)
-                self._read[name] = [_decode(text) for _, text in rows]
+                self._read[name] = [value_of(text) for _, text in rows]
