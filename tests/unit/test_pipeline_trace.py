@@ -11,7 +11,7 @@ from penstock.errors import ConfigError, NotSerializable, NoValue, WrongResultCo
 from penstock.pipelines import memory
 from penstock.pipelines.graph import Graph, Step, read
 from penstock.pipelines.trace import trace
-from penstock.pipelines.words import when
+from penstock.pipelines.words import MAX_ROUNDS, refine, sleep, when
 from penstock.tracing import current
 
 
@@ -156,3 +156,20 @@ def test_nobody_traces_when_the_function_has_raised() -> None:
 def test_names_of_steps_are_each_ones_own() -> None:
     made = trace(lambda x: call("embed-2", call("embed", call("embed", call("3d-pose", x)))), name="p")
     assert [step.name for step in made.steps] == ["_3d-pose", "embed", "embed-2", "embed-2-2"]
+
+
+def test_a_sleep_may_be_all_constants() -> None:
+    graph = trace(lambda: sleep(60), name="p")
+    assert graph.steps[0].input == [60, None]
+
+
+def test_as_many_rounds_as_refine_takes_are_a_graph() -> None:
+    def best(x: Any) -> Any:
+        return refine(
+            lambda draft, said: call("make", x, draft, said),
+            lambda draft: call("judge", draft),
+            until=lambda said: (said > 0.5) & (said < 0.9),
+            max_rounds=MAX_ROUNDS,
+        )
+
+    assert len(trace(best, name="p").steps) == 2 * MAX_ROUNDS - 1
