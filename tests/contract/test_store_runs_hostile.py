@@ -13,7 +13,7 @@ import pytest
 from penstock.errors import PenstockError
 from penstock.job import JobState, NewJob, Outcome
 from penstock.pipelines.graph import Step
-from penstock.store import Store
+from penstock.store import Store, claims
 from penstock.store.runs import conclude, maps, waits
 from penstock.store.runs import start as starts
 from tests.fixtures.patience import PATIENCE_S
@@ -368,6 +368,25 @@ def test_elements_fail_and_end_in_two_batches(
     go.set()
     meeting.end()
     assert retried == []
+
+
+def test_steps_are_settled_while_their_run_closes(shared: Store, meeting: Meeting, retried: list[str]) -> None:
+    """Whoever changes many steps takes them in the order of their ids, whatever they came to."""
+    other, run = begin(shared, JOIN), begin(shared, JOIN)
+    first, (second, third) = open_steps(shared, other)["a"], sorted(open_steps(shared, run).values())
+    attempts = claimed(shared, [first, second, third])
+    outcomes = [good(first, attempts[first][0]), good(third, attempts[third][0])]
+    outcomes.append(
+        Outcome(id=second, attempt=attempts[second][0], state=JobState.ACCEPTED, failures=1, error={}, step=True)
+    )
+    arrived, go = meeting.stop(claims, "settled_of")  # those that have succeeded are changed, the third is not
+    meeting.start(lambda: shared.settle(outcomes, worker=W, now=T0))
+    assert arrived.wait(PATIENCE_S)
+    meeting.start(lambda: shared.cancel(run, now=T0))
+    until_blocked(shared)
+    go.set()
+    meeting.end()
+    assert shared.get(run).state is JobState.CANCELLED and retried == []
 
 
 # What nobody needs any more -----------------------------------------------------------------------------------------
