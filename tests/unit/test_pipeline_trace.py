@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import ConfigError, NotSerializable, NoValue, WrongResultCount
+from penstock.errors import ConfigError, InvalidInput, NotSerializable, NoValue, WrongResultCount
 from penstock.pipelines import memory
 from penstock.pipelines.graph import Graph, Step, read
 from penstock.pipelines.trace import trace
-from penstock.pipelines.words import MAX_ROUNDS, refine, sleep, when
+from penstock.pipelines.words import MAX_ROUNDS, refine, sleep, wait_for, when
 from penstock.tracing import current
 
 
@@ -173,3 +173,23 @@ def test_as_many_rounds_as_refine_takes_are_a_graph() -> None:
         )
 
     assert len(trace(best, name="p").steps) == 2 * MAX_ROUNDS - 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"retry": 1.5}, {"retry": True}, {"retry": "2"}, {"timeout": "2"}, {"timeout": True}]
+)
+def test_options_of_another_type_are_refused_where_they_are_written(options: Any) -> None:
+    def wrong(x: Any) -> Any:
+        tracer = current()
+        assert tracer is not None
+        return tracer.call("m", x, options)
+
+    with pytest.raises(InvalidInput, match=next(iter(options))):
+        trace(wrong, name="p")
+
+
+def test_waits_have_names_and_times_that_are_known() -> None:
+    with pytest.raises(InvalidInput, match="timeout"):
+        trace(lambda x: wait_for("go", timeout=x), name="p")
+    with pytest.raises(TypeError, match="name of a signal"):
+        trace(lambda x: wait_for(x), name="p")
