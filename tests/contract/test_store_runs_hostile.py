@@ -327,9 +327,8 @@ def test_a_cancel_meets_the_last_settlement(shared: Store, meeting: Meeting, ret
 
 # The locks of a map and of its run ----------------------------------------------------------------------------------
 
-LONG = graph(
-    step("each", {"$item": 0}, maps=True, over=X), step("b", X), output=[{"$else": [out("each"), 0]}, out("b")]
-)
+EACH = step("each", {"$item": 0}, maps=True, over=X)
+LONG = graph(EACH, step("b", X), output=[{"$else": [out("each"), 0]}, out("b")])
 
 
 @pytest.mark.xfail(strict=True, reason="whoever expands a map holds the run and then changes the map")
@@ -492,6 +491,22 @@ def test_a_delayed_run_whose_deadline_has_passed_does_nothing(store: Store) -> N
     assert store.get(run).state is JobState.EXPIRED and told == []
 
 
+@pytest.mark.xfail(strict=True, reason="nobody looks at runs in which nothing is open any more")
+def test_a_run_whose_last_step_was_settled_by_who_does_not_know_runs_goes_on(store: Store) -> None:
+    """A worker of an earlier release that had not been replaced yet, or somebody with a SQL shell."""
+    run = begin(store, JOIN)
+    for id in open_steps(store, run).values():
+        claimed(store, [id])
+        with store._db.write(conclude.Survives.CRASH) as session:
+            session.run(
+                "UPDATE penstock_job SET state = 'succeeded', output = '1', settled_at = :now WHERE id = :id",
+                {"now": T0, "id": id},
+            )
+    for after_s in (1, 60, 3600):
+        store.tend_runs(now=T0 + after_s, limit=10)
+    assert sorted(open_steps(store, run)) == ["c"]
+
+
 @pytest.mark.xfail(strict=True, reason="what one run raises ends the duty for all of them")
 def test_one_run_that_cannot_be_decided_holds_up_no_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is wrong with it: a graph that was lost, a defect of ours."""
@@ -506,3 +521,66 @@ def test_one_run_that_cannot_be_decided_holds_up_no_other(store: Store, monkeypa
             store.tend_runs(now=T0 + 5, limit=10)
     assert store.get(run).state is JobState.SUCCEEDED
     assert store.get(lost).state is JobState.FAILED
+
+
+# Many at a time -----------------------------------------------------------------------------------------------------
+
+
+def test_cancelled_runs_are_run_again_together(store: Store) -> None:
+    """By the states of their rows: steps are never meant."""
+    runs = [begin(store, JOIN) for _ in range(3)]
+    ids = sorted(each for run in runs for each in open_steps(store, run).values())
+    rows = store.cancel_many([*runs, *ids], now=T0)
+    assert sorted(row.id for row in rows) == sorted(runs)
+    assert store.page("cancelled", {"model": "test"}, scan=100).ids == sorted(runs)
+    assert store.page("cancelled", {"model": "a"}, scan=100).ids == []
+    assert store.retry_many([*runs, *ids], now=T0) == [], "a run begins again by itself"
+    for run in runs:
+        store.retry(run, now=T0)
+        assert finish(store, run, tell).state is JobState.SUCCEEDED
+
+
+def test_a_run_that_is_gone_leaves_nothing(store: Store) -> None:
+    of = graph(
+        step("each", {"$item": 0}, maps=True, over=X),
+        Step(name="w", kind="wait", signal="go", input=None),
+        output=[out("each"), out("w")],
+    )
+    run = begin(store, of, {"x": list(range(300))}, tags={"a": "b"})
+    store.signal(run, "go", "1", id="1", now=T0)
+    store.signal(run, "go", "2", id="2", now=T0)
+    assert finish(store, run, tell).state is JobState.SUCCEEDED
+    while store.prune(before=T0 + 1, limit=100):
+        pass
+    with store._db.read() as session:
+        for table in ("job", "job_tag", "map", "map_chunk", "signal"):
+            assert session.all(f"SELECT * FROM penstock_{table}") == [], table  # noqa: S608 - a constant
+
+
+@pytest.mark.xfail(strict=True, reason="graphs are kept for ever")
+def test_a_graph_that_no_run_has_any_more_is_forgotten(store: Store) -> None:
+    """A program that writes its literals into graphs makes a new one each time."""
+    for literal in range(3):
+        run = begin(store, graph(output=[literal, X]))
+        assert store.get(run).state is JobState.SUCCEEDED
+    while store.prune(before=T0 + 1, limit=100):
+        pass
+    with store._db.read() as session:
+        assert session.all("SELECT digest FROM penstock_graph") == []
+
+
+def test_pieces_of_a_long_map_and_a_retry_meet(shared: Store, meeting: Meeting, retried: list[str]) -> None:
+    """One process is about to begin the next piece when the run fails, and is run again by another one."""
+    size = 2 * shared.bulk_rows + 1
+    job = new_run(graph(EACH, output=out("each")), {"x": list(range(size))})
+    arrived, go = meeting.stop(conclude, "_go_on", behind=False)
+    meeting.start(lambda: shared.insert([job]))
+    assert arrived.wait(PATIENCE_S)
+    failed = open_steps(shared, job.id)["each[0]"]
+    attempt = claimed(shared, [failed])[failed][0]
+    shared.settle([bad(failed, attempt)], worker=W, now=T0)
+    assert shared.retry(job.id, now=T0).state is JobState.RUNNING
+    go.set()
+    meeting.end()
+    assert len(open_steps(shared, job.id)) == size and retried == []
+    assert finish(shared, job.id, lambda _, value: value).output == list(range(size))
