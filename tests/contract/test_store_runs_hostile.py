@@ -14,7 +14,7 @@ from penstock.errors import PenstockError
 from penstock.job import JobState, NewJob, Outcome
 from penstock.pipelines.graph import Step
 from penstock.store import Store, claims
-from penstock.store.runs import conclude, maps, waits
+from penstock.store.runs import again, closing, conclude, maps, tend, waits
 from penstock.store.runs import start as starts
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.runs import begin, claimed, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
@@ -458,6 +458,35 @@ def test_a_loser_that_may_be_needed_yet_is_not_cancelled(store: Store, how: str)
     else:
         fail(store, open_steps(store, run)["judge"])
     assert finish(store, run, tell).output == ["slow", 1]
+
+
+@pytest.mark.parametrize("who", ["settler", "canceller", "dispatcher", "second retry"])
+def test_a_run_that_was_run_again_is_not_closed(store: Store, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    """Whoever closes it has read that it had ended; meanwhile somebody else has run it again."""
+    run = begin(store, JOIN)
+    closers = {"settler": conclude, "canceller": conclude, "dispatcher": tend, "second retry": again}
+
+    def late(db: Any, id: str, *, now: float) -> Any:
+        monkeypatch.undo()
+        assert store.retry(run, now=now).state is JobState.RUNNING
+        return closing.close(db, id, now=now)
+
+    if who == "dispatcher":
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(conclude, "close", _die)
+            store.cancel(run, now=T0)
+    if who == "second retry":
+        store.cancel(run, now=T0)
+    monkeypatch.setattr(closers[who], "close", late)
+    if who == "settler":
+        fail(store, open_steps(store, run)["a"])
+    elif who == "canceller":
+        store.cancel(run, now=T0)
+    elif who == "dispatcher":
+        store.tend_runs(now=T0, limit=10)
+    else:
+        store.retry(run, now=T0)
+    assert finish(store, run, tell).state is JobState.SUCCEEDED
 
 
 # What is told -------------------------------------------------------------------------------------------------------
