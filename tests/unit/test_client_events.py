@@ -121,3 +121,22 @@ def test_a_replay_does_not_tell_old_pieces_again() -> None:
     again = make_job("accepted", attempt=1, ledger=RUN)
     assert wanted(again, last.cursor)[1] > 10
     assert [e.kind for e in events_of(again, last.cursor, PIECES)] == ["state"]
+
+
+def test_a_run_is_told_by_its_tries() -> None:
+    """It is nobody's attempt: a retry raises its generation."""
+    begun = {"started_at": 2.0}
+    waiting = make_job(graph="d")
+    running = make_job("running", graph="d", ledger=begun)
+    failed = make_job("failed", graph="d", ledger=begun | {"settled_at": 3.0})
+    again = make_job("failed", graph="d", generation=1, ledger={"started_at": 4.0, "settled_at": 5.0})
+    assert [states(job) for job in (waiting, running, failed)] == [
+        ["accepted"],
+        ["accepted", "running"],
+        ["accepted", "running", "failed"],
+    ]
+    *_, last = events_of(failed)
+    assert states(again, last.cursor) == ["running", "failed"]
+    never = make_job("cancelled", graph="d", ledger={"settled_at": 3.0})
+    *_, last = events_of(never)
+    assert states(again, last.cursor) == ["running", "failed"]

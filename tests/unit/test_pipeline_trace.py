@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import ConfigError, NotSerializable, NoValue, WrongResultCount
+from penstock.errors import ConfigError, InvalidInput, NotSerializable, NoValue, WrongResultCount
 from penstock.pipelines import memory
 from penstock.pipelines.graph import Graph, Step, read
 from penstock.pipelines.trace import trace
-from penstock.pipelines.words import when
+from penstock.pipelines.words import MAX_ROUNDS, refine, sleep, wait_for, when
 from penstock.tracing import current
 
 
@@ -156,3 +156,40 @@ def test_nobody_traces_when_the_function_has_raised() -> None:
 def test_names_of_steps_are_each_ones_own() -> None:
     made = trace(lambda x: call("embed-2", call("embed", call("embed", call("3d-pose", x)))), name="p")
     assert [step.name for step in made.steps] == ["_3d-pose", "embed", "embed-2", "embed-2-2"]
+
+
+def test_a_sleep_may_be_all_constants() -> None:
+    graph = trace(lambda: sleep(60), name="p")
+    assert graph.steps[0].input == [60, None]
+
+
+def test_as_many_rounds_as_refine_takes_are_a_graph() -> None:
+    def best(x: Any) -> Any:
+        return refine(
+            lambda draft, said: call("make", x, draft, said),
+            lambda draft: call("judge", draft),
+            until=lambda said: (said > 0.5) & (said < 0.9),
+            max_rounds=MAX_ROUNDS,
+        )
+
+    assert len(trace(best, name="p").steps) == 2 * MAX_ROUNDS - 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"retry": 1.5}, {"retry": True}, {"retry": "2"}, {"timeout": "2"}, {"timeout": True}]
+)
+def test_options_of_another_type_are_refused_where_they_are_written(options: Any) -> None:
+    def wrong(x: Any) -> Any:
+        tracer = current()
+        assert tracer is not None
+        return tracer.call("m", x, options)
+
+    with pytest.raises(InvalidInput, match=next(iter(options))):
+        trace(wrong, name="p")
+
+
+def test_waits_have_names_and_times_that_are_known() -> None:
+    with pytest.raises(InvalidInput, match="timeout"):
+        trace(lambda x: wait_for("go", timeout=x), name="p")
+    with pytest.raises(TypeError, match="name of a signal"):
+        trace(lambda x: wait_for(x), name="p")

@@ -117,6 +117,9 @@ def _progress(entry: Entry) -> tuple[Position, JobEvent]:
 
 def _story(job: Job) -> Iterator[tuple[int, JobState, float | None, dict[str, Any]]]:
     ledger = job.ledger
+    if job.graph is not None:
+        yield from _run_story(job)
+        return
     base = job.attempt * _PER_ATTEMPT
     tried = {"attempt": job.attempt}
     # The ledger keeps one time per state, so these two times belong to the first attempt while there was only one.
@@ -130,8 +133,24 @@ def _story(job: Job) -> Iterator[tuple[int, JobState, float | None, dict[str, An
     if job.attempt and job.state is JobState.QUEUED:
         yield base + _QUEUED, JobState.QUEUED, ledger.queued_at, tried
     if job.state.is_terminal:
-        end = {"output": job.output} if job.state is JobState.SUCCEEDED else {"error": job.error}
-        yield base + _ENDED, job.state, ledger.settled_at, tried | end | {"batch_size": job.batch_size}
+        yield base + _ENDED, job.state, ledger.settled_at, tried | _end(job) | {"batch_size": job.batch_size}
+
+
+def _run_story(job: Job) -> Iterator[tuple[int, JobState, float | None, dict[str, Any]]]:
+    """A run is no message and nobody's attempt: its tries are its generations, the first one is 1 as for any job."""
+    ledger = job.ledger
+    number = 0 if ledger.started_at is None else 1 + (job.generation or 0)
+    base = number * _PER_ATTEMPT
+    tried = {"attempt": number}
+    yield _ACCEPTED, JobState.ACCEPTED, ledger.accepted_at, {"attempt": 0}
+    if number:
+        yield base + _RUNNING, JobState.RUNNING, ledger.started_at, tried | {"worker": None}
+    if job.state.is_terminal:
+        yield base + _ENDED, job.state, ledger.settled_at, tried | _end(job)
+
+
+def _end(job: Job) -> dict[str, Any]:
+    return {"output": job.output} if job.state is JobState.SUCCEEDED else {"error": job.error}
 
 
 def _parse(cursor: str | None) -> Position:

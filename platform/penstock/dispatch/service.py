@@ -280,7 +280,9 @@ class Submitter:
         Raises ``JobNotFound``, or ``IllegalTransition`` for a succeeded job.
         """
         job = self._store.retry(id, now=clock.now(), publish_lease_s=self._grace_s)
-        if job.state is JobState.ACCEPTED:
+        if job.graph is not None:  # its steps were published when it began again; itself it is no message
+            self._tell(job)
+        elif job.state is JobState.ACCEPTED:
             self._fast_path.publish([job])
             self._tell(job)
         return job

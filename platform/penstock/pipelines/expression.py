@@ -205,6 +205,22 @@ class Dead(Exception):
 _NOBODY: Mapping[str, str] = {}
 
 
+class _Everybody(Mapping[str, str]):
+    """What has no output now will have none: for whoever asks what there is, not what is waited for."""
+
+    def __getitem__(self, name: str) -> str:
+        return name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+_EVERYBODY = _Everybody()
+
+
 def missing(
     expression: Expression,
     *,
@@ -309,7 +325,7 @@ def evaluate(
             return of(one if truth(of(condition)) else other)
         if word == "$else":
             one, other = given
-            return of(one if all(name in outputs for name in named(one, "$out")) else other)
+            return of(one if _there(one, inputs=inputs, outputs=outputs, items=items) else other)
         if word == "$first":
             count, values = given
             there = (each for each in values if not _absent(each, inputs=inputs, outputs=outputs, items=items))
@@ -354,6 +370,14 @@ def _is_larger(value: Any, most: int) -> bool:
     return most < 0
 
 
+def _there(expression: Expression, **known: Any) -> bool:
+    """Whether it has a value with what has come out: not all that it names, of a choice one branch is enough."""
+    try:
+        return not missing(expression, dead=_EVERYBODY, **known)
+    except Dead:
+        return False
+
+
 def _absent(expression: Expression, **known: Any) -> bool:
     return bool(missing(expression, **known))
 
@@ -377,6 +401,8 @@ def _apply(name: str, values: Sequence[Any]) -> Any:
     except (TypeError, ValueError, ArithmeticError) as error:
         kinds = ", ".join(map(kind_of, values))
         raise NoValue(f"{name!r} of {kinds} has no value: {error}") from None
+    except RecursionError:
+        raise NoValue(f"{name!r} is of too many values inside each other") from None
     if isinstance(result, complex) or (isinstance(result, float) and result - result != 0.0):
         raise NoValue(f"{name!r} of {', '.join(map(repr, values))} is no number that JSON has")
     if isinstance(result, int) and result.bit_length() > MAX_BITS:

@@ -123,10 +123,13 @@ def _check_options(step: Step) -> None:
         raise InvalidInput(f"step {step.name!r} has signal={step.signal!r:.80}", fix="name what a wait waits for")
     if step.kind == "sleep" and not (isinstance(step.input, list) and step.input):
         raise InvalidInput(f"step {step.name!r} sleeps for no time", fix="give input as a list: seconds first")
-    if step.timeout is not None and not 0 < step.timeout <= MAX_TIMEOUT_S:
+    # A number of another type is read back as no graph: by who goes on with the run, not by who wrote it.
+    if step.timeout is not None and not (type(step.timeout) in (int, float) and 0 < step.timeout <= MAX_TIMEOUT_S):
         raise InvalidInput(f"step {step.name!r} has timeout={step.timeout!r}", fix="give seconds, more than 0")
-    if not 0 <= step.retry <= MAX_RETRY:
-        raise InvalidInput(f"step {step.name!r} has retry={step.retry!r}", fix=f"use 0 to {MAX_RETRY}")
+    if type(step.retry) is not int or not 0 <= step.retry <= MAX_RETRY:
+        raise InvalidInput(
+            f"step {step.name!r} has retry={step.retry!r}", fix=f"use a whole number from 0 to {MAX_RETRY}"
+        )
 
 
 def _names(what: str, given: Sequence[str]) -> None:

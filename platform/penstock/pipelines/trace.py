@@ -46,7 +46,8 @@ class Tracer:
 
     def sleep(self, seconds: Any, after: Any) -> Traced:
         """A step that ends after a time, with nothing."""
-        return self._add(Step(name=self._name("sleep"), kind="sleep", input=expression_of([seconds, after])))
+        given = [expression_of(seconds), expression_of(after)]  # a list also where both are constants
+        return self._add(Step(name=self._name("sleep"), kind="sleep", input=given))
 
     def pick(self, name: str, values: Sequence[Any], count: int, *, single: bool) -> Traced:
         """A step that ends with the first ``count`` of these values, in their order, or with the one that it takes."""

@@ -10,8 +10,8 @@ from penstock.pipelines.trace import Tracer
 from penstock.pipelines.traced import Traced, expression_of
 from penstock.tracing import current
 
-#: Most rounds of ``refine``: each is steps of the graph.
-MAX_ROUNDS = 100
+#: Most rounds of ``refine``: each is a choice inside the one before, and leaves room for what ``until`` says.
+MAX_ROUNDS = 50
 
 
 def when(condition: Any, one: Any, other: Any = None) -> Any:
@@ -40,6 +40,8 @@ def wait_for(signal: str, *, timeout: float | None = None, after: Any = None) ->
     The run waits for it without a worker, from when ``after`` is known (the draft that is to be approved), or from its
     beginning; a signal that came before is kept. Fails after ``timeout`` seconds, which ``fallback`` may stand in for.
     """
+    if not isinstance(signal, str):
+        raise TypeError(f"wait_for is given {signal!r:.80} as the name of a signal: name it by a text")
     return _tracer("wait_for").wait(signal, timeout, after)
 
 

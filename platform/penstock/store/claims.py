@@ -25,6 +25,7 @@ from penstock.store.runs.conclude import concluded
 from penstock.store.runs.expand import expand
 from penstock.store.runs.resolve import Given, resolve
 from penstock.store.session import Session
+from penstock.store.sql import Dialect
 
 _id = attrgetter("id")
 _encode = msgspec.json.encode
@@ -108,6 +109,9 @@ _SETTLE = {
     for plain in (True, False)
     for good in (True, False)
 }
+
+# Outcomes of several kinds are several statements of one transaction: in the order of the ids everybody changes steps.
+_HOLD = "SELECT id FROM penstock_job WHERE id {in ids} ORDER BY id {locked}"
 
 # Settled by this very attempt before: the commit had arrived and its answer had not.
 _REPEATED = f"""
@@ -274,7 +278,10 @@ def _explain(db: Database, result: ClaimResult, ids: Sequence[str], version: str
 
 def _settle(session: Session, outcomes: Sequence[Outcome], worker: str, now: float, *, plain: bool) -> list[Settled]:
     settled: list[Settled] = []
-    for common, rows in _groups(outcomes, now):
+    groups = _groups(outcomes, now)
+    if not plain and len(groups) > 1 and session.dialect is not Dialect.SQLITE:
+        session.all(_HOLD, {"ids": session.ids([outcome.id for outcome in outcomes])})
+    for common, rows in groups:
         state = common[0]
         values = dict(zip(_COMMON, common, strict=True)) | {
             "state": state.value,

@@ -6,7 +6,7 @@ from penstock.errors import IllegalTransition
 from penstock.store.engine import Database, Survives
 from penstock.store.records import Settled
 from penstock.store.runs.advance import advance
-from penstock.store.runs.closing import close, is_open
+from penstock.store.runs.closing import close, is_closing
 from penstock.store.runs.conclude import concluded
 from penstock.store.runs.maps import Rest
 from penstock.store.runs.run import locked
@@ -40,7 +40,7 @@ def again(db: Database, id: str, *, now: float) -> list[Settled]:
         return advance(session, locked(session, [id]), now=now)
 
     rows, followed = concluded(db, Survives.POWER, work, now=now)
-    if not begun and is_open(db, id):
+    if not begun and is_closing(db, id):
         raise IllegalTransition(
             f"run {id} has steps that have not stopped yet", fix="try again in a moment: their workers were told"
         )

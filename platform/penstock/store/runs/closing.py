@@ -13,11 +13,15 @@ CANCEL_SET = """
         settled_at = CASE WHEN state = 'running' AND worker IS NOT NULL THEN NULL ELSE :now END,
         closing = CASE WHEN graph IS NULL THEN NULL ELSE true END"""
 
+_ENDED = """EXISTS (SELECT 1 FROM penstock_job AS whole
+        WHERE whole.id = :run AND whole.state IN ('succeeded', 'failed', 'cancelled', 'expired'))"""
+# Whoever closes a run has read that it had ended. Somebody may have run it again since: those steps are wanted.
 _CANCEL = f"""
     UPDATE penstock_job SET {CANCEL_SET}
     WHERE penstock_job.id IN (
         SELECT id FROM penstock_job {{by ix_penstock_job_step_open}}
         WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND NOT cancel_requested
+            AND {_ENDED}
         ORDER BY id LIMIT :limit {{locked}}
     ) AND {{hidden state IN ('accepted', 'queued', 'running')}}
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
@@ -33,13 +37,16 @@ _CLOSED = """
     UPDATE penstock_job SET closing = NULL WHERE id = :run AND closing AND NOT EXISTS (
         SELECT 1 FROM penstock_job AS step WHERE step.run_id = :run
             AND step.state IN ('accepted', 'queued', 'running') AND NOT step.cancel_requested)"""
-_OPEN = """
-    SELECT 1 FROM penstock_job {by ix_penstock_job_step_open}
-    WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') LIMIT 1"""
+_OPEN = f"""
+    SELECT 1 FROM penstock_job {{by ix_penstock_job_step_open}}
+    WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND {_ENDED} LIMIT 1"""  # noqa: S608 - constants only
 
 
 def close(db: Database, run: str, *, now: float) -> list[Settled]:
-    """Cancel the open steps of a run that has ended, runs among them with theirs; the rows of those that this ended."""
+    """Cancel the open steps of a run that has ended, runs among them with theirs; the rows of those that this ended.
+
+    Nothing in one that goes on.
+    """
     cancelled: list[Settled] = []
     waiting = [run]
     while waiting:
@@ -73,7 +80,7 @@ def drop(db: Database, run: str, name: str, *, now: float) -> list[Settled]:
     return [row for row in db.again(call) if row.state.is_terminal]
 
 
-def is_open(db: Database, run: str) -> bool:
-    """Whether a step of it has not ended."""
+def is_closing(db: Database, run: str) -> bool:
+    """Whether it has ended and a step of it has not."""
     with db.read() as session:
         return session.one(_OPEN, {"run": run}) is not None

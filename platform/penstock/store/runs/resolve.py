@@ -14,10 +14,9 @@ import msgspec
 from penstock.errors import NoValue
 from penstock.pipelines.graph import input_of
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.values import Outputs, load, place, standing
+from penstock.store.runs.values import Outputs, load, place, standing, value_of, written
 from penstock.store.session import Session
 
-_encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
 _RUNS = """
@@ -61,13 +60,14 @@ def resolve(session: Session, steps: Iterable[tuple[str, str, str, str]]) -> dic
     # A run may be gone by now, and then its steps are, too.
     there = [(id, items, runs[run], place(path)[0]) for id, items, run, path in steps if run in runs]
     load((run.outputs(name), run.plan.parents[name]) for _, _, run, name in there)
-    return {id: _given(run, name, _decode(items)) for id, items, run, name in there}
+    return {id: _given(run, name, items) for id, items, run, name in there}
 
 
-def _given(run: _Run, name: str, items: list[Any]) -> Given:
+def _given(run: _Run, name: str, around: str) -> Given:
     step, outputs = run.plan.steps[name], run.outputs(name)
     try:
-        return Given(_encode(input_of(step, inputs=run.inputs, outputs=outputs, items=items)).decode(), step=True)
+        items = value_of(around)
+        return Given(written(input_of(step, inputs=run.inputs, outputs=outputs, items=items)), step=True)
     except NoValue as error:
         return Given(None, error.message, step=True)
     except KeyError as error:  # somebody has deleted rows

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from penstock.errors import NoValue
 from penstock.job import OPEN
 from penstock.pipelines.frontier import Outline
 from penstock.store.records import STATES
 from penstock.store.session import Session
 
-_decode = msgspec.json.decode
+_TOO_DEEP = "there are too many values inside each other"
 
 _OUTPUTS = """
     SELECT run_id, penstock_job.path, output FROM {each rows}
@@ -40,6 +41,22 @@ def place(path: str) -> tuple[str, int | None]:
     """The name of a path's step, and which element of a map it is, if any."""
     name, bracket, rest = path.partition("[")
     return name, int(rest[:-1]) if bracket else None
+
+
+def written(value: Any) -> str:
+    """JSON text of what an expression has made; raises ``NoValue`` for what is too deep: each part of it was not."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except RecursionError:
+        raise NoValue(_TOO_DEEP) from None
+
+
+def value_of(text: str) -> Any:
+    """The value of JSON text that is stored; raises ``NoValue``."""
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError:  # whoever wrote it had more room
+        raise NoValue(_TOO_DEEP) from None
 
 
 class Standing(NamedTuple):

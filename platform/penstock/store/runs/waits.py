@@ -6,7 +6,6 @@ when it holds the run: so one of the two sees the other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -20,8 +19,8 @@ from penstock.pipelines.graph import Step, input_of
 from penstock.store.events import write_waiting
 from penstock.store.records import SETTLED_COLUMNS, STATES, Settled, settled_of
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.run import OpenRun, locked
-from penstock.store.runs.values import Outputs
+from penstock.store.runs.run import OpenRun
+from penstock.store.runs.values import Outputs, written
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -80,6 +79,8 @@ _OVER = f"""
         ORDER BY available_at LIMIT :limit {{skip locked}}
     ) AND {{hidden state = 'running'}} RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 _RUN = "SELECT state, graph FROM penstock_job WHERE id = :run"
+# Whatever its state: one that has not begun may do so in a transaction that is not over.
+_HOLD = "SELECT id FROM penstock_job WHERE id = :run {locked}"
 _TIMEOUT = WaitTimeout("nobody sent the signal in time").as_dict()
 
 
@@ -87,7 +88,7 @@ def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: 
     """A wait, a sleep or a pick begins, in a run that is locked; whether it has ended by that. Raises ``NoValue``."""
     until, output = NEVER, None
     if step.kind == "pick":
-        output = msgspec.json.encode(input_of(step, inputs=run.inputs, outputs=outputs)).decode()
+        output = written(input_of(step, inputs=run.inputs, outputs=outputs))
     elif step.kind == "sleep":
         until = now + _seconds(step, input_of(step, inputs=run.inputs, outputs=outputs))
         output = "null" if until <= now else None
@@ -120,7 +121,7 @@ def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: 
         "started_at": now,
         "tenant": run.tenant,
         "priority": run.priority,
-        "timeout_s": step.timeout,
+        "timeout_s": step.timeout if step.kind == "wait" else None,
         "trace": run.trace,
         "run_id": run.id,
         "path": step.name,
@@ -145,7 +146,8 @@ def receive(session: Session, run_id: str, name: str, value: str, id: str, *, no
         raise IllegalTransition(f"run {run_id} has ended as {row[0]}: it waits for nothing", fix="start a new run")
     session.insert(_INSERT_SIGNAL, [(run_id, name, id, value, now)])
     ended = _deliver(session, run_id, name, paths, now=now)
-    if not ended and locked(session, [run_id]):
+    if not ended:
+        session.one(_HOLD, {"run": run_id})
         ended = _deliver(session, run_id, name, paths, now=now)
     return ended
 
@@ -176,8 +178,8 @@ def _unknown(session: Session, digest: str, run: str, name: str) -> InvalidInput
 
 def _seconds(step: Step, given: Any) -> float:
     seconds = given[0]
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise NoValue(f"step {step.name!r} is to sleep for {kind_of(seconds)}, which is no time")
     if seconds > MAX_SLEEP_S:
         raise NoValue(f"step {step.name!r} is to sleep for more than a hundred years")
-    return max(0.0, float(seconds))
+    return float(max(0, seconds))
