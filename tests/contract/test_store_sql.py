@@ -57,7 +57,7 @@ SMALL = re.compile(
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_asked"  # those that are open and ask for a version
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_run"  # those that are open and runs
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_closing"
-    r"|SCAN around"
+    r"|SCAN around|SCAN run USING (COVERING )?INDEX ix_penstock_job_run"
     r"|SCAN m USING (COVERING )?INDEX ix_penstock_map_begun"
     r"|SCAN penstock_delivery USING INDEX ix_penstock_delivery_due"
 )
@@ -128,6 +128,7 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         "paths": ["x"],
         "names": ["x"],
         "runs": ["x"],
+        "digests": ["x"],
         "closing": True,
     }
     values: dict[str, Any] = {name: known.get(name, 1) for name in names}

@@ -89,7 +89,6 @@ def test_a_stream_goes_on_behind_a_retry(sdk: Client) -> None:
     assert [event.state for event in job.stream(after=first[-1].cursor)][-1:] == ["failed"]
 
 
-@pytest.mark.xfail(strict=True, reason="nobody asks how large the output of a run is")
 def test_an_output_has_the_limit_of_outputs(
     settings: Settings, worker_factory: Callable[..., Any], dispatcher: Any
 ) -> None:

@@ -22,6 +22,7 @@ INDEXES = (
         False,
         "graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL",
     ),
+    ("ix_penstock_job_graph", ["graph"], False, "graph IS NOT NULL"),
     (
         "ix_penstock_job_waiting",
         ["available_at"],

@@ -43,6 +43,7 @@ class Dispatcher:
         # Reentrant, as a signal handler may call `stop` while its own thread is inside.
         self._changing = threading.RLock()
         self._store = Store.open(settings.database, pool_size=4)  # one per thread that uses it
+        self._store.limit_outputs(settings.job.max_output_bytes)
         self._publisher = Publisher(settings.broker, settings.namespace)
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
         self._ownership = Ownership(settings, self._store, self._client)

@@ -56,6 +56,9 @@ AHEAD_S = 10.0
 #: Longest time for which an unfinished canvas member is left alone after it was published again, seconds.
 MAX_NUDGE_WAIT_S = 3600.0
 
+#: How often all open runs are looked through for those that nothing moves on, seconds.
+HEAL_EVERY_S = 10.0
+
 
 class Reconciler:
     """One turn at a time; the loop around it is the daemon's. ``stopping`` ends long duties early."""
@@ -98,6 +101,7 @@ class Reconciler:
         self._nudged: dict[str, tuple[float, float]] = {}
         self._broker = Reach("broker", service="reconciler")
         self._database = Reach("database", service="reconciler")
+        self._healed_at = float("-inf")
         self._duties: dict[Duty, Callable[[], None]] = {
             Duty.RESCUE: self._rescue,
             Duty.RESTORE: self._restore,
@@ -221,7 +225,11 @@ class Reconciler:
                 return
 
     def _runs(self) -> None:
-        ended = self._store.tend_runs(now=clock.now(), limit=CHUNK)
+        mono = clock.monotonic_s()
+        heal = mono - self._healed_at >= HEAL_EVERY_S
+        ended = self._store.tend_runs(now=clock.now(), limit=CHUNK, heal=heal)
+        if heal:
+            self._healed_at = mono
         if ended:
             self._tell(ended)
 

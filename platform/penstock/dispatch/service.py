@@ -90,6 +90,7 @@ class Submitter:
         #: Cancel and retry for many jobs.
         self.bulk = BulkVerbs(store, publisher, self._fast_path, grace_s=self._grace_s)
         self._commit = GroupCommit(self._insert, self._publish)
+        store.limit_outputs(settings.job.max_output_bytes)
         store.publish_by(self._fast_path.publish, lease_s=self._grace_s)
 
     # Submit ---------------------------------------------------------------------------------------------------

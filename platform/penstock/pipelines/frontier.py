@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.errors import NoValue
 from penstock.pipelines.expression import Dead, Expression, missing, named
 from penstock.pipelines.graph import Graph, Step, in_order, parents, unnamed
 
@@ -67,6 +68,17 @@ class Outline:
                     raise Dead(dead[parent])
         return found
 
+    def wanted(self, ended: Collection[str]) -> set[str]:
+        """The steps that may be needed yet, in whatever branch; what is behind one that has ended is not, for it."""
+        found: set[str] = set()
+        waiting = [*self.unnamed, *named(self.graph.output, "$out")]
+        while waiting:
+            name = waiting.pop()
+            if name not in ended and name not in found:
+                found.add(name)
+                waiting += self.parents[name]
+        return found
+
     def following(self, ended: Iterable[str]) -> list[str]:
         """The steps that wait for one of these, in the order of the graph; of a straight graph."""
         after = {child for name in ended for child in self.children[name]}
@@ -122,6 +134,8 @@ def _dead(
                 of.waits_for(name, inputs, outputs, dead)
             except Dead as end:
                 dead[name] = end.step
+            except NoValue:  # whoever needs it meets that; perhaps nobody does
+                pass
     return dead
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -153,6 +154,8 @@ class Database:
         #: else does for ``release_lease_s`` seconds. Must not raise. Without it they are the dispatcher's to publish.
         self.on_released: Callable[[Sequence[NewJob]], object] | None = None
         self.release_lease_s = 0.0
+        #: Longest output of a run, bytes of JSON.
+        self.max_output_bytes = sys.maxsize
 
     @property
     def bulk_rows(self) -> int:
@@ -257,7 +260,12 @@ class Database:
             cursor = held.cursor()
             try:
                 session = Session(
-                    self.dialect, cursor, self._compiled, bulk_rows=self.bulk_rows, publish_lease_s=self.release_lease_s
+                    self.dialect,
+                    cursor,
+                    self._compiled,
+                    bulk_rows=self.bulk_rows,
+                    publish_lease_s=self.release_lease_s,
+                    max_output_bytes=self.max_output_bytes,
                 )
                 if whole:
                     with self._driver.transaction(cursor):

@@ -90,6 +90,10 @@ class Store:
         """
         self._db.on_released, self._db.release_lease_s = publish, lease_s
 
+    def limit_outputs(self, max_bytes: int) -> None:
+        """A run whose output is longer ends as ``failed``: bytes of JSON."""
+        self._db.max_output_bytes = max_bytes
+
     def tidy(self) -> bool:
         """Housekeeping that is due every half second; whether there was any. May wait for the disk."""
         return self._db.tidy()
@@ -404,12 +408,13 @@ class Store:
         """
         return producers.fork(self._db, source, job, again)
 
-    def tend_runs(self, *, now: float, limit: int) -> builtins.list[Settled]:
+    def tend_runs(self, *, now: float, limit: int, heal: bool = True) -> builtins.list[Settled]:
         """Begin runs that are due, end overdue ones, and do what processes that died have left to do for others.
 
+        With ``heal`` it looks through all open runs for those in which nothing is open, and asks what is next in them.
         The rows of what has ended with that.
         """
-        return tend(self._db, now=now, limit=limit)
+        return tend(self._db, now=now, limit=limit, heal=heal)
 
     def expire(self, *, now: float, limit: int) -> builtins.list[Settled]:
         """End waiting jobs whose deadline has passed."""

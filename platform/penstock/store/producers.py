@@ -194,6 +194,10 @@ def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_l
             result, new = _decide(group, taken)
             results.append(result)
             fresh += new
+        begin = [job for job in fresh if _starts(job)]
+        if begin:  # a repeated call finds them begun
+            known = {row[0] for row in session.all(_EXISTING, {"ids": session.ids([job.id for job in begin])})}
+            begin = [job for job in begin if job.id not in known]
         plans.store(session, [job.graph for job in fresh if job.graph is not None])
         session.insert(_INSERT, _rows(fresh, publish_lease_s))
         session.insert(_INSERT_TAGS, _tag_rows(fresh))
@@ -203,7 +207,7 @@ def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_l
             now_taken = _keys_in_use(session, mine)
             if any(now_taken[_key(job)][0] != job.id for job in mine):
                 raise _Raced
-        return runs.start(session, [job for job in fresh if _starts(job)], now=now)
+        return runs.start(session, begin, now=now)
 
     now = max(job.accepted_at for group in groups for job in group)
     concluded(db, Survives.POWER, work, now=now)

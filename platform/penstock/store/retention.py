@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penstock.store.engine import Database, Survives
 from penstock.store.session import Session
 
 # Steps go with their runs, however long ago they ended.
 _OLD_JOBS = """
-    SELECT id, graph IS NOT NULL FROM penstock_job
+    SELECT id, graph FROM penstock_job
     WHERE settled_at IS NOT NULL AND run_id IS NULL AND settled_at < :before
     ORDER BY settled_at LIMIT :limit {skip locked}"""
+# Steps that have gone on as runs: their own steps first, or nobody would find those.
+_WITHIN = "SELECT id, graph FROM penstock_job WHERE run_id {in runs} AND graph IS NOT NULL"
 _DELETE_STEPS = """
-    DELETE FROM penstock_job WHERE id IN (SELECT id FROM penstock_job WHERE run_id {in runs} LIMIT :limit)"""
+    DELETE FROM penstock_job
+    WHERE id IN (SELECT id FROM penstock_job WHERE run_id {in runs} AND graph IS NULL LIMIT :limit)"""
 _DELETE_MAPS = "DELETE FROM penstock_map WHERE run_id {in runs}"
 _DELETE_CHUNKS = "DELETE FROM penstock_map_chunk WHERE run_id {in runs}"
 _DELETE_SIGNALS = "DELETE FROM penstock_signal WHERE run_id {in runs}"
 _DELETE_TAGS = "DELETE FROM penstock_job_tag WHERE job_id {in ids}"
 _DELETE_JOBS = "DELETE FROM penstock_job WHERE id {in ids}"
+# Held first: who stores a run of one meanwhile is seen by the statement that follows.
+_HOLD_GRAPHS = "SELECT digest FROM penstock_graph WHERE digest {in digests} ORDER BY digest {locked}"
+_DELETE_GRAPHS = """
+    DELETE FROM penstock_graph WHERE digest {in digests} AND NOT EXISTS (
+        SELECT 1 FROM penstock_job WHERE graph IS NOT NULL AND graph = penstock_graph.digest)"""
 # An event that is still to be delivered outlives its job: the body is complete in itself.
 _DELETE_DELIVERIES = """
     DELETE FROM penstock_delivery WHERE id IN (
@@ -31,23 +41,40 @@ def prune(db: Database, *, before: float, limit: int) -> int:
     def call() -> int:
         with db.write(Survives.NOTHING) as session:
             old = session.all(_OLD_JOBS, {"before": before, "limit": limit})
-            runs = [row[0] for row in old if row[1]]
-            if runs and (removed := _prune_steps(session, runs, limit)) == limit:
+            runs = [(row[0], row[1]) for row in old if row[1] is not None]
+            runs += (within := _within(session, [id for id, _ in runs]))
+            if runs and (removed := _prune_steps(session, [id for id, _ in runs], limit)) == limit:
                 return removed  # there may be more of them, and their runs go last
-            ids = session.ids(row[0] for row in old)
+            ids = session.ids([*(row[0] for row in old), *(id for id, _ in within)])
             session.run(_DELETE_TAGS, {"ids": ids})
-            removed = session.run(_DELETE_JOBS, {"ids": ids})
+            session.run(_DELETE_JOBS, {"ids": ids})
+            _prune_graphs(session, {digest for _, digest in runs})
             session.run(_DELETE_DELIVERIES, {"before": before, "limit": limit})
-        return removed
+        return len(old)
 
     return db.again(call)
 
 
-def _prune_steps(session: Session, runs: list[str], limit: int) -> int:
+def _within(session: Session, runs: Sequence[str]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    while runs:
+        rows = [(row[0], row[1]) for row in session.all(_WITHIN, {"runs": session.ids(runs)})]
+        found += rows
+        runs = [id for id, _ in rows]
+    return found
+
+
+def _prune_steps(session: Session, runs: Sequence[str], limit: int) -> int:
     ids = session.ids(runs)
     removed = session.run(_DELETE_STEPS, {"runs": ids, "limit": limit})
     if removed < limit:
-        session.run(_DELETE_MAPS, {"runs": ids})
-        session.run(_DELETE_CHUNKS, {"runs": ids})
-        session.run(_DELETE_SIGNALS, {"runs": ids})
+        for statement in (_DELETE_MAPS, _DELETE_CHUNKS, _DELETE_SIGNALS):
+            session.run(statement, {"runs": ids})
     return removed
+
+
+def _prune_graphs(session: Session, digests: set[str]) -> None:
+    if digests:
+        values = {"digests": session.ids(sorted(digests))}
+        session.all(_HOLD_GRAPHS, values)
+        session.run(_DELETE_GRAPHS, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,18 @@ class Session:
     It works on the driver's cursor: per row SQLAlchemy's result objects cost more than the databases themselves.
     """
 
-    __slots__ = ("_compiled", "_cursor", "bulk_rows", "dialect", "losers", "maps", "publish_lease_s", "released")
+    __slots__ = (
+        "_compiled",
+        "_cursor",
+        "bulk_rows",
+        "dialect",
+        "losers",
+        "maps",
+        "max_output_bytes",
+        "publish_lease_s",
+        "put_back",
+        "released",
+    )
 
     def __init__(
         self,
@@ -29,6 +41,7 @@ class Session:
         *,
         bulk_rows: int = 1000,
         publish_lease_s: float = 0.0,
+        max_output_bytes: int = sys.maxsize,
     ) -> None:
         self.dialect = dialect
         self._cursor = cursor
@@ -37,10 +50,14 @@ class Session:
         self.bulk_rows = bulk_rows
         #: How long steps that this transaction lets begin are its process's to publish; 0: it does not.
         self.publish_lease_s = publish_lease_s
+        #: Longest output of a run.
+        self.max_output_bytes = max_output_bytes
         #: Those steps.
         self.released: list[NewJob] = []
         #: Maps that this transaction has begun and not ended with (``runs.maps.Rest``).
         self.maps: list[Any] = []
+        #: Ids of steps that have failed and are tried again.
+        self.put_back: set[str] = set()
         #: Steps that this transaction has made useless: run and name.
         self.losers: list[tuple[str, str]] = []
 

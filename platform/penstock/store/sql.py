@@ -8,7 +8,8 @@ Statements are written with a few marks that each database spells its own way; `
   elements are arrays too: ``{2 float}`` is field 2 of the element. So a batch of any size is one parameter, and its
   statement is prepared once.
 - ``{skip locked}`` after a SELECT: rows that somebody else works on are passed over, the others locked. On SQLite a
-  writer is alone anyway. ``{locked}`` waits for them instead.
+  writer is alone anyway. ``{locked}`` waits for them instead, and ``{shared}`` keeps others from
+  deleting them.
 - ``{by index}`` after a table makes SQLite take that index. It has no statistics to choose by, and prefers the equality
   of ``state`` over a partial index that has what is asked for, in order. Postgres knows better.
 - ``{hidden …}`` around a comparison hides it from the planner. ``state`` is what most statements guard on while they
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from enum import Enum
 
 _MARK = re.compile(
-    r"\{(in|each|hidden|by) ([^{}]*)\}|\{(\d+) (text|float|int)\}|\{((?:skip )?locked)\}|(?<!:):([a-z_]+)"
+    r"\{(in|each|hidden|by) ([^{}]*)\}|\{(\d+) (text|float|int)\}|\{((?:skip )?locked|shared)\}|(?<!:):([a-z_]+)"
 )
 _TYPES = {"text": "text", "float": "float8", "int": "int"}
 
@@ -88,5 +89,5 @@ def _postgres(mark: re.Match[str]) -> str:
     if word == "by":
         return ""
     if skip is not None:
-        return "FOR UPDATE" if skip == "locked" else "FOR UPDATE SKIP LOCKED"
+        return {"locked": "FOR UPDATE", "shared": "FOR SHARE"}.get(skip, "FOR UPDATE SKIP LOCKED")
     return f"(r.value->>{position})::{_TYPES[kind]}"

@@ -100,6 +100,7 @@ class JobRow(Row, table=True):
             "deadline_at",
             **_where("graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL"),
         ),
+        Index("ix_penstock_job_graph", "graph", **_where("graph IS NOT NULL")),
         # Steps that wait for a signal or for a time.
         Index(
             "ix_penstock_job_waiting",

@@ -18,6 +18,7 @@ class FollowUps:
         self._background = Background()
         self._marks = Marks(store, self._background)
         fast_path = FastPath(self._publisher, self._marks)
+        store.limit_outputs(settings.job.max_output_bytes)
         store.publish_by(fast_path.publish, lease_s=settings.dispatcher.publish_grace_s)
 
     def close(self) -> None:

@@ -5,12 +5,14 @@ However many runs a transaction moves on, it stores their new steps by one state
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from penstock.errors import NoValue
+from penstock.errors import InvalidOutput, NoValue, PenstockError
 from penstock.job import JobState
 from penstock.pipelines.expression import evaluate, named
 from penstock.pipelines.frontier import Outline, frontier
@@ -21,10 +23,13 @@ from penstock.store.runs.ends import Ends
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import NEW, Look, Outputs, Standing, load, standing, standings
+from penstock.store.runs.values import NEW, Look, Outputs, Standing, load, standing, standings, written
 from penstock.store.session import Session
 
-_encode = msgspec.json.encode
+log = logging.getLogger(__name__)
+
+#: What a run's own graph and values can raise.
+_OF_THE_RUN = (PenstockError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 _ERROR = """
     SELECT id, path, error FROM penstock_job
@@ -47,14 +52,16 @@ def advance(
     ``ended`` are the steps by run that have succeeded just now, where that is all that has happened to it: in a graph
     without choices only what waits for them is looked at. ``ends`` are those of other runs, ended in the same breath.
     """
-    moves = _Moves(session, now, ends or Ends(session, now=now))
-    plans = {run.id: plan_of(session, run.graph) for run in runs}
+    moves = Moves(session, now, ends or Ends(session, now=now))
+    plans = {run.id: plan for run in runs if (plan := moves.plan(run)) is not None}
+    runs = [run for run in runs if run.id in plans]
     quick = {run.id: ended[run.id] for run in runs if run.id in ended and plans[run.id].straight}
     looks = standings(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])
     for run in runs:
         plan = plans[run.id]
-        if run.id not in quick or not moves.straight(run, plan, looks[run.id], quick[run.id]):
-            moves.whole(run, plan)
+        with moves.guarded(run):
+            if run.id not in quick or not moves.straight(run, plan, looks[run.id], quick[run.id]):
+                moves.whole(run, plan)
     moves.succeed()
     moves.released.store()
     return moves.ends.store()
@@ -71,7 +78,7 @@ def _look(run: OpenRun, plan: Outline, ended: Collection[str]) -> Look:
     return run.id, run.generation, plan, list(names)
 
 
-class _Moves:
+class Moves:
     """What is to be stored in the end."""
 
     def __init__(self, session: Session, now: float, ends: Ends) -> None:
@@ -85,12 +92,35 @@ class _Moves:
         """End those runs of which nothing is left to do."""
         load((outputs, named(plan.graph.output, "$out")) for _, plan, outputs in self._good)
         for run, plan, outputs in self._good:
-            try:
-                output = evaluate(plan.graph.output, inputs=run.inputs, outputs=outputs)
-            except NoValue as error:
-                self.ends.add(run, JobState.FAILED, error=error.as_dict())
-            else:
-                self.ends.add(run, JobState.SUCCEEDED, output=_encode(output).decode())
+            with self.guarded(run):
+                output = written(evaluate(plan.graph.output, inputs=run.inputs, outputs=outputs))
+                if len(output) > self._session.max_output_bytes:
+                    raise InvalidOutput(
+                        f"the run's output has {len(output):,} bytes of JSON; the limit is"
+                        f" {self._session.max_output_bytes:,}: PENSTOCK_JOB__MAX_OUTPUT_BYTES"
+                    )
+                self.ends.add(run, JobState.SUCCEEDED, output=output)
+
+    def plan(self, run: OpenRun) -> Outline | None:
+        """What it runs; ``None`` when that cannot be told, and it has ended by that."""
+        with self.guarded(run):
+            return plan_of(self._session, run.graph)
+        return None
+
+    @contextmanager
+    def guarded(self, run: OpenRun) -> Iterator[None]:
+        """Whatever is wrong with one run ends that one alone; what the database raises is everybody's."""
+        try:
+            yield
+        except NoValue as error:
+            self.ends.add(run, JobState.FAILED, error=error.as_dict())
+        except _OF_THE_RUN as error:
+            if not isinstance(error, InvalidOutput):
+                log.exception("run %s cannot go on", run.id)
+            fault = (
+                error if isinstance(error, PenstockError) else InvalidOutput(f"the run cannot go on: {error!r:.500}")
+            )
+            self.ends.add(run, JobState.FAILED, error=fault.as_dict())
 
     def straight(self, run: OpenRun, plan: Outline, now_is: Standing, ended: Collection[str]) -> bool:
         """In a graph where every step is needed; whether that was all: a step that ends as it begins is not."""
@@ -100,41 +130,33 @@ class _Moves:
             if name not in now_is.begun and all(parent in now_is.ended for parent in plan.parents[name])
         ]
         outputs = Outputs(self._session, run.id, plan)
-        try:
-            if self._begin(run, plan, fresh, outputs):
-                self.released.store()
-                return False
-            if not fresh and not plan.last.isdisjoint(ended) and plan.last <= now_is.ended:
-                self._good.append((run, plan, outputs))
-        except NoValue as error:
-            self.ends.add(run, JobState.FAILED, error=error.as_dict())
+        if self._begin(run, plan, fresh, outputs):
+            self.released.store()
+            return False
+        if not fresh and not plan.last.isdisjoint(ended) and plan.last <= now_is.ended:
+            self._good.append((run, plan, outputs))
         return True
 
     def whole(self, run: OpenRun, plan: Outline) -> None:
         """In any graph, whatever has happened."""
         now_is = NEW if run.new else standing(self._session, run.id, run.generation, plan)
-        try:
-            while True:
-                outputs = Outputs(self._session, run.id, plan, now_is.ended)
-                possible = frontier(plan, inputs=run.inputs, outputs=outputs, failed=now_is.failed)
-                if possible.failed is not None:
-                    self.ends.add(run, JobState.FAILED, error=_error(self._session, run, possible.failed))
-                    return
-                if possible.done:
-                    self._good.append((run, plan, outputs))
-                    return
-                fresh = [name for name in possible.ready if name not in now_is.begun]
-                if not self._begin(run, plan, fresh, outputs):
-                    if (
-                        plan.picks or now_is.failed
-                    ):  # what has begun is needed, but for losers and what failed with them
-                        lost = sorted(now_is.open - set(possible.ready))
-                        self._session.losers += [(run.id, name) for name in lost]
-                    return
-                self.released.store()
-                now_is = standing(self._session, run.id, run.generation, plan)
-        except NoValue as error:
-            self.ends.add(run, JobState.FAILED, error=error.as_dict())
+        while True:
+            outputs = Outputs(self._session, run.id, plan, now_is.ended)
+            possible = frontier(plan, inputs=run.inputs, outputs=outputs, failed=now_is.failed)
+            if possible.failed is not None:
+                self.ends.add(run, JobState.FAILED, error=_error(self._session, run, possible.failed))
+                return
+            if possible.done:
+                self._good.append((run, plan, outputs))
+                return
+            fresh = [name for name in possible.ready if name not in now_is.begun]
+            if not self._begin(run, plan, fresh, outputs):
+                if plan.picks or now_is.failed:  # else what has begun is needed
+                    lost = sorted(now_is.open - plan.wanted(now_is.ended))
+                    self._session.losers += [(run.id, name) for name in lost]
+                return
+            self.released.store()
+            now_is = standing(self._session, run.id, run.generation, plan)
 
     def _begin(self, run: OpenRun, plan: Outline, names: Sequence[str], outputs: Outputs) -> bool:
         """Begin these steps; whether one of them has ended by that: a map of nothing, a wait for what has come."""

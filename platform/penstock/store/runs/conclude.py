@@ -11,13 +11,12 @@ from typing import Any
 
 import msgspec
 
-from penstock.errors import NoValue
 from penstock.job import JobState
 from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import Settled
 from penstock.store.runs import maps, tries
-from penstock.store.runs.advance import advance
+from penstock.store.runs.advance import Moves, advance
 from penstock.store.runs.closing import close, drop
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.plans import plan_of
@@ -78,20 +77,23 @@ def _transact(
     def call() -> tuple[list[Settled], list[Settled], Session]:
         with db.write(survives) as session:
             rows = list(work(session))
-            return rows, follow(session, rows, now=now), session
+            ended = follow(session, rows, now=now)
+            # What is tried again has not failed for anybody.
+            rows = [row._replace(state=JobState.ACCEPTED) if row.id in session.put_back else row for row in rows]
+            return rows, ended, session
 
     return db.again(call)
 
 
 def _go_on(rest: maps.Rest, session: Session, *, now: float) -> list[Settled]:
     """The next piece of a map, as long as its run goes on."""
-    ends = Ends(session, now=now)
+    held = maps.hold(session, rest)
+    moves = Moves(session, now, Ends(session, now=now))
     for run in locked(session, [rest.run]):
-        try:
-            maps.go_on(session, run, plan_of(session, run.graph), rest, now=now)
-        except NoValue as error:
-            ends.add(run, JobState.FAILED, error=error.as_dict())
-    return ends.store()
+        with moves.guarded(run):
+            if held is not None:
+                maps.go_on(session, run, plan_of(session, run.graph), rest, held, now=now)
+    return moves.ends.store()
 
 
 def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[Settled]:
@@ -99,9 +101,10 @@ def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[S
     # A cancelled one is the loser of a race, or its run has ended.
     bad = [step for step in steps if step.state in (JobState.FAILED, JobState.EXPIRED)]
     back = tries.again(session, bad, now=now)
+    session.put_back |= back
     bad = [step for step in bad if step.id not in back]
-    maps.fail(session, bad)
     whole = maps.count(session, good)
+    maps.fail(session, bad)
     # The element of a map that is not its last one lets nothing begin: its run is not even looked at.
     just: dict[str, set[str]] = {}
     for run_id, path in [*((step.run_id or "", step.path or "") for step in good), *whole]:

@@ -16,7 +16,7 @@ from penstock.pipelines.graph import Step, items_of
 from penstock.store.records import Settled
 from penstock.store.runs.release import Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, element, place
+from penstock.store.runs.values import Outputs, element, place, standing
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -43,7 +43,7 @@ _COUNT = """
     WHERE run_id = {0 text} AND penstock_map.path = {1 text} RETURNING run_id, penstock_map.path, pending"""
 _BEGUN = """
     UPDATE penstock_map SET begun = :begun, begun_at = :now WHERE run_id = :run AND path = :path"""
-_MAP = "SELECT size, begun FROM penstock_map WHERE run_id = :run AND path = :path"
+_MAP = "SELECT size, begun, failed FROM penstock_map WHERE run_id = :run AND path = :path {locked}"
 _FAIL = """
     UPDATE penstock_map SET failed = {2 int} FROM {each rows}
     WHERE run_id = {0 text} AND penstock_map.path = {1 text}"""
@@ -70,17 +70,32 @@ def begin(session: Session, run: OpenRun, step: Step, items: Sequence[Any], rele
     return not items
 
 
-def go_on(session: Session, run: OpenRun, plan: Outline, rest: Rest, *, now: float) -> None:
-    """The next piece of a map; ``session.maps`` says whether there is more. Raises ``NoValue``."""
+def hold(session: Session, rest: Rest) -> tuple[int, int, int | None] | None:
+    """Lock a map, before its run: how long it is, how much of it has begun, and in which generation it has failed."""
+    row = session.one(_MAP, {"run": rest.run, "path": rest.path})
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def go_on(
+    session: Session, run: OpenRun, plan: Outline, rest: Rest, held: tuple[int, int, int | None], *, now: float
+) -> None:
+    """The next piece of a map that is held; ``session.maps`` says whether there is more. Raises ``NoValue``."""
     step = plan.steps[rest.path]
-    row = session.one(_MAP, {"run": run.id, "path": rest.path})
-    if row is None or row[1] >= row[0]:
+    size, begun, failed = held
+    if begun >= size:
         return
+    outputs = Outputs(session, run.id, plan)
+    if not plan.straight:
+        ended = standing(session, run.id, run.generation, plan).ended
+        if failed == run.generation or rest.path not in plan.wanted(ended):  # a retry begins it from its beginning
+            session.run(_BEGUN, {"begun": size, "run": run.id, "path": step.name, "now": now})
+            return
+        outputs = Outputs(session, run.id, plan, ended)
     items = rest.items
     if items is None:
-        items = items_of(step, inputs=run.inputs, outputs=Outputs(session, run.id, plan))
+        items = items_of(step, inputs=run.inputs, outputs=outputs)
     released = Release(session, now=now)
-    _begin_more(session, run, step, items, row[1], released, now=now)
+    _begin_more(session, run, step, items, begun, released, now=now)
     released.store()
 
 

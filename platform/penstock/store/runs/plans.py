@@ -10,12 +10,13 @@ from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import read
 from penstock.store.engine import Database
 from penstock.store.session import Session
-from penstock.store.sql import insert_sql
+from penstock.store.sql import Dialect, insert_sql
 
 #: Graphs that a process keeps.
 MOST_KEPT = 256
 
 _INSERT = insert_sql("penstock_graph", ["digest", "graph"], ["text", "text"], "ON CONFLICT DO NOTHING")
+_HOLD = "SELECT digest FROM penstock_graph WHERE digest {in digests} {shared}"
 _GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
 
 _RUN = "SELECT graph FROM penstock_job WHERE id = :id AND graph IS NOT NULL"
@@ -29,8 +30,15 @@ def digest_of(text: str) -> str:
 
 
 def store(session: Session, texts: Iterable[str]) -> None:
-    """Keep the graphs of these JSON texts; those that are there already are left alone."""
-    session.insert(_INSERT, sorted((digest_of(text), text) for text in set(texts)))
+    """Keep the graphs of these JSON texts; those that are there already are left alone, and nobody prunes them now."""
+    rows = sorted((digest_of(text), text) for text in set(texts))
+    wanted = {digest for digest, _ in rows}
+    while rows:
+        session.insert(_INSERT, rows)
+        if session.dialect is Dialect.SQLITE:
+            return
+        there = {row[0] for row in session.all(_HOLD, {"digests": session.ids(sorted(wanted))})}
+        rows = [row for row in rows if row[0] not in there]
 
 
 def plan_of(session: Session, digest: str) -> Outline:

@@ -9,15 +9,11 @@ import functools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import msgspec
-
 from penstock.errors import NoValue
 from penstock.pipelines.graph import input_of
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.values import Outputs, load, place, standing, value_of, written
 from penstock.store.session import Session
-
-_decode = msgspec.json.decode
 
 _RUNS = """
     SELECT id, graph, input, coalesce(generation, 0) FROM penstock_job WHERE id {in ids} AND graph IS NOT NULL"""
@@ -38,8 +34,14 @@ class _Run:
     def __init__(self, session: Session, id: str, digest: str, inputs: str, generation: int) -> None:
         self._session, self._id, self._generation = session, id, generation
         self.plan = plan_of(session, digest)
-        self.inputs: dict[str, Any] = _decode(inputs)
+        self._inputs = inputs
         self._all = Outputs(session, id, self.plan)
+
+    @functools.cached_property
+    def inputs(self) -> dict[str, Any]:
+        """What the run was given, by name; raises ``NoValue``."""
+        given: dict[str, Any] = value_of(self._inputs)
+        return given
 
     @functools.cached_property
     def _ended(self) -> Outputs:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import msgspec
-
 from penstock.job import NewJob
+from penstock.store.runs.values import value_of
 from penstock.store.session import Session
 
 _LOCK = """
@@ -40,8 +39,8 @@ class OpenRun:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """What it was given, by name; most decisions do without."""
-        found: dict[str, Any] = msgspec.json.decode(self.given)
+        """What it was given, by name; most decisions do without. Raises ``NoValue``."""
+        found: dict[str, Any] = value_of(self.given)
         return found
 
 

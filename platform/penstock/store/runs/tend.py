@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
+from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close
 from penstock.store.runs.conclude import concluded, expand
+from penstock.store.runs.run import locked
 from penstock.store.runs.start import start_due
 from penstock.store.runs.waits import over
 from penstock.store.session import Session
@@ -27,7 +29,16 @@ _MAPS = """
 AT_IT_S = 2.0
 
 
-def tend(db: Database, *, now: float, limit: int) -> list[Settled]:
+# Runs in which nothing is open: somebody who does not know runs has ended their steps.
+_IDLE = """
+    SELECT id FROM penstock_job AS run {by ix_penstock_job_run}
+    WHERE graph IS NOT NULL AND state IN ('accepted', 'queued', 'running') AND state = 'running'
+        AND NOT EXISTS (SELECT 1 FROM penstock_job AS step WHERE step.run_id = run.id
+            AND step.state IN ('accepted', 'queued', 'running'))
+    LIMIT :limit"""
+
+
+def tend(db: Database, *, now: float, limit: int, heal: bool) -> list[Settled]:
     """See ``Store.tend_runs``."""
 
     def begin(session: Session) -> list[Settled]:
@@ -39,8 +50,12 @@ def tend(db: Database, *, now: float, limit: int) -> list[Settled]:
     def wake(session: Session) -> list[Settled]:
         return over(session, now=now, limit=limit)
 
+    def mend(session: Session) -> list[Settled]:
+        ids = [row[0] for row in session.all(_IDLE, {"limit": limit})]
+        return advance(session, locked(session, ids), now=now)
+
     ended: list[Settled] = []
-    for work in (begin, expire, wake):
+    for work in (begin, expire, wake, *([mend] if heal else [])):
         rows, followed = concluded(db, Survives.CRASH, work, now=now)
         ended += [*rows, *followed]
     with db.read() as session:

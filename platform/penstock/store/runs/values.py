@@ -116,6 +116,7 @@ class Outputs(Mapping[str, Any]):
         self.run = run
         self.plan = plan
         self._ended = frozenset(plan.steps if ended is None else ended)
+        self._texts: dict[str, str | list[str]] = {}
         self._read: dict[str, Any] = {}
 
     def __contains__(self, name: object) -> bool:
@@ -132,15 +133,17 @@ class Outputs(Mapping[str, Any]):
             raise KeyError(name)
         if name not in self._read:
             self.load([name])
+            text = self._texts[name]
+            self._read[name] = value_of(text) if isinstance(text, str) else list(map(value_of, text))
         return self._read[name]
 
-    def take(self, name: str, value: Any) -> None:
-        """What was read."""
-        self._read[name] = value
+    def take(self, name: str, text: str | list[str]) -> None:
+        """What was read, JSON; of a map a text for each element."""
+        self._texts[name] = text
 
     def wanted(self, names: Iterable[str]) -> list[str]:
         """Those of these that are there, and have not been read."""
-        return [name for name in names if name in self._ended and name not in self._read]
+        return [name for name in names if name in self._ended and name not in self._texts]
 
     def load(self, names: Iterable[str]) -> None:
         """Read these at once."""
@@ -161,13 +164,12 @@ def load(wanted: Iterable[tuple[Outputs, Iterable[str]]]) -> None:
     if pairs:
         session = by_run[pairs[0][0]][0].session
         for run, path, text in session.all(_OUTPUTS, {"rows": session.rows(list(dict.fromkeys(pairs)))}):
-            value = _decode(text)
             for outputs in by_run[run]:
-                outputs.take(path, value)
+                outputs.take(path, text)
 
 
-def _elements(outputs: Outputs, name: str) -> list[Any]:
+def _elements(outputs: Outputs, name: str) -> list[str]:
     values = {"run": outputs.run, "low": f"{name}[", "high": f"{name}\\"}
     rows = outputs.session.all(_ELEMENTS, values)
     rows.sort(key=lambda row: place(row[0])[1] or 0)
-    return [_decode(text) for _, text in rows]
+    return [text for _, text in rows]
