@@ -13,9 +13,11 @@ import pytest
 
 import penstock
 from penstock.settings import Settings
+from penstock.testing import run_pipeline
 from penstock_cli.examples.search.corpus import passages
 from penstock_cli.examples.search.index import Index
 from penstock_cli.examples.search.model import Embed
+from penstock_cli.examples.search.pipeline import answer, by_meaning, by_words, rerank
 from penstock_cli.up import Stack
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -71,29 +73,30 @@ def test_canvas(shouting: Path) -> None:
     assert run("canvas.py", shouting).splitlines() == ["HELLO", "['ONE', 'TWO']"]
 
 
-def best_topics(question: str) -> list[str]:
-    """The topics that ``ask.py`` ought to name, in its order, by vectors computed without the queue.
+def best_topics(question: str, folder: Path) -> list[str]:
+    """The topics that ``ask.py`` ought to name, in its order, by the same pipeline without the queue.
 
     The reference's text, and with it the best passage, differs from one Python to the next.
     """
     model, texts = Embed(), passages(200)
     model.load("cpu")
-    index = Index(len(texts))
+    index = Index(texts, folder)
     for start in range(0, len(texts), 20):
         for place, vector in enumerate(model.predict([text.text for text in texts[start : start + 20]]), start):
             index.put(place, vector)
-    return [texts[place].topic for place, _ in index.nearest(model.predict([question])[0], count=3)]
+    given = {"question": question, "index": str(folder), "count": 3}
+    return [found["topic"] for found in run_pipeline(answer, given, models=[model, by_meaning, by_words, rerank])]
 
 
-def test_search(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_search(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
     """The right topics come first; a second question finds the passages that were embedded for the first one."""
     home = tmp_path_factory.mktemp("search")
-    with Stack(Settings.load(home=home), ["penstock_cli.examples.search.model"], dashboard=False) as stack:
+    with Stack(Settings.load(home=home), ["penstock_cli.examples.search.pipeline"], dashboard=False) as stack:
         stack.wait_ready()
         assert "debugger" in run("search/ask.py", home, "How do I set a breakpoint?").splitlines()[0]
         question = "Which values are considered false?"
         answers = run("search/ask.py", home, question)
-        assert re.findall(r"^0\.\d\d  (\S+)$", answers, re.MULTILINE) == best_topics(question)
+        assert re.findall(r"^0\.\d\d  (\S+)$", answers, re.MULTILINE) == best_topics(question, tmp_path)
         assert "objects considered false" in answers
         with penstock.Client(home=home) as client:
             assert len(client.list(limit=1000)) == 200 + 2
