@@ -100,7 +100,7 @@ def ask(model: Embed, question: str, folder: Path, count: int = 1) -> Any:
 
 def test_an_index_is_read_while_it_is_filled(tmp_path: Path) -> None:
     texts = passages(3)
-    index, there = Index(texts, tmp_path), Index.open(tmp_path)
+    index, there = Index(texts, tmp_path), Index.read(tmp_path)
     assert there.passages == texts and not there.has(1)
     index.put(1, [0.6, 0.8, *[0.0] * 382])
     assert there.has(1) and there.nearest([1.0, *[0.0] * 383]) == [(1, pytest.approx(0.6))]

@@ -22,7 +22,7 @@ class Index:
     """Unit vectors of passages, filled as they arrive; safe for one writer and many readers.
 
     With a folder, which must be there, they are in a file of it, and so are the passages: other processes of this
-    machine ``open`` it and see what is put into it, at once.
+    machine ``read`` it and see what is put into it, at once.
     """
 
     def __init__(self, passages: Sequence[Passage], folder: Path | None = None, *, width: int = 384) -> None:
@@ -40,7 +40,7 @@ class Index:
         (folder / _PASSAGES).write_text(json.dumps(texts), encoding="utf-8")
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def read(cls, folder: Path) -> Self:
         """The index of a folder, to be read."""
         import numpy as np
 

@@ -65,5 +65,5 @@ def _opened(folder: str) -> tuple[Index, Words]:
 
 @lru_cache(maxsize=4)
 def _open(folder: str, _written_at: int) -> tuple[Index, Words]:
-    index = Index.open(Path(folder))
+    index = Index.read(Path(folder))
     return index, Words([passage.text for passage in index.passages])
