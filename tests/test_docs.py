@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import shlex
 import tomllib
@@ -198,6 +199,30 @@ def test_celery_page_runs() -> None:
     place["scores"](client)
     client.run.assert_called_once_with(place["both"], tags={"run": "7"}, result_timeout=30)
     place["app"].close()
+
+
+def test_pipelines_page_reads_a_workflow(tmp_path: Path) -> None:
+    """Each kind of class that the page names is in it; what comes of it is what the page says."""
+    place: dict[str, Any] = {"penstock": penstock}
+    [code] = [block for block in page_blocks("docs/pipelines.md") if "comfyui" in block]
+    exec(compile(code, "pipelines.md", "exec"), place)
+    nodes = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "cat.png"}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a dog", "mask": ["1", 1]}},
+        "3": {"class_type": "KSampler", "inputs": {"seed": 7, "positive": ["6", 0], "cfg": 8}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "x"}},
+        "10": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
+    }
+    (tmp_path / "workflow.json").write_text(json.dumps(nodes))
+    client = create_autospec(penstock.Client, instance=True)
+    place["cat"](client, tmp_path / "workflow.json")
+    [(graph, inputs), _] = client.enqueue.call_args
+    assert inputs == {"text": "a cat"}
+    assert {step.name: step.input for step in graph.steps} == {
+        "LoadImage-1": "cat.png",
+        "CLIPTextEncode-6": {"text": {"$in": "text"}, "mask": {"$get": [{"$out": "LoadImage-1"}, "mask"]}},
+        "KSampler-3": {"seed": 7, "prompt": {"$out": "CLIPTextEncode-6"}},
+    }
 
 
 def test_images_page_runs(tmp_path: Path) -> None:

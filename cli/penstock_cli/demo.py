@@ -10,7 +10,7 @@ import queue
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,15 @@ from penstock_cli.services import Signals, Stop, interruptible
 if TYPE_CHECKING:
     from penstock import Client
     from penstock.settings import Settings
+    from penstock.store import Store
     from penstock.webhooks.listener import Received
     from penstock_cli.examples.search.corpus import Passage
     from penstock_cli.examples.search.report import Report
+    from penstock_cli.examples.search.runs import Run
     from penstock_cli.examples.search.traffic import Answer, Measured, Phase
     from penstock_cli.up import Stack
 
-MODELS = ["penstock_cli.examples.search.model:Embed", "penstock_cli.examples.search.alone:EmbedAlone"]
+MODELS = ["penstock_cli.examples.search.pipeline", "penstock_cli.examples.search.alone:EmbedAlone"]
 #: A callback is sent as soon as its job is settled; this is how long a slow machine may take, seconds.
 _WEBHOOK_TIMEOUT_S = 30.0
 #: Characters of the longest sentence, about 14 tokens: on a CPU, reading the weights costs as much as computing with
@@ -51,9 +53,9 @@ def command(app: App, passages: int, everything: bool, rate: float, no_dashboard
     """Watch real text go through the queue into a real model and come back as answers.
 
     Embeds sentences of Python's language reference, one at a time and then a burst of them in batches, and the rest
-    while questions arrive and are answered with the best of them. Ends with a table, with what batching brought, and
-    with a check of all vectors against ones computed without the queue: exit status 1 when they differ. Takes under
-    two minutes on two cores.
+    while questions arrive, each a run of a pipeline that finds the best of them. Ends with a table, with what batching
+    brought, with a check of all vectors and answers against ones computed without the queue (exit status 1 when they
+    differ), and with the steps of one of the runs. Takes under two minutes on two cores.
     """
     from penstock_cli.examples.search.corpus import passages as read
     from penstock_cli.examples.search.minilm import folder
@@ -63,6 +65,7 @@ def command(app: App, passages: int, everything: bool, rate: float, no_dashboard
     folder()  # the weights: better missed now than in a worker's log
     texts = read(None if everything else passages, most_chars=SHORT)
     report: Report | None = None
+    run: Run | None = None
     with _home(app) as home:
         settings = _settings(app, home)
         with Signals() as signals:
@@ -72,8 +75,8 @@ def command(app: App, passages: int, everything: bool, rate: float, no_dashboard
                 stack.start()
                 stack.wait_ready()
                 with interruptible():
-                    report = _measure(app, stack, texts, rate=rate)
-                    _show(app, report)
+                    report, run = _measure(app, stack, texts, rate=rate, folder=home / "index")
+                    _show(app, report, run)
                 if keep:
                     app.out.say(f"everything goes on until Ctrl-C; try: penstock --home {home} job list")
                     signals.wait()
@@ -113,21 +116,24 @@ def _settings(app: App, home: Path) -> Settings:
     return app.settings.model_copy(update=ours | {"home": home, "models": [], "webhook": webhook})
 
 
-def _measure(app: App, stack: Stack, texts: list[Passage], *, rate: float) -> Report:
-    """Send the traffic and check what came back, the webhook included."""
+def _measure(app: App, stack: Stack, texts: list[Passage], *, rate: float, folder: Path) -> tuple[Report, Run]:
+    """Send the traffic and check what came back, the webhook included; also a run to show."""
     from penstock import Client
+    from penstock.store import Store
     from penstock.webhooks import load_signer
     from penstock.webhooks.listener import Listener
 
     if stack.dashboard_url:
         app.out.say(f"dashboard: {stack.dashboard_url}")
+    folder.mkdir(exist_ok=True)
     received: queue.Queue[Received] = queue.Queue()
     with Listener(load_signer(stack.settings), received.put) as listener, Client(stack.settings) as client:
-        measured = _run(app, client, texts, rate=rate, webhook=listener.url)
-        return _report(app, client, texts, measured, received, stack.dashboard_url)
+        measured = _run(app, client, texts, rate=rate, folder=folder, webhook=listener.url)
+        with closing(Store.open(stack.settings.database)) as store:
+            return _report(app, store, measured, received, stack.dashboard_url)
 
 
-def _run(app: App, client: Client, texts: list[Passage], *, rate: float, webhook: str) -> Measured:
+def _run(app: App, client: Client, texts: list[Passage], *, rate: float, folder: Path, webhook: str) -> Measured:
     """The traffic, with a progress bar on a terminal and a few plain lines elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -146,9 +152,9 @@ def _run(app: App, client: Client, texts: list[Passage], *, rate: float, webhook
 
         def answered(answer: Answer) -> None:
             # Each question once, and not before there is something to find.
-            if answer.score > 0 and answer.question not in shown and len(shown) < len(QUESTIONS):
+            if answer.found and answer.question not in shown and len(shown) < len(QUESTIONS):
                 shown.add(answer.question)
-                best = texts[answer.place]
+                best = texts[answer.found[0]["place"]]
                 lines = Text.assemble(
                     ("  " + answer.question, "bold"),
                     f"  {answer.latency_s * 1000:.0f} ms\n",
@@ -160,6 +166,7 @@ def _run(app: App, client: Client, texts: list[Passage], *, rate: float, webhook
             client,
             texts,
             rate=rate,
+            folder=folder,
             webhook=webhook,
             on_passage=lambda done: progress.update(bar, completed=done),
             on_answer=answered,
@@ -167,36 +174,45 @@ def _run(app: App, client: Client, texts: list[Passage], *, rate: float, webhook
 
 
 def _report(
-    app: App,
-    client: Client,
-    texts: list[Passage],
-    measured: Measured,
-    received: queue.Queue[Received],
-    dashboard: str | None,
-) -> Report:
+    app: App, store: Store, measured: Measured, received: queue.Queue[Received], dashboard: str | None
+) -> tuple[Report, Run]:
     from penstock_cli.examples.search.check import check
-    from penstock_cli.examples.search.report import LaneReport, Report, lane_report
+    from penstock_cli.examples.search.report import LaneReport, Report, lane_report, latencies
+    from penstock_cli.examples.search.runs import read, typical
 
     def lane(phase: Phase) -> LaneReport:
-        jobs = [client.get(id).job for id in phase.ids]
+        jobs = [store.get(id) for id in phase.ids]
         return lane_report(
-            jobs, [job.ledger.settled_at - job.ledger.accepted_at for job in jobs if job.ledger.settled_at]
+            [[job] for job in jobs],
+            [job.ledger.settled_at - job.ledger.accepted_at for job in jobs if job.ledger.settled_at],
         )
 
-    interactive = [client.get(answer.id).job for answer in measured.answers]
-    app.out.say("computing the same vectors without the queue …")
-    return Report(
-        jobs=len(texts) + len(measured.alone.ids) + len(interactive),
+    runs = {answer.id: read(store, answer.id) for answer in (*measured.answers, *measured.complete)}
+    lanes = {name: lane(getattr(measured, name)) for name in ("beside", "alone", "burst")}
+    app.out.say("computing the same without the queue …")
+    report = Report(
+        jobs=sum(each.jobs for each in lanes.values()) + sum(len(each.steps) for each in runs.values()),
+        runs=len(runs),
         alone_per_s=measured.alone.per_s,
         burst_per_s=measured.burst.per_s,
-        interactive=lane_report(interactive, [answer.latency_s for answer in measured.answers]),
-        background=lane(measured.beside),
-        alone=lane(measured.alone),
-        burst=lane(measured.burst),
-        check=check(texts, measured.index, measured.answers, alone=measured.alone_vectors),
-        webhook=_webhook(received, interactive[0].id),
+        interactive=lane_report(
+            [runs[answer.id].critical for answer in measured.answers],
+            [answer.latency_s for answer in measured.answers],
+        ),
+        while_embedding=latencies(answer.latency_s for answer in measured.answers if answer.beside),
+        background=lanes["beside"],
+        alone=lanes["alone"],
+        burst=lanes["burst"],
+        check=check(
+            measured.index,
+            measured.complete,
+            {answer.question: runs[answer.id].vector for answer in measured.complete},
+            alone=measured.alone_vectors,
+        ),
+        webhook=_webhook(received, measured.answers[0].id),
         dashboard=dashboard,
     )
+    return report, runs[typical(measured.answers)]
 
 
 def _webhook(received: queue.Queue[Received], job_id: str) -> str | None:
@@ -210,12 +226,22 @@ def _webhook(received: queue.Queue[Received], job_id: str) -> str | None:
     return f"{message.event['type']}, job {job_id}"
 
 
-def _show(app: App, report: Report) -> None:
+def _show(app: App, report: Report, run: Run) -> None:
     from rich.console import Console
 
+    from penstock.pipelines.draw import draw
     from penstock_cli.examples.search.report import show
+    from penstock_cli.runshow import run_dict, table
+    from penstock_cli.runview import views
 
     if app.out.json:
-        app.out.data(report.as_dict())
-    else:
-        show(report, Console(file=sys.stdout))
+        app.out.data(report.as_dict() | {"run": run_dict(run.run, run.standing, failed=False)})
+        return
+    show(report, Console(file=sys.stdout))
+    app.out.line(f"one run    of a question in the middle, {run.run.input['question']!r}: what its steps are given,")
+    app.out.line("           and where its time went, as `penstock job get` shows it")
+    app.out.line()
+    for line in draw(run.standing.graph, width=app.out.width):
+        app.out.line(line)
+    app.out.line()
+    table(app, run.run, views(run.run, run.standing))

@@ -92,9 +92,10 @@ def show(app: App, name: str | None, mermaid: bool, schema: bool) -> None:
 @pipeline.command("submit")
 @click.argument("graph")
 @click.argument("inputs", default="{}")
+@click.option("--comfyui", metavar="CLASSES", help="GRAPH is a ComfyUI workflow; this file has models for its classes.")
 @job_options
 @pass_app
-def submit(app: App, graph: str, inputs: str, **options: Any) -> None:
+def submit(app: App, graph: str, inputs: str, comfyui: str | None, **options: Any) -> None:
     """Run a graph that is JSON data, and print the run's id.
 
     GRAPH is a file, or - for standard input; it names models, and `penstock pipeline show --schema` prints what it
@@ -103,10 +104,11 @@ def submit(app: App, graph: str, inputs: str, **options: Any) -> None:
     \b
       penstock pipeline show answer --json > graph.json
       penstock pipeline submit graph.json '{"question": "why?"}'
+      penstock pipeline submit --comfyui classes.json workflow_api.json
     """
-    if graph == inputs == "-":
-        raise click.UsageError("GRAPH and INPUTS cannot both be standard input.")
-    found = graphfile.read(graph)
+    if (graph, inputs, comfyui).count("-") > 1:
+        raise click.UsageError("Only one of GRAPH, INPUTS and CLASSES can be standard input.")
+    found = graphfile.read(graph) if comfyui is None else graphfile.read_comfyui(graph, comfyui)
     given = read_input(inputs)
     preflight.check(app, broker=False)
     with unbroken():  # else a run could be stored whose id was not printed

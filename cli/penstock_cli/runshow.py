@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from penstock_cli.jobview import job_dict, job_pairs
 from penstock_cli.reminder import Reminder
 from penstock_cli.runlines import DROP, HEADER, failure_row, failures, step_dict, step_row
 from penstock_cli.runscreen import Screen
-from penstock_cli.runview import FAILED, critical_path, views
+from penstock_cli.runview import FAILED, StepView, critical_path, views
 from penstock_cli.serving import models_behind, warn_if_unserved
 
 if TYPE_CHECKING:
@@ -71,6 +72,14 @@ def _bear(app: App, error: StoreUnavailable, since: float | None) -> float:
     return since
 
 
+def table(app: App, run: Job, shown: Sequence[StepView]) -> None:
+    """A run's steps, a line each."""
+    at = None if run.state.is_terminal else now()
+    app.out.table(HEADER, [step_row(view, at) for view in shown], drop=DROP, wide=("step",))
+    if any(view.critical for view in shown):
+        app.out.say("* decided when the run ended")
+
+
 def run_dict(run: Job, standing: RunStanding, *, failed: bool) -> dict[str, Any]:
     """A run's JSON form: the job's, and its steps; with ``failed`` only those that failed."""
     shown = views(run, standing)
@@ -93,10 +102,7 @@ def _print(app: App, run: Job, standing: RunStanding, *, failed: bool, line: boo
     if not failed:
         app.out.pairs(job_pairs(run))
         app.out.line()
-        at = None if run.state.is_terminal else now()
-        app.out.table(HEADER, [step_row(view, at) for view in shown], drop=DROP, wide=("step",))
-        if any(view.critical for view in shown):
-            app.out.say("* decided when the run ended")
+        table(app, run, shown)
     found = failures(shown, standing.failed)
     if found:
         if not failed:

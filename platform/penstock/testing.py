@@ -20,8 +20,9 @@ from penstock.jsontext import loads
 from penstock.lane import split_name
 from penstock.model import Batching, Model, check_model
 from penstock.payload import write_input, write_output
-from penstock.pipelines import local
+from penstock.pipelines import local, plaingraph
 from penstock.pipelines.expansion import Expansion
+from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
 from penstock.registry import unknown_model
 from penstock.results import results_of
@@ -84,14 +85,15 @@ def run_model(
 
 
 def run_pipeline(
-    pipeline: Pipeline,
+    pipeline: Pipeline | Graph,
     inputs: Mapping[str, Any],
     *,
     models: Iterable[type[Model] | Model | Function] = (),
     signals: Mapping[str, Any] = MappingProxyType({}),
     device: str = "cpu",
 ) -> Any:
-    """The output of a pipeline, in this process: as by workers, but one step after the other, and nobody waits.
+    """The output of a pipeline or a graph, in this process: as by workers, but one step after the other, and nobody
+    waits.
 
     ``models`` are those that its steps call, classes or instances (a stub with the right ``name`` is one); ``signals``
     are the values that its waits are given. Raises the error of a step that nothing stands in for, ``NoValue``, and
@@ -114,7 +116,8 @@ def run_pipeline(
                 loaded[plain].load(device)
         return run_model(loaded[plain], items, return_exceptions=True)
 
-    return local.run(pipeline.graph, loads(pipeline.encode(inputs, sys.maxsize)), call, signals)
+    whole = plaingraph.from_graph(pipeline) if isinstance(pipeline, Graph) else pipeline
+    return local.run(whole.graph, loads(whole.encode(inputs, sys.maxsize)), call, signals)
 
 
 def assert_settled(job: JobHandle, state: str = JobState.SUCCEEDED, *, timeout: float = 10.0) -> Job:

@@ -52,6 +52,11 @@ def test_demo_answers_as_without_the_queue(folder: Path) -> None:
     # How many times is the machine's affair.
     assert report["gain"] == report["burst_per_s"] / report["alone_per_s"] > 0
     assert report["interactive"]["jobs"] >= 20, "each question is asked"
+    assert report["runs"] == report["interactive"]["jobs"] + 20, "and once more when everything is embedded"
+    steps = {step["step"]: step for step in report["run"]["steps"]}
+    assert set(steps) == {"embed", "by_words", "by_meaning", "rerank"}
+    assert {step["status"] for step in steps.values()} == {"succeeded"}
+    assert report["run"]["critical_path"][-1] == "rerank" and report["run"]["output"][0]["text"]
     assert report["check"]["questions"] == report["check"]["agreeing"] == 20
     assert report["check"]["max_abs_diff"] < 1e-5
     assert report["webhook"].startswith("job.succeeded")

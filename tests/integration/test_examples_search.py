@@ -6,18 +6,22 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from penstock.testing import run_model
+from penstock.testing import run_model, run_pipeline
 from penstock_cli.examples.search.check import TOLERANCE, check
-from penstock_cli.examples.search.corpus import QUESTIONS, TARGET_CHARS, passages
+from penstock_cli.examples.search.corpus import QUESTIONS, TARGET_CHARS, Passage, passages
 from penstock_cli.examples.search.index import Index
 from penstock_cli.examples.search.model import Embed
-from penstock_cli.examples.search.report import percentile
+from penstock_cli.examples.search.pipeline import answer, by_meaning, by_words, rerank
+from penstock_cli.examples.search.report import latencies, percentile
 from penstock_cli.examples.search.traffic import Answer
+from penstock_cli.examples.search.words import Words
 
 TEXTS = [*QUESTIONS[:6], *(passage.text for passage in passages(10))]
 
@@ -81,27 +85,72 @@ def test_passages_are_distinct_and_fit_the_model() -> None:
     assert passages(600) == passages(600)
 
 
-def test_check_accepts_the_same_vectors_and_nothing_else(model: Embed) -> None:
-    texts = passages(20)
-    index = Index(len(texts))
+def index_of(model: Embed, texts: list[Passage], folder: Path) -> Index:
+    folder.mkdir()
+    index = Index(texts, folder)
     for place, vector in enumerate(model.predict([text.text for text in texts])):
         index.put(place, vector)
+    return index
+
+
+def ask(model: Embed, question: str, folder: Path, count: int = 1) -> Any:
+    given = {"question": question, "index": str(folder), "count": count}
+    return run_pipeline(answer, given, models=[model, by_meaning, by_words, rerank])
+
+
+def test_an_index_is_read_while_it_is_filled(tmp_path: Path) -> None:
+    texts = passages(3)
+    index, there = Index(texts, tmp_path), Index.read(tmp_path)
+    assert there.passages == texts and not there.has(1)
+    index.put(1, [0.6, 0.8, *[0.0] * 382])
+    assert there.has(1) and there.nearest([1.0, *[0.0] * 383]) == [(1, pytest.approx(0.6))]
+
+
+def test_words_find_what_is_rare_first() -> None:
+    words = Words(["the del statement", "the with statement", "the the the", "x == y"])
+    scores = words.scores("What does the del statement do?")
+    assert sorted(scores, key=lambda place: -scores[place]) == [0, 1, 2]
+    assert list(words.scores("Is it is or ==?")) == [3]
+    assert words.scores("") == Words([]).scores("x") == {}
+
+
+def test_answers_have_the_meaning_and_the_words(model: Embed, tmp_path: Path) -> None:
+    texts = [Passage("a", text) for text in ("It is true.", "Names are bound by nonlocal.", "A cat sat on the mat.")]
+    index = index_of(model, texts, tmp_path / "full")
+    assert ask(model, "What does nonlocal do?", tmp_path / "full")[0]["text"] == texts[1].text
+    assert ask(model, "Where did an animal rest?", tmp_path / "full")[0]["place"] == 2, "without a word in common"
+    index.put(1, [0.0] * 384)
+    assert all(found["place"] != 1 for found in ask(model, "nonlocal", tmp_path / "full", 3)), "it is not there yet"
+    (tmp_path / "empty").mkdir()
+    Index(texts, tmp_path / "empty")
+    assert ask(model, "nonlocal", tmp_path / "empty") == []
+
+
+def test_check_accepts_the_same_vectors_and_nothing_else(model: Embed, tmp_path: Path) -> None:
+    texts = passages(20)
+    index = index_of(model, texts, tmp_path / "index")
     answers = [
-        Answer(question=question, vector=list(vector), place=0, score=1.0, latency_s=0.1, id=question)
-        for question, vector in zip(QUESTIONS[:3], model.predict(list(QUESTIONS[:3])), strict=True)
+        Answer(question=question, found=ask(model, question, tmp_path / "index"), latency_s=0.1, id=question)
+        for question in QUESTIONS[:3]
     ]
-    good = check(texts, index, answers)
+    vectors = dict(zip(QUESTIONS[:3], model.predict(list(QUESTIONS[:3])), strict=True))
+    good = check(index, answers, vectors)
     assert good.passed
     assert good.questions == good.agreeing == 3
 
     right = [float(number) for number in index.vectors[1]]
-    assert check(texts, index, answers, alone={1: right}).passed
-    assert not check(texts, index, answers, alone={0: right}).passed, "another text's"
-    assert not check(texts, index, answers, alone={1: [float("nan")] * 384}).passed, "no numbers"
-    assert not check(texts, index, []).passed, "no answers"
+    assert check(index, answers, vectors, alone={1: right}).passed
+    assert not check(index, answers, vectors, alone={0: right}).passed, "another text's"
+    assert not check(index, answers, vectors, alone={1: [float("nan")] * 384}).passed, "no numbers"
+    assert not check(index, [], vectors).passed, "no answers"
+    assert not check(index, answers, {QUESTIONS[0]: right}).passed, "another question's"
+    empty = replace(answers[0], found=[])
+    assert check(index, [empty, *answers[1:]], vectors).agreeing == 2, "one that found nothing"
+    other = replace(answers[0], found=answers[1].found)
+    assert check(index, [other, *answers[1:]], vectors).agreeing == 2, "one that found something else"
 
     index.put(0, model.predict(["something else"])[0])
-    bad = check(texts, index, answers)
+    bad = check(index, answers, vectors)
     assert not bad.passed
     assert bad.max_abs_diff > 0.01
 
@@ -110,3 +159,9 @@ def test_percentiles_are_nearest_rank() -> None:
     ordered = [float(n) for n in range(1, 101)]
     assert [percentile(ordered, p) for p in (50, 95, 99, 100)] == [50.0, 95.0, 99.0, 100.0]
     assert percentile([7.0], 50) == percentile([7.0], 99) == 7.0
+
+
+def test_latencies_of_nothing_are_none() -> None:
+    assert latencies([]) is None
+    some = latencies([0.3, 0.1, 0.2])
+    assert some is not None and (some.questions, some.p50_s, some.p95_s) == (3, 0.2, 0.3)

@@ -46,6 +46,7 @@ def test_each_pool_has_its_workers() -> None:
     assert [service.name for service in services] == ["worker-cpu-1", "worker-cpu-2", "worker-gpu-1", "worker-gpu-2"]
     assert all(service.stage == WORKERS < dispatcher_service().stage == DISPATCHER for service in services)
     assert services[0].stop_timeout_s > 30, "a worker may drain for as long as it is allowed to"
+    assert [("--device" in service.argv) for service in services] == [True, True, False, False], "functions need none"
 
 
 def test_no_models_no_workers() -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from penstock.functions import POOL
 from penstock_cli.up.probe import ModelInfo
 
 #: Stages are stopped in this order, each one gone before the next is asked.
@@ -38,13 +39,18 @@ def worker_services(
     return [
         Service(
             name=name,
-            argv=(*_penstock("worker"), "--pool", pool, "--name", name, *_metrics(metrics_port, place)),
+            argv=(*_penstock("worker"), "--pool", pool, "--name", name, *_device(pool), *_metrics(metrics_port, place)),
             stage=WORKERS,
             stop_timeout_s=drain_s + 10.0,
             supervises=True,
         )
         for place, (pool, name) in enumerate(names, 1)
     ]
+
+
+def _device(pool: str) -> tuple[str, ...]:
+    """Functions need no device: their worker neither takes one nor loads what would look for it."""
+    return ("--device", "cpu") if pool == POOL else ()
 
 
 def _metrics(port: int | None, place: int) -> tuple[str, ...]:

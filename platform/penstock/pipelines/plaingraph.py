@@ -46,18 +46,24 @@ class PlainGraph:
 
 def from_text(text: bytes) -> PlainGraph:
     """A graph of a file; raises ``InvalidInput`` or ``TooLarge``."""
+    if not isinstance(bounded(text, what="graph", fix=_SEE), dict):
+        raise InvalidInput("a graph is an object with name, inputs, steps and output", fix=_SEE)
+    graph = read(text)
+    _check_name(graph)
+    return PlainGraph(graph, graph.to_json().decode())
+
+
+def bounded(text: bytes, *, what: str, fix: str) -> Any:
+    """The value of a JSON text that is no longer and no deeper than a graph may be; raises ``InvalidInput`` or
+    ``TooLarge``."""
     _bound(len(text))
     try:
         value = read_strictly(text)
     except (ValueError, RecursionError) as error:
         words = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InvalidInput(f"this graph is no JSON: {words:.200}", fix=_SEE) from None
+        raise InvalidInput(f"this {what} is no JSON: {words:.200}", fix=fix) from None
     _check_nesting(value)
-    if not isinstance(value, dict):
-        raise InvalidInput("a graph is an object with name, inputs, steps and output", fix=_SEE)
-    graph = read(text)
-    _check_name(graph)
-    return PlainGraph(graph, graph.to_json().decode())
+    return value
 
 
 def from_graph(graph: Graph) -> PlainGraph:

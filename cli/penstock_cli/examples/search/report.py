@@ -14,7 +14,8 @@ from penstock import Job
 from penstock.job import Ledger
 from penstock_cli.examples.search.check import Check
 
-#: Where a job's time goes, in the order in which it does: a name, and how to read it off the job's ledger.
+#: Where a job's time goes, in the order in which it does: a name, and how to read it off the job's ledger. Of a run
+#: they are added up over the steps that decided when it ended.
 STAGES: tuple[tuple[str, Callable[[Ledger], float | None]], ...] = (
     ("waiting at the broker", lambda ledger: _at_broker(ledger)),
     ("waiting in the worker", lambda ledger: ledger.batch_wait_s),
@@ -37,13 +38,25 @@ class LaneReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Latencies:
+    """How long some questions took, seconds."""
+
+    questions: int
+    p50_s: float
+    p95_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that the demo says in the end."""
+    """Everything that the demo says in the end. ``while_embedding`` are the ``interactive`` questions that came while
+    passages were embedded; ``None`` where none did."""
 
     jobs: int
+    runs: int
     alone_per_s: float
     burst_per_s: float
     interactive: LaneReport
+    while_embedding: Latencies | None
     background: LaneReport
     alone: LaneReport
     burst: LaneReport
@@ -66,13 +79,15 @@ class Report:
         return asdict(self) | {"gain": self.gain, "passed": self.passed}
 
 
-def lane_report(jobs: Sequence[Job], latencies_s: Iterable[float]) -> LaneReport:
-    """Figures of one lane; latencies are given, since who waits for an answer knows better than the server."""
+def lane_report(chains: Sequence[Sequence[Job]], latencies_s: Iterable[float]) -> LaneReport:
+    """Figures of one lane. A chain is a plain job alone, or the jobs of a run that waited for each other; its batch is
+    the largest one. Latencies are given, since who waits for an answer knows better than the server.
+    """
     ordered = sorted(latencies_s)
-    sizes = [job.batch_size or 1 for job in jobs]
-    stages = {name: [value for job in jobs if (value := read(job.ledger)) is not None] for name, read in STAGES}
+    sizes = [max((job.batch_size or 1 for job in chain), default=1) for chain in chains]
+    stages = {name: [sum(read(job.ledger) or 0.0 for job in chain) for chain in chains] for name, read in STAGES}
     return LaneReport(
-        jobs=len(jobs),
+        jobs=len(chains),
         p50_s=percentile(ordered, 50),
         p95_s=percentile(ordered, 95),
         p99_s=percentile(ordered, 99),
@@ -80,6 +95,14 @@ def lane_report(jobs: Sequence[Job], latencies_s: Iterable[float]) -> LaneReport
         batch_max=max(sizes),
         stages={name: statistics.fmean(values) if values else 0.0 for name, values in stages.items()},
     )
+
+
+def latencies(seconds: Iterable[float]) -> Latencies | None:
+    """``None`` for none."""
+    ordered = sorted(seconds)
+    if not ordered:
+        return None
+    return Latencies(questions=len(ordered), p50_s=percentile(ordered, 50), p95_s=percentile(ordered, 95))
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -90,13 +113,13 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 def show(report: Report, console: Console) -> None:
     """Print the table and the verdicts."""
-    table = Table(title=f"{report.jobs} jobs", title_justify="left")
+    table = Table(title=f"{report.jobs} jobs, with the steps of {report.runs} runs", title_justify="left")
     table.add_column("")
     lanes = (report.alone, report.burst, report.background, report.interactive)
     for name in ("one at a time", "a burst", "beside questions", "questions"):
         table.add_column(name, justify="right")
     table.add_row("texts/s", f"{report.alone_per_s:.0f}", f"{report.burst_per_s:.0f}", "", "")
-    table.add_row("jobs", *(str(lane.jobs) for lane in lanes))
+    table.add_row("jobs, runs", *(str(lane.jobs) for lane in lanes))
     table.add_row("batch size, mean (max)", *(f"{lane.batch_mean:.1f} ({lane.batch_max})" for lane in lanes))
     for name in ("p50", "p95", "p99"):
         table.add_row(f"latency {name}", *(_duration(getattr(lane, f"{name}_s")) for lane in lanes))
@@ -110,6 +133,14 @@ def show(report: Report, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    beside = report.while_embedding
+    if beside is not None:
+        console.print(
+            f"questions  {beside.questions} of {report.interactive.jobs} came while passages were embedded: p50 "
+            f"{_duration(beside.p50_s)}, p95 {_duration(beside.p95_s)}; each is a run of several steps",
+            highlight=False,
+            soft_wrap=True,
+        )
     webhook = f"received and verified ({report.webhook})" if report.webhook else "[red]none came[/red]"
     dashboard = f"{report.dashboard} (while it runs: --keep)" if report.dashboard else "not started"
     console.print(f"webhook    {webhook}", highlight=False, soft_wrap=True)

@@ -1,7 +1,8 @@
 """The demo's load: sentences one at a time, a burst of them in batches, and the rest beside questions at a steady rate.
 
-Only the public SDK is used. Questions are an open loop: each is sent when it is due, whether or not the ones before
-have been answered, and its latency counts from the moment it was due.
+Only the public SDK is used. Sentences are plain jobs, questions are runs of a pipeline. They are an open loop: each is
+sent when it is due, whether or not the ones before have been answered, and its latency counts from the moment it was
+due.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from penstock import Client, JobHandle
+from penstock import Client
 from penstock_cli.examples.search.corpus import QUESTIONS, Passage
 from penstock_cli.examples.search.index import Index
+from penstock_cli.examples.search.pipeline import answer
 
 #: Questions that may be under way at once; far more than a healthy system ever has.
 _CONCURRENT = 32
@@ -25,14 +29,16 @@ _JOBS_TIMEOUT_S, _ANSWER_TIMEOUT_S = 600.0, 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One question, and the best of the passages that were embedded by then."""
+    """One question, and what its run gave: the best of the passages that were embedded by then.
+
+    ``beside``: other passages were being embedded when it was due.
+    """
 
     question: str
-    vector: list[float]
-    place: int
-    score: float
+    found: list[dict[str, Any]]
     latency_s: float
     id: str
+    beside: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,14 +57,16 @@ class Phase:
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
-    """What the run gave. ``index`` holds every passage's vector, as the queue delivered it.
+    """What all of it gave. ``index`` holds every passage's vector, as the queue delivered it.
 
     ``alone`` and ``burst`` ran before the questions, one text at a time and in batches, ``beside`` meanwhile;
-    ``alone_vectors`` are those of ``alone``, by place.
+    ``alone_vectors`` are those of ``alone``, by place. ``complete`` are answers of all passages, for which nobody's
+    time was taken.
     """
 
     index: Index
     answers: list[Answer] = field(default_factory=list)
+    complete: list[Answer] = field(default_factory=list)
     alone: Phase = field(default_factory=Phase)
     burst: Phase = field(default_factory=Phase)
     beside: Phase = field(default_factory=Phase)
@@ -66,7 +74,7 @@ class Measured:
 
 
 class Traffic:
-    """One run against a deployment that serves ``embed``."""
+    """All of it once, against a deployment that serves the demo's models. ``folder`` is where the index is kept."""
 
     def __init__(
         self,
@@ -74,6 +82,7 @@ class Traffic:
         passages: Sequence[Passage],
         *,
         rate: float,
+        folder: Path,
         webhook: str | None = None,
         on_passage: Callable[[int], None] = lambda done: None,
         on_answer: Callable[[Answer], None] = lambda answer: None,
@@ -81,10 +90,11 @@ class Traffic:
         self._client = client
         self._passages = passages
         self._rate = rate
+        self._folder = folder
         self._webhook = webhook
         self._on_passage = on_passage
         self._on_answer = on_answer
-        self._measured = Measured(index=Index(len(passages)))
+        self._measured = Measured(index=Index(passages, folder))
         self._done = 0
 
     def run(self) -> Measured:
@@ -103,9 +113,12 @@ class Traffic:
             while not background.done() or len(asked) < len(QUESTIONS):
                 due = began + (len(asked) + 1) / self._rate
                 time.sleep(max(0.0, due - time.monotonic()))
-                asked.append(pool.submit(self._ask, len(asked), due))
+                asked.append(pool.submit(self._ask, len(asked), due, beside=not background.done()))
             measured.beside = background.result()
-            measured.answers = [answer.result() for answer in asked]
+            measured.answers = [each.result() for each in asked]
+            now = time.monotonic()
+            again = [pool.submit(self._ask, number, now) for number in range(len(QUESTIONS))]
+            measured.complete = [each.result() for each in again]
         finally:
             # Interrupted, the threads end when the client is closed: it tells whoever still waits.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -126,14 +139,15 @@ class Traffic:
         self._done += 1
         self._on_passage(self._done)
 
-    def _ask(self, number: int, due: float) -> Answer:
+    def _ask(self, number: int, due: float, *, beside: bool = False) -> Answer:
         question = QUESTIONS[number % len(QUESTIONS)]
-        job: JobHandle = self._client.enqueue(
-            "embed", question, lane="interactive", webhook=self._webhook if number == 0 else None
+        run = self._client.enqueue(
+            answer,
+            {"question": question, "index": str(self._folder)},
+            lane="interactive",
+            webhook=self._webhook if number == 0 else None,
         )
-        vector: list[float] = job.result(timeout=_ANSWER_TIMEOUT_S)
-        (place, score), *_ = self._measured.index.nearest(vector)
-        latency_s = time.monotonic() - due
-        answer = Answer(question=question, vector=vector, place=place, score=score, latency_s=latency_s, id=job.id)
-        self._on_answer(answer)
-        return answer
+        found = run.result(timeout=_ANSWER_TIMEOUT_S)
+        given = Answer(question=question, found=found, latency_s=time.monotonic() - due, id=run.id, beside=beside)
+        self._on_answer(given)
+        return given
