@@ -31,7 +31,8 @@ class Announced:
         #: The graph's JSON, as it is stored with a run.
         self.text: str = info["graph"]
         self._doc: str = info.get("doc") or ""
-        self._inputs: Mapping[str, Mapping[str, Any]] = info.get("inputs") or {}
+        #: By name, in order: ``schema``, ``exact``, perhaps ``default``; see ``announcement``.
+        self.inputs: Mapping[str, Mapping[str, Any]] = info.get("inputs") or {}
 
     def __repr__(self) -> str:
         return f"<announced pipeline {self.name!r}>"
@@ -47,9 +48,9 @@ class Announced:
 
     def encode(self, inputs: Any, max_bytes: int) -> str:
         """As ``Pipeline.encode``."""
-        given = by_name(self.name, list(self._inputs), inputs)
+        given = by_name(self.name, list(self.inputs), inputs)
         values = {}
-        for name, about in self._inputs.items():
+        for name, about in self.inputs.items():
             if name in given:
                 values[name] = given[name]
             elif "default" in about:
