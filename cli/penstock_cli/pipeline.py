@@ -156,7 +156,10 @@ def _local(app: App) -> dict[str, Announced]:
     except ConfigError as error:
         app.out.warn(error.message)
         return {}
-    return {name: Announced(name, announcement(each)) for name, each in pipelines.items()}
+    found = {name: Announced(name, announcement(each)) for name, each in pipelines.items()}
+    for name, one in found.items():
+        one.graph = pipelines[name].graph  # objects as they are written, not in the order of their text
+    return found
 
 
 def _input(name: str, about: Mapping[str, Any]) -> str:
