@@ -283,12 +283,13 @@ def _queues(app: App) -> Iterator[Finding]:
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
-    """Those of PENSTOCK_MODELS: whether they can be imported here."""
+    """Those of PENSTOCK_MODELS, pipelines included: whether they can be imported here."""
     if not settings.models:
         return
     from penstock.registry import Registry
 
-    names = sorted(cls.name for cls in Registry.load(settings.models))
+    registry = Registry.load(settings.models)
+    names = sorted([*(cls.name for cls in registry), *registry.pipelines])
     yield Finding("models", OK, f"{', '.join(settings.models)} can be imported: {', '.join(names)}")
 
 

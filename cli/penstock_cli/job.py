@@ -26,7 +26,7 @@ from penstock_cli.jobview import (
     job_row,
     step_row,
 )
-from penstock_cli.params import Duration, complete_model
+from penstock_cli.params import Duration, complete_name
 from penstock_cli.serving import check_known, warn_if_unserved
 
 #: From so many columns on, a terminal has room for whole ids.
@@ -80,7 +80,7 @@ def get(app: App, id: str, failed: bool) -> None:
 
 @job.command("list")
 @click.option("--status", type=click.Choice([str(state) for state in JobState]), help="Only this state.")
-@click.option("--model", shell_complete=complete_model, metavar="NAME", help="Only this model.")
+@click.option("--model", shell_complete=complete_name, metavar="NAME", help="Only this model.")
 @click.option("--tenant", metavar="NAME", help="Only this tenant.")
 @click.option("--lane", type=click.Choice([str(lane) for lane in LANES]), help="Only this lane.")
 @click.option("-t", "--tag", metavar="NAME[=VALUE]", help="Only with this tag.")

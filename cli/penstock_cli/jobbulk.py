@@ -18,7 +18,7 @@ from penstock_cli.commands import command, pass_app
 from penstock_cli.context import App
 from penstock_cli.jobids import whole_ids
 from penstock_cli.jobview import counted
-from penstock_cli.params import Duration, complete_model
+from penstock_cli.params import Duration, complete_name
 from penstock_cli.progress import Progress
 
 
@@ -26,7 +26,7 @@ def _options(states: Iterable[JobState]) -> Callable[[Callable[..., Any]], Calla
     options = (
         click.argument("ids", nargs=-1, metavar="[ID…]"),
         click.option("--status", type=click.Choice([str(state) for state in states]), help="All in this state."),
-        click.option("--model", shell_complete=complete_model, metavar="NAME", help="All of this model."),
+        click.option("--model", shell_complete=complete_name, metavar="NAME", help="All of this model."),
         click.option("--tenant", metavar="NAME", help="All of this tenant."),
         click.option("--lane", type=click.Choice([str(lane) for lane in LANES]), help="All in this lane."),
         click.option("-t", "--tag", metavar="NAME[=VALUE]", help="All with this tag."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,11 +61,26 @@ def with_metrics_port(settings: Settings, port: int | None) -> Settings:
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Model names for the shell, from what workers announced. Silent when the database does not answer."""
+    return _announced(ctx, incomplete, ("models",))
+
+
+def complete_pipeline(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The same of pipelines."""
+    return _announced(ctx, incomplete, ("pipelines",))
+
+
+def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The same of both: what jobs are listed by."""
+    return _announced(ctx, incomplete, ("models", "pipelines"))
+
+
+def _announced(ctx: click.Context, incomplete: str, kinds: Sequence[str]) -> list[str]:
     from penstock_cli.context import App
 
     app = ctx.find_root().ensure_object(App)
     try:
-        return sorted(name for name in app.store.models() if name.startswith(incomplete))
+        names = {name for kind in kinds for name in getattr(app.store, kind)()}
+        return sorted(name for name in names if name.startswith(incomplete))
     except Exception:  # a shell that completes must not print errors
         return []
     finally:

@@ -1,30 +1,33 @@
-"""``penstock pipeline``: the pipelines that modules define, and runs of graphs that are files."""
+"""``penstock pipeline``: the pipelines that workers announced and modules define, and runs of graphs that are files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.errors import UnknownModel
+from penstock.errors import ConfigError, StoreUnavailable, UnknownModel
 from penstock_cli import graphfile, preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.inputs import read_input
 from penstock_cli.jobopts import as_keywords, job_options
+from penstock_cli.output import dumps
+from penstock_cli.params import complete_pipeline
 from penstock_cli.services import unbroken
 
 if TYPE_CHECKING:
-    from penstock import Pipeline
+    from penstock.pipelines.announced import Announced
 
 
 @group()
 def pipeline() -> None:
     """Pipelines: graphs of models, run as jobs.
 
-    They are those of the modules in PENSTOCK_MODELS. `penstock run NAME '{"question": …}'` runs one,
-    `penstock job watch ID` follows its steps.
+    They are those that workers announced, now or earlier, and those of PENSTOCK_MODELS.
+    `penstock run NAME '{"question": …}'` runs one, `penstock job watch ID` follows its steps.
     """
 
 
@@ -45,7 +48,7 @@ def list_(app: App) -> None:
 
 
 @pipeline.command("show")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_pipeline)
 @click.option("--mermaid", is_flag=True, help="Print it in the language of Mermaid, to be drawn.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of graph files; takes no NAME.")
 @pass_app
@@ -81,9 +84,8 @@ def show(app: App, name: str | None, mermaid: bool, schema: bool) -> None:
     else:
         from penstock.pipelines.draw import draw
 
-        app.out.pairs(
-            [("name", name), ("description", one.describe()), ("inputs", ", ".join(one.graph.inputs) or "none")]
-        )
+        inputs = ", ".join(_input(*each) for each in one.inputs.items())
+        app.out.pairs([("name", name), ("description", one.describe()), ("inputs", inputs or "none")])
         app.out.line()
         for line in draw(one.graph, width=app.out.width):
             app.out.line(line)
@@ -123,13 +125,53 @@ def submit(app: App, graph: str, inputs: str, comfyui: str | None, **options: An
     app.out.say(f"its steps: penstock job watch {job.id}")
 
 
-def _pipelines(app: App) -> dict[str, Pipeline]:
+def _pipelines(app: App) -> dict[str, Announced]:
+    """What is known of each. Runs by its name begin with what was announced, so that wins."""
+    from penstock.pipelines.announced import Announced
+
+    found = _local(app)
+    try:
+        preflight.check(app, broker=False)
+        told = app.store.pipelines()
+    except StoreUnavailable as error:
+        if not found:
+            raise
+        app.out.warn(f"{error.message}; these are the pipelines of the modules here")
+        return found
+    for name, info in told.items():
+        one = Announced(name, info)
+        if name in found and found[name].text != one.text:
+            app.out.warn(
+                f"pipeline {name!r} has another graph in the modules here; this is the one that workers announced,"
+                " with which runs by its name begin (restart the workers to change it)"
+            )
+        found[name] = one
+    return found
+
+
+def _local(app: App) -> dict[str, Announced]:
+    from penstock.pipelines.announced import Announced, announcement
     from penstock.registry import Registry
 
-    return Registry.load(app.settings.models).pipelines
+    try:
+        pipelines = Registry.load(app.settings.models).pipelines
+    except ConfigError as error:
+        app.out.warn(error.message)
+        return {}
+    found = {name: Announced(name, announcement(each)) for name, each in pipelines.items()}
+    for name, one in found.items():
+        one.graph = pipelines[name].graph  # objects as they are written, not in the order of their text
+    return found
 
 
-def _row(one: Pipeline) -> dict[str, Any]:
+def _input(name: str, about: Mapping[str, Any]) -> str:
+    """``top: integer = 3``."""
+    kind = (about.get("schema") or {}).get("type")
+    text = f"{name}: {kind}" if isinstance(kind, str) else name
+    return f"{text} = {dumps(about['default'])}" if "default" in about else text
+
+
+def _row(one: Announced) -> dict[str, Any]:
     return {
         "name": one.name,
         "steps": len(one.graph.steps),

@@ -22,7 +22,7 @@ class Reminder:
     def __init__(self, app: App, models: Collection[str]) -> None:
         self._app = app
         self._store = app.store  # made here: the thread is not the only one that may ask for it
-        self._models = sorted(set(models))
+        self.wait_for(models)
         self._ended = threading.Event()
         self._quiet_since = monotonic_s()
         self._thread = threading.Thread(target=self._run, name="penstock-reminder", daemon=True)
@@ -34,6 +34,10 @@ class Reminder:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(JOIN_S)
+
+    def wait_for(self, models: Collection[str]) -> None:
+        """These are the models whose workers are waited for, from now on."""
+        self._models = sorted(set(models))
 
     def news(self) -> None:
         """Something came."""
@@ -67,13 +71,16 @@ class Reminder:
         from penstock_cli.serving import live_workers
 
         self._store.check()
-        serving = {model: live_workers(self._app, model) for model in self._models}
-        unserved = [model for model in self._models if not serving[model]]
+        models = self._models
+        serving = {model: live_workers(self._app, model) for model in models}
+        unserved = [model for model in models if not serving[model]]
         if unserved:
             names = ", ".join(map(repr, unserved))
             return True, f"no worker serves {names} (`penstock up` or `penstock worker` starts one)"
         check_broker(self._app.settings)
+        if not models:
+            return False, "no step that is left needs a worker"
         counts = ", ".join(
-            f"{len(serving[model])} serve{'s' * (len(serving[model]) == 1)} {model!r}" for model in self._models
+            f"{len(serving[model])} serve{'s' * (len(serving[model]) == 1)} {model!r}" for model in models
         )
         return False, f"of the workers, {counts}; `penstock queue stats` shows what is ahead"

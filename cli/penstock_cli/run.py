@@ -15,7 +15,7 @@ from penstock_cli.errors import FAILED
 from penstock_cli.inputs import read_input
 from penstock_cli.jobopts import as_keywords, job_options
 from penstock_cli.jobview import job_dict
-from penstock_cli.params import Duration, complete_model
+from penstock_cli.params import Duration, complete_name
 from penstock_cli.reminder import Reminder
 from penstock_cli.runstream import follow
 from penstock_cli.services import unbroken
@@ -23,7 +23,7 @@ from penstock_cli.serving import models_behind, warn_if_unserved
 
 
 @verb()
-@click.argument("model", shell_complete=complete_model)
+@click.argument("model", shell_complete=complete_name)
 @click.argument("input")
 @click.option("-r", "--raw", is_flag=True, help="INPUT is text as it stands; a text output is printed unquoted.")
 @click.option("--timeout", type=Duration(), metavar="DURATION", help="Stop waiting after; the job goes on. Exit 4.")

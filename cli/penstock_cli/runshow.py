@@ -17,8 +17,8 @@ from penstock_cli.jobview import job_dict, job_pairs
 from penstock_cli.reminder import Reminder
 from penstock_cli.runlines import DROP, HEADER, failure_row, failures, step_dict, step_row
 from penstock_cli.runscreen import Screen
-from penstock_cli.runview import FAILED, StepView, critical_path, views
-from penstock_cli.serving import models_behind, warn_if_unserved
+from penstock_cli.runview import FAILED, StepView, critical_path, not_done, views, waits_for
+from penstock_cli.serving import warn_if_unserved
 
 if TYPE_CHECKING:
     from penstock import JobHandle
@@ -31,11 +31,10 @@ def show(app: App, run: Job, *, failed: bool) -> None:
     """What ``penstock job get`` prints of a run."""
     standing = app.store.run_standing(run.id)
     _print(app, run, standing, failed=failed)
+    for model in waits_for(standing, views(run, standing)):
+        warn_if_unserved(app, model)
     if app.out.json:
         return
-    waiting = {view.calls for view in views(run, standing) if view.status in ("accepted", "queued")}
-    for model in sorted(waiting):
-        warn_if_unserved(app, model)
     if run.state in (JobState.FAILED, JobState.EXPIRED):
         app.out.say(f"go on from there: penstock job retry {run.id}")
 
@@ -43,8 +42,11 @@ def show(app: App, run: Job, *, failed: bool) -> None:
 def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:
     """Follow a run's steps to its end, then show it; the exit status."""
     run, standing = handle.job, app.store.run_standing(handle.id)
-    with Screen(app) as screen, Reminder(app, models_behind(app, run)) as reminder:
-        screen.show(run, views(run, standing))
+    with Screen(app) as screen, Reminder(app, ()) as reminder:
+        shown = views(run, standing)
+        reminder.wait_for(not_done(standing, shown))
+        screen.show(run, shown)
+        warned = _warn_once(app, waits_for(standing, shown), set())
         away_since: float | None = None
         while not run.state.is_terminal:
             try:
@@ -55,10 +57,21 @@ def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:
                 away_since = _bear(app, error, away_since)
                 continue
             away_since = None
-            if screen.show(run, views(run, standing)):
+            shown = views(run, standing)
+            if screen.show(run, shown):
                 reminder.news()
+                reminder.wait_for(not_done(standing, shown))
+                warned = _warn_once(app, waits_for(standing, shown), warned)
     _print(app, run, standing, failed=failed, line=True)
     return None if run.state is JobState.SUCCEEDED else FAILED_STATUS
+
+
+def _warn_once(app: App, models: list[str], warned: set[str]) -> set[str]:
+    """Say of which of these models nobody was told yet that no worker serves it; those that were asked after, too."""
+    for model in models:
+        if model not in warned:
+            warn_if_unserved(app, model)
+    return warned | set(models)
 
 
 def _bear(app: App, error: StoreUnavailable, since: float | None) -> float:

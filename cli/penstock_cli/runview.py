@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ WAITING, SKIPPED = "waiting", "skipped"
 FAILED = ("failed", "expired")
 #: What a map is whose elements have several statuses: the first of these that one of them has.
 _OPEN = ("running", "cancelling", "queued", "accepted")
+_NEW = ("queued", "accepted")
 _ORDER = (*FAILED, "running", "cancelling", "cancelled", "queued", "accepted")
 
 
@@ -69,6 +70,21 @@ def views(run: Job, standing: RunStanding) -> list[StepView]:
         else:
             found.append(StepView(name=step.name, calls=called(step), status=absent))
     return found
+
+
+def waits_for(standing: RunStanding, shown: Sequence[StepView]) -> list[str]:
+    """The models, perhaps with a version, whose workers could begin something now: steps, and elements of maps."""
+    return _models(standing, (view for view in shown if any((view.counts or {view.status: 1}).get(s) for s in _NEW)))
+
+
+def not_done(standing: RunStanding, shown: Sequence[StepView]) -> list[str]:
+    """The models of steps that have not ended, also of those that may never begin."""
+    return _models(standing, (view for view in shown if view.status in (WAITING, *_OPEN)))
+
+
+def _models(standing: RunStanding, shown: Iterable[StepView]) -> list[str]:
+    models = {step.name: step.model for step in standing.graph.steps if step.kind == "call"}
+    return sorted({models[view.name] for view in shown if view.name in models})
 
 
 def critical_path(run: Job, standing: RunStanding) -> list[str]:

@@ -96,14 +96,15 @@ def check_known(app: App, model: str) -> None:
     ``model`` may name a version; whether anybody serves it is not asked.
     """
     model, _ = split_name(model)
-    known = set(app.store.models())
-    if model in known:
+    models, pipelines = set(app.store.models()), set(app.store.pipelines())
+    if model in models | pipelines:
         return
     with suppress(ConfigError):  # it may be importable elsewhere only
         registry = Registry.load(app.settings.models)
-        known |= {cls.name for cls in registry} | set(registry.pipelines)
-    if model not in known and not app.client.list(model=model, limit=1):
-        raise unknown_model(model, known)
+        models |= {cls.name for cls in registry}
+        pipelines |= set(registry.pipelines)
+    if model not in models | pipelines and not app.client.list(model=model, limit=1):
+        raise unknown_model(model, models, pipelines)
 
 
 def models_behind(app: App, job: Job) -> list[str]:

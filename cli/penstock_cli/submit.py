@@ -12,12 +12,12 @@ from penstock_cli.commands import pass_app
 from penstock_cli.context import App
 from penstock_cli.inputs import read_input
 from penstock_cli.jobopts import as_keywords, job_options
-from penstock_cli.params import complete_model
+from penstock_cli.params import complete_name
 from penstock_cli.services import unbroken
 
 
 @verb()
-@click.argument("model", shell_complete=complete_model)
+@click.argument("model", shell_complete=complete_name)
 @click.argument("input")
 @click.option("-r", "--raw", is_flag=True, help="INPUT is text as it stands, even if it looks like JSON.")
 @job_options

@@ -110,7 +110,7 @@ class Function:
         from pydantic import TypeAdapter
 
         try:
-            hints = typing.get_type_hints(self.function)
+            hints = typing.get_type_hints(self.function, include_extras=True)
             return {name: TypeAdapter(hint) for name, hint in hints.items() if name in self._signature.parameters}
         except BaseException as error:
             if not usercode.is_its_own(error):

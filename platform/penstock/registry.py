@@ -109,14 +109,17 @@ def are_imported(sources: Iterable[str]) -> bool:
     return all((Path(name).stem if name.endswith(".py") else name) in sys.modules for name in modules)
 
 
-def unknown_model(name: str, known: Iterable[str]) -> UnknownModel:
-    """The error for a name nobody serves, with the nearest known names."""
-    known = sorted(known)
-    near = get_close_matches(name, known, n=1)
+def unknown_model(name: str, models: Iterable[str], pipelines: Iterable[str] = ()) -> UnknownModel:
+    """The error for a name nobody serves, with the nearest known names. ``pipelines`` are those that were possible."""
+    pipelines = set(pipelines)
+    known = sorted({*models, *pipelines})
+    near = get_close_matches(name[:150], known, n=1)
+    command = "`penstock pipeline list`" if near and near[0] in pipelines else "`penstock model list`"
     if near:
-        fix = f"did you mean {near[0]!r}? `penstock model list` shows all"
+        fix = f"did you mean {near[0]!r}? {command} shows all"
     elif known:
         fix = f"known: {', '.join(known[:8])}; `penstock model list` shows all"
+        fix += " models, `penstock pipeline list` all pipelines" * bool(pipelines)
     else:
         fix = "name the module that defines it: PENSTOCK_MODELS=my_models, or `penstock up my_models`"
     return UnknownModel(f"no model is named {name!r}", fix=fix)

@@ -272,3 +272,15 @@ def test_models_are_known_beyond_the_life_of_their_workers(store: Store) -> None
     store.unregister_worker("w7")
     store.unregister_worker("w8")
     assert store.models() == {"embed": {"version": "2"}, "rank": {"version": "3", "schema": {"type": "string"}}}
+
+
+def test_pipelines_are_known_beside_models_and_are_none(store: Store) -> None:
+    about = {"graph": '{"a":1}', "doc": "Ünïcode", "inputs": {"b": {"default": None}, "a": {"schema": {}}}}
+    register(store, "w7", models={"embed": {"version": "1"}}, pipelines={"ask": about, "old": {"graph": "1"}})
+    register(store, "w8", pipelines={"ask": about | {"graph": "{}"}})
+    register(store, "w9", models={"ask": {"version": "1"}})
+    store.unregister_worker("w7")
+    assert store.pipelines() == {"ask": about | {"graph": "{}"}, "old": {"graph": "1"}}
+    assert list(store.pipelines()["ask"]["inputs"]) == ["b", "a"], "inputs have an order"
+    assert list(store.models()) == ["ask", "embed"]
+    assert not any("pipelines" in worker.info for worker in store.workers()), "graphs are not read with each worker"

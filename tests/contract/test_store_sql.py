@@ -52,7 +52,7 @@ MODULES += (
 
 #: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
 SMALL = re.compile(
-    r"SCAN (penstock_worker|penstock_model|penstock_latency|json_each|r |due|\(subquery|soonest|CONSTANT)"
+    r"SCAN (penstock_(worker|model|pipeline|latency)|json_each|r |due|\(subquery|soonest|CONSTANT)"
     r"|SCAN penstock_job USING INDEX ix_penstock_job_due"  # in order, and ended by LIMIT
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_asked"  # those that are open and ask for a version
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_run"  # those that are open and runs

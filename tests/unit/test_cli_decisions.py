@@ -15,6 +15,7 @@ import redis
 from penstock import __version__, clock
 from penstock import errors as tree
 from penstock.dispatch.daemon import Dispatcher
+from penstock.errors import ConfigError
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport.url import parse as parse_broker
@@ -29,8 +30,9 @@ from penstock_cli.progress import Rate
 from penstock_cli.up import child
 from penstock_cli.up.child import last_error, last_words
 from penstock_cli.up.plan import DISPATCHER, WORKERS, dispatcher_service, restart_delay_s, worker_services
-from penstock_cli.up.probe import ModelInfo, sample_of
+from penstock_cli.up.probe import ModelInfo, look, sample_of
 from penstock_cli.up.ready import example_command
+from penstock_worker.app import build
 from tests.fixtures.client import until
 
 
@@ -361,3 +363,19 @@ def test_a_full_disk_is_an_error(free: int, status: str) -> None:
     found = judge_disk(free, Path("/home"))
     assert found.status == status
     assert bool(found.fix) == (status != "ok")
+
+
+def test_modules_with_pipelines_trip_nobody(tmp_path: Path) -> None:
+    models, alone = tmp_path / "with_models.py", tmp_path / "pipelines_alone.py"
+    models.write_text(
+        "import penstock\n@penstock.step\ndef told(x: int) -> str: return str(x)\n"
+        "@penstock.pipeline\ndef tell(x: int): return told(x)\n"
+    )
+    alone.write_text(
+        "import penstock, with_models\n@penstock.pipeline\ndef again(x: int): return with_models.told(x)\n"
+    )
+    assert [info.name for info in look([str(models), str(alone)])] == ["told"]
+    assert look([str(alone)]) == []
+    with pytest.raises(ConfigError, match="no model to serve") as caught:
+        build(Settings.load(models=[str(alone)], home=tmp_path))
+    assert "besides those that define pipelines" in str(caught.value.fix)

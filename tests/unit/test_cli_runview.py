@@ -14,7 +14,7 @@ from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
 from penstock_cli.layout import GAP, fit
 from penstock_cli.output import dumps
 from penstock_cli.runlines import DROP, HEADER, changed, done, failures, step_dict, step_row, worth
-from penstock_cli.runview import SKIPPED, WAITING, StepView, critical_path, views
+from penstock_cli.runview import SKIPPED, WAITING, StepView, critical_path, not_done, views, waits_for
 from tests.fixtures.runs import graph, out, step
 
 X = {"$in": "x"}
@@ -168,3 +168,13 @@ def test_the_table_fits_narrow_terminals_and_keeps_what_matters(width: int) -> N
     assert sum(widths) + GAP * (len(names) - 1) <= width
     assert {"step", "done", "status"} <= set(names) and any("7,312/10,000" in each for each in rows)
     assert ({"wait", "run"} <= set(names)) == (width == 80)
+
+
+def test_whose_workers_are_waited_for() -> None:
+    half = standing(row("list", "succeeded", 1.0, 2.0, 3.0), each=MapCounts(3, {"succeeded": 1, "queued": 1}))
+    assert waits_for(half, views(run(), half)) == ["each"], "although it counts as running"
+    assert not_done(half, views(run(), half)) == ["each", "join"]
+    wait = step("b", X, kind="wait", model="", signal="s")
+    pinned = graph(step("a", X, model="list@2"), wait, output=out("b"))
+    held = standing(row("a", "queued", 1.0, None, None), row("b", "running", 1.0, 1.0, None), of=pinned)
+    assert waits_for(held, views(run(), held)) == not_done(held, views(run(), held)) == ["list@2"]

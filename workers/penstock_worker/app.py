@@ -26,7 +26,10 @@ from penstock_worker.serving import Plan
 
 
 def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = ()) -> Celery:
-    """The worker's app. It serves the models of ``pool`` (all, when none is named), or those in ``only``."""
+    """The worker's app. It serves the models of ``pool`` (all, when none is named), or those in ``only``.
+
+    Pipelines are of no pool: it announces all that its modules define.
+    """
     install()
     remote.install()
     registry = Registry.load(settings.models)
@@ -38,7 +41,9 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     if not models:
         raise ConfigError(
             f"no model to serve in pool {pool!r}" if pool else "no model to serve",
-            fix="name the modules that define models: `penstock worker my_models`, or PENSTOCK_MODELS=my_models",
+            fix="name the modules that define models"
+            + (", besides those that define pipelines" if registry.pipelines else "")
+            + ": `penstock worker my_models`, or PENSTOCK_MODELS=my_models",
         )
     app: Any = make_celery(settings, models=models, known={cls.name for cls in registry}, worker=True)
     app.conf.result_backend = bulk_url(app.conf.result_backend)
@@ -52,7 +57,7 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     app.events.dispatcher_cls = PatientDispatcher
     app.steps["worker"].add(Serve)
     app.steps["consumer"].add(Feed)
-    app.penstock = Plan(settings, models, pool or "default")
+    app.penstock = Plan(settings, models, pool or "default", registry.pipelines)
     for cls in models.values():
         register(app, settings.namespace, cls)
     return cast(Celery, app)

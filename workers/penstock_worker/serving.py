@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from celery.worker import state as worker_state
 from penstock import __version__, clock
 from penstock.errors import PenstockError, Unreachable
 from penstock.model import Model, bytes_of
+from penstock.pipelines.announced import announcement
+from penstock.pipelines.pipeline import Pipeline
 from penstock.policy.latency import LatencyBook
 from penstock.settings import Settings
 from penstock.store import Store
@@ -67,6 +69,8 @@ class Plan:
     settings: Settings
     models: Mapping[str, type[Model]]
     pool: str
+    #: What it announces and does not run: pipelines are run by the workers of their steps.
+    pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
     #: Why the worker could not start; ``main`` prints it.
     failure: PenstockError | None = None
     #: Whether it can stop, or has stopped, cleanly: everything ended or was given back. It begins with nothing.
@@ -156,6 +160,7 @@ class Serving:
             pool=self._plan.pool,
             info={
                 "models": announce(self._classes),
+                "pipelines": {name: announcement(each) for name, each in self._plan.pipelines.items()},
                 "device": device,
                 "pid": os.getpid(),
                 "version": __version__,

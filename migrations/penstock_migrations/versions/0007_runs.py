@@ -1,4 +1,4 @@
-"""Runs of pipelines: steps, graphs, counters of maps, and signals."""
+"""Runs of pipelines: steps, graphs, counters of maps, signals, and the pipelines that workers announce."""
 
 from __future__ import annotations
 
@@ -90,9 +90,18 @@ def upgrade() -> None:
         sa.Column("taken_by", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("run_id", "name", "id", name=op.f("pk_penstock_signal")),
     )
+    op.create_table(
+        "penstock_pipeline",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("graph", sa.Text(), nullable=False),
+        sa.Column("info", sa.Text(), nullable=False),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_penstock_pipeline")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("penstock_pipeline")
     op.drop_table("penstock_signal")
     op.drop_table("penstock_map_chunk")
     op.drop_table("penstock_map")

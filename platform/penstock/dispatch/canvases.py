@@ -48,12 +48,21 @@ def as_graph(signature: Any, namespace: str, find: Callable[[str], Target], max_
     cannot do.
     """
 
+    def called(model: str) -> Target:
+        target = find(model)
+        if target.pipeline is not None:  # no worker takes jobs of it: the run would never end
+            raise InvalidInput(
+                f"the canvas calls {model!r}, which is a pipeline",
+                fix="enqueue it by itself, or write its steps into the canvas",
+            )
+        return target
+
     def write(model: str, item: Any) -> Any:
-        return loads(find(model).encode(item, max_bytes))
+        return loads(called(model).encode(item, max_bytes))
 
     graph, inputs, said = translate(signature, namespace=namespace, write=write)
     for model in dict.fromkeys(step.model or "" for step in graph.steps):
-        find(model)
+        called(model)
     text = graph.to_json().decode()
     if len(text) > max_bytes:  # groups of hundreds whose members are all given the results of hundreds
         raise TooLarge(

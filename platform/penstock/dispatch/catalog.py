@@ -1,4 +1,4 @@
-"""Which models exist, and what a producer can know about them.
+"""Which models and pipelines exist, and what a producer can know about them.
 
 Inputs are checked before anything is stored. By the model's class, where it costs nothing: it is in the caller's hand,
 its module is imported already, or the client was told to (``models=``). Else by the schema that its workers announced,
@@ -24,6 +24,7 @@ from penstock.itemschema import at_once, misfit
 from penstock.lane import split_name
 from penstock.model import MAX_VERSION, Model, check_model
 from penstock.payload import write_input
+from penstock.pipelines.announced import Announced
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plaingraph import PlainGraph, from_graph
@@ -50,7 +51,7 @@ class Target:
     #: Types of which every value fits the schema that was announced.
     fine: frozenset[type] = frozenset()
     #: Where it is a pipeline, a graph or a canvas: jobs of it are runs.
-    pipeline: Pipeline | PlainGraph | Canvas | None = None
+    pipeline: Pipeline | Announced | PlainGraph | Canvas | None = None
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
@@ -113,10 +114,15 @@ class Catalog:
         if asked is not None:
             _check_version(name, asked)
         found = None if self._classes_first() else self._find_announced(name)
-        if found is None and asked is None and (pipeline := self._registered().pipelines.get(name)) is not None:
-            return Target(name, pipeline=pipeline)
+        if found is None and (pipeline := self._registered().pipelines.get(name)) is not None:
+            found = Target(name, pipeline=pipeline)
         if found is None and name not in self._registered():
             found = self._find_announced(name) or self._unknown(name)
+        if found is not None and found.pipeline is not None and asked is not None:
+            raise InvalidInput(
+                f"{name!r} is a pipeline, and pipelines have no versions",
+                fix=f'write "{name}"; a step can ask for a version of its model: "embed@2"',
+            )
         if found is not None:
             # Whether a worker serves that version now is not asked: it may come. It may take other inputs, too.
             return found if asked is None else replace(found, asked=asked, info={}, fine=frozenset())
@@ -167,10 +173,12 @@ class Catalog:
             return self._announced.get(name)
 
     def _unknown(self, name: str) -> NoReturn:
-        raise unknown_model(name, {*self._announced, *(cls.name for cls in self._registered())})
+        pipelines = {each for each, target in self._announced.items() if target.pipeline is not None}
+        models = self._announced.keys() - pipelines | {cls.name for cls in self._registered()}
+        raise unknown_model(name, models, pipelines | self._registered().pipelines.keys())
 
     def _read(self) -> None:
-        self._announced = announced(self._store.models())
+        self._announced = announced(self._store.models(), self._store.pipelines())
         self._read_at = monotonic_s()
 
     def _registered(self) -> Registry:
@@ -185,9 +193,13 @@ class Catalog:
         return self._registry
 
 
-def announced(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, Target]:
-    """Targets of what workers announced: name -> ``{"version": …, "schema": …, …}``."""
-    return {name: Target(name, info=info, fine=at_once(info.get("schema"))) for name, info in infos.items()}
+def announced(
+    models: Mapping[str, Mapping[str, Any]], pipelines: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Target]:
+    """Targets of what workers announced of models, ``{"version": …, "schema": …, …}`` by name, and of pipelines,
+    ``{"graph": …, "inputs": …}``. A model wins: its jobs are there."""
+    runs = {name: Target(name, pipeline=Announced(name, info)) for name, info in (pipelines or {}).items()}
+    return runs | {name: Target(name, info=info, fine=at_once(info.get("schema"))) for name, info in models.items()}
 
 
 def _local(cls: type[Model]) -> Target:

@@ -90,7 +90,7 @@ class Pipeline:
         return write_input(self.name, values, codec=None, max_bytes=max_bytes)
 
     def _check(self, name: str, value: Any) -> None:
-        adapter = self._adapters.get(name)
+        adapter = self.adapters.get(name)
         if adapter is None:
             return
         try:
@@ -103,12 +103,12 @@ class Pipeline:
             ) from None
 
     @functools.cached_property
-    def _adapters(self) -> Mapping[str, TypeAdapter[Any]]:
-        """Of the inputs that have a hint."""
+    def adapters(self) -> Mapping[str, TypeAdapter[Any]]:
+        """Pydantic's, of the inputs that have a hint; raises ``ConfigError`` for hints that it cannot use."""
         from pydantic import TypeAdapter
 
         try:
-            hints = typing.get_type_hints(self.function)
+            hints = typing.get_type_hints(self.function, include_extras=True)
             return {name: TypeAdapter(hint) for name, hint in hints.items() if name in self.graph.inputs}
         except BaseException as error:
             if not usercode.is_its_own(error):

@@ -134,7 +134,8 @@ class Store:
     def register_worker(
         self, instance: str, *, name: str, pool: str, lease_until: float, now: float, info: dict[str, Any]
     ) -> None:
-        """Give a worker its lease, and remember the models that it announces in ``info["models"]``.
+        """Give a worker its lease, and remember what it announces: ``info["models"]`` and ``info["pipelines"]``, of
+        which each has its ``graph`` as JSON text.
 
         Claims of a worker without a lease are taken back by the next rescue.
         """
@@ -155,6 +156,10 @@ class Store:
     def models(self) -> dict[str, dict[str, Any]]:
         """What workers announced of each model when they registered (``info["models"]``), also of workers long gone."""
         return workers.models(self._db)
+
+    def pipelines(self) -> dict[str, dict[str, Any]]:
+        """The same of each pipeline (``info["pipelines"]``), with its ``graph`` as JSON text."""
+        return workers.pipelines(self._db)
 
     def latencies(self) -> builtins.list[Latency]:
         """What workers have learned of batch times, per model, version, kind of device and key."""

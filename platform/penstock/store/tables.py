@@ -257,6 +257,17 @@ class ModelRow(Row, table=True):
     seen_at: float = Field(sa_type=Double)
 
 
+class PipelineRow(Row, table=True):
+    """What workers last announced of a pipeline: its graph, with which runs by this name begin, and its inputs."""
+
+    __tablename__ = "penstock_pipeline"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    graph: str = Field(sa_type=Text)
+    info: str = Field(sa_type=Text)
+    seen_at: float = Field(sa_type=Double)
+
+
 class LatencyRow(Row, table=True):
     """What workers have learned of how long a model's batches take on one kind of device."""
 

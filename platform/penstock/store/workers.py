@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,12 @@ _ANNOUNCE = insert_sql(
     ["text", "text", "float"],
     "ON CONFLICT (name) DO UPDATE SET info = excluded.info, seen_at = excluded.seen_at",
 )
+_ANNOUNCE_PIPELINES = insert_sql(
+    "penstock_pipeline",
+    ["name", "graph", "info", "seen_at"],
+    ["text", "text", "text", "float"],
+    "ON CONFLICT (name) DO UPDATE SET graph = excluded.graph, info = excluded.info, seen_at = excluded.seen_at",
+)
 _KEEP_LATENCIES = insert_sql(
     "penstock_latency",
     ["model", "version", "device", "key", "state", "updated_at"],
@@ -29,6 +35,7 @@ _KEEP_LATENCIES = insert_sql(
 )
 _LATENCIES = "SELECT model, version, device, key, state FROM penstock_latency ORDER BY model, version, device, key"
 _MODELS = "SELECT name, info FROM penstock_model ORDER BY name"
+_PIPELINES = "SELECT name, graph, info FROM penstock_pipeline ORDER BY name"
 _HEARTBEAT = "UPDATE penstock_worker SET seen_at = :now, lease_until = :lease_until WHERE instance = :instance"
 _UNREGISTER = "DELETE FROM penstock_worker WHERE instance = :instance"
 _ALL = (
@@ -46,19 +53,29 @@ def register(
         "pool": pool,
         "lease_until": lease_until,
         "now": now,
-        "info": msgspec.json.encode(info).decode(),
+        # Without the pipelines: who asks for workers, which is often, does not need their graphs.
+        "info": msgspec.json.encode({key: value for key, value in info.items() if key != "pipelines"}).decode(),
     }
     # In one order everywhere, so that workers that start together do not deadlock.
     models = [
         (model, msgspec.json.encode(about).decode(), now) for model, about in sorted(info.get("models", {}).items())
+    ]
+    pipelines = [
+        (pipeline, about["graph"], msgspec.json.encode(_without_graph(about)).decode(), now)
+        for pipeline, about in sorted(info.get("pipelines", {}).items())
     ]
 
     def call() -> None:
         with db.write(Survives.CRASH) as session:
             session.run(_REGISTER, values)
             session.insert(_ANNOUNCE, models)
+            session.insert(_ANNOUNCE_PIPELINES, pipelines)
 
     db.again(call)
+
+
+def _without_graph(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in about.items() if key != "graph"}
 
 
 def heartbeat(db: Database, instance: str, *, lease_until: float, now: float) -> bool:
@@ -77,6 +94,12 @@ def models(db: Database) -> dict[str, dict[str, Any]]:
     """See ``Store.models``."""
     with db.read() as session:
         return {name: msgspec.json.decode(info) for name, info in session.all(_MODELS)}
+
+
+def pipelines(db: Database) -> dict[str, dict[str, Any]]:
+    """See ``Store.pipelines``."""
+    with db.read() as session:
+        return {name: msgspec.json.decode(info) | {"graph": graph} for name, graph, info in session.all(_PIPELINES)}
 
 
 def keep_latencies(db: Database, lines: Sequence[Latency], *, now: float) -> None:

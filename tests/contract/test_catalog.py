@@ -1,0 +1,82 @@
+"""What a name means to a producer: what is defined here, what models and pipelines workers announced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import penstock
+from penstock.dispatch.catalog import Catalog
+from penstock.errors import InvalidInput, UnknownModel
+from penstock.pipelines.announced import announcement
+from penstock.pipelines.graph import Graph, Step
+from penstock.registry import Registry
+from penstock.settings import Settings
+from penstock.store import Store
+from tests.fixtures.store import register
+
+
+@penstock.pipeline
+def ask(question: str, top: int = 3) -> Any:
+    """Two inputs."""
+    return [question, top]
+
+
+@penstock.pipeline(name="ask")
+def ask_again(question: str) -> Any:
+    """Another one of the same name."""
+    return question
+
+
+@pytest.fixture
+def announced(store: Store) -> Store:
+    models = {"embed": {"version": "1", "schema": {"type": "string"}, "exact": True}, "both": {"version": "1"}}
+    pipelines = {"ask": announcement(ask), "both": announcement(ask)}
+    register(store, "w1", models=models, pipelines=pipelines)
+    return store
+
+
+@pytest.fixture
+def catalog(announced: Store, settings: Settings) -> Catalog:
+    return Catalog(settings.model_copy(update={"models": ["not_here"]}), announced)
+
+
+def test_an_announced_pipeline_is_a_run_of_its_graph(catalog: Catalog) -> None:
+    target = catalog.find("ask")
+    assert target.pipeline is not None and target.pipeline.text == ask.text
+    assert target.encode({"question": "why?"}, 1000) == '{"question":"why?","top":3}'
+
+
+def test_what_a_model_and_a_pipeline_are_both_called_is_the_model(catalog: Catalog) -> None:
+    assert catalog.find("both").pipeline is None
+
+
+def test_what_is_imported_here_comes_first(announced: Store, settings: Settings) -> None:
+    mine = Catalog(settings, announced, registry=Registry([ask_again]))
+    assert mine.find("ask").pipeline is ask_again
+    assert mine.find("embed").info["version"] == "1"
+
+
+@pytest.mark.parametrize(("name", "words"), [("aks", "'ask'? `penstock pipe"), ("embad", "'embed'? `penstock model")])
+def test_the_nearest_is_one_of_both_kinds(catalog: Catalog, name: str, words: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        catalog.find(name)
+    assert f"did you mean {words}" in str(caught.value.fix)
+
+
+def test_a_pipeline_has_no_versions_and_is_no_step(catalog: Catalog) -> None:
+    with pytest.raises(InvalidInput, match="no versions"):
+        catalog.find("ask@2")
+    with pytest.raises(InvalidInput, match="is a pipeline"):
+        catalog.find(Graph(name="g", inputs=[], steps=[Step(name="a", model="ask", input=1)], output=1))
+    with pytest.raises(InvalidInput, match="is a pipeline"):
+        catalog.find({"task": "penstock.ask", "args": [1], "kwargs": {}, "options": {}})
+
+
+def test_what_is_announced_later_is_seen(catalog: Catalog, announced: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.dispatch.catalog.FRESH_S", 0.0)
+    assert catalog.find("ask").pipeline is not None
+    register(announced, "w2", pipelines={"ask": announcement(ask_again)})
+    found = catalog.find("ask").pipeline
+    assert found is not None and found.text == ask_again.text
