@@ -34,6 +34,7 @@ from tests.unit.test_pipeline_graph import CHOICE, EACH, N, X, graph, graphs, ou
         ({"$op": ["abs", {"$op": ["neg", X]}]}, "abs(-$x)"),
         ({"$if": [{"$op": ["gt", X, 1]}, out("a"), "b"]}, 'a if ($x > 1) else "b"'),
         ({"$else": [out("a"), {"$else": [out("b"), 0]}]}, "a or else (b or else 0)"),
+        ({"$get": [{"$first": [1, [out("a"), out("b")]]}, 0]}, "first 1 of (a, b)[0]"),
         ({"$lit": {"$in": "x"}}, '{"$in": "x"}'),
         ({"$object": ["$in", X]}, '{"$in": $x}'),
         ({"q": X, "n": [1, out("a")]}, '{"q": $x, "n": [1, a]}'),

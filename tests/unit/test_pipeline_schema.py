@@ -117,7 +117,9 @@ def test_what_the_schema_refuses_is_refused(value: Any) -> None:
         read(msgspec.json.encode(value))
 
 
-WORDS = st.sampled_from(["$in", "$out", "$item", "$get", "$op", "$if", "$else", "$lit", "$object", "$eval", "a"])
+WORDS = st.sampled_from(
+    ["$in", "$out", "$item", "$get", "$op", "$if", "$else", "$first", "$lit", "$object", "$eval", "a"]
+)
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.sampled_from(["x", "$in", *OPERATORS]))
 VALUES = st.recursive(
     LEAVES,

@@ -39,10 +39,10 @@ def call(step: Step) -> str:
 
 
 def called(step: Step) -> str:
-    """The model, and the version that is asked for; of a step that waits, for what."""
+    """The model, and the version that is asked for; of one that calls none, what it does."""
     if step.kind == "call":
         return cut(step.model, MAX_CALLED)
-    return f"wait for {step.signal}" if step.kind == "wait" else "sleep"
+    return f"wait for {step.signal}" if step.kind == "wait" else step.kind
 
 
 def _wrapped(head: str, text: str, width: int | None, margin: int) -> list[str]:

@@ -75,6 +75,9 @@ def _text(here: Expression) -> str:
             return f"{_operand(one)} if {_operand(condition)} else {_operand(other)}"
         case "$else":
             return " or else ".join(map(_operand, given))
+        case "$first":
+            count, values = given
+            return f"first {count} of ({', '.join(map(_text, _first(values)))})"
     name, *operands = given
     if name == "abs":
         return f"abs({_text(operands[0])})"

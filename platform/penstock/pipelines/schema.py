@@ -60,6 +60,8 @@ def _expression() -> dict[str, Any]:
         "$op": {"anyOf": [_operator(count) for count in (1, 2)], "description": "An operator and its operands."},
         "$if": _tuple(_EXPRESSION, _EXPRESSION, _EXPRESSION) | {"description": "A condition, and one of two values."},
         "$else": _tuple(_EXPRESSION, _EXPRESSION) | {"description": "A value, and what stands in for its failure."},
+        "$first": _tuple({"type": "integer", "minimum": 1}, {"type": "array", "items": _EXPRESSION, "minItems": 1})
+        | {"description": "The first so many of them that have a value; of a pick."},
         "$lit": {"description": "Any value, as it is."},
         "$object": _tuple({"type": "string"}, _EXPRESSION) | {"description": "An object whose only key begins with $."},
     }
