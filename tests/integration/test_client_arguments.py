@@ -85,6 +85,7 @@ CLIENT: dict[str, dict[str, list[Any]]] = {
         "tag": [[], {}, ["x"], 5, 1.5, b"x", ("a", 5), ("a", "b", "c"), {"a": "b"}, Nasty(), "a\0b", ("a", "\ud800")],
         "limit": [*NUMBERS, -1, 10**20, 1.0, float("inf"), None],
         "before": [*ODD, ""],
+        "run": [*ODD, ""],
     },
     "as_completed": {"jobs": ["x", None, 5, [5], [None], [Nasty()], {"a": 1}, b"x"], "timeout": NUMBERS},
     "enqueue": {

@@ -78,6 +78,7 @@ def test_a_run_gives_its_output(sdk: Client) -> None:
     assert job.result(PATIENCE_S) == {"sum": 18, "first": 3}
     assert [each.id for each in sdk.list(tag="a=b")] == [job.id]
     assert (job.refresh().model, job.status) == ("diamond", "succeeded")
+    assert sorted(step.job.path or "" for step in sdk.list(run=job.id)) == ["inc", "inc-2", "inc-3", "total"]
 
 
 @pytest.mark.parametrize("size", [0, 1, 300])

@@ -155,13 +155,14 @@ class AsyncClient(BaseClient):
         lane: str | None = None,
         limit: int = 100,
         before: str | None = None,
+        run: str | None = None,
     ) -> list[AsyncJobHandle]:
         """Jobs, newest first; see ``Client.list``."""
         state = arguments.status(status)
 
         def read(runtime: Runtime) -> list[Job]:
             return runtime.store.list(
-                status=state, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before
+                status=state, model=model, tenant=tenant, tag=tag, lane=lane, limit=limit, before=before, run=run
             )
 
         return [self._handle(job) for job in await self._call(read)]

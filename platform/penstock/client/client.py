@@ -141,9 +141,11 @@ class Client(BaseClient):
         lane: str | None = None,
         limit: int = 100,
         before: str | None = None,
+        run: str | None = None,
     ) -> list[JobHandle]:
         """Jobs, newest first. ``status`` is a state or ``"cancelling"``, ``tag`` a name, ``"name=value"`` or
-        ``(name, value)``; ``before`` pages: the last id so far."""
+        ``(name, value)``; ``before`` pages: the last id so far. Steps of runs are left out: ``run``, an id, lists one's.
+        """
         jobs = self._runtime().store.list(
             status=arguments.status(status),
             model=model,
@@ -152,6 +154,7 @@ class Client(BaseClient):
             lane=lane,
             limit=limit,
             before=before,
+            run=run,
         )
         return [self._handle(job) for job in jobs]
 

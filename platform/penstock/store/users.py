@@ -169,6 +169,8 @@ def list_jobs(
             arguments.text(name, value)
     if before is not None:
         arguments.job_id(before, "before")
+    if run is not None:
+        arguments.job_id(run, "run")
     values: dict[str, Any] = {
         "status": status, "model": model, "tenant": tenant, "lane": lane, "before": before, "limit": limit, "at": None,
         "run": run,

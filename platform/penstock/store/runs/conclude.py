@@ -16,9 +16,10 @@ from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import Settled
 from penstock.store.runs import maps, tries
-from penstock.store.runs.advance import Moves, advance
+from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close, drop
 from penstock.store.runs.ends import Ends
+from penstock.store.runs.moves import Moves
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import OpenRun, locked
 from penstock.store.runs.values import place
