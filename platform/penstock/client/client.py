@@ -144,7 +144,7 @@ class Client(BaseClient):
         run: str | None = None,
     ) -> list[JobHandle]:
         """Jobs, newest first. ``status`` is a state or ``"cancelling"``, ``tag`` a name, ``"name=value"`` or
-        ``(name, value)``; ``before`` pages: the last id so far. Steps of runs are left out: ``run``, an id, lists one's.
+        ``(name, value)``; ``before`` pages: the last id so far. Steps of runs are left out; ``run``: those of this one.
         """
         jobs = self._runtime().store.list(
             status=arguments.status(status),
