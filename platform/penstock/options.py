@@ -38,3 +38,4 @@ class CallOptions(Options, total=False):
     """The same, and what only a step of a pipeline can say: see ``tracing.StepOptions``."""
 
     retry: int
+    version: str

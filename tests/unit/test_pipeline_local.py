@@ -97,6 +97,14 @@ def test_something_stands_in_for_what_fails() -> None:
     assert [run_pipeline(careful, {"x": x}, models=MODELS) for x in (2, 3)] == [2, 6]
 
 
+def test_a_step_asks_for_a_version() -> None:
+    pinned = penstock.pipeline(name="pinned")(lambda x: double.using(version="2")(shift.using(version="1")(x, by=x)))
+    assert [step.model for step in pinned.graph.steps] == ["shift@1", "double@2"]
+    assert [step.name for step in pinned.graph.steps] == ["shift", "double"]
+    with pytest.raises(InvalidInput, match="no version"):
+        penstock.pipeline(name="p")(lambda x: double.using(version=2)(x))
+
+
 def test_signals_are_given() -> None:
     assert run_pipeline(approved, {"x": 1}, models=MODELS, signals={"decision": "yes"}) == [2, None]
     with pytest.raises(ModelRaised, match="odd"):

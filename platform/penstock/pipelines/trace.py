@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, InvalidInput
 from penstock.pipelines.graph import Graph, Step, verify
 from penstock.pipelines.traced import Traced, expression_of
 from penstock.tracing import StepOptions, tracing
@@ -28,7 +28,7 @@ class Tracer:
 
     def call(self, model: str, item: Any, options: StepOptions = _NONE) -> Traced:
         """A step that is given ``item``; its output."""
-        return self._add(Step(name=self._name(model), model=model, input=expression_of(item), **options))
+        return self._add(self._call(model, options, input=expression_of(item)))
 
     def each(
         self, model: str, values: Any, item: Callable[[Any], Any] | None = None, options: StepOptions = _NONE
@@ -37,7 +37,7 @@ class Tracer:
         element = Traced({"$item": 0})
         given = expression_of(element if item is None else item(element))
         over = expression_of(values)
-        return self._add(Step(name=self._name(model), model=model, input=given, over=over, maps=True, **options))
+        return self._add(self._call(model, options, input=given, over=over, maps=True))
 
     def wait(self, signal: str, timeout: float | None, after: Any) -> Traced:
         """A step whose output is a signal's value."""
@@ -54,6 +54,14 @@ class Tracer:
         first = {"$first": [count, [expression_of(value) for value in values]]}
         given = {"$get": [first, 0]} if single else first
         return self._add(Step(name=self._name(name), kind="pick", input=given))
+
+    def _call(self, model: str, options: StepOptions, **fields: Any) -> Step:
+        own: dict[str, Any] = dict(options)
+        version = own.pop("version", None)
+        if version is not None and not (isinstance(version, str) and version):
+            raise InvalidInput(f"version={version!r:.80} is no version of model {model!r}", fix='write version="2"')
+        asked = model if version is None else f"{model}@{version}"
+        return Step(name=self._name(model), model=asked, **own, **fields)
 
     def _add(self, step: Step) -> Traced:
         self.steps.append(step)
