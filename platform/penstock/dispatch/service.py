@@ -204,7 +204,10 @@ class Submitter:
             raise refused
 
     def _refused(self, job: NewJob) -> Overloaded | None:
-        """A run is asked for as a whole, at the door: each step that it will need, a map as one. Later none is."""
+        """A run is asked for as a whole, at the door: by each model that it will need. Later none of its steps is.
+
+        Once a model: a run is not refused for its own size, which would be the same at any other time.
+        """
         if job.graph is None:
             return self.admission.check(job)
         for model in models_of(job.graph):
@@ -358,9 +361,9 @@ class Submitter:
 
 @functools.lru_cache(maxsize=256)
 def models_of(graph: str) -> tuple[str, ...]:
-    """The models that a run of this graph (JSON text) calls whatever comes out, one for each step."""
+    """The models that a run of this graph (JSON text) calls whatever comes out."""
     plan = Outline(read(graph))
-    return tuple(plan.steps[name].model for name in certain(plan) if plan.steps[name].kind == "call")
+    return tuple(dict.fromkeys(plan.steps[name].model for name in certain(plan) if plan.steps[name].kind == "call"))
 
 
 def _accept_now(jobs: Sequence[NewJob]) -> None:
