@@ -58,7 +58,6 @@ SMALL = re.compile(
     r"|SCAN penstock_job USING INDEX ix_penstock_job_due"  # in order, and ended by LIMIT
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_asked"  # those that are open and ask for a version
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_run"  # those that are open and runs
-    r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_closing"
     r"|SCAN around|SCAN run USING (COVERING )?INDEX ix_penstock_job_run"
     r"|SCAN m USING (COVERING )?INDEX ix_penstock_map_begun"
     r"|SCAN penstock_delivery USING INDEX ix_penstock_delivery_due"

@@ -10,18 +10,10 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-OPEN = "state IN ('accepted', 'queued', 'running')"
 #: Name, columns, whether it is unique, and which rows it has.
 INDEXES = (
     ("uq_penstock_job_step", ["run_id", "path", "generation"], True, "run_id IS NOT NULL"),
-    ("ix_penstock_job_step_open", ["run_id", "id"], False, f"run_id IS NOT NULL AND {OPEN}"),
-    ("ix_penstock_job_run", ["model", "lane", "state"], False, f"graph IS NOT NULL AND {OPEN}"),
-    (
-        "ix_penstock_job_run_deadline",
-        ["deadline_at"],
-        False,
-        "graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL",
-    ),
+    ("ix_penstock_job_run", ["closing", "state", "deadline_at", "model", "lane"], False, "graph IS NOT NULL"),
     ("ix_penstock_job_graph", ["graph"], False, "graph IS NOT NULL"),
     (
         "ix_penstock_job_waiting",
@@ -29,7 +21,6 @@ INDEXES = (
         False,
         "run_id IS NOT NULL AND state = 'running' AND worker IS NULL AND graph IS NULL",
     ),
-    ("ix_penstock_job_closing", ["id"], False, "closing IS NOT NULL"),
     # Steps go with their runs.
     ("ix_penstock_job_settled", ["settled_at"], False, "settled_at IS NOT NULL AND run_id IS NULL"),
 )

@@ -45,9 +45,6 @@ def _one_of(column: str, *values: str) -> str:
     return " OR ".join(f"{column} = '{value}'" for value in values)
 
 
-_OPEN = "state IN ('accepted', 'queued', 'running')"
-
-
 class JobRow(Row, table=True):
     """A job: see ``penstock.job.Job`` for what the columns mean."""
 
@@ -90,16 +87,10 @@ class JobRow(Row, table=True):
             unique=True,
             **_where("idempotency_key IS NOT NULL"),
         ),
-        # A step of a run, once per generation; and those that have not ended.
+        # A step of a run, once per generation. Few indexes, since each is asked about at every insert of any job.
         Index("uq_penstock_job_step", "run_id", "path", "generation", unique=True, **_where("run_id IS NOT NULL")),
-        Index("ix_penstock_job_step_open", "run_id", "id", **_where(f"run_id IS NOT NULL AND {_OPEN}")),
-        # Open runs, by what counts have to leave out; those with a deadline; those that ended before their steps.
-        Index("ix_penstock_job_run", "model", "lane", "state", **_where(f"graph IS NOT NULL AND {_OPEN}")),
-        Index(
-            "ix_penstock_job_run_deadline",
-            "deadline_at",
-            **_where("graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL"),
-        ),
+        # Runs: those that have ended before their steps, and open ones, which have `closing` NULL, by deadline.
+        Index("ix_penstock_job_run", "closing", "state", "deadline_at", "model", "lane", **_where("graph IS NOT NULL")),
         Index("ix_penstock_job_graph", "graph", **_where("graph IS NOT NULL")),
         # Steps that wait for a signal or for a time.
         Index(
@@ -107,7 +98,6 @@ class JobRow(Row, table=True):
             "available_at",
             **_where("run_id IS NOT NULL AND state = 'running' AND worker IS NULL AND graph IS NULL"),
         ),
-        Index("ix_penstock_job_closing", "id", **_where("closing IS NOT NULL")),
     )
 
     # Small and often changed first, long ones last: SQLite reads a row from its beginning.

@@ -39,7 +39,8 @@ _COUNTS = """
 # Runs wait for their steps, as some steps wait for signals (those have no model), and hold nothing: nobody's work.
 _RUNS = """
     SELECT model, lane, state, count(*) FROM penstock_job {by ix_penstock_job_run}
-    WHERE graph IS NOT NULL AND state IN ('accepted', 'queued', 'running') GROUP BY model, lane, state"""
+    WHERE graph IS NOT NULL AND closing IS NULL AND state IN ('accepted', 'queued', 'running')
+    GROUP BY model, lane, state"""
 _ASKED = """
     SELECT model, lane, state, asked_version, count(*) FROM penstock_job {by ix_penstock_job_asked}
     WHERE asked_version IS NOT NULL AND state IN ('accepted', 'queued', 'running')

@@ -19,7 +19,7 @@ _ENDED = """EXISTS (SELECT 1 FROM penstock_job AS whole
 _CANCEL = f"""
     UPDATE penstock_job SET {CANCEL_SET}
     WHERE penstock_job.id IN (
-        SELECT id FROM penstock_job {{by ix_penstock_job_step_open}}
+        SELECT id FROM penstock_job {{by uq_penstock_job_step}}
         WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND NOT cancel_requested
             AND {_ENDED}
         ORDER BY id LIMIT :limit {{locked}}
@@ -28,7 +28,7 @@ _CANCEL = f"""
 _DROP = f"""
     UPDATE penstock_job SET {CANCEL_SET}
     WHERE penstock_job.id IN (
-        SELECT id FROM penstock_job {{by ix_penstock_job_step_open}}
+        SELECT id FROM penstock_job {{by uq_penstock_job_step}}
         WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND NOT cancel_requested
             AND (path = :path OR (path >= :low AND path < :high)) ORDER BY id {{locked}}
     ) AND {{hidden state IN ('accepted', 'queued', 'running')}}
@@ -38,7 +38,7 @@ _CLOSED = """
         SELECT 1 FROM penstock_job AS step WHERE step.run_id = :run
             AND step.state IN ('accepted', 'queued', 'running') AND NOT step.cancel_requested)"""
 _OPEN = f"""
-    SELECT 1 FROM penstock_job {{by ix_penstock_job_step_open}}
+    SELECT 1 FROM penstock_job {{by uq_penstock_job_step}}
     WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND {_ENDED} LIMIT 1"""  # noqa: S608 - constants only
 
 

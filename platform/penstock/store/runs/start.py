@@ -18,8 +18,8 @@ _TAKE_DUE = """
     UPDATE penstock_job SET state = 'running', started_at = :now, publish_lease_until = 0
     WHERE id IN (
         SELECT id FROM penstock_job {by ix_penstock_job_run}
-        WHERE graph IS NOT NULL AND state IN ('accepted', 'queued', 'running') AND state = 'accepted'
-            AND available_at <= :now AND (deadline_at IS NULL OR deadline_at > :now)
+        WHERE graph IS NOT NULL AND closing IS NULL AND state = 'accepted' AND available_at <= :now
+            AND (deadline_at IS NULL OR deadline_at > :now)
         ORDER BY available_at, id LIMIT :limit {skip locked}
     ) AND {hidden state = 'accepted'} RETURNING id"""
 

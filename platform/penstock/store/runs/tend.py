@@ -16,12 +16,13 @@ from penstock.store.session import Session
 _EXPIRE = f"""
     UPDATE penstock_job SET state = 'expired', settled_at = :now, closing = true
     WHERE penstock_job.id IN (
-        SELECT id FROM penstock_job {{by ix_penstock_job_run_deadline}}
-        WHERE graph IS NOT NULL AND state = 'running' AND deadline_at IS NOT NULL AND deadline_at <= :now
+        SELECT id FROM penstock_job {{by ix_penstock_job_run}}
+        WHERE graph IS NOT NULL AND closing IS NULL AND state = 'running' AND deadline_at <= :now
         ORDER BY deadline_at LIMIT :limit {{skip locked}}
     ) AND {{hidden state = 'running'}} RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 _CLOSING = """
-    SELECT id FROM penstock_job {by ix_penstock_job_closing} WHERE closing IS NOT NULL ORDER BY id LIMIT :limit"""
+    SELECT id FROM penstock_job {by ix_penstock_job_run}
+    WHERE graph IS NOT NULL AND closing = true ORDER BY id LIMIT :limit"""
 _MAPS = """
     SELECT m.run_id, m.path FROM penstock_map AS m JOIN penstock_job AS j ON j.id = m.run_id
     WHERE m.begun < m.size AND m.begun_at <= :before AND j.state = 'running' LIMIT :limit"""
@@ -32,7 +33,7 @@ AT_IT_S = 2.0
 # Runs in which nothing is open: somebody who does not know runs has ended their steps.
 _IDLE = """
     SELECT id FROM penstock_job AS run {by ix_penstock_job_run}
-    WHERE graph IS NOT NULL AND state IN ('accepted', 'queued', 'running') AND state = 'running'
+    WHERE graph IS NOT NULL AND closing IS NULL AND state = 'running'
         AND NOT EXISTS (SELECT 1 FROM penstock_job AS step WHERE step.run_id = run.id
             AND step.state IN ('accepted', 'queued', 'running'))
     LIMIT :limit"""
