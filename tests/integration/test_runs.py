@@ -66,6 +66,12 @@ def odd_part(x: int) -> Any:
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Nothing is refused: what is offered at once here may be more than a busy machine can do in time."""
+    return settings.model_copy(update={"admission": settings.admission.model_copy(update={"enabled": False})})
+
+
+@pytest.fixture
 def sdk(settings: Settings, worker_factory: Callable[..., Any], dispatcher: Any) -> Iterator[Client]:
     worker_factory("first")
     with Client(settings) as client:
