@@ -81,65 +81,59 @@ def runs(client: Client, audit: Audit) -> Runs:
     return Runs(client, audit)
 
 
-OFTEN = ["kill_worker", "flush_redis", "kill_postgres"]
-RARELY = [pytest.param(deed, marks=pytest.mark.soak) for deed in ("kill_dispatcher", "kill_redis")]
-
-
-@pytest.mark.both_databases
-@pytest.mark.parametrize("deed", [*OFTEN, *RARELY])
-def test_one_strike(
-    deed: str,
+@pytest.fixture
+def monkey(
     settings: Settings,
     request: pytest.FixtureRequest,
     worker_factory: Callable[..., Worker],
     start_dispatcher: Callable[[], Process],
-    audit: Audit,
-    runs: Runs,
     redis_server: RedisServer,
-) -> None:
-    """In the middle of sixty runs."""
+) -> Monkey:
+    """Two workers, two dispatchers, and who strikes at them."""
     on_postgres = settings.database.startswith("postgresql")
-    if deed == "kill_postgres" and not on_postgres:
-        pytest.skip("there is no server to kill")
-    monkey = Monkey(
+    return Monkey(
         random.Random(1),
         start_worker=worker_factory,
         start_dispatcher=start_dispatcher,
         redis=redis_server,
         postgres=request.getfixturevalue("postgres_server") if on_postgres else None,
     )
+
+
+OFTEN = ["kill_worker", "flush_redis"]
+RARELY = [pytest.param(deed, marks=pytest.mark.soak) for deed in ("kill_dispatcher", "kill_redis")]
+
+
+def strike(deed: Callable[[], object], audit: Audit, runs: Runs) -> None:
+    """In the middle of sixty runs."""
     runs.submit(60)
     wait_for(lambda: audit.settled() > 100, what="work in progress")
-    getattr(monkey, deed)()
+    deed()
     runs.wait()
     runs.verify()
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("deed", [*OFTEN, *RARELY])
+def test_one_strike(deed: str, monkey: Monkey, audit: Audit, runs: Runs) -> None:
+    strike(getattr(monkey, deed), audit, runs)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_database_is_killed(monkey: Monkey, audit: Audit, runs: Runs) -> None:
+    strike(monkey.kill_postgres, audit, runs)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(5))
-def test_strike_after_strike(
-    seed: int,
-    settings: Settings,
-    request: pytest.FixtureRequest,
-    worker_factory: Callable[..., Worker],
-    start_dispatcher: Callable[[], Process],
-    audit: Audit,
-    runs: Runs,
-    redis_server: RedisServer,
-) -> None:
+def test_strike_after_strike(seed: int, monkey: Monkey, audit: Audit, runs: Runs) -> None:
     """Twelve strikes while five hundred runs are under way."""
-    on_postgres = settings.database.startswith("postgresql")
-    monkey = Monkey(
-        random.Random(seed),
-        start_worker=worker_factory,
-        start_dispatcher=start_dispatcher,
-        redis=redis_server,
-        postgres=request.getfixturevalue("postgres_server") if on_postgres else None,
-    )
+    monkey._rng = random.Random(seed)
     deeds: list[str] = []
-    for strike in range(12):
-        if strike < 10:
+    for number in range(12):
+        if number < 10:
             runs.submit(50)
         before = audit.settled()
         wait_for(lambda before=before: audit.settled() > before + 50, timeout_s=60, what=f"progress after {deeds}")

@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import sqlite3
 from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import psycopg
 import pytest
 
-from penstock.store import Store, claims, deliveries, events, producers, relay, retention, users, workers
-from penstock.store.runs import (
-    advance,
-    again,
-    closing,
-    ends,
-    expand,
-    maps,
-    moves,
-    plans,
-    resolve,
-    run,
-    standing,
-    start,
-    tend,
-    tries,
-    waits,
-)
-from penstock.store.runs import values as outputs
+from penstock.store import Store, claims, deliveries, events, producers, relay, retention, runs, users, workers
 from penstock.store.sql import Dialect, compile_sql, insert_sql
 
 MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
-MODULES += (
-    advance,
-    again,
-    closing,
-    ends,
-    expand,
-    maps,
-    moves,
-    plans,
-    resolve,
-    run,
-    standing,
-    start,
-    tend,
-    tries,
-    waits,
-    outputs,
-)
+# Every module of runs, so that none is forgotten.
+MODULES += tuple(import_module(f"{runs.__name__}.{found.name}") for found in pkgutil.iter_modules(runs.__path__))
 
 #: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
 SMALL = re.compile(
