@@ -591,6 +591,24 @@ def test_a_run_that_is_gone_leaves_nothing(store: Store) -> None:
             assert session.all(f"SELECT * FROM penstock_{table}") == [], table  # noqa: S608 - a constant
 
 
+@pytest.mark.parametrize("forgotten", ["in time", "with the run"])
+def test_a_wait_that_ended_before_its_time_leaves_nothing(store: Store, forgotten: str) -> None:
+    nap = Step(name="nap", kind="sleep", input=[X, None])
+    wait = Step(name="w", kind="wait", signal="go", timeout=5.0, input=None)
+    run = begin(store, graph(nap, wait, output=[out("nap"), out("w")]), {"x": 9})
+    store.cancel(run, now=T0)
+    assert store.get(run).state is JobState.CANCELLED
+    store.tend_runs(now=T0 + 1, limit=10)
+    if forgotten == "in time":
+        store.tend_runs(now=T0 + 10, limit=10)
+        assert {step.state for step in steps(store, run).values()} == {JobState.CANCELLED}
+    else:
+        while store.prune(before=T0 + 2, limit=100):
+            pass
+    with store._db.read() as session:
+        assert session.all("SELECT * FROM penstock_wait") == []
+
+
 def test_a_graph_that_no_run_has_any_more_is_forgotten(store: Store) -> None:
     """A program that writes its literals into graphs makes a new one each time."""
     for literal in range(3):

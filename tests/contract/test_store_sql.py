@@ -56,10 +56,11 @@ def test_a_cast_is_no_parameter() -> None:
     assert compile_sql("SELECT :a::text", Dialect.POSTGRES) == "SELECT %(a)s::text"
 
 
-def test_a_bulk_insert_is_many_rows_on_sqlite_and_one_parameter_on_postgres() -> None:
+def test_a_bulk_insert_is_rows_of_parameters_on_sqlite_and_one_parameter_on_postgres() -> None:
     spell = insert_sql("t", ["a", "b"], ["text", "int"], "ON CONFLICT DO NOTHING")
-    assert spell(Dialect.SQLITE) == "INSERT INTO t (a, b) VALUES (?, ?) ON CONFLICT DO NOTHING"
-    assert spell(Dialect.POSTGRES).startswith(
+    assert spell(Dialect.SQLITE, 1) == "INSERT INTO t (a, b) VALUES (?, ?) ON CONFLICT DO NOTHING"
+    assert spell(Dialect.SQLITE, 2) == "INSERT INTO t (a, b) VALUES (?, ?), (?, ?) ON CONFLICT DO NOTHING"
+    assert spell(Dialect.POSTGRES, 1).startswith(
         "INSERT INTO t (a, b) SELECT (r.value->>0)::text, (r.value->>1)::int FROM"
     )
 

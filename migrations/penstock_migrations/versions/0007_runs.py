@@ -15,12 +15,6 @@ INDEXES = (
     ("uq_penstock_job_step", ["run_id", "path", "generation"], True, "run_id IS NOT NULL"),
     ("ix_penstock_job_run", ["closing", "state", "deadline_at", "model", "lane"], False, "graph IS NOT NULL"),
     ("ix_penstock_job_graph", ["graph"], False, "graph IS NOT NULL"),
-    (
-        "ix_penstock_job_waiting",
-        ["available_at"],
-        False,
-        "run_id IS NOT NULL AND state = 'running' AND worker IS NULL AND graph IS NULL",
-    ),
     # Steps go with their runs.
     ("ix_penstock_job_settled", ["settled_at"], False, "settled_at IS NOT NULL AND run_id IS NULL"),
 )
@@ -72,6 +66,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "path", "chunk", name=op.f("pk_penstock_map_chunk")),
     )
     op.create_table(
+        "penstock_wait",
+        sa.Column("run_id", id, nullable=False),
+        sa.Column("path", id, nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("job_id", id, nullable=False),
+        sa.Column("until", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", "path", "generation", name=op.f("pk_penstock_wait")),
+    )
+    op.create_index("ix_penstock_wait_until", "penstock_wait", ["until"], unique=False)
+    op.create_table(
         "penstock_signal",
         sa.Column("run_id", id, nullable=False),
         sa.Column("name", id, nullable=False),
@@ -94,6 +98,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("penstock_pipeline")
     op.drop_table("penstock_signal")
+    op.drop_table("penstock_wait")
     op.drop_table("penstock_map_chunk")
     op.drop_table("penstock_map")
     op.drop_table("penstock_graph")

@@ -11,13 +11,14 @@ import msgspec
 from penstock.job import TERMINAL, JobState, Outcome
 from penstock.store.engine import Database, Survives
 from penstock.store.records import (
+    CLAIMED_COLUMNS,
     PLAIN_COLUMNS,
     SETTLED_COLUMNS,
     STATES,
-    Claimed,
     ClaimResult,
     LeftOver,
     Settled,
+    claimed_of,
     plain_of,
     settled_of,
 )
@@ -47,23 +48,23 @@ _CLAIM = f"""
     UPDATE penstock_job SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = :claimed_at,
         queued_at = coalesce(queued_at, available_at), version = coalesce(:version, version)
     WHERE penstock_job.id {{in ids}} AND {_CLAIMABLE}
-    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"""  # noqa: S608 - constants only
+    RETURNING {CLAIMED_COLUMNS}"""  # noqa: S608 - constants only
 # The same with a time for each job.
 _CLAIM_TIMED = f"""
     UPDATE penstock_job
     SET state = 'running', attempt = attempt + 1, worker = :worker, claimed_at = {{1 float}},
         queued_at = coalesce(queued_at, available_at), version = coalesce(:version, version)
     FROM {{each rows}} WHERE penstock_job.id = {{0 text}} AND {_CLAIMABLE}
-    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"""  # noqa: S608 - constants only
+    RETURNING {CLAIMED_COLUMNS}"""  # noqa: S608 - constants only
 
 # What an earlier call has claimed whose answer never came. It counts as a new attempt, which shuts out the one that
 # nobody knows of. The claim times tell it from what another call has claimed; on their way through JSON they may have
 # lost their last bit.
-_RECLAIM = """
+_RECLAIM = f"""
     UPDATE penstock_job SET attempt = attempt + 1
-    WHERE penstock_job.id {in ids} AND {hidden state = 'running'} AND worker = :worker
+    WHERE penstock_job.id {{in ids}} AND {{hidden state = 'running'}} AND worker = :worker
         AND claimed_at BETWEEN :first - 0.000001 AND :last + 0.000001
-    RETURNING penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"""
+    RETURNING {CLAIMED_COLUMNS}"""  # noqa: S608 - constants only
 
 _INPUTS = "SELECT id, input, run_id, path FROM penstock_job WHERE id {in ids}"
 _LEFT_OVER = f"""
@@ -79,7 +80,7 @@ _EXPIRE = f"""
 _OVER = "cancel_requested OR deadline_at <= :now"
 
 
-def _settle_sql(changes: str, *, plain: bool) -> str:
+def _settle_sql(changes: str, columns: str, *, plain: bool) -> str:
     # What most outcomes of a batch have in common is a parameter, the rest is in the array: reading a field out of
     # JSON costs more than binding a parameter.
     return f"""
@@ -92,7 +93,7 @@ def _settle_sql(changes: str, *, plain: bool) -> str:
     FROM {{each rows}}
     WHERE penstock_job.id = {{0 text}} AND {{hidden state = 'running'}} AND attempt = :attempt AND worker = :worker
         {"AND webhook IS NULL AND run_id IS NULL" if plain else ""}
-    RETURNING {PLAIN_COLUMNS if plain else SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+    RETURNING {columns}"""  # noqa: S608 - constants only
 
 
 # Most jobs succeed: they have neither an error nor another time to run, and nothing is counted against them.
@@ -105,7 +106,9 @@ _ENDS = f"""error = {{3 text}},
         failures = failures + :failures, ooms = ooms + :ooms, suspicions = suspicions + :suspicions"""
 #: By whether the jobs have nothing that follows, and whether they have succeeded.
 _SETTLE = {
-    (plain, good): _settle_sql(_SUCCEEDS if good else _ENDS, plain=plain)
+    (plain, good): _settle_sql(
+        _SUCCEEDS if good else _ENDS, PLAIN_COLUMNS if plain and good else SETTLED_COLUMNS, plain=plain
+    )
     for plain in (True, False)
     for good in (True, False)
 }
@@ -163,7 +166,7 @@ def claim(
                 rows += session.all(_CLAIM_TIMED, common | {"rows": timed})
             else:
                 rows += session.all(_CLAIM, common | {"ids": session.ids(ids), "claimed_at": at})
-            return ClaimResult({row[0]: Claimed(*row[1:]) for row in rows})
+            return ClaimResult({row[0]: claimed_of(row) for row in rows})
 
     result = db.again(call)
     # Behind the claim: while they are read, nobody waits for what it holds.
@@ -291,8 +294,13 @@ def _settle(session: Session, outcomes: Sequence[Outcome], worker: str, now: flo
             "ends": state in TERMINAL,
             "again": state is JobState.ACCEPTED,
         }
-        statement = _SETTLE[plain, state is JobState.SUCCEEDED]
-        settled += map(plain_of if plain else settled_of, session.all(statement, values))
+        good = state is JobState.SUCCEEDED
+        found = session.all(_SETTLE[plain, good], values)
+        if plain and good:
+            attempt = values["attempt"]
+            settled += [plain_of(row, attempt) for row in found]
+        else:
+            settled += map(settled_of, found)
     return settled
 
 

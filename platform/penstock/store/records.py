@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -228,16 +229,32 @@ def delivery_of(row: tuple[Any, ...]) -> Delivery:
 
 def settled_of(row: tuple[Any, ...]) -> Settled:
     """A row of ``SETTLED_COLUMNS``."""
-    return Settled._make((row[0], STATES[row[1]], *row[2:], None))
+    return _settled(Settled, (row[0], STATES[row[1]], *row[2:], None))
 
 
-def plain_of(row: tuple[Any, ...]) -> Settled:
+def plain_of(row: tuple[Any, ...], attempt: int) -> Settled:
     """A row of ``PLAIN_COLUMNS``."""
-    return Settled._make((row[0], STATES[row[1]], *row[2:], *_NO_RUN))
+    id, state, reply_to, model, lane = row
+    return _settled(
+        Settled, (id, STATES[state], attempt, reply_to, None, model, lane, None, None, None, None, None, None, None)
+    )
 
 
-_NO_RUN = (None,) * 6
+def claimed_of(row: tuple[Any, ...]) -> Claimed:
+    """A row of ``CLAIMED_COLUMNS``, without the id that it begins with."""
+    return _claimed(Claimed, (*row[1:], None, None, False))
 
-#: In the order of ``Settled``: of a job that is in no run, and of any.
-PLAIN_COLUMNS = "penstock_job.id, state, attempt, reply_to, error, model, lane, webhook"
-SETTLED_COLUMNS = f"{PLAIN_COLUMNS}, run_id, penstock_job.path, generation, graph, closing"
+
+# `_make` and the call of a named tuple are written in Python.
+_settled: Callable[[type[Settled], tuple[Any, ...]], Settled] = tuple.__new__
+_claimed: Callable[[type[Claimed], tuple[Any, ...]], Claimed] = tuple.__new__
+
+#: In the order of ``Settled``.
+SETTLED_COLUMNS = (
+    "penstock_job.id, state, attempt, reply_to, error, model, lane, webhook, run_id, penstock_job.path, generation,"
+    " graph, closing"
+)
+#: Of a job that has succeeded, without a webhook and in no run, where the attempt is known.
+PLAIN_COLUMNS = "penstock_job.id, state, reply_to, model, lane"
+#: The id, and what ``Claimed`` begins with.
+CLAIMED_COLUMNS = "penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"

@@ -92,12 +92,6 @@ class JobRow(Row, table=True):
         # Runs: those that have ended before their steps, and open ones, which have `closing` NULL, by deadline.
         Index("ix_penstock_job_run", "closing", "state", "deadline_at", "model", "lane", **_where("graph IS NOT NULL")),
         Index("ix_penstock_job_graph", "graph", **_where("graph IS NOT NULL")),
-        # Steps that wait for a signal or for a time.
-        Index(
-            "ix_penstock_job_waiting",
-            "available_at",
-            **_where("run_id IS NOT NULL AND state = 'running' AND worker IS NULL AND graph IS NULL"),
-        ),
     )
 
     # Small and often changed first, long ones last: SQLite reads a row from its beginning.
@@ -197,6 +191,19 @@ class MapChunkRow(Row, table=True):
     path: str = Field(sa_type=Id, primary_key=True)
     chunk: int = Field(primary_key=True)
     pending: int
+
+
+class WaitRow(Row, table=True):
+    """A step that sleeps, or waits for a signal for a limited time: when that is over."""
+
+    __tablename__ = "penstock_wait"
+    __table_args__ = (Index("ix_penstock_wait_until", "until"),)
+
+    run_id: str = Field(sa_type=Id, primary_key=True)
+    path: str = Field(sa_type=Id, primary_key=True)
+    generation: int = Field(primary_key=True)
+    job_id: str = Field(sa_type=Id)
+    until: float = Field(sa_type=Double)
 
 
 class SignalRow(Row, table=True):

@@ -50,6 +50,12 @@ _COLUMNS = {
     "output": "text",
 }
 _INSERT = insert_sql("penstock_job", [*_COLUMNS], [*_COLUMNS.values()], "")
+_INSERT_WAIT = insert_sql(
+    "penstock_wait",
+    ["run_id", "path", "generation", "job_id", "until"],
+    ["text", "text", "int", "text", "float"],
+    "",
+)
 _INSERT_SIGNAL = insert_sql(
     "penstock_signal",
     ["run_id", "name", "id", "value", "sent_at"],
@@ -68,16 +74,18 @@ _WAITING = """
 _RECEIVE = f"""
     UPDATE penstock_job SET state = 'succeeded', settled_at = :now, output = :output
     WHERE run_id = :run AND penstock_job.path = :path AND {{hidden state = 'running'}} RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+# Those that have ended by something else are among them, and go with the others.
+_DUE = """
+    DELETE FROM penstock_wait WHERE (run_id, path, generation) IN (
+        SELECT run_id, path, generation FROM penstock_wait WHERE until <= :now
+        ORDER BY until LIMIT :limit {skip locked}
+    ) RETURNING job_id"""
 # One that has a timeout waits for a signal; the others sleep.
 _OVER = f"""
     UPDATE penstock_job SET settled_at = :now, state = CASE WHEN timeout_s IS NULL THEN 'succeeded' ELSE 'failed' END,
         output = CASE WHEN timeout_s IS NULL THEN 'null' END,
         error = CASE WHEN timeout_s IS NULL THEN NULL ELSE :error END
-    WHERE penstock_job.id IN (
-        SELECT id FROM penstock_job {{by ix_penstock_job_waiting}}
-        WHERE run_id IS NOT NULL AND state = 'running' AND worker IS NULL AND graph IS NULL AND available_at <= :now
-        ORDER BY available_at LIMIT :limit {{skip locked}}
-    ) AND {{hidden state = 'running'}} RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
+    WHERE penstock_job.id {{in ids}} AND {{hidden state = 'running'}} RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 _RUN = "SELECT state, graph FROM penstock_job WHERE id = :run"
 # Whatever its state: one that has not begun may do so in a transaction that is not over.
 _HOLD = "SELECT id FROM penstock_job WHERE id = :run {locked}"
@@ -131,6 +139,8 @@ def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: 
         "output": output,
     }
     session.insert(_INSERT, [[values[name] for name in _COLUMNS]])
+    if not ended and until < NEVER:
+        session.insert(_INSERT_WAIT, [(run.id, step.name, run.generation, values["id"], until)])
     return ended
 
 
@@ -154,8 +164,11 @@ def receive(session: Session, run_id: str, name: str, value: str, id: str, *, no
 
 def over(session: Session, *, now: float, limit: int) -> list[Settled]:
     """End waits whose time is over."""
+    due = sorted(row[0] for row in session.all(_DUE, {"now": now, "limit": limit}))
+    if not due:
+        return []
     error = msgspec.json.encode(_TIMEOUT).decode()
-    return [settled_of(row) for row in session.all(_OVER, {"now": now, "limit": limit, "error": error})]
+    return [settled_of(row) for row in session.all(_OVER, {"ids": session.ids(due), "now": now, "error": error})]
 
 
 def _deliver(session: Session, run: str, name: str, paths: Sequence[str], *, now: float) -> list[Settled]:
