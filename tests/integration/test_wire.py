@@ -36,6 +36,31 @@ def test_commands_arrive_in_order(wire: Wire, broker: redis.Redis):
     assert broker.lrange("l", 0, -1) == [str(n).encode() for n in range(1000)]
 
 
+def test_what_is_held_goes_with_the_next_and_before_it(wire: Wire, broker: redis.Redis):
+    wire.hold([("RPUSH", "l", 1)])
+    assert not broker.exists("l")
+    wire.send([("RPUSH", "l", 2)])
+    assert wire.flush()
+    assert broker.lrange("l", 0, -1) == [b"1", b"2"]
+    wire.hold([("RPUSH", "l", 3)])
+    wire.tell_held()
+    wire.tell_held()
+    assert wire.flush()
+    assert broker.lrange("l", 0, -1) == [b"1", b"2", b"3"]
+
+
+def test_what_is_held_is_news_and_lost_while_the_broker_is_away(wire: Wire, redis_server: RedisServer):
+    assert wire.flush()
+    redis_server.kill()
+    wire.send([("PING",)], [("HSET", "h", "a", 1)])
+    wire.hold([("RPUSH", "l", 1)])
+    wire.tell_held()
+    wire.tell_held()
+    redis_server.start()
+    until(wire.flush)
+    assert wire.kept == 0
+
+
 def test_must_commands_survive_a_restart_of_redis(wire: Wire, broker: redis.Redis, redis_server: RedisServer):
     wire.send([], [("HSET", "h", "a", 1)])
     assert wire.flush()

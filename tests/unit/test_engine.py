@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import pytest
+import redis
 from celery import Celery
 
 from penstock import clock
@@ -16,6 +18,7 @@ from penstock.lane import Lane
 from penstock.model import Model
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.transport import keys
 from penstock_worker.engine import Engine
 from penstock_worker.execute.runner import overdue
 from penstock_worker.item import Batch, Item, Run
@@ -173,3 +176,27 @@ def test_a_thread_that_nobody_stopped_is_a_defect(engine: Engine, part: str, mon
         with engine.settler._changed:
             engine.settler._changed.notify_all()
     wait_for(lambda: engine.defective, what="the engine to notice")
+
+
+def test_the_start_of_a_batch_that_was_to_be_short_is_told_when_it_is_not(
+    engine: Engine, store: Store, broker: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a short one does not wait for the broker before the model is called."""
+    Slow.gate.clear()
+    (id,) = add(store, model="slow", accepted_at=clock.now())
+    register(store, "w1")
+    monkeypatch.setattr(engine.batcher, "busy_s", lambda: 0.01)
+    with broker.pubsub(ignore_subscribe_messages=True) as events:
+        events.subscribe(keys.events(settings.namespace))
+        events.get_message(timeout=PATIENCE_S)
+        mono, now = clock.monotonic_s(), clock.now()
+        engine.start()
+        engine.batcher.put(
+            [Item(id, "slow", Lane.BACKGROUND, input="1", tag=1, source="s", arrived_at=mono, claimed_at=now)]
+        )
+        wait_for(lambda: engine.runner.current and engine.runner.current.call, what="the model to run")
+        assert events.get_message(timeout=0) is None
+        assert not engine.check_timeouts()
+        told = wait_for(lambda: events.get_message(timeout=0), what="the news")
+    assert json.loads(told["data"])["state"] == "running"
+    Slow.gate.set()

@@ -57,6 +57,8 @@ from penstock_worker.watchdog import Watchdog
 log = structlog.get_logger(__name__)
 
 
+#: The start of a batch that is expected to take at most so long is told with its end, seconds.
+SOON_OVER_S = 0.02
 #: How long the end of a worker waits for a claim that is under way, seconds.
 CLAIM_WAIT_S = 1.0
 
@@ -344,14 +346,15 @@ class Engine:
         if alone:
             self.settler.quiesce()
         run = self.runner.run(batch)
-        if self.announcer.meter is not None:
-            self.announcer.meter.ran(run)
         self.batcher.put_back(run.suspects)
-        self.ceilings.learn(run)
-        self._learn(run)
         self.charges.spread(run, run.compute_s)
+        # Before all that nobody waits for.
         if run.live or run.unfinished:
             self.settler.settle(run)
+        if self.announcer.meter is not None:
+            self.announcer.meter.ran(run)
+        self.ceilings.learn(run)
+        self._learn(run)
         self.load.ended(run, clock.now(), clock.monotonic_s() - batch.taken_mono)
         if alone or any(item.suspect for item in run.live):
             self.settler.quiesce()
@@ -392,7 +395,8 @@ class Engine:
             self.settler.quiesce()  # only SQL knew of it
         if not self._stepwise:
             self.batcher.began(suspect=suspect)
-        self.announcer.started(run, self.load.started(run, run.started_at))
+        soon_over = 0 < self.batcher.busy_s() <= SOON_OVER_S
+        self.announcer.started(run, self.load.started(run, run.started_at), soon_over=soon_over)
         first = sum(item.lane is Lane.INTERACTIVE and item.failures == 0 for item in run.live)
         self._retries.accepted(first, run.started_at)
         members = [item for item in run.live if item.request is not None]
@@ -456,6 +460,7 @@ class Engine:
 
     def check_timeouts(self) -> bool:
         """Settle what has outlived its timeout; whether the device is wedged and the process must end."""
+        self._wire.tell_held()
         if not self._watchdog.check():
             return False
         self.pump()

@@ -56,8 +56,11 @@ class Announcer:
         if self._celery is not None and self.tells_monitors:
             self._wire.send([self._celery.received(items, self._task)])
 
-    def started(self, run: Run, also: Sequence[Command] = ()) -> None:
-        """A batch goes onto the device; ``also`` is written with the news."""
+    def started(self, run: Run, also: Sequence[Command] = (), *, soon_over: bool = False) -> None:
+        """A batch goes onto the device; ``also`` is written with the news.
+
+        The device waits while they are written. Those of a batch that is ``soon_over`` go with its end.
+        """
         live = run.live
         # What Celery's heartbeats and `inspect stats` report; it counts the others itself.
         plain = [item for item in live if item.request is None]
@@ -69,7 +72,10 @@ class Announcer:
         if self._celery is not None and self.tells_monitors and plain:
             news.append(self._celery.started(plain))
         news += also
-        self._wire.send(news)
+        if soon_over:
+            self._wire.hold(news)
+        else:
+            self._wire.send(news)
 
     def settled(self, settled: Sequence[Any], outputs: Mapping[str, str | None], runs: Sequence[Run]) -> list[Command]:
         """Commands for committed outcomes: clients' results first, then watchers, then Flower."""

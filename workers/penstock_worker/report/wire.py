@@ -44,6 +44,8 @@ class Wire:
         #: Commands that must arrive: written and not yet answered, then those not yet written.
         self._unanswered: deque[tuple[int, list[Command]]] = deque()
         self._unsent: list[Command] = []
+        #: News that go with what is written next.
+        self._held: list[Command] = []
         self._written = 0
         self._answered = 0
         self._retry_at = 0.0
@@ -60,6 +62,16 @@ class Wire:
         with self._lock:
             self._unsent.extend(must)
             self._send(news)
+
+    def hold(self, news: Sequence[Command]) -> None:
+        """``news`` of something that is over soon: written together with the next."""
+        with self._lock:
+            self._held.extend(news)
+
+    def tell_held(self) -> None:
+        """It was not over soon: write what was held."""
+        if self._held:
+            self.send(())
 
     def flush(self) -> bool:
         """Send what is kept and read every answer; whether nothing is left to send."""
@@ -82,6 +94,8 @@ class Wire:
         return len(self._unsent) + sum(len(commands) for _, commands in self._unanswered)
 
     def _send(self, news: Sequence[Command]) -> None:
+        if self._held:
+            news, self._held = [*self._held, *news], []
         if not news and (not self._unsent or monotonic_s() < self._must_at):
             return
         if self._down and monotonic_s() < self._retry_at:
