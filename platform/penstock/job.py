@@ -118,6 +118,8 @@ class NewJob:
     run_id: str | None = None
     path: str | None = None
     generation: int | None = None
+    #: What a step is given, JSON text, where that is known: it is for the message alone.
+    given: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

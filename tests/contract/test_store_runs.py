@@ -80,7 +80,7 @@ def test_who_publishes_is_told_after_the_commit_and_has_a_lease(store: Store) ->
     succeed(store, [a], tell)
     assert [job.path for job in told] == ["c"]
     message = encode(told[0], "penstock")
-    assert b'"inline":false' in message and run.encode() in message
+    assert b'"inline":true,"step":true' in message and run.encode() in message
     assert len(message) < 2048
 
 

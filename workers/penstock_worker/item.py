@@ -157,6 +157,7 @@ class Item:
             reply_to=e.reply_to,
         )
         item.charged = e.charged
+        item.step = e.step
         item.available_at = e.at
         item.tenant = e.tenant or DEFAULT_TENANT
         item.deadline_at = e.deadline_at

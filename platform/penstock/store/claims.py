@@ -22,6 +22,7 @@ from penstock.store.records import (
     plain_of,
     settled_of,
 )
+from penstock.store.runs.athand import MOST_READ
 from penstock.store.runs.conclude import concluded
 from penstock.store.runs.expand import expand
 from penstock.store.runs.resolve import Given, resolve
@@ -207,6 +208,7 @@ def settle(db: Database, outcomes: Sequence[Outcome], *, worker: str, now: float
 
     def work(session: Session) -> list[Settled]:
         rows = _settle(session, ending, worker, now, plain=False)
+        session.outputs |= _short_outputs(rows, ending)
         return rows + expand(session, expanding, worker=worker, now=now) if expanding else rows
 
     more, followed = concluded(db, Survives.CRASH, work, now=now)
@@ -335,6 +337,16 @@ def _groups(outcomes: Sequence[Outcome], now: float) -> list[tuple[tuple[Any, ..
             at = (o.available_at or now) if o.state is JobState.ACCEPTED else None
             rows.append((o.id, None, o.batch_wait_s, error, at))
     return list(groups.items())
+
+
+def _short_outputs(rows: Sequence[Settled], outcomes: Sequence[Outcome]) -> dict[tuple[str, str], str]:
+    """What follows need not read what has just been written."""
+    texts = {o.id: o.output for o in outcomes if o.output is not None and len(o.output) <= MOST_READ}
+    return {
+        (row.run_id, row.path or ""): texts[row.id]
+        for row in rows
+        if row.run_id is not None and row.state is JobState.SUCCEEDED and row.id in texts
+    }
 
 
 def _others(outcomes: Sequence[Outcome], settled: Sequence[Settled]) -> list[Outcome]:

@@ -32,6 +32,7 @@ class Session:
         "losers",
         "maps",
         "max_output_bytes",
+        "outputs",
         "publish_lease_s",
         "put_back",
         "released",
@@ -56,6 +57,8 @@ class Session:
         self.publish_lease_s = publish_lease_s
         #: Longest output of a run.
         self.max_output_bytes = max_output_bytes
+        #: Outputs of steps that this transaction has stored, as far as they are short: JSON by run and path.
+        self.outputs: dict[tuple[str, str], str] = {}
         #: Those steps.
         self.released: list[NewJob] = []
         #: Maps that this transaction has begun and not ended with (``runs.maps.Rest``).

@@ -27,6 +27,8 @@ HEADER_VERSION = 1
 
 #: An input whose body would be longer than this (bytes, escaped) stays in SQL.
 MAX_BODY_BYTES = 1200
+#: The same for a step of a run, which is shown with its run.
+MAX_STEP_BODY_BYTES = 900
 
 #: Length of the input's beginning that monitors such as Flower show, characters.
 REPR_CHARS = 64
@@ -46,7 +48,7 @@ class Envelope(msgspec.Struct, gc=False):
 
     ``version`` is the one asked for, or that of earlier releases' choice; SQL decides. ``input`` is JSON text, or
     ``None`` where it must be read from SQL. ``at`` is since when the job could run (Unix seconds): its target counts
-    from there.
+    from there. ``step``: it is a step of a run, whose input is here all the same.
     """
 
     id: str
@@ -61,14 +63,16 @@ class Envelope(msgspec.Struct, gc=False):
     reply_to: str | None
     trace: str | None
     at: float | None = None
+    step: bool = False
     tag: int = 0
     charged: bool = False
 
 
 def encode(job: NewJob | Job, namespace: str) -> bytes:
     """The message of a job, as it stands in the queue's list. Canvas jobs get their Celery message back."""
+    given: str | None = None
     if isinstance(job, NewJob):
-        text, attempt = job.input, 0
+        text, attempt, given = job.input, 0, job.given
     else:
         text, attempt = _json(job.input).decode(), job.attempt
     if job.canvas is not None:
@@ -81,10 +85,13 @@ def encode(job: NewJob | Job, namespace: str) -> bytes:
             _templates.clear()
         template = _templates[key] = _template(*key)
     id = job.id.encode()
+    if given is not None:
+        text = given
     body = _json(_HEAD + text + _TAIL)
-    inline = b"true"
-    # What the step of a run is given, SQL puts together when it is claimed.
-    if len(body) > MAX_BODY_BYTES or job.run_id is not None:
+    inline = b"true" if job.run_id is None else b'true,"step":true'
+    # What most steps of runs are given, SQL puts together when they are claimed.
+    most = MAX_BODY_BYTES if job.run_id is None else 0 if given is None else MAX_STEP_BODY_BYTES
+    if len(body) > most:
         body = _json(_HEAD + '{"$penstock":{"job":"' + job.id + '"}}' + _TAIL)
         inline = b"false"
     shown = (
@@ -176,6 +183,7 @@ class _Header(msgspec.Struct, gc=False):
     timeout: float | None = None
     reply_to: str | None = None
     inline: bool = True
+    step: bool = False
     at: float | None = None
     deadline: float | None = None
     trace: str | None = None
@@ -237,6 +245,7 @@ def decode(raw: bytes) -> Envelope | None:
         header.reply_to,
         header.trace,
         header.at,
+        header.step,
     )
 
 

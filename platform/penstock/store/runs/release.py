@@ -8,6 +8,7 @@ from operator import attrgetter
 from penstock.job import NewJob, new_id
 from penstock.lane import split_name
 from penstock.pipelines.graph import Step
+from penstock.store.runs.athand import AtHand
 from penstock.store.runs.run import OpenRun
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
@@ -54,6 +55,7 @@ class Release:
         """``elements`` are paths, and JSON lists of what the maps around are at."""
         model, asked = split_name(step.model)
         timeout_s = run.timeout_s if step.timeout is None else step.timeout
+        at_hand = AtHand(run, step, self._session.outputs)
         self._jobs += [
             NewJob(
                 id=new_id(),
@@ -72,6 +74,7 @@ class Release:
                 run_id=run.id,
                 path=path,
                 generation=run.generation,
+                given=at_hand.given(items),
             )
             for path, items in elements
         ]
