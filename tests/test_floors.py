@@ -57,6 +57,7 @@ FLOORS = {
     "penstock.sources": 2,
     "penstock.settings": 2,
     "penstock.waiting": 2,
+    "penstock.processes": 2,
     "penstock.registry": 2,
     "penstock.torch_model": 2,
     "penstock.store": 2,

@@ -17,10 +17,10 @@ import pytest
 from penstock import AsyncClient, Client, JobState
 from penstock.client import JobEvent, JobHandle
 from penstock.errors import InvalidInput, JobCancelled, JobExpired, JobFailed
+from penstock.processes.agreed import EXIT_WEDGED
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.url import connect
-from penstock_worker.parent import EXIT_WEDGED
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import MODELS, Worker, clean_environ

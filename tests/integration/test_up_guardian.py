@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from penstock.processes.watch import Guardian
 from penstock_cli.up.state import AlreadyRunning, ChildState, Lease, State, born_at, running
-from penstock_cli.up.watch import Guardian
 from tests.fixtures.patience import PATIENCE_S
 
 # Says when it is asked to stop, and stops.

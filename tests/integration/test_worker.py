@@ -12,12 +12,12 @@ from penstock import clock
 from penstock.job import Job, JobState, NewJob, new_id
 from penstock.jsontext import dumps
 from penstock.policy.latency import LatencyModel
+from penstock.processes.agreed import EXIT_NOT_LOADED, EXIT_WEDGED
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport import inspect
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import connect
-from penstock_worker.parent import EXIT_NOT_LOADED, EXIT_WEDGED
 from tests.fixtures.worker import Worker, wait_for
 
 WorkerFactory = Callable[..., Worker]

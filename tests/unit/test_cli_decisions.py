@@ -16,6 +16,8 @@ from penstock import __version__, clock
 from penstock import errors as tree
 from penstock.dispatch.daemon import Dispatcher
 from penstock.errors import ConfigError
+from penstock.processes.agreed import restart_delay_s
+from penstock.processes.lastwords import last_error, last_words
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport.url import parse as parse_broker
@@ -27,9 +29,7 @@ from penstock_cli.checks import judge_broker, judge_disk
 from penstock_cli.effective import effective
 from penstock_cli.params import Duration, Tag
 from penstock_cli.progress import Rate
-from penstock_cli.up import child
-from penstock_cli.up.child import last_error, last_words
-from penstock_cli.up.plan import DISPATCHER, WORKERS, dispatcher_service, restart_delay_s, worker_services
+from penstock_cli.up.plan import DISPATCHER, WORKERS, dispatcher_service, worker_services
 from penstock_cli.up.probe import ModelInfo, look, sample_of
 from penstock_cli.up.ready import example_command
 from penstock_worker.app import build
@@ -280,11 +280,7 @@ def test_the_last_words_of_a_worker_are_found_in_its_log(lines: list[str], words
     assert last_words(lines) == words
 
 
-def test_up_and_the_supervisor_mean_the_same_pipe_and_statuses() -> None:
-    from penstock_worker import parent, supervisor
-
-    assert child.DEATHS_FD == supervisor.DEATHS_FD
-    assert set(child._MEANING) == {parent.EXIT_DEFECTIVE, parent.EXIT_WEDGED, parent.EXIT_NOT_LOADED}
+def test_who_keeps_a_supervisor_running_is_told_of_deaths() -> None:
     assert worker_services([model()], workers=1, drain_s=1)[0].supervises
 
 

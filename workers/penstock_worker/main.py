@@ -19,9 +19,9 @@ from celery.platforms import SecurityWarning  # type: ignore[attr-defined]
 from celery.worker import state
 
 from penstock.errors import ModelLoadFailed, PenstockError
+from penstock.processes.agreed import EXIT_NOT_LOADED, PULSE_FD
 from penstock.settings import Settings
 from penstock.telemetry.logs import configure_logs
-from penstock_worker.parent import EXIT_NOT_LOADED, PULSE_FD
 from penstock_worker.report.logcontext import heed
 
 #: The exit status after an error that nobody has foreseen.

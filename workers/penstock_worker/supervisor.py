@@ -21,16 +21,11 @@ from types import FrameType
 import structlog
 
 from penstock.clock import monotonic_s
+from penstock.processes.agreed import DEATHS_FD, EXIT_WEDGED, HEALTHY_AFTER_S, PULSE_FD, restart_delay_s
 from penstock.settings import Settings
-from penstock_worker.parent import EXIT_WEDGED, PULSE_FD
 
 log = structlog.get_logger(__name__)
 
-#: Who started us passes the write end of a pipe in this variable; it gets a JSON object a line for each death.
-DEATHS_FD = "_PENSTOCK_DEATHS_FD"
-#: First and longest wait before a restart; it starts over after a child that lived for a minute, seconds.
-BACKOFF_FIRST_S, BACKOFF_LONGEST_S = 0.5, 30.0
-HEALTHY_AFTER_S = 60.0
 #: A child that is told to stop is killed so long after it should have drained, seconds.
 STOP_MARGIN_S = 5.0
 #: A child that was killed and is still there (its driver keeps it) is killed and told of again after so long, seconds.
@@ -74,7 +69,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        wait_s, ever_alive = BACKOFF_FIRST_S, False
+        deaths, ever_alive = 0, False
         while True:
             started = monotonic_s()
             status, alive = self._once()
@@ -86,15 +81,14 @@ class Supervisor:
                 # It never worked: a restart would only repeat the error that is on the screen. Without a word to end, 0
                 # is no success either: somebody's code has called `os._exit`.
                 return status if status > 0 else 1
-            if lived_s > HEALTHY_AFTER_S or status == EXIT_WEDGED:
-                wait_s = BACKOFF_FIRST_S
+            deaths = 1 if lived_s > HEALTHY_AFTER_S or status == EXIT_WEDGED else deaths + 1
+            wait_s = restart_delay_s(deaths)
             log.warning(
                 "worker died", action="supervisor.restart", status=status, lived_s=round(lived_s, 1), wait_s=wait_s
             )
             self._tell(status, lived_s, wait_s)
             if self._sleep(wait_s):
                 return 0
-            wait_s = min(wait_s * 2, BACKOFF_LONGEST_S)
 
     def _once(self) -> tuple[int, bool]:
         """One child from start to end: its status, and whether it ever was ready."""

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from penstock.functions import POOL
+from penstock.processes.service import Service
 from penstock_cli.up.probe import ModelInfo
 
 #: Stages are stopped in this order, each one gone before the next is asked.
 WORKERS, DISPATCHER, BROKER = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """One child process: its name (also of its log), its command, and the stage at which it is stopped.
-
-    ``supervises``: it keeps a process of its own running, and tells of its deaths.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    stage: int
-    stop_timeout_s: float = 10.0
-    supervises: bool = False
 
 
 def worker_services(
@@ -72,8 +58,3 @@ def _penstock(command: str) -> tuple[str, ...]:
     # By module, not by script: the script's folder need not be on PATH, and `-m` puts the working folder on
     # sys.path, where the user's models are.
     return (sys.executable, "-m", "penstock_cli", command)
-
-
-def restart_delay_s(crashes: int) -> float:
-    """How long to wait before a crashed child is started again: 0.5 s, doubling to 30 s."""
-    return float(min(30.0, 0.5 * 2 ** min(crashes - 1, 10)))

@@ -14,6 +14,11 @@ import psutil
 from penstock import private
 from penstock.clock import monotonic_s
 from penstock.errors import ModelLoadFailed, PenstockError, StoreUnavailable, Unreachable, install
+from penstock.processes.agreed import EXIT_NOT_LOADED
+from penstock.processes.child import Child
+from penstock.processes.lastwords import last_error
+from penstock.processes.service import Service
+from penstock.processes.watch import Guardian
 from penstock.settings import Settings
 from penstock.transport.embedded import EmbeddedBroker
 from penstock.urltext import safe_url
@@ -21,11 +26,9 @@ from penstock.waiting import passes, until_reachable
 from penstock_cli.childenv import child_env
 from penstock_cli.servers import check_broker
 from penstock_cli.up import owner, ports, ready, schema
-from penstock_cli.up.child import Child, last_error
-from penstock_cli.up.plan import BROKER, WORKERS, Service, dashboard_service, dispatcher_service, worker_services
+from penstock_cli.up.plan import BROKER, WORKERS, dashboard_service, dispatcher_service, worker_services
 from penstock_cli.up.probe import ModelInfo, Probe
 from penstock_cli.up.state import ChildState, Lease, State, born_at
-from penstock_cli.up.watch import Guardian
 
 #: How long the slowest model may take to load before `up` gives up, seconds.
 READY_TIMEOUT_S = 300.0
@@ -35,8 +38,6 @@ UNREADY_STOP_S = 3.0
 LOOK_S = 0.1
 #: How often the embedded broker is looked at, seconds.
 BROKER_EVERY_S = 1.0
-#: A worker that could not load a model ends with this status (sysexits.h: EX_CONFIG).
-EXIT_NOT_LOADED = 78
 
 
 class Stack:

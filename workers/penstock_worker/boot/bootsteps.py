@@ -17,8 +17,8 @@ from kombu.asynchronous import get_event_loop
 
 from penstock.clock import monotonic_s
 from penstock.errors import PenstockError
+from penstock.processes.agreed import EXIT_NOT_LOADED
 from penstock_worker.execute.runner import exit_defective, exit_wedged
-from penstock_worker.parent import EXIT_NOT_LOADED
 from penstock_worker.serving import Serving
 
 log = structlog.get_logger(__name__)

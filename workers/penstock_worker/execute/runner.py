@@ -18,10 +18,10 @@ from penstock import clock
 from penstock.codec import codec_of
 from penstock.model import Model
 from penstock.policy.memory import Call
+from penstock.processes.agreed import EXIT_DEFECTIVE, EXIT_WEDGED
 from penstock_worker.execute.outcome import Concluder
 from penstock_worker.execute.prediction import Prediction
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.parent import EXIT_DEFECTIVE, EXIT_WEDGED
 from penstock_worker.report.logcontext import calling
 
 log = structlog.get_logger(__name__)

@@ -17,9 +17,9 @@ import structlog
 
 from penstock import clock
 from penstock.errors import StoreUnavailable
+from penstock.processes.agreed import PULSE_FD
 from penstock.settings import LeaseSettings
 from penstock.store import Store
-from penstock_worker.parent import PULSE_FD
 
 log = structlog.get_logger(__name__)
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from penstock import private
 from penstock.clock import monotonic_s
-from penstock_cli.up.plan import Service, restart_delay_s
-from penstock_cli.up.watch import Guardian
+from penstock.processes.agreed import DEATHS_FD, HEALTHY_AFTER_S, MEANING, restart_delay_s
+from penstock.processes.lastwords import last_words
+from penstock.processes.service import Service
+from penstock.processes.watch import Guardian
 
-#: A child that lived for so long has recovered: its next crash counts as the first, seconds.
-HEALTHY_AFTER_S = 60.0
-#: A service that supervises a process of its own finds the write end of a pipe in this variable, and writes a JSON
-#: object a line into it for each death: ``status``, ``lived_s``, ``wait_s`` (see ``penstock_worker.supervisor``).
-DEATHS_FD = "_PENSTOCK_DEATHS_FD"
 #: So many deaths in a row, none after a minute of life, are told as what they are.
 LOOP_AFTER = 3
 #: A log larger than this is set aside (one old file is kept) when its process starts, bytes.
@@ -177,55 +173,13 @@ class Child:
                 process.send_signal(number)
 
 
-def last_error(lines: Sequence[str]) -> tuple[str, str] | None:
-    """The last error of ours in a log, and its fix: a command of ours that fails ends with both."""
-    found = None
-    for line in lines:
-        if line.startswith("error: "):
-            found = (line.removeprefix("error: "), "")
-        elif found is not None and line.startswith("  fix: "):
-            found = (found[0], line.removeprefix("  fix: "))
-    return found
-
-
-def last_words(lines: Sequence[str]) -> str | None:
-    """The last error in a log: one of ours with its fix, an event of level error, or the end of a traceback."""
-    found = None
-    for line in lines:
-        if line.startswith("error: "):
-            found = line.removeprefix("error: ")
-        elif line.startswith("  fix: ") and found is not None:
-            found += f" (fix: {line.removeprefix('  fix: ')})"
-        elif line.startswith("{"):
-            found = _event(line) or found
-        elif re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b|Fatal Python error", line):
-            found = line
-    return found
-
-
-def _event(line: str) -> str | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    # The supervisor's own words, that the process died, are said already.
-    if event.get("level") not in ("error", "critical") or str(event.get("action", "")).startswith("supervisor."):
-        return None
-    raised = str(event.get("exception") or event.get("error") or "").strip().splitlines()[-1:]
-    return ": ".join([str(event.get("event", "")), *raised])
-
-
 def _nth(number: int) -> str:
     ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
-
-
-#: What a worker's process says by its exit status (see ``penstock_worker``).
-_MEANING = {70: "after a defect", 75: "since a model did not return", 78: "since a model did not load"}
 
 
 def _how(status: int) -> str:
     if status < 0:
         with suppress(ValueError):
             return f"was ended by {signal.Signals(-status).name}"
-    return f"ended with status {status}" + (f" ({_MEANING[status]})" if status in _MEANING else "")
+    return f"ended with status {status}" + (f" ({MEANING[status]})" if status in MEANING else "")

@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from penstock_cli.up import guardian
+from penstock.processes import guardian
 
 
 class Guardian:
