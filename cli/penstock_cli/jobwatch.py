@@ -61,17 +61,18 @@ def _ended(app: App, handle: JobHandle, *, alone: bool) -> None:
 @command("stream")
 @click.argument("id")
 @click.option("--after", metavar="CURSOR", help="Go on behind the event with this cursor.")
+@click.option("--step", metavar="STEP", help="Of a run, only this step's partial output, or this element's: embed[7].")
 @pass_app
-def stream(app: App, id: str, after: str | None) -> int | None:
+def stream(app: App, id: str, after: str | None, step: str | None) -> int | None:
     """Print a job's events, partial output among them, as JSON lines, from its first, until it has ended.
 
-    Exit 1 if it did not succeed.
+    Of a run, partial output is that of its steps. Exit 1 if it did not succeed.
     """
     preflight.check(app, broker=False)
     state = None
     handle = app.client.get(whole(app, id))
     with Reminder(app, _models_behind(app, [handle])) as reminder:
-        for event in handle.stream(after=after):
+        for event in handle.stream(after=after, step=step):
             reminder.news()
             state = event.state
             app.out.jsonl(event_dict(event))

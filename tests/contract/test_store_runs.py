@@ -612,6 +612,28 @@ def test_steps_within_steps_have_an_end(store: Store, monkeypatch: pytest.Monkey
     assert job.state is JobState.FAILED and job.error is not None and "3 deep" in job.error["message"]
 
 
+def test_a_step_is_told_of_in_the_outermost_run(store: Store) -> None:
+    """By its path from there, and under the try of that run, however deep it is."""
+    store.insert([make_job(id="plain")])
+    run = begin(store, graph(step("plan", X, over=[1, 2], maps=True), output=out("plan")))
+    plan = open_steps(store, run)["plan[1]"]
+    expand(store, plan, OUTER, {"x": 5})
+    inner = open_steps(store, plan)["plan"]
+    expand(store, inner, N, {"x": 5})
+    deep = open_steps(store, inner)["a"]
+    ids = ["plain", open_steps(store, run)["plan[0]"], deep]
+    claimed = store.claim(ids, worker=W, now=T0, need_input=ids).claimed
+    assert [claimed[id].within for id in ids] == [None, (run, "plan[0]", 1), (run, "plan[1]/plan/a", 1)]
+    store.release([(id, 1) for id in ids], worker=W, now=T0)
+    fail(store, deep)
+    store.retry(run, now=T0)
+    again = open_steps(store, run)["plan[1]"]
+    expand(store, again, N, {"x": 5})
+    ids = [open_steps(store, again)["a"]]
+    claimed = store.claim(ids, worker=W, now=T0, need_input=ids).claimed
+    assert claimed[ids[0]].within == (run, "plan[1]/a", 2)
+
+
 # Forks ------------------------------------------------------------------------------------------------------------
 
 

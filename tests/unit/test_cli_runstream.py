@@ -29,3 +29,25 @@ def test_the_output_is_printed_unless_the_pieces_are_it(
     app: Any = SimpleNamespace(out=Output())
     assert follow(app, job, raw=False) is None
     assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("pieces", "output", "printed", "said"),
+    [
+        ([("draft", 1, "he"), ("draft", 1, "llo")], "hello", "hello\n", "step draft:\n"),
+        ([("draft", 1, "he")], {"n": 2}, 'he\n{"n": 2}\n', "step draft:\n"),
+        ([("a", 1, "x"), ("b", 1, "y"), ("a", 1, "z")], "xz", 'x\ny\nz\n"xz"\n', "step a:\nstep b:\nstep a:\n"),
+        ([("a", 1, "x"), ("a", 2, "y")], "y", "x\ny\n", "step a:\nattempt 2: it begins anew\n"),
+    ],
+)
+def test_of_a_run_it_is_said_which_step_is_heard(
+    pieces: list[tuple[str, int, object]], output: object, printed: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = [
+        SimpleNamespace(kind="progress", data={"progress": piece, "attempt": n, "step": step})
+        for step, n, piece in pieces
+    ]
+    job: Any = SimpleNamespace(stream=lambda: iter(events), result=lambda: output)
+    app: Any = SimpleNamespace(out=Output())
+    assert follow(app, job, raw=False) is None
+    assert capsys.readouterr() == (printed, said)

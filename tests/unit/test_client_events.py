@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from penstock.client.events import events_of, wanted
+from penstock.client.events import events_of, of_step, wanted
 from penstock.errors import InvalidInput
 from penstock.job import Job, JobState, Ledger
-from penstock.transport.progress import Entry
+from penstock.transport.progress import Entry, Part
 
 
 def make_job(state: str = "accepted", *, attempt: int = 0, ledger: dict[str, Any] | None = None, **fields: Any) -> Job:
@@ -140,3 +140,54 @@ def test_a_run_is_told_by_its_tries() -> None:
     never = make_job("cancelled", graph="d", ledger={"settled_at": 3.0})
     *_, last = events_of(never)
     assert states(again, last.cursor) == ["running", "failed"]
+
+
+def part(place: int, path: str, index: int, *, run: int = 1, attempt: int = 1, job: str = "") -> Entry:
+    return Entry(run, place, 3.0, "x", Part(path, job or path, attempt, index))
+
+
+def test_pieces_of_a_run_say_whose_they_are_and_any_cursor_resumes() -> None:
+    """Places are no numbers of pieces: what a step has missed shows in its own."""
+    run = make_job("succeeded", graph="d", ledger={"started_at": 2.0, "settled_at": 9.0})
+    entries = [
+        part(70, "a", 1),
+        part(71, "b[3]", 0),
+        part(72, "a", 2),
+        part(79, "b[3]", 4),
+        part(80, "a", 0, attempt=2),
+    ]
+    events = list(events_of(run, None, entries, told={}))
+    assert [
+        (e.data["step"], e.data["attempt"], e.data["index"], e.data.get("missed")) for e in events if e.kind != "state"
+    ] == [("a", 1, 1, 1), ("b[3]", 1, 0, None), ("a", 1, 2, None), ("b[3]", 1, 4, 3), ("a", 2, 0, None)]
+    assert [e.state for e in (events[1], events[-1])] == ["running", "succeeded"]
+    for at, event in enumerate(events):
+        attempt, place = wanted(run, event.cursor)
+        kept = [entry for entry in entries if (entry.attempt, entry.index) >= (attempt, place)]
+        assert [e.cursor for e in events_of(run, event.cursor, kept)] == [e.cursor for e in events[at + 1 :]]
+
+
+def test_pieces_of_a_run_belong_to_its_tries() -> None:
+    again = make_job("running", graph="d", generation=1, ledger={"started_at": 4.0})
+    entries = [part(0, "a", 0), part(1, "a", 0, run=2), part(2, "a", 0, run=3)]
+    assert [e.kind for e in events_of(again, "100", entries)] == ["progress", "state", "progress"]
+    failed = make_job("failed", graph="d", ledger={"started_at": 2.0, "settled_at": 3.0})
+    *_, last = events_of(failed, None, entries)
+    assert [e.kind for e in events_of(again, last.cursor, entries)] == ["state", "progress"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "is_of"),
+    [
+        ("write", "write", True),
+        ("write[3]", "write", True),
+        ("write[3]", "write[3]", True),
+        ("write[31]", "write[3]", False),
+        ("write-2", "write", False),
+        ("plan/write", "plan", True),
+        ("plan[2]/write", "plan[2]", True),
+        ("plan/write", "write", False),
+    ],
+)
+def test_a_step_is_named_by_itself_or_by_what_it_is_in(path: str, name: str, is_of: bool) -> None:
+    assert of_step(path, name) is is_of

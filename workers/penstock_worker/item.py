@@ -14,6 +14,7 @@ from penstock.job import DEFAULT_TENANT, JobState, NewJob, Outcome
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.policy.memory import Call
+from penstock.store.records import Within
 from penstock.transport.message import Envelope
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Item:
         "timeout_s",
         "value",
         "weighed",
+        "within",
     )
 
     def __init__(
@@ -136,8 +138,9 @@ class Item:
         self.failures = 0
         self.ooms = 0
         self.timeout_s: float | None = None
-        #: Whether it is a step of a run.
+        #: Whether it is a step of a run, and where it is told of.
         self.step = False
+        self.within: Within | None = None
         # Filled by the preparation.
         self.value: Any = None
         self.error: BaseException | None = None

@@ -166,18 +166,21 @@ class _Away:
         self.error = None
 
 
-def streamed(runtime: Runtime, handle: Handle, after: str | None) -> Flow:
-    """Emit the job's events behind ``after``; ends behind the terminal one.
+def streamed(runtime: Runtime, handle: Handle, after: str | None, step: str | None = None) -> Flow:
+    """Emit the job's events behind ``after``, of partial output only that of ``step``; ends behind the terminal one.
 
     Partial output is at the broker and everything else in SQL. While the broker is away, the stream goes on with the
     changes of state; partial output follows when it is back, as far as it was kept.
     """
-    from penstock.client.events import events_of, wanted
+    from penstock.client.events import Told, events_of, of_step, tries_of, wanted
 
+    if step is not None:
+        yield Call(_check_step, (runtime, handle.id, step))
     ticket = yield Open([handle.id], foreign=True, every_change=True)
     try:
         away = _Away()
         job: Job | None = None
+        told: Told | None = {} if after is None else None
         while True:
             fresh = job is None
             if job is None:
@@ -190,12 +193,13 @@ def streamed(runtime: Runtime, handle: Handle, after: str | None) -> Flow:
                 away.end()
                 handle.learn(job)
             entries = yield Call(_pieces, (runtime, job, *wanted(job, after)))
-            newer = bool(entries) and entries[-1].attempt > job.attempt
+            newer = bool(entries) and entries[-1].attempt > tries_of(job)
             more = len(entries) == PIECES and not newer
             event: JobEvent
-            for event in events_of(job, after, entries, more=more):
+            for event in events_of(job, after, entries, more=more, told=told):
                 after = event.cursor
-                yield Emit(event)
+                if step is None or event.kind != "progress" or of_step(event.data["step"], step):
+                    yield Emit(event)
             if more:
                 continue
             if newer and not fresh:
@@ -216,9 +220,17 @@ def streamed(runtime: Runtime, handle: Handle, after: str | None) -> Flow:
         runtime.push.done(ticket)
 
 
+def _check_step(runtime: Runtime, run: str, step: str) -> None:
+    from penstock.pipelines.known import check_path
+
+    check_path(runtime.store.graph_of(run), step)
+
+
 def _pieces(runtime: Runtime, job: Job, attempt: int, index: int) -> list[Entry]:
     """Partial output from there on; none while the job has not begun, or the broker is away."""
-    if not job.attempt:
+    from penstock.client.events import tries_of
+
+    if not tries_of(job):
         return []
     try:
         return runtime.progress.read(job.id, max(attempt, 1), index, PIECES)

@@ -313,9 +313,9 @@ class AsyncClient(BaseClient):
         finally:
             runtime.push.done(ticket)
 
-    async def _stream(self, handle: Handle, after: str | None) -> AsyncIterator[JobEvent]:
+    async def _stream(self, handle: Handle, after: str | None, step: str | None) -> AsyncIterator[JobEvent]:
         runtime = await self._opened_runtime()
-        async for event in adrive(runtime, streamed(runtime, handle, after), self._executor()):
+        async for event in adrive(runtime, streamed(runtime, handle, after, step), self._executor()):
             yield event
 
 

@@ -226,6 +226,6 @@ class Client(BaseClient):
         for _ in drive(runtime, completed(runtime, (handle,), timeout)):
             pass
 
-    def _stream(self, handle: Handle, after: str | None) -> Iterator[JobEvent]:
+    def _stream(self, handle: Handle, after: str | None, step: str | None) -> Iterator[JobEvent]:
         runtime = self._runtime()
-        return drive(runtime, streamed(runtime, handle, after))
+        return drive(runtime, streamed(runtime, handle, after, step))

@@ -35,6 +35,25 @@ class Entry(Protocol):
     def at(self) -> float: ...
     @property
     def data(self) -> Any: ...
+    @property
+    def step(self) -> Part | None: ...
+
+
+class Part(Protocol):
+    """Which step of a run gave it, and which piece of it this is."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def job(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def index(self) -> int: ...
+
+
+#: The last piece that was told of each step, by its id: attempt and index.
+Told = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +65,8 @@ class JobEvent:
     ``error`` …). Progress has ``data["progress"]``, what the model gave, and ``data["index"]``, its number within
     ``data["attempt"]``; where pieces before it are not kept any more, ``data["missed"]`` says how many. A new attempt
     begins with a state event and with index 0: what an earlier one gave is void.
+    Progress of a run is that of its steps: ``data["step"]`` is the step's path (``generate[3]``), ``data["job"]`` its
+    id, and attempt, index and missed are the step's. An index of 0 begins the step anew: what it gave before is void.
     ``cursor`` resumes a stream behind this event: ``job.stream(after=event.cursor)``.
     """
 
@@ -57,11 +78,18 @@ class JobEvent:
 
 
 def events_of(
-    job: Job, after: str | None = None, entries: Sequence[Entry] = (), *, more: bool = False
+    job: Job,
+    after: str | None = None,
+    entries: Sequence[Entry] = (),
+    *,
+    more: bool = False,
+    told: Told | None = None,
 ) -> Iterator[JobEvent]:
     """The events that this snapshot and these pieces of partial output prove, in order, behind the cursor ``after``.
 
-    With ``more``, other pieces follow the given ones, so nothing that comes after those is told yet.
+    With ``more``, other pieces follow the given ones, so nothing that comes after those is told yet. ``told`` is what
+    this stream has told of a run's steps, and is brought up to date; without it, it began in the middle: then of a step
+    that was not heard of yet nothing can have been missed.
     Of earlier attempts only the last is known: a state that came and went between two snapshots is left out.
     """
     last = position(job, after)
@@ -69,7 +97,8 @@ def events_of(
         ((place, -1), JobEvent(kind="state", state=state, at=as_datetime(at), data=data, cursor=str(place)))
         for place, state, at, data in _story(job)
     ]
-    story += [_progress(entry) for entry in entries if entry.attempt <= job.attempt]
+    number = tries_of(job)
+    story += [_progress(entry) for entry in entries if entry.attempt <= number]
     ends = (entries[-1].attempt * _PER_ATTEMPT + _PROGRESS, entries[-1].index) if more else None
     for at_position, event in sorted(story, key=lambda pair: pair[0]):
         if ends is not None and at_position > ends:
@@ -78,11 +107,35 @@ def events_of(
             continue
         if event.kind == "progress":
             base, index = at_position
-            missed = index - (last[1] + 1 if last[0] == base else 0)
+            if "step" in event.data:
+                missed = _missed(event.data, told)
+            else:
+                missed = index - (last[1] + 1 if last[0] == base else 0)
             if missed > 0:
                 event.data["missed"] = missed
         last = at_position
         yield event
+
+
+def _missed(data: dict[str, Any], told: Told | None) -> int:
+    """How many pieces of this attempt of a step went by before this one."""
+    if told is None:
+        return 0
+    attempt, index = told.get(data["job"], (0, -1))
+    told[data["job"]] = data["attempt"], data["index"]
+    return int(data["index"]) - (index + 1 if attempt == data["attempt"] else 0)
+
+
+def tries_of(job: Job) -> int:
+    """How often it has begun. A run is nobody's attempt: its tries are its generations, the first one is 1."""
+    if job.graph is None:
+        return job.attempt
+    return 0 if job.ledger.started_at is None else 1 + (job.generation or 0)
+
+
+def of_step(path: str, name: str) -> bool:
+    """Whether a path is that of a step of this name, of an element of it, or of a step that it answered with."""
+    return path == name or path.startswith((f"{name}[", f"{name}/"))
 
 
 def wanted(job: Job, after: str | None) -> tuple[int, int]:
@@ -105,11 +158,15 @@ def position(job: Job, after: str | None) -> Position:
 
 def _progress(entry: Entry) -> tuple[Position, JobEvent]:
     place = entry.attempt * _PER_ATTEMPT + _PROGRESS
+    piece = entry if entry.step is None else entry.step
+    data = {"attempt": piece.attempt, "index": piece.index, "progress": entry.data}
+    if entry.step is not None:
+        data |= {"step": entry.step.path, "job": entry.step.job}
     event = JobEvent(
         kind="progress",
         state=JobState.RUNNING,
         at=as_datetime(entry.at),
-        data={"attempt": entry.attempt, "index": entry.index, "progress": entry.data},
+        data=data,
         cursor=f"{place}.{entry.index}",
     )
     return (place, entry.index), event
@@ -137,9 +194,9 @@ def _story(job: Job) -> Iterator[tuple[int, JobState, float | None, dict[str, An
 
 
 def _run_story(job: Job) -> Iterator[tuple[int, JobState, float | None, dict[str, Any]]]:
-    """A run is no message and nobody's attempt: its tries are its generations, the first one is 1 as for any job."""
+    """A run is no message, so it is never queued."""
     ledger = job.ledger
-    number = 0 if ledger.started_at is None else 1 + (job.generation or 0)
+    number = tries_of(job)
     base = number * _PER_ATTEMPT
     tried = {"attempt": number}
     yield _ACCEPTED, JobState.ACCEPTED, ledger.accepted_at, {"attempt": 0}

@@ -178,9 +178,15 @@ class JobHandle(Handle):
         submitted = runtime.submitter.fork(self.id, from_step, inputs)
         return self._client._submitted(submitted, runtime.client_id, mark)
 
-    def stream(self, after: str | None = None) -> Iterator[JobEvent]:
-        """Changes of state, as they happen, from the first on or from behind the cursor ``after``, to the last."""
-        return self._client._stream(self, after)
+    def stream(self, after: str | None = None, *, step: str | None = None) -> Iterator[JobEvent]:
+        """Changes of state and partial output, as they happen, from the first on or from behind the cursor ``after``,
+        to the last.
+
+        Of a run, the partial output is that of its steps; ``step`` (``generate``, ``generate[3]``) leaves that of the
+        others out. Raises ``InvalidInput`` for a step that the run's graph has not, ``JobNotFound`` for one of a job
+        that is no run.
+        """
+        return self._client._stream(self, after, step)
 
 
 class AsyncJobHandle(Handle):
@@ -261,6 +267,6 @@ class AsyncJobHandle(Handle):
         submitted = await self._client._call(lambda runtime: runtime.submitter.fork(self.id, from_step, inputs))
         return self._client._submitted(submitted, runtime.client_id, mark)
 
-    def stream(self, after: str | None = None) -> AsyncIterator[JobEvent]:
-        """Changes of state, as they happen, from the first on or from behind the cursor ``after``, to the last."""
-        return self._client._stream(self, after)
+    def stream(self, after: str | None = None, *, step: str | None = None) -> AsyncIterator[JobEvent]:
+        """See ``JobHandle.stream``."""
+        return self._client._stream(self, after, step)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-from penstock.errors import InvalidInput
 from penstock.pipelines.expression import named
 from penstock.pipelines.frontier import Outline
+from penstock.pipelines.known import check_names
 
 
 def affected(plan: Outline, *, from_step: str | None, inputs: Iterable[str]) -> set[str]:
@@ -16,9 +15,9 @@ def affected(plan: Outline, *, from_step: str | None, inputs: Iterable[str]) -> 
     Raises ``InvalidInput`` for a step or an input that the graph has not.
     """
     changed = set(inputs)
-    _known("input", changed, plan.graph.inputs)
+    check_names("input", changed, plan.graph.inputs)
     first = set() if from_step is None else {from_step}
-    _known("step", first, plan.steps)
+    check_names("step", first, plan.steps)
     again = {
         step.name
         for step in plan.graph.steps
@@ -28,11 +27,3 @@ def affected(plan: Outline, *, from_step: str | None, inputs: Iterable[str]) -> 
         if not again.isdisjoint(plan.parents[name]):
             again.add(name)
     return again
-
-
-def _known(what: str, names: Iterable[str], there: Iterable[str]) -> None:
-    for name in names:
-        if name not in there:
-            near = get_close_matches(name, list(there), n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(list(there)[:20]) or 'none'}"
-            raise InvalidInput(f"the run's graph has no {what} {name!r:.80}", fix=fix)

@@ -24,6 +24,15 @@ class Inserted(NamedTuple):
     created: bool
 
 
+class Within(NamedTuple):
+    """Where a step is told of: the outermost run around it, its path from there (``embed[7]``; ``plan/search`` where
+    the step ``plan`` answered with steps), and which try of that run this is, the first one is 1."""
+
+    run: str
+    path: str
+    attempt: int
+
+
 class Claimed(NamedTuple):
     """A job that runs now, under this attempt number. ``input`` (JSON text) only where it was asked for."""
 
@@ -39,6 +48,7 @@ class Claimed(NamedTuple):
     fault: str | None = None
     #: It is a step of a run.
     step: bool = False
+    within: Within | None = None
 
 
 class Moment(NamedTuple):

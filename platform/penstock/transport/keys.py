@@ -28,7 +28,8 @@ key                                       type      what it holds
 ``{ns}:doctor``                           string    what ``penstock doctor`` writes, to see whether it can; for seconds
 ``{ns}:residents``                        hash      worker -> the models that it has loaded, and memory (JSON)
 ``{ns}:load:{model}``                     hash      worker -> what it says of its load (JSON), for admission
-``{ns}:progress:{job}``                   stream    partial output: entry ``{attempt}-{index}``, bounded, with a TTL
+``{ns}:progress:{job}``                   stream    partial output: entry ``{attempt}-{index}``, bounded, with a TTL;
+                                                    of a run, that of all its steps: ``{attempt}-{place}``
 ``{ns}:reply:{client}``                   pub/sub   results for one client
 ``{ns}:events``                           pub/sub   changes of state of all jobs, and that some have made progress
 ``{ns}:aside:{key}``                      any       a key that had another type, or what could not be read; a day

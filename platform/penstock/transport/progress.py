@@ -3,10 +3,14 @@
 Entry ``{attempt}-{index}``, so the stream itself holds what readers rely on: entries are in order, a repeated write is
 refused, and so is one of an attempt that was taken over. What is missing (trimmed, or lost with the broker's data)
 shows as a jump of the index. The result of the job never depends on any of it.
+
+What a step of a run gives is in its run's stream, too: entry ``{attempt of the run}-{place}`` with the step's path, id,
+attempt and index. Places only grow, whichever worker writes, also where the broker has lost the stream in between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +18,21 @@ import msgspec
 import redis
 
 from penstock.jsontext import UNREADABLE
+from penstock.store.records import Within
 from penstock.transport import keys
 from penstock.transport.mend import mended, number
+from penstock.transport.scripts import TELL
 from penstock.transport.url import TIMEOUT_S, connect, parse, unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A step's path and id, and which piece of which attempt of it this is."""
+
+    path: str
+    job: str
+    attempt: int
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +43,8 @@ class Entry:
     index: int
     at: float
     data: Any
+    #: In the stream of a run: which step gave it.
+    step: Part | None = None
 
 
 def write_commands(
@@ -38,6 +56,19 @@ def write_commands(
         ("XADD", key, "MAXLEN", "~", keep, f"{attempt}-{index}", "at", repr(at), "data", text),
         ("PEXPIRE", key, int(ttl_s * 1e3)),
     ]
+
+
+def tell_command(
+    namespace: str, parts: Sequence[tuple[Within, Part, str]], *, at: float, keep: int, ttl_s: float
+) -> tuple[Any, ...]:
+    """The same for pieces of steps (JSON texts), each in the stream of its own and in that of its run."""
+    names: list[str] = []
+    args: list[Any] = [keep, int(ttl_s * 1e3), repr(at), f"{at * 1e6:.0f}"]
+    for within, part, text in parts:
+        names += keys.progress(namespace, part.job), keys.progress(namespace, within.run)
+        args += f"{part.attempt}-{part.index}", within.attempt, part.path, part.job, text
+    # The text, not its digest: it is kept while the broker is away, and sent to one that may not know the script.
+    return ("EVAL", TELL.text, len(names), *names, *args)
 
 
 class ProgressLog:
@@ -68,8 +99,17 @@ class ProgressLog:
 
 def _entry(id: bytes, fields: dict[bytes, bytes]) -> Entry | None:
     """``None`` for what is none of ours: to readers, it is missing."""
-    attempt, _, index = id.decode().partition("-")
+    attempt, index = _pair(id)
     try:
-        return Entry(int(attempt), int(index), number(fields[b"at"]), msgspec.json.decode(fields[b"data"]))
-    except (KeyError, *UNREADABLE):
+        data = msgspec.json.decode(fields[b"data"])
+        step = None
+        if b"step" in fields:
+            step = Part(fields[b"step"].decode(), fields[b"job"].decode(), *_pair(fields[b"piece"]))
+        return Entry(attempt, index, number(fields[b"at"]), data, step)
+    except (KeyError, ValueError, *UNREADABLE):
         return None
+
+
+def _pair(id: bytes) -> tuple[int, int]:
+    one, _, other = id.decode().partition("-")
+    return int(one), int(other)

@@ -17,9 +17,10 @@ from penstock import clock
 from penstock.job import JobState
 from penstock.lane import task_name
 from penstock.settings import ProgressSettings
+from penstock.store.records import Within
 from penstock.transport import keys
 from penstock.transport.claims import settle_arguments
-from penstock.transport.progress import write_commands
+from penstock.transport.progress import Part, tell_command, write_commands
 from penstock.transport.scripts import SETTLE
 from penstock_worker.item import Item, Run
 from penstock_worker.report.celeryevents import CeleryEvents
@@ -133,14 +134,19 @@ class Announcer:
         """Partial output: item, index in its attempt, JSON text. Kept while the broker is away, within bounds: what is
         lost beyond them shows to readers as missed."""
         now = clock.now()
-        commands = [
-            command
-            for item, index, text in entries
-            for command in write_commands(
-                self._namespace, item.id, item.attempt, index, text, at=now, keep=kept.keep, ttl_s=kept.ttl_s
-            )
-        ]
-        commands.append(self._event("progress", model, [item.id for item, _, _ in entries], now))
+        commands: list[Command] = []
+        parts: list[tuple[Within, Part, str]] = []
+        for item, index, text in entries:
+            if item.within is not None:
+                parts.append((item.within, Part(item.within.path, item.id, item.attempt, index), text))
+            else:
+                commands += write_commands(
+                    self._namespace, item.id, item.attempt, index, text, at=now, keep=kept.keep, ttl_s=kept.ttl_s
+                )
+        if parts:
+            commands.append(tell_command(self._namespace, parts, at=now, keep=kept.keep, ttl_s=kept.ttl_s))
+        runs = {within.run: None for within, _, _ in parts}
+        commands.append(self._event("progress", model, [*(item.id for item, _, _ in entries), *runs], now))
         if self._wire.kept < MOST_KEPT:
             self._wire.send((), commands)
         else:
