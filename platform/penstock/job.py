@@ -120,6 +120,9 @@ class NewJob:
     generation: int | None = None
     #: What a step is given, JSON text, where that is known: it is for the message alone.
     given: str | None = None
+    #: Of a step whose run has a deadline: when it should begin, for the run to be in time. What waits is ordered by it;
+    #: nothing ends because of it.
+    start_by: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +191,8 @@ class Job:
     generation: int | None = None
     #: Of a run: the digest of its graph.
     graph: str | None = None
+    #: Of a step whose run has a deadline: when it should begin, for the run to be in time.
+    start_by: float | None = None
     ledger: Ledger
 
     @property

@@ -338,3 +338,12 @@ def test_canvas_is_what_celery_must_go_on_with(name: str) -> None:
     assert not is_canvas({"group": None}, nothing)
     assert is_canvas({"group": None}, nothing | {name: [{}]})
     assert is_canvas({"group": "g"}, nothing)
+
+
+def test_a_message_says_when_the_step_of_a_run_should_begin_and_others_do_not() -> None:
+    plain = make_job(deadline_at=20.0)
+    assert b"start_by" not in encode(plain, "penstock")
+    step = make_job(deadline_at=20.0, start_by=-17.125, run_id="run", path="a")
+    for each, start_by in ((plain, None), (step, -17.125), (make_job(start_by=1.7e9), 1.7e9)):
+        read = decode(encode(each, "penstock"))
+        assert read is not None and (read.start_by, read.deadline_at) == (start_by, each.deadline_at)

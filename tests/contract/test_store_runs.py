@@ -12,7 +12,8 @@ from penstock.job import JobState, NewJob, Outcome
 from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
-from penstock.transport.message import encode
+from penstock.store.records import Latency
+from penstock.transport.message import decode, encode
 from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
 from tests.fixtures.store import T0, W, make_job
 
@@ -696,3 +697,77 @@ def test_a_fork_names_what_there_is(store: Store) -> None:
         fork(store, run, {"x": 1}, y=1)
     with pytest.raises(JobNotFound):
         store.graph_of("nothing")
+
+
+# Time ------------------------------------------------------------------------------------------------------------
+
+
+def learn(store: Store, **seconds: float) -> None:
+    """What workers know of these models' batches of one."""
+    lines = [
+        Latency(model, "1", "cpu", key, {"alpha": took - 0.5, "beta": 0.5} if not key else {"alpha": 900.0, "beta": 1})
+        for model, took in seconds.items()
+        for key in ("", "of a kind")
+    ]
+    store.keep_latencies(lines, now=T0)
+
+
+CHAIN = graph(step("a", X), step("b", out("a")), step("m", {"$item": 0}, over=out("b"), maps=True), output=out("m"))
+
+
+def test_a_step_should_begin_when_what_is_left_still_fits_before_the_deadline(store: Store) -> None:
+    learn(store, a=1.0, b=2.0, m=4.0)
+    run = begin(store, CHAIN, deadline_at=T0 + 50)
+    without = begin(store, CHAIN)
+    finish(store, run, lambda model, value: [1, 2] if model == "b" else value)
+    times = {path: (job.start_by, job.deadline_at) for path, job in steps(store, run).items()}
+    end = T0 + 50
+    assert times == {
+        "a": (end - 7, end),
+        "b": (end - 6, end),
+        "m[0]": (end - 4, end),
+        "m[1]": (end - 4, end),
+    }
+    assert {job.start_by for job in steps(store, without).values()} == {None}, "there is no deadline"
+    assert store.get(run).start_by is None
+
+
+def test_of_models_that_nobody_knows_nothing_is_said(store: Store) -> None:
+    run = begin(store, CHAIN, deadline_at=T0 + 50)
+    assert [job.start_by for job in steps(store, run).values()] == [None]
+
+
+def test_who_sends_a_step_again_knows_when_it_should_begin(store: Store) -> None:
+    learn(store, a=1.0)
+    run = begin(store, CHAIN, deadline_at=T0 + 50)
+    [job] = store.take_due(now=T0 + 10, limit=10, lease_s=1.0)
+    read = decode(encode(job, "ns"))
+    assert (job.run_id, job.start_by) == (run, T0 + 49)
+    assert read is not None and read.start_by == T0 + 49
+
+
+def test_nothing_ends_because_it_should_have_begun(store: Store) -> None:
+    learn(store, a=1.0, b=200.0)
+    run = begin(store, CHAIN, deadline_at=T0 + 50)
+    assert steps(store, run)["a"].start_by == T0 - 151, "it was late when it was submitted"
+    assert store.expire(now=T0 + 49, limit=10) == []
+    succeed(store, [open_steps(store, run)["a"]], tell, now=T0 + 49)
+    assert store.get(run).state is JobState.RUNNING
+    store.expire(now=T0 + 51, limit=10)
+    assert store.get(run).state is JobState.EXPIRED
+
+
+def test_what_a_step_answers_with_is_to_be_done_before_what_comes_behind_it(store: Store) -> None:
+    learn(store, use=10.0, a=1.0, c=2.0, d=4.0)
+    run = begin(store, OUTER, deadline_at=T0 + 50)
+    plan = open_steps(store, run)["plan"]
+    expand(store, plan, N, {"x": 5})
+    assert {path: job.start_by for path, job in steps(store, plan).items()} == {"a": T0 + 35, "b": T0 + 36}
+
+
+def test_a_run_that_is_tried_again_after_its_deadline_has_none(store: Store) -> None:
+    learn(store, a=1.0)
+    run = begin(store, CHAIN, deadline_at=T0 + 50)
+    store.expire(now=T0 + 51, limit=10)
+    store.retry(run, now=T0 + 60)
+    assert [(job.start_by, job.deadline_at) for job in steps(store, run).values()] == [(None, None)]

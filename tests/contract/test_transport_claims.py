@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from penstock.job import NewJob
 from penstock.transport import inspect, keys
 from penstock.transport.claims import CHUNK, Claims, LeaseLost, restore_expired, surrender
+from penstock.transport.message import encode, id_of
 from penstock.transport.publisher import RING_REPLIES, ring
 from penstock.transport.refusals import Refused
 from penstock.transport.url import connect
@@ -109,6 +111,18 @@ def test_of_rival_queues_the_one_is_taken_from_whose_head_has_waited_longest(
     assert names(claims, quotas) == ["1", "9", "0"]
     assert names(claims, quotas) == ["2", "5"]
     assert names(claims, quotas) == []
+
+
+def test_a_step_of_a_late_run_counts_from_when_it_should_have_begun(broker: redis.Redis, claims: Claims) -> None:
+    """It stands at the head of its queue, which would else be the youngest."""
+    job = {"version": "1", "input": "1", "lane": "interactive", "accepted_at": 1.0, "deadline_at": 5000.0}
+    put(broker, sent_at(1002, "2"), queue=A)
+    put(broker, sent_at(1001, "1"), queue=B)
+    late = NewJob(id="0", model="a", available_at=1009.0, start_by=1000.5, run_id="r", path="a", **job)  # type: ignore[arg-type]
+    broker.rpush(A, encode(late, NS))
+    taken = claims.claim({A: 1, B: 1}, one_of=frozenset((A, B)))
+    assert [id_of(m.raw) for messages in taken.values() for m in messages] == ["0"]
+    assert names(claims, {A: 1, B: 1}) == ["1"]
 
 
 def test_a_rival_that_is_passed_over_keeps_its_bell(broker: redis.Redis, claims: Claims) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -206,3 +207,22 @@ def test_a_lost_connection_is_tried_again_only_when_asked(broker: redis.Redis) -
     with pytest.raises((redis.ConnectionError, OSError)):
         wire([killer, pack("PING"), pack("PING"), pack("DEBUG", "SLEEP", "0.05"), pack("PING")])
     assert wire([pack("PING")], retry=True) == [b"PONG"]
+
+
+def test_steps_of_late_runs_go_before_all_that_waits_at_their_priority(
+    publisher: Publisher, broker: redis.Redis
+) -> None:
+    """The one that should have begun first is the first one. Whose time has not come yet waits in its turn."""
+    now = time.time()
+    waiting = [job(), job(start_by=now + 1000.0), job(deadline_at=now + 1000.0)]
+    publisher.publish(waiting)
+    late, later, urgent = job(start_by=now - 1), job(start_by=now - 9), job(priority=9)
+    lengths = publisher.publish([late, job(id="plain"), later, urgent]).lengths
+    queue = "ns.embed.interactive"
+    heads = [id_of(raw) for raw in broker.lrange(queue, 0, -1)[::-1]]
+    assert heads == [later.id, late.id, *(each.id for each in waiting), "plain"]
+    assert lengths == {queue: 6, keys.list_key(queue, 9): 1}
+    assert [id_of(raw) for raw in broker.lrange(keys.list_key(queue, 9), 0, -1)] == [urgent.id]
+    publisher.publish([job(tenant="acme"), job(tenant="acme", id="late", start_by=now - 5)])
+    assert id_of(broker.lindex(keys.list_key(queue, 0, "acme"), -1) or b"") == "late"
+    assert id_of(broker.lindex(queue, -1) or b"") == later.id, "other tenants are not overtaken"

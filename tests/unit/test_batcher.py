@@ -170,6 +170,48 @@ def test_the_late_are_served_and_marked() -> None:
     assert [(item.id, item.late) for item in first.items + second.items] == [("good", False), ("late", True)]
 
 
+def step_of_run(id: str, *, start_by: float, lane: Lane = Lane.BACKGROUND, priority: int = 0) -> Item:
+    """Claimed at 0 by Unix time, which is 100 here."""
+    item = slow_item(id, lane=lane, due=float("inf") if lane is Lane.BACKGROUND else 200.0, priority=priority)
+    item.start_by, item.rank = start_by, (-priority, min(item.due_at, 100.0 + start_by))
+    return item
+
+
+def ids_of(batcher: Batcher) -> list[str]:
+    found: list[str] = []
+    while not batcher.empty:
+        batch = batcher.take()
+        assert batch is not None
+        found += [item.id for item in batch.items]
+    return found
+
+
+@pytest.mark.parametrize("lane", [Lane.INTERACTIVE, Lane.BACKGROUND])
+def test_steps_of_late_runs_stand_before_what_is_due_later(lane: Lane) -> None:
+    batcher = make_slow(FakeClock(), [])
+    due = 200.0 if lane is Lane.INTERACTIVE else float("inf")
+    batcher.put([slow_item(id, lane=lane, due=due) for id in "bcd"])
+    batcher.put([slow_item("a", lane=lane, due=due, priority=9)] if lane is Lane.INTERACTIVE else [])
+    batcher.put([step_of_run(id, lane=lane, start_by=at) for id, at in (("late", -1.0), ("later", -5.0))])
+    batcher.put([step_of_run("in time", lane=lane, start_by=500.0)])
+    first = ["a"] if lane is Lane.INTERACTIVE else []
+    assert ids_of(batcher) == [*first, "later", "late", "b", "c", "d", "in time"]
+
+
+def test_among_those_that_are_late_for_their_target_late_runs_come_first() -> None:
+    """To be late for a target is to give way; to be late for a run's deadline is not."""
+    batcher = make_slow(FakeClock(), [])
+    late = [slow_item(id, due=100.0 + at / 1000) for at, id in enumerate("abcde")]
+    steps = [step_of_run("early", lane=Lane.INTERACTIVE, start_by=500.0)]
+    steps += [step_of_run("late", lane=Lane.INTERACTIVE, start_by=-3.0)]
+    for item in steps:
+        item.due_at = 100.004
+        item.rank = (0, min(100.004, item.rank[1]))
+    batcher.lines.put_late(late)
+    batcher.lines.put_late(steps)
+    assert ids_of(batcher) == ["late", "a", "b", "c", "d", "e", "early"]
+
+
 def hopeless_item(id: str, *, ends: float) -> Item:
     """Its own deadline is before its lane's target."""
     item = slow_item(id, due=ends)

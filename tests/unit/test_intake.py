@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock import clock
 from penstock.errors import InvalidInput
 from penstock.policy.batching import Greedy
 from penstock.transport.message import Envelope
@@ -71,6 +72,37 @@ def test_waits_are_counted_from_when_a_job_could_run_not_from_when_it_was_made()
     for step in range(40):
         load.started(Run(batch, live=batch.items), 1001.0 + step * 0.1)
     assert load.say("echo", 1006.0).level < 1.0, "and it is seen when it has"
+
+
+@pytest.mark.parametrize(
+    ("lane", "deadline_s", "start_by_s", "due_s", "turn_s"),
+    [
+        ("interactive", None, None, 0.1, 0.1),
+        ("interactive", 50.0, None, 0.1, 0.1),
+        ("interactive", 50.0, 40.0, 0.1, 0.1),
+        ("interactive", 50.0, 0.05, 0.1, 0.05),
+        ("interactive", 50.0, -9.0, 0.1, -9.0),
+        ("background", None, None, float("inf"), float("inf")),
+        ("background", 50.0, 40.0, 50.0, 40.0),
+        ("background", 50.0, -9.0, 50.0, -9.0),
+    ],
+)
+def test_a_step_ranks_by_when_it_should_begin_and_is_due_as_any_job(
+    lane: str, deadline_s: float | None, start_by_s: float | None, due_s: float, turn_s: float
+) -> None:
+    batcher = Batcher({"echo": echo}, Greedy(), namespace="t")
+    intake = Intake(batcher, Announcer(batcher), {"echo": echo}, default_timeout_s=1.0)  # type: ignore[arg-type]
+    now = clock.now()
+    deadline_at, start_by = (None if at is None else now + at for at in (deadline_s, start_by_s))
+    one = Envelope("1", "echo", "1", lane, "default", 0, "1", None, deadline_at, None, None, now, start_by=start_by)
+    intake.take(f"t.echo.{lane}", [one])
+    batch = batcher.take(wait=False)
+    assert batch is not None
+    item = batch.items[0]
+    since = item.arrived_at - item.claimed_at
+    assert item.due_at - since == pytest.approx(now + due_s, abs=1e-3)
+    assert item.rank == (0, pytest.approx(now + turn_s + since, abs=1e-3))
+    assert item.ends_at - since == pytest.approx(now + deadline_s if deadline_s is not None else float("inf"), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["callbacks", "errbacks", "chain"])

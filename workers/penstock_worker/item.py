@@ -63,6 +63,7 @@ class Item:
         "revoked",
         "row",
         "source",
+        "start_by",
         "step",
         "suspect",
         "tag",
@@ -114,6 +115,8 @@ class Item:
         #: Since when it could run, Unix seconds, where its message says so: not while it was delayed, or backed off.
         self.available_at: float | None = None
         self.deadline_at: float | None = None
+        #: When a step should begin, for its run to be in time (Unix seconds): it orders, and expires nothing.
+        self.start_by: float | None = None
         self.cost = 1.0
         #: Items whose keys differ never share a batch.
         self.key = ""
@@ -164,6 +167,7 @@ class Item:
         item.available_at = e.at
         item.tenant = e.tenant or DEFAULT_TENANT
         item.deadline_at = e.deadline_at
+        item.start_by = e.start_by
         item.timeout_s = e.timeout_s
         return item
 

@@ -21,6 +21,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from penstock.errors import InvalidInput, PenstockError, SchemaOutdated, StoreTimeout, StoreUnavailable
 from penstock.job import NewJob
 from penstock.store import postgres, sqlite
+from penstock.store.learned import Learned
 from penstock.store.place import PostgresDatabase, SQLiteFile, read
 from penstock.store.session import Session
 from penstock.store.sql import Dialect
@@ -156,6 +157,7 @@ class Database:
         self.release_lease_s = 0.0
         #: Longest output of a run, bytes of JSON.
         self.max_output_bytes = sys.maxsize
+        self._learned = Learned()
 
     @property
     def bulk_rows(self) -> int:
@@ -266,6 +268,7 @@ class Database:
                     bulk_rows=self.bulk_rows,
                     publish_lease_s=self.release_lease_s,
                     max_output_bytes=self.max_output_bytes,
+                    learned=self._learned,
                 )
                 if whole:
                     with self._driver.transaction(cursor):

@@ -176,7 +176,7 @@ JOB_COLUMNS = (
     "id, model, version, lane, tenant, priority, state, attempt, input, output, error, available_at, deadline_at,"
     " timeout_s, idempotency_key, webhook, tags, trace, reply_to, canvas, worker, cancel_requested, failures, losses,"
     " ooms, batch_size, batch_reason, accepted_at, queued_at, claimed_at, started_at, settled_at, batch_wait_s, load_s,"
-    " compute_s, transfer_s, suspicions, kills, asked_version, run_id, path, generation, graph"
+    " compute_s, transfer_s, suspicions, kills, asked_version, run_id, path, generation, graph, start_by"
 )
 
 
@@ -208,6 +208,7 @@ def job_of(row: tuple[Any, ...]) -> Job:
         path=row[40],
         generation=row[41],
         graph=row[42],
+        start_by=row[43],
         worker=row[20],
         cancel_requested=bool(row[21]),
         failures=row[22],

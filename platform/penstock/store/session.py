@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from penstock.job import NewJob
+from penstock.store.learned import Learned
 from penstock.store.sql import Dialect, compile_sql
 
 _encode = msgspec.json.encode
@@ -29,6 +30,7 @@ class Session:
         "_cursor",
         "bulk_rows",
         "dialect",
+        "learned",
         "losers",
         "maps",
         "max_output_bytes",
@@ -47,6 +49,7 @@ class Session:
         bulk_rows: int = 1000,
         publish_lease_s: float = 0.0,
         max_output_bytes: int = sys.maxsize,
+        learned: Learned | None = None,
     ) -> None:
         self.dialect = dialect
         self._cursor = cursor
@@ -59,6 +62,8 @@ class Session:
         self.max_output_bytes = max_output_bytes
         #: Outputs of steps that this transaction has stored, as far as they are short: JSON by run and path.
         self.outputs: dict[tuple[str, str], str] = {}
+        #: What this process remembers of batch times.
+        self.learned = learned or Learned()
         #: Those steps.
         self.released: list[NewJob] = []
         #: Maps that this transaction has begun and not ended with (``runs.maps.Rest``).

@@ -151,6 +151,8 @@ class JobRow(Row, table=True):
     closing: bool | None = None
     #: How often a step was tried again after it had failed for good.
     retries: int | None = None
+    #: When a step should begin, for its run to be in time: it orders what waits, and ends nothing.
+    start_by: float | None = Field(None, sa_type=Double)
 
 
 class GraphRow(Row, table=True):

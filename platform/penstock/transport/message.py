@@ -48,7 +48,8 @@ class Envelope(msgspec.Struct, gc=False):
 
     ``version`` is the one asked for, or that of earlier releases' choice; SQL decides. ``input`` is JSON text, or
     ``None`` where it must be read from SQL. ``at`` is since when the job could run (Unix seconds): its target counts
-    from there. ``step``: it is a step of a run, whose input is here all the same.
+    from there. ``step``: it is a step of a run, whose input is here all the same. ``start_by`` is when that should begin:
+    it orders, and expires nothing.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Envelope(msgspec.Struct, gc=False):
     step: bool = False
     tag: int = 0
     charged: bool = False
+    start_by: float | None = None
 
 
 def encode(job: NewJob | Job, namespace: str) -> bytes:
@@ -105,6 +107,8 @@ def encode(job: NewJob | Job, namespace: str) -> bytes:
     if job.deadline_at is not None:
         deadline = _json(job.deadline_at)
         expires = _json(_date(job.deadline_at))
+    if job.start_by is not None:
+        deadline += b',"start_by":%.4f' % job.start_by
     t = template
     return b"".join(
         (
@@ -187,6 +191,7 @@ class _Header(msgspec.Struct, gc=False):
     at: float | None = None
     deadline: float | None = None
     trace: str | None = None
+    start_by: float | None = None
 
 
 class _Headers(msgspec.Struct, gc=False):
@@ -246,6 +251,7 @@ def decode(raw: bytes) -> Envelope | None:
         header.trace,
         header.at,
         header.step,
+        start_by=header.start_by,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 
+from penstock import clock
 from penstock.errors import safe_text
 from penstock.job import DEFAULT_TENANT, Job, NewJob
 from penstock.lane import queue_name, split_name
@@ -83,11 +84,14 @@ class Publisher:
     def publish(self, jobs: Sequence[NewJob | Job]) -> Published:
         """Put the jobs' messages on their queues, in order, and ring the queues' bells.
 
+        Steps of runs that are late go to the heads of their lists, before all that waits there at their priority.
         Jobs of which no message can be made come back as ``refused``; the others do not wait for them. Raises
         ``BrokerUnavailable``; then any part of them may have been published.
         """
         refused: list[Refused] = []
         lists: dict[str, list[bytes]] = {}
+        late: dict[str, list[tuple[float, bytes]]] = {}
+        now = clock.now()
         queues: dict[str, None] = {}
         shared: dict[str, set[str]] = {}
         for job in jobs:
@@ -99,16 +103,25 @@ class Publisher:
                 refused.append(Refused(job, error))
                 continue
             queues[queue] = None
-            lists.setdefault(keys.list_key(queue, job.priority, job.tenant), []).append(message)
+            key = keys.list_key(queue, job.priority, job.tenant)
+            if job.start_by is not None and job.start_by <= now:
+                late.setdefault(key, []).append((job.start_by, message))
+            else:
+                lists.setdefault(key, []).append(message)
             if job.tenant != DEFAULT_TENANT:
                 shared.setdefault(queue, set()).add(job.tenant)
         commands = [pack("LPUSH", key, *messages) for key, messages in lists.items()]
+        # What is pushed last is claimed first.
+        commands += [
+            pack("RPUSH", key, *(message for _, message in sorted(pairs, reverse=True))) for key, pairs in late.items()
+        ]
         commands += [register(self.namespace, queue, tenants) for queue, tenants in shared.items()]
         commands += [ring(keys.bell(self.namespace, queue)) for queue in queues]
         if not commands:
             return Published(refused, {})
-        answers = self._send(commands, replies=len(lists) + len(shared) + RING_REPLIES * len(queues))
-        return Published(refused, dict(zip(lists, answers, strict=False)))
+        pushed = [*lists, *late]
+        answers = self._send(commands, replies=len(pushed) + len(shared) + RING_REPLIES * len(queues))
+        return Published(refused, dict(zip(pushed, answers, strict=False)))
 
     def loads(
         self,

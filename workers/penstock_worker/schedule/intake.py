@@ -222,11 +222,18 @@ def twins_of(models: Mapping[str, type[Model]], namespace: str) -> dict[str, str
 
 
 def _set_due(item: Item, priority: int, target_at: float | None) -> None:
-    """When the item's result is due, and its rank: higher priorities first, then what is due earlier."""
+    """When the item's result is due, and its rank: higher priorities first, then what is due earlier.
+
+    A step of a run ranks by when it should begin, where that is earlier. Being due is another matter: what is late for
+    that gives way to others, and steps of late runs are not to.
+    """
     due_at = INFINITY if target_at is None else target_at
     if item.deadline_at is not None:
         due_at = min(due_at, item.deadline_at)
         item.ends_at = item.arrived_at + (item.deadline_at - item.claimed_at)
     # Deadlines are Unix times, the policy's clock is monotonic: both were read at the claim.
     item.due_at = item.arrived_at + (due_at - item.claimed_at)
-    item.rank = (-step_of(priority), item.due_at)
+    turn_at = item.due_at
+    if item.start_by is not None:
+        turn_at = min(turn_at, item.arrived_at + (item.start_by - item.claimed_at))
+    item.rank = (-step_of(priority), turn_at)

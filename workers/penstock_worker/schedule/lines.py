@@ -1,7 +1,8 @@
 """The waiting lines of a worker: claimed items by model, lane and key, and how many there are of each queue.
 
 Interactive items stand in the order of their priority and of when they are due, the others in the order of their
-arrival. Not thread-safe: whoever calls holds the batcher's lock, except where a method says otherwise.
+arrival, but for steps of late runs, which go before what is due later. Not thread-safe: whoever calls holds the
+batcher's lock, except where a method says otherwise.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Lines:
         """Interactive ones that are too late for their target: behind the others."""
         for item in items:
             item.late = True
+            if item.start_by is not None:
+                item.due_at = item.rank[1]
             self._add(item, LATE)
             self._count(item, 1)
 
@@ -78,10 +81,18 @@ class Lines:
         if line is None:
             line = self._lines[item.model, lane, item.key] = []
             self._show()
-        if lane != Lane.INTERACTIVE or not line or line[-1].rank <= item.rank:
-            line.append(item)
-        else:
-            insort(line, item, key=_rank)
+        if lane == Lane.INTERACTIVE:
+            if not line or line[-1].rank <= item.rank:
+                line.append(item)
+            else:
+                insort(line, item, key=_rank)
+            return
+        place = len(line)
+        if item.start_by is not None and item.start_by <= item.claimed_at:
+            # Its run is late already. These lines are in no order of rank, so it is compared with one after the other.
+            while place and line[place - 1].rank > item.rank:
+                place -= 1
+        line.insert(place, item)
 
     def _return(self, item: Item) -> None:
         lane = LATE if item.late else item.lane

@@ -233,10 +233,12 @@ class Iteration:
         return max(0, group.model.batching.max_size - held)
 
     def _due_at(self, item: Item, since: float, ahead: float) -> float:
-        """When it should be done, on the monotonic clock: its lane's target, or its own deadline if that is earlier."""
+        """When it should be done, on the monotonic clock: its lane's target, or its own deadline if that is earlier, or
+        when it should begin for its run to be in time."""
         lane = self._lanes.interactive if item.lane is Lane.INTERACTIVE else self._lanes.background
         due_at = since + lane.target
-        return due_at if item.deadline_at is None else min(due_at, item.deadline_at - ahead)
+        own_at = item.deadline_at if item.start_by is None else item.start_by
+        return due_at if own_at is None else min(due_at, own_at - ahead)
 
     def _count(self) -> None:
         """Tell the batcher what has begun, for the quotas that it gives to the transport."""

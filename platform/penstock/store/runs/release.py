@@ -10,6 +10,7 @@ from penstock.lane import split_name
 from penstock.pipelines.graph import Step
 from penstock.store.runs.athand import AtHand
 from penstock.store.runs.run import OpenRun
+from penstock.store.runs.slack import start_by
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -33,6 +34,7 @@ _COLUMNS = {
     "run_id": "text",
     "path": "text",
     "generation": "int",
+    "start_by": "float",
 }
 _values = attrgetter(*_COLUMNS)
 _INSERT = insert_sql(
@@ -56,6 +58,7 @@ class Release:
         model, asked = split_name(step.model)
         timeout_s = run.timeout_s if step.timeout is None else step.timeout
         at_hand = AtHand(run, step, self._session.outputs)
+        begin_at = start_by(self._session, run, step)
         self._jobs += [
             NewJob(
                 id=new_id(),
@@ -67,7 +70,6 @@ class Release:
                 available_at=self._now,
                 tenant=run.tenant,
                 priority=run.priority,
-                # The run's: who has less time left goes first, and a step that is late is a run that is late.
                 deadline_at=run.deadline_at,
                 timeout_s=timeout_s,
                 trace=run.trace,
@@ -75,6 +77,7 @@ class Release:
                 path=path,
                 generation=run.generation,
                 given=at_hand.given(items),
+                start_by=begin_at,
             )
             for path, items in elements
         ]

@@ -13,7 +13,7 @@ from penstock.store.session import Session
 
 _LOCK = """
     SELECT id, graph, coalesce(generation, 0), input, lane, tenant, priority, deadline_at,
-        timeout_s, trace, webhook FROM penstock_job
+        timeout_s, trace, webhook, start_by FROM penstock_job
     WHERE id {in ids} AND {hidden state = 'running'} AND graph IS NOT NULL ORDER BY id {locked}"""
 
 
@@ -34,6 +34,8 @@ class OpenRun:
     timeout_s: float | None
     trace: str | None
     webhook: str | None
+    #: Where it is itself a step of a run with a deadline: see ``NewJob``.
+    start_by: float | None
     #: Whether this transaction has stored it.
     new: bool = False
 
@@ -64,5 +66,6 @@ def as_run(job: NewJob, digest: str) -> OpenRun:
         job.timeout_s,
         job.trace,
         job.webhook,
+        job.start_by,
         new=True,
     )

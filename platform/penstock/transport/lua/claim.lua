@@ -70,7 +70,8 @@ local function is_shared(queue)
 end
 
 -- Since when the head of a queue has waited, Unix seconds; nil when there is none that may be claimed. Of a message that
--- does not say (it is no plain job), a second: it neither waits for ever nor stands before all others.
+-- does not say (it is no plain job), a second: it neither waits for ever nor stands before all others. The step of a run
+-- that is late counts from when it should have begun: else what it has overtaken would wait behind other queues.
 local function waits_since(first)
   local queue, since = KEYS[first + lists], nil
   local heads = lists_of(queue, 'default')
@@ -82,8 +83,10 @@ local function waits_since(first)
   for _, list in ipairs(heads) do
     local head = redis.pcall('LINDEX', list, -1)
     if type(head) == 'string' then
-      local at = tonumber(string.match(head, '"at":(%d+%.?%d*),"deadline":') or now - 1)
-      since = math.min(since or at, at)
+      local _, last, said = string.find(head, '"at":(%d+%.?%d*),"deadline":')
+      local at = tonumber(said or now - 1)
+      local start_by = last and tonumber(string.match(head, '^[%d.]+,"start_by":(%d+%.?%d*)', last + 1))
+      since = math.min(since or at, start_by or at, at)
     end
   end
   return since

@@ -1,0 +1,94 @@
+"""How much of a run's time each step and all behind it need: the longest path that remains, by learned times. PURE.
+
+What a run has left beyond it is its slack, and each step may use all of it ("effective deadline" in Kao and
+Garcia-Molina, *Deadline Assignment in a Distributed Soft Real-Time System*, 1993): were it shared out, steps would be
+late whose run is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
+
+from penstock.pipelines.certain import certain
+from penstock.pipelines.expression import Expression, named, parts_of, word_of
+from penstock.pipelines.frontier import Outline
+from penstock.pipelines.graph import MAX_TIMEOUT_S, Step
+
+#: Each step with those that begin behind it, in an order in which these come later.
+Paths = Sequence[tuple[str, Iterable[str]]]
+
+
+def paths(plan: Outline) -> Paths:
+    """What waits for each step: what is given its output, and what is needed only once a condition has chosen by it.
+
+    The latter as far as one order has both: what one condition chooses may be needed by another one before that.
+    """
+    if plan.straight:
+        return [(name, plan.children[name]) for name in plan.order]
+    always = set(certain(plan))
+    place = {name: number for number, name in enumerate(_in_order(plan, always))}
+    after = {name: dict.fromkeys(plan.children[name]) for name in place}
+    for condition, branches in _conditions(plan):
+        lazy = _closure(plan, (name for branch in branches for name in named(branch, "$out")), without=always)
+        for asked in named(condition, "$out"):
+            after[asked] |= dict.fromkeys(name for name in lazy if place[name] > place[asked])
+    return list(after.items())
+
+
+def remaining(plan: Outline, of: Paths, seconds: Callable[[str], float]) -> dict[str, float]:
+    """Seconds of the longest path that begins with each step.
+
+    ``seconds`` of a model (``embed``, ``embed@2``) is what one call takes; 0 where nobody knows. A map is as one call,
+    since its elements run side by side; of a condition, both branches count, and of what has failed, nothing.
+    """
+    found: dict[str, float] = {}
+    for name, after in reversed(of):
+        found[name] = _seconds(plan.steps[name], seconds) + max((found[each] for each in after), default=0.0)
+    return found
+
+
+def _in_order(plan: Outline, always: set[str]) -> Iterator[str]:
+    """Each step behind those that it is given; what may not be needed as late as that allows."""
+    number = {name: at for at, name in enumerate(plan.order)}
+    missing = {name: len(plan.parents[name]) for name in plan.order}
+    ready = [(name not in always, at, name) for name, at in number.items() if not missing[name]]
+    heapify(ready)
+    while ready:
+        _, _, name = heappop(ready)
+        yield name
+        for child in plan.children[name]:
+            missing[child] -= 1
+            if not missing[child]:
+                heappush(ready, (child not in always, number[child], child))
+
+
+def _seconds(step: Step, seconds: Callable[[str], float]) -> float:
+    found = 0.0
+    if step.kind == "call":
+        found = seconds(step.model)
+    elif step.kind == "sleep" and type(step.input[0]) in (int, float):
+        found = step.input[0]
+    return min(max(0.0, found), MAX_TIMEOUT_S)
+
+
+def _closure(plan: Outline, names: Iterable[str], *, without: set[str]) -> set[str]:
+    """These steps and all that they wait for, but for those ``without`` and what they alone wait for."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in without:
+            found.add(name)
+            waiting += plan.parents[name]
+    return found
+
+
+def _conditions(plan: Outline) -> Iterator[tuple[Expression, list[Expression]]]:
+    waiting = [plan.graph.output, *(each for step in plan.graph.steps for each in step.expressions)]
+    while waiting:
+        here = waiting.pop()
+        if word_of(here) == "$if":
+            condition, *branches = here["$if"]
+            yield condition, branches
+        waiting += parts_of(here)
