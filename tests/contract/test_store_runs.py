@@ -623,16 +623,14 @@ def test_a_step_is_told_of_in_the_outermost_run(store: Store) -> None:
     expand(store, inner, N, {"x": 5})
     deep = open_steps(store, inner)["a"]
     ids = ["plain", open_steps(store, run)["plan[0]"], deep]
-    claimed = store.claim(ids, worker=W, now=T0, need_input=ids).claimed
-    assert [claimed[id].within for id in ids] == [None, (run, "plan[0]", 1), (run, "plan[1]/plan/a", 1)]
-    store.release([(id, 1) for id in ids], worker=W, now=T0)
+    assert store.within([*ids, "nobody"]) == {ids[1]: (run, "plan[0]", 1), deep: (run, "plan[1]/plan/a", 1)}
+    assert store.within([]) == {}
     fail(store, deep)
     store.retry(run, now=T0)
     again = open_steps(store, run)["plan[1]"]
     expand(store, again, N, {"x": 5})
-    ids = [open_steps(store, again)["a"]]
-    claimed = store.claim(ids, worker=W, now=T0, need_input=ids).claimed
-    assert claimed[ids[0]].within == (run, "plan[1]/a", 2)
+    deep = open_steps(store, again)["a"]
+    assert store.within([deep]) == {deep: (run, "plan[1]/a", 2)}
 
 
 # Forks ------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from penstock.store.records import (
     Latency,
     Moment,
     Settled,
+    Within,
     WorkerInfo,
 )
 from penstock.store.runs.conclude import concluded
@@ -38,6 +39,7 @@ from penstock.store.runs.plans import graph_of
 from penstock.store.runs.standing import RunStanding, standing
 from penstock.store.runs.tend import tend
 from penstock.store.runs.waits import receive
+from penstock.store.runs.within import within
 
 #: How long whoever inserts a job has for publishing it before a dispatcher does, seconds.
 PUBLISH_LEASE_S = 2.0
@@ -215,6 +217,10 @@ class Store:
         The answer says what the others are.
         """
         return claims.end_expired(self._db, ids, now=now)
+
+    def within(self, ids: Sequence[str]) -> dict[str, Within]:
+        """Where these steps of runs are told of, by id; what is no step is absent."""
+        return within(self._db, ids)
 
     def adopt(self, jobs: Sequence[NewJob]) -> builtins.list[str]:
         """Store jobs that were first seen at the broker, as ``queued`` (``accepted`` if ``available_at`` lies ahead).

@@ -48,7 +48,6 @@ class Claimed(NamedTuple):
     fault: str | None = None
     #: It is a step of a run.
     step: bool = False
-    within: Within | None = None
 
 
 class Moment(NamedTuple):

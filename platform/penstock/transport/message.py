@@ -48,8 +48,8 @@ class Envelope(msgspec.Struct, gc=False):
 
     ``version`` is the one asked for, or that of earlier releases' choice; SQL decides. ``input`` is JSON text, or
     ``None`` where it must be read from SQL. ``at`` is since when the job could run (Unix seconds): its target counts
-    from there. ``step``: it is a step of a run, whose input is here all the same. ``start_by`` is when that should begin:
-    it orders, and expires nothing.
+    from there. ``step``: it is a step of a run, whose input is here all the same. ``start_by`` is when that should
+    begin: it orders, and expires nothing.
     """
 
     id: str

@@ -153,7 +153,7 @@ class Claimer:
             if row.timeout_s is not None:
                 item.timeout_s = row.timeout_s
             if item.input is None:
-                item.input, item.step, item.within = row.input, row.step, row.within
+                item.input, item.step = row.input, row.step
                 if row.fault is not None:
                     item.error = NoValue(row.fault)
         if dropped or result.expired or cancelled:

@@ -41,6 +41,9 @@ class Worker(Protocol):
     def settle(self, run: Run) -> None:
         """Commit, tell, acknowledge."""
 
+    def placed(self, items: Sequence[Item]) -> None:
+        """Find out of which runs these are steps, for what will be told of them."""
+
     def restarted(self, run: Run) -> None:
         """Get new attempt numbers for ``run.live``, in place; drops those that are not ours any more. Tells."""
 
@@ -98,6 +101,7 @@ class Sequences:
         run = self._runner.claim(batch)
         self._worker.put_back(run.suspects)
         if run.live:
+            self._worker.placed(run.live)
             self._runner.prepare(run)
             self._runner.announce(run)
         if run.unfinished:

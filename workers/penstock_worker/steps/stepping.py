@@ -46,6 +46,13 @@ class StepWorker:
         self._took(run)
         self._settle(run)
 
+    def placed(self, items: Sequence[Item]) -> None:
+        """Ask the store, for those that are steps."""
+        if steps := [item for item in items if item.step]:
+            found = self._insist(lambda: self._store.within([item.id for item in steps]))
+            for item in steps:
+                item.within = found.get(item.id)
+
     def restarted(self, run: Run) -> None:
         """Take the next attempt number of jobs that we hold, so that nobody mixes the outputs of two tries. It costs no
         retry, since only failures are counted against the budgets."""

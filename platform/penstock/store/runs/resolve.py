@@ -6,20 +6,17 @@ So a value that a thousand steps are given is stored once, and a message never c
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from penstock.errors import NoValue
 from penstock.pipelines.graph import input_of
-from penstock.store.records import Within
-from penstock.store.runs.outermost import Outermost, outermost
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.values import Outputs, load, place, standing, value_of, written
 from penstock.store.session import Session
 
 _RUNS = """
-    SELECT id, graph, input, coalesce(generation, 0), run_id FROM penstock_job
-    WHERE id {in ids} AND graph IS NOT NULL"""
+    SELECT id, graph, input, coalesce(generation, 0) FROM penstock_job WHERE id {in ids} AND graph IS NOT NULL"""
 
 
 class Given(NamedTuple):
@@ -29,18 +26,13 @@ class Given(NamedTuple):
     fault: str | None = None
     #: Whether it is that of a step.
     step: bool = False
-    within: Within | None = None
 
 
 class _Run:
     """What the steps of one run share: values that are read once."""
 
-    def __init__(
-        self, session: Session, id: str, digest: str, inputs: str, generation: int, around: str | None
-    ) -> None:
+    def __init__(self, session: Session, id: str, digest: str, inputs: str, generation: int) -> None:
         self._session, self._id, self._generation = session, id, generation
-        #: The run that it is a step of.
-        self.around = around
         self.plan = plan_of(session, digest)
         self._inputs = inputs
         self._all = Outputs(session, id, self.plan)
@@ -56,11 +48,6 @@ class _Run:
         ended = standing(self._session, self._id, self._generation, self.plan).ended
         return Outputs(self._session, self._id, self.plan, ended)
 
-    def within(self, outermost: Mapping[str, Outermost], path: str) -> Within:
-        """A run that is a step has the generation of the run around it, so the number is that of the outermost, too."""
-        run, before = outermost.get(self._id, (self._id, ""))
-        return Within(run, before + path, self._generation + 1)
-
     def outputs(self, name: str) -> Outputs:
         """For a step; what it names has ended, but for what something else stands in for."""
         return self._ended if name in self.plan.forked else self._all
@@ -73,12 +60,9 @@ def resolve(session: Session, steps: Iterable[tuple[str, str, str, str]]) -> dic
         row[0]: _Run(session, *row) for row in session.all(_RUNS, {"ids": session.ids({run for _, _, run, _ in steps})})
     }
     # A run may be gone by now, and then its steps are, too.
-    there = [(id, items, runs[run], path, place(path)[0]) for id, items, run, path in steps if run in runs]
-    load((run.outputs(name), run.plan.parents[name]) for _, _, run, _, name in there)
-    nested = outermost(session, [id for id, run in runs.items() if run.around is not None])
-    return {
-        id: _given(run, name, items)._replace(within=run.within(nested, path)) for id, items, run, path, name in there
-    }
+    there = [(id, items, runs[run], place(path)[0]) for id, items, run, path in steps if run in runs]
+    load((run.outputs(name), run.plan.parents[name]) for _, _, run, name in there)
+    return {id: _given(run, name, items) for id, items, run, name in there}
 
 
 def _given(run: _Run, name: str, around: str) -> Given:
