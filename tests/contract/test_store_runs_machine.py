@@ -19,8 +19,8 @@ from penstock.errors import IllegalTransition
 from penstock.job import OPEN, Job, JobState, Outcome
 from penstock.pipelines import memory
 from penstock.pipelines.expression import missing
-from penstock.pipelines.frontier import Frontier, frontier
-from penstock.pipelines.graph import Graph, Step, input_of, items_of
+from penstock.pipelines.frontier import Frontier, Outline, frontier
+from penstock.pipelines.graph import Graph, Step, input_of, items_of, parents
 from penstock.store import Store
 from penstock.store.runs import conclude
 from penstock.store.runs.values import place
@@ -45,6 +45,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     plain: list[str] = []
     maps: dict[str, int] = {}
     steps: list[Step] = []
+    choices = draw(st.booleans())  # without them, maps follow maps element by element
 
     def value(depth: int = 2) -> Any:
         leaves: list[Any] = [draw(st.integers(0, 9)), X, *map(out, plain)]
@@ -52,7 +53,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         if not depth or draw(st.booleans()):
             return draw(st.sampled_from(leaves))
         left, right = value(depth - 1), value(depth - 1)
-        kind = draw(st.integers(0, 3))
+        kind = draw(st.integers(0, 3)) if choices else 1
         if kind == 0 and plain:
             return {"$else": [{"$op": ["add", out(draw(st.sampled_from(plain))), left]}, right]}
         if kind < 2:
@@ -121,6 +122,10 @@ class Known:
                 paths |= {f"{name}[{index}]" for index in range(count)}
             else:
                 paths.add(name)
+        for name, source in Outline(self.graph).elementwise.source.items():
+            if all(parent in outputs for parent in parents(self.graph.step(name)) if parent != source):
+                ended = [place(path)[1] for path in self.done if place(path)[0] == source]
+                paths |= {f"{name}[{index}]" for index in ended}
         return paths - set(self.done) - self.failed
 
     def again(self) -> None:
@@ -129,7 +134,10 @@ class Known:
     def given(self, path: str) -> Any:
         name, index = place(path)
         each, outputs = self.graph.step(name), self.outputs()
-        items = () if index is None else (items_of(each, inputs=self.inputs, outputs=outputs)[index],)
+        if source := Outline(self.graph).elementwise.source.get(name):
+            items = (self.done[f"{source}[{index}]"],)
+        else:
+            items = () if index is None else (items_of(each, inputs=self.inputs, outputs=outputs)[index],)
         return input_of(each, inputs=self.inputs, outputs=outputs, items=items)
 
 

@@ -64,6 +64,7 @@ def upgrade() -> None:
         sa.Column("path", id, nullable=False),
         sa.Column("chunk", sa.Integer(), nullable=False),
         sa.Column("pending", sa.Integer(), nullable=False),
+        sa.Column("followed", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "path", "chunk", name=op.f("pk_penstock_map_chunk")),
     )
     op.create_table(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.errors import NoValue
+from penstock.pipelines.elementwise import Elementwise
 from penstock.pipelines.expression import Dead, Expression, missing, named
 from penstock.pipelines.graph import Graph, Step, in_order, parents, unnamed
 
@@ -51,6 +52,10 @@ class Outline:
         self._choosing = frozenset(step.name for step in graph.steps if any(_has(e, CHOICES) for e in step.expressions))
         #: Whether every step is needed, whatever comes out: then only the children of what ends can start.
         self.straight = not self._choosing and not _has(graph.output, CHOICES)
+        #: Maps that begin before the list that they are of is whole.
+        self.elementwise = Elementwise(graph, straight=self.straight)
+        #: The steps whose outputs are read when a step is given its input: an element is at hand, the list is not read.
+        self.read = {step.name: list(dict.fromkeys(named(step.input, "$out"))) for step in graph.steps}
 
     def waits_for(
         self, name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], dead: Mapping[str, str]
@@ -80,8 +85,10 @@ class Outline:
         return found
 
     def following(self, ended: Iterable[str]) -> list[str]:
-        """The steps that wait for one of these, in the order of the graph; of a straight graph."""
+        """The steps that may begin now that these have ended, in the order of the graph; of a straight graph."""
         after = {child for name in ended for child in self.children[name]}
+        if self.elementwise.source:
+            after.update(self.elementwise.behind(after))
         return [name for name in self.order if name in after] if len(after) > 1 else list(after)
 
 

@@ -23,9 +23,9 @@ from collections.abc import Callable
 from enum import Enum
 
 _MARK = re.compile(
-    r"\{(in|each|hidden|by) ([^{}]*)\}|\{(\d+) (text|float|int)\}|\{((?:skip )?locked|shared)\}|(?<!:):([a-z_]+)"
+    r"\{(in|each|hidden|by) ([^{}]*)\}|\{(\d+) (text|float|int|bool)\}|\{((?:skip )?locked|shared)\}|(?<!:):([a-z_]+)"
 )
-_TYPES = {"text": "text", "float": "float8", "int": "int"}
+_TYPES = {"text": "text", "float": "float8", "int": "int", "bool": "bool"}
 
 
 class Dialect(Enum):

@@ -185,7 +185,8 @@ class MapRow(Row, table=True):
 
 
 class MapChunkRow(Row, table=True):
-    """Some neighbouring elements of a map; ``pending`` of them have not succeeded."""
+    """Some neighbouring elements of a map; ``pending`` of them have not succeeded. ``followed``: another map begins
+    with each of them."""
 
     __tablename__ = "penstock_map_chunk"
 
@@ -193,6 +194,7 @@ class MapChunkRow(Row, table=True):
     path: str = Field(sa_type=Id, primary_key=True)
     chunk: int = Field(primary_key=True)
     pending: int
+    followed: bool
 
 
 class WaitRow(Row, table=True):

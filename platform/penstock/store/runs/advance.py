@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from penstock.pipelines.frontier import Outline
 from penstock.store.records import Settled
+from penstock.store.runs import following
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.moves import Moves
 from penstock.store.runs.run import OpenRun
@@ -24,23 +25,29 @@ def advance(
     *,
     now: float,
     ended: Mapping[str, Collection[str]] = NOTHING,
+    elements: Mapping[str, Collection[str]] = NOTHING,
     ends: Ends | None = None,
 ) -> list[Settled]:
     """Begin all that can begin; the rows of the runs that have ended with this.
 
     ``ended`` are the steps by run that have succeeded just now, where that is all that has happened to it: in a graph
-    without choices only what waits for them is looked at. ``ends`` are those of other runs, ended in the same breath.
+    without choices only what waits for them is looked at. ``elements`` are those of maps that have succeeded and that
+    others follow, paths by run. ``ends`` are those of other runs, ended in the same breath.
     """
     moves = Moves(session, now, ends or Ends(session, now=now))
     plans = {run.id: plan for run in runs if (plan := moves.plan(run)) is not None}
     runs = [run for run in runs if run.id in plans]
     quick = {run.id: ended[run.id] for run in runs if run.id in ended and plans[run.id].straight}
     looks = standings(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])
+    # Before anything begins: what does, sees which elements have succeeded.
+    due = following.due(session, plans, {run.id: elements[run.id] for run in runs if run.id in elements})
     for run in runs:
         plan = plans[run.id]
         with moves.guarded(run):
             if run.id not in quick or not moves.straight(run, plan, looks[run.id], quick[run.id]):
                 moves.whole(run, plan)
+            if run.id not in moves.ends:
+                following.release(run, plan, due.get(run.id, ()), moves.released)
     moves.succeed()
     moves.released.store()
     return moves.ends.store()

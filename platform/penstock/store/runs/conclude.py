@@ -15,7 +15,7 @@ from penstock.job import JobState
 from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import Settled
-from penstock.store.runs import maps, tries
+from penstock.store.runs import following, maps, tries
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close, drop
 from penstock.store.runs.ends import Ends
@@ -93,7 +93,9 @@ def _go_on(rest: maps.Rest, session: Session, *, now: float) -> list[Settled]:
     for run in locked(session, [rest.run]):
         with moves.guarded(run):
             if held is not None:
-                maps.go_on(session, run, plan_of(session, run.graph), rest, held, now=now)
+                plan = plan_of(session, run.graph)
+                go_on = following.go_on if rest.path in plan.elementwise.source else maps.go_on
+                go_on(session, run, plan, rest, held, now=now)
     return moves.ends.store()
 
 
@@ -104,13 +106,19 @@ def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[S
     back = tries.again(session, bad, now=now)
     session.put_back |= back
     bad = [step for step in bad if step.id not in back]
-    whole = maps.count(session, good)
+    whole, followed = maps.count(session, good)
     maps.fail(session, bad)
-    # The element of a map that is not its last one lets nothing begin: its run is not even looked at.
+    # The element of a map that is not its last one lets nothing begin: its run is not even looked at. But for one of a
+    # map that another one follows.
     just: dict[str, set[str]] = {}
+    elements: dict[str, list[str]] = {}
     for run_id, path in [*((step.run_id or "", step.path or "") for step in good), *whole]:
-        if place(path)[1] is None:
+        name, index = place(path)
+        if index is None:
             just.setdefault(run_id, set()).add(path)
+        elif (run_id, name) in followed:
+            just.setdefault(run_id, set())
+            elements.setdefault(run_id, []).append(path)
     failing = {step.run_id or "" for step in bad}
     ends = Ends(session, now=now)
     going: list[OpenRun] = []
@@ -122,7 +130,7 @@ def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[S
         else:
             going.append(run)
     ended = {run: names for run, names in just.items() if run not in failing}
-    return advance(session, going, now=now, ended=ended, ends=ends)
+    return advance(session, going, now=now, ended=ended, elements=elements, ends=ends)
 
 
 def _error(step: Settled) -> dict[str, Any]:

@@ -36,6 +36,10 @@ class Ends:
         text = None if error is None else msgspec.json.encode(error).decode()
         self._rows[run.id] = (run.id, state.value, output, text)
 
+    def __contains__(self, run: object) -> bool:
+        """Whether the run of this id is one of them."""
+        return run in self._rows
+
     def store(self) -> list[Settled]:
         """Their rows."""
         if not self._rows:

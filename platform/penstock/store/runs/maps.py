@@ -32,12 +32,15 @@ _INSERT = insert_sql(
     "",
 )
 _INSERT_CHUNK = insert_sql(
-    "penstock_map_chunk", ["run_id", "path", "chunk", "pending"], ["text", "text", "int", "int"], ""
+    "penstock_map_chunk",
+    ["run_id", "path", "chunk", "pending", "followed"],
+    ["text", "text", "int", "int", "bool"],
+    "",
 )
 _COUNT_CHUNK = """
     UPDATE penstock_map_chunk SET pending = pending - {3 int} FROM {each rows}
     WHERE run_id = {0 text} AND penstock_map_chunk.path = {1 text} AND chunk = {2 int}
-    RETURNING run_id, penstock_map_chunk.path, pending"""
+    RETURNING run_id, penstock_map_chunk.path, pending, followed"""
 _COUNT = """
     UPDATE penstock_map SET pending = pending - {2 int} FROM {each rows}
     WHERE run_id = {0 text} AND penstock_map.path = {1 text} RETURNING run_id, penstock_map.path, pending"""
@@ -60,25 +63,53 @@ class Rest(NamedTuple):
     items: Sequence[Any] | None = None
 
 
-def begin(session: Session, run: OpenRun, step: Step, items: Sequence[Any], released: Release, *, now: float) -> bool:
+class Held(NamedTuple):
+    """A map that is locked: how long it is, how much of it has begun, and in which generation it has failed."""
+
+    size: int
+    begun: int
+    failed: int | None
+
+
+class Counted(NamedTuple):
+    """Maps, runs and paths: those that are ``whole`` now, and those that have ``followed`` by others."""
+
+    whole: set[tuple[str, str]]
+    followed: set[tuple[str, str]]
+
+
+def begin(
+    session: Session,
+    run: OpenRun,
+    plan: Outline,
+    step: Step,
+    items: Sequence[Any],
+    released: Release,
+    *,
+    now: float,
+) -> bool:
     """Store a map and its first elements; whether it has ended, for there are none."""
-    chunks = [min(CHUNK, len(items) - at) for at in range(0, len(items), CHUNK)]
-    session.insert(_INSERT, [(run.id, step.name, len(items), 0, len(chunks), now)])
-    session.insert(_INSERT_CHUNK, [(run.id, step.name, number, size) for number, size in enumerate(chunks)])
+    store(session, run, plan, step, len(items), begun=0, now=now)
     if items:
         _begin_more(session, run, step, items, 0, released, now=now)
     return not items
 
 
-def hold(session: Session, rest: Rest) -> tuple[int, int, int | None] | None:
-    """Lock a map, before its run: how long it is, how much of it has begun, and in which generation it has failed."""
+def store(session: Session, run: OpenRun, plan: Outline, step: Step, size: int, *, begun: int, now: float) -> None:
+    """Store a map, none of whose elements has ended."""
+    chunks = [min(CHUNK, size - at) for at in range(0, size, CHUNK)]
+    followed = step.name in plan.elementwise.followers
+    session.insert(_INSERT, [(run.id, step.name, size, begun, len(chunks), now)])
+    session.insert(_INSERT_CHUNK, [(run.id, step.name, number, many, followed) for number, many in enumerate(chunks)])
+
+
+def hold(session: Session, rest: Rest) -> Held | None:
+    """Lock a map, before its run."""
     row = session.one(_MAP, {"run": rest.run, "path": rest.path})
-    return None if row is None else (row[0], row[1], row[2])
+    return None if row is None else Held._make(row)
 
 
-def go_on(
-    session: Session, run: OpenRun, plan: Outline, rest: Rest, held: tuple[int, int, int | None], *, now: float
-) -> None:
+def go_on(session: Session, run: OpenRun, plan: Outline, rest: Rest, held: Held, *, now: float) -> None:
     """The next piece of a map that is held; ``session.maps`` says whether there is more. Raises ``NoValue``."""
     step = plan.steps[rest.path]
     size, begun, failed = held
@@ -88,7 +119,7 @@ def go_on(
     if not plan.straight:
         ended = standing(session, run.id, run.generation, plan).ended
         if failed == run.generation or rest.path not in plan.wanted(ended):  # a retry begins it from its beginning
-            session.run(_BEGUN, {"begun": size, "run": run.id, "path": step.name, "now": now})
+            move(session, run, step, size, now=now)
             return
         outputs = Outputs(session, run.id, plan, ended)
     items = rest.items
@@ -110,30 +141,43 @@ def _begin_more(
     now: float,
 ) -> None:
     piece = range(begun, min(len(items), begun + session.bulk_rows))
-    paths = {index: element(step.name, index) for index in piece}
-    if run.generation:  # what an earlier one has left is not done again
-        values = {"run": run.id, "paths": session.ids(paths.values())}
-        there = {row[0] for row in session.all(_SUCCEEDED, values)}
-        paths = {index: path for index, path in paths.items() if path not in there}
-    released.add(run, step, ((path, _encode([items[index]]).decode()) for index, path in paths.items()))
-    session.run(_BEGUN, {"begun": piece.stop, "run": run.id, "path": step.name, "now": now})
+    # What an earlier generation has left is not done again.
+    there = succeeded(session, run, step.name, piece) if run.generation else set()
+    left = [index for index in piece if index not in there]
+    released.add(run, step, ((element(step.name, index), _encode([items[index]]).decode()) for index in left))
+    move(session, run, step, piece.stop, now=now)
     if piece.stop < len(items):
         session.maps.append(Rest(run.id, step.name, items))
 
 
-def count(session: Session, steps: Iterable[Settled]) -> set[tuple[str, str]]:
-    """Count elements that have succeeded; the run and the path of each map that has ended with them."""
+def move(session: Session, run: OpenRun, step: Step, begun: int, *, now: float) -> None:
+    """Note that so many elements of a map have begun."""
+    session.run(_BEGUN, {"begun": begun, "run": run.id, "path": step.name, "now": now})
+
+
+def succeeded(session: Session, run: OpenRun, name: str, indices: Iterable[int]) -> set[int]:
+    """Those of these elements that have succeeded, in whatever generation."""
+    paths = {element(name, index): index for index in indices}
+    return {paths[row[0]] for row in session.all(_SUCCEEDED, {"run": run.id, "paths": session.ids(paths)})}
+
+
+def count(session: Session, steps: Iterable[Settled]) -> Counted:
+    """Count elements that have succeeded."""
     chunks: dict[tuple[str, str, int], int] = {}
     for row in steps:
         name, index = place(row.path or "")
         if index is not None:
             key = (row.run_id or "", name, index // CHUNK)
             chunks[key] = chunks.get(key, 0) + 1
-    whole: dict[tuple[str, str], int] = {}
-    for run, path, pending in _down(session, _COUNT_CHUNK, chunks):
+    ended: dict[tuple[str, str], int] = {}
+    followed: set[tuple[str, str]] = set()
+    for run, path, pending, follows in _down(session, _COUNT_CHUNK, chunks):
         if pending == 0:
-            whole[run, path] = whole.get((run, path), 0) + 1
-    return {(run, path) for run, path, pending in _down(session, _COUNT, whole) if pending == 0}
+            ended[run, path] = ended.get((run, path), 0) + 1
+        if follows:
+            followed.add((run, path))
+    whole = {(run, path) for run, path, pending in _down(session, _COUNT, ended) if pending == 0}
+    return Counted(whole, followed)
 
 
 def fail(session: Session, steps: Iterable[Settled]) -> None:

@@ -14,7 +14,7 @@ from penstock.job import JobState
 from penstock.pipelines.expression import evaluate, named
 from penstock.pipelines.frontier import Outline, frontier
 from penstock.pipelines.graph import items_of
-from penstock.store.runs import maps, waits
+from penstock.store.runs import following, maps, waits
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.release import NO_ELEMENT, Release
@@ -79,11 +79,13 @@ class Moves:
 
     def straight(self, run: OpenRun, plan: Outline, now_is: Standing, ended: Collection[str]) -> bool:
         """In a graph where every step is needed; whether that was all: a step that ends as it begins is not."""
+        names = plan.following(ended)
         fresh = [
             name
-            for name in plan.following(ended)
+            for name in names
             if name not in now_is.begun and all(parent in now_is.ended for parent in plan.parents[name])
         ]
+        fresh += self._early(plan, names, now_is, fresh)
         outputs = Outputs(self._session, run.id, plan)
         if self._begin(run, plan, fresh, outputs):
             self.released.store()
@@ -105,6 +107,7 @@ class Moves:
                 self._good.append((run, plan, outputs))
                 return
             fresh = [name for name in possible.ready if name not in now_is.begun]
+            fresh += self._early(plan, plan.elementwise.source, now_is, fresh)
             if not self._begin(run, plan, fresh, outputs):
                 if plan.picks or now_is.failed:  # else what has begun is needed
                     lost = sorted(now_is.open - plan.wanted(now_is.ended))
@@ -113,6 +116,13 @@ class Moves:
             self.released.store()
             now_is = standing(self._session, run.id, run.generation, plan)
 
+    def _early(self, plan: Outline, names: Collection[str], now_is: Standing, fresh: Sequence[str]) -> list[str]:
+        """Maps among these that begin before what they follow has ended."""
+        if not plan.elementwise.source:
+            return []
+        begun = {*now_is.begun, *fresh}
+        return plan.elementwise.early(names, plan.parents, begun=begun, ended=now_is.ended)
+
     def _begin(self, run: OpenRun, plan: Outline, names: Sequence[str], outputs: Outputs) -> bool:
         """Begin these steps; whether one of them has ended by that: a map of nothing, a wait for what has come."""
         ended = False
@@ -120,9 +130,11 @@ class Moves:
             step = plan.steps[name]
             if step.kind != "call":
                 ended |= waits.begin(self._session, run, step, outputs, now=self._now)
+            elif name in plan.elementwise.source:
+                ended |= following.begin(self._session, run, plan, step, self.released, now=self._now)
             elif step.maps:
                 items = items_of(step, inputs=run.inputs, outputs=outputs)
-                ended |= maps.begin(self._session, run, step, items, self.released, now=self._now)
+                ended |= maps.begin(self._session, run, plan, step, items, self.released, now=self._now)
             else:
                 self.released.add(run, step, [(name, NO_ELEMENT)])
         return ended

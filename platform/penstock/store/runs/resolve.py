@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from penstock.errors import NoValue
 from penstock.pipelines.graph import input_of
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.values import Outputs, load, place, standing, value_of, written
+from penstock.store.runs.release import NO_ELEMENT
+from penstock.store.runs.values import Outputs, element, element_outputs, load, place, standing, value_of, written
 from penstock.store.session import Session
 
 _RUNS = """
@@ -32,7 +33,8 @@ class _Run:
     """What the steps of one run share: values that are read once."""
 
     def __init__(self, session: Session, id: str, digest: str, inputs: str, generation: int) -> None:
-        self._session, self._id, self._generation = session, id, generation
+        self.id = id
+        self._session, self._generation = session, generation
         self.plan = plan_of(session, digest)
         self._inputs = inputs
         self._all = Outputs(session, id, self.plan)
@@ -45,8 +47,8 @@ class _Run:
 
     @functools.cached_property
     def _ended(self) -> Outputs:
-        ended = standing(self._session, self._id, self._generation, self.plan).ended
-        return Outputs(self._session, self._id, self.plan, ended)
+        ended = standing(self._session, self.id, self._generation, self.plan).ended
+        return Outputs(self._session, self.id, self.plan, ended)
 
     def outputs(self, name: str) -> Outputs:
         """For a step; what it names has ended, but for what something else stands in for."""
@@ -60,9 +62,21 @@ def resolve(session: Session, steps: Iterable[tuple[str, str, str, str]]) -> dic
         row[0]: _Run(session, *row) for row in session.all(_RUNS, {"ids": session.ids({run for _, _, run, _ in steps})})
     }
     # A run may be gone by now, and then its steps are, too.
-    there = [(id, items, runs[run], place(path)[0]) for id, items, run, path in steps if run in runs]
-    load((run.outputs(name), run.plan.parents[name]) for _, _, run, name in there)
-    return {id: _given(run, name, items) for id, items, run, name in there}
+    there = [(id, items, runs[run], path) for id, items, run, path in steps if run in runs]
+    load((run.outputs(name), run.plan.read[name]) for *_, run, path in there for name in [place(path)[0]])
+    pairs = {id: pair for id, items, run, path in there if (pair := _followed(run, path, items)) is not None}
+    texts = element_outputs(session, pairs.values())
+    return {
+        id: _given(run, place(path)[0], f"[{texts.get(pairs[id])}]" if id in pairs else items)
+        for id, items, run, path in there
+    }
+
+
+def _followed(run: _Run, path: str, items: str) -> tuple[str, str] | None:
+    """The element whose output this one is of: its run and its path. Such a one is stored without an item."""
+    name, index = place(path)
+    source = run.plan.elementwise.source.get(name) if items == NO_ELEMENT else None
+    return None if source is None or index is None else (run.id, element(source, index))
 
 
 def _given(run: _Run, name: str, around: str) -> Given:

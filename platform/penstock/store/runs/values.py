@@ -168,6 +168,14 @@ def load(wanted: Iterable[tuple[Outputs, Iterable[str]]]) -> None:
                 outputs.take(path, text)
 
 
+def element_outputs(session: Session, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """JSON texts of elements' outputs, by run and path; of those that have succeeded."""
+    rows = list(dict.fromkeys(pairs))
+    if not rows:
+        return {}
+    return {(run, path): text for run, path, text in session.all(_OUTPUTS, {"rows": session.rows(rows)})}
+
+
 def _elements(outputs: Outputs, name: str) -> list[str]:
     values = {"run": outputs.run, "low": f"{name}[", "high": f"{name}\\"}
     rows = outputs.session.all(_ELEMENTS, values)
