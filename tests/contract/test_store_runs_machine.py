@@ -20,7 +20,7 @@ from penstock.job import OPEN, Job, JobState, Outcome
 from penstock.pipelines import memory
 from penstock.pipelines.expression import missing
 from penstock.pipelines.frontier import Frontier, Outline, frontier
-from penstock.pipelines.graph import Graph, Step, input_of, items_of, parents
+from penstock.pipelines.graph import Graph, Step, in_order, input_of, items_of, parents
 from penstock.store import Store
 from penstock.store.runs import conclude
 from penstock.store.runs.values import place
@@ -45,7 +45,6 @@ def graphs(draw: st.DrawFn) -> Graph:
     plain: list[str] = []
     maps: dict[str, int] = {}
     steps: list[Step] = []
-    choices = draw(st.booleans())  # without them, maps follow maps element by element
 
     def value(depth: int = 2) -> Any:
         leaves: list[Any] = [draw(st.integers(0, 9)), X, *map(out, plain)]
@@ -53,7 +52,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         if not depth or draw(st.booleans()):
             return draw(st.sampled_from(leaves))
         left, right = value(depth - 1), value(depth - 1)
-        kind = draw(st.integers(0, 3)) if choices else 1
+        kind = draw(st.integers(0, 3))
         if kind == 0 and plain:
             return {"$else": [{"$op": ["add", out(draw(st.sampled_from(plain))), left]}, right]}
         if kind < 2:
@@ -72,6 +71,24 @@ def graphs(draw: st.DrawFn) -> Graph:
             steps.append(step(name, {"$op": ["add", {"$item": 0}, value(1)]}, maps=True, over=over))
             maps[name] = size
     return graph(*steps, output=[value(2), *map(out, maps)])
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> Graph:
+    """Maps of maps, which follow each other element by element: some beginning later than what they follow."""
+    plain = [f"s{n}" for n in range(draw(st.integers(0, 2)))]
+    steps = [step(name, [X, out("s0")][draw(st.booleans()) and name != "s0"]) for name in plain]
+    values = st.sampled_from([X, *map(out, plain)])
+    maps = {"m0": [draw(values) for _ in range(draw(st.integers(0, 7)))]}
+    steps.append(step("m0", {"$item": 0}, maps=True, over=maps["m0"]))
+    for n in range(1, draw(st.integers(2, 4))):
+        given = {"$op": ["add", {"$item": 0}, draw(values)]}
+        before = draw(st.sampled_from([f"m{n - 1}", "m0"]))
+        steps.append(step(f"m{n}", given, maps=True, over=out(before)))
+        maps[f"m{n}"] = maps["m0"]
+    last = draw(st.sampled_from(sorted(maps)))
+    steps.append(step("join", {"$op": ["add", X, {"$get": [out(last), 0]}]} if maps["m0"] else X))
+    return graph(*draw(st.permutations(steps)), output=[*map(out, plain), *map(out, maps), out("join")])
 
 
 @dataclass
@@ -96,7 +113,7 @@ class Known:
     def outputs(self) -> dict[str, Any]:
         """By step: of maps, those that are whole."""
         found = {path: value for path, value in self.done.items() if place(path)[1] is None}
-        for each in self.graph.steps:
+        for each in map(self.graph.step, in_order(self.graph)):
             if each.maps and (items := self.items(each, found)) is not None:
                 paths = [f"{each.name}[{index}]" for index in range(len(items))]
                 # One of nothing ends when it could begin.
@@ -149,6 +166,7 @@ class Histories(RuleBasedStateMachine):
     """Every verb at any time. ``died`` is whether somebody has left something undone."""
 
     store: Store
+    graphs: st.SearchStrategy[Graph]
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,8 +241,9 @@ class Histories(RuleBasedStateMachine):
         self.dies = True
 
     @precondition(lambda self: len(self.runs) < 3)
-    @rule(graph=graphs(), x=st.integers(0, 9))
-    def submit(self, graph: Graph, x: int) -> None:
+    @rule(data=st.data(), x=st.integers(0, 9))
+    def submit(self, data: st.DataObject, x: int) -> None:
+        graph = data.draw(self.graphs)
         job = new_run(graph, {"x": x}, accepted_at=self.now, webhook="https://example.com/")
         self.runs[job.id] = Known(graph, {"x": x})
         self.do(self.store.insert, [job])
@@ -392,10 +411,12 @@ class Histories(RuleBasedStateMachine):
         self.nothing_is_done_twice()
 
 
-@pytest.fixture
-def histories(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Histories]]:
+@pytest.fixture(params=[graphs, chains])
+def histories(
+    request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[type[Histories]]:
     monkeypatch.setattr(type(store._db), "bulk_rows", PIECE)
-    yield type("Histories", (Histories,), {"store": store})
+    yield type("Histories", (Histories,), {"store": store, "graphs": request.param()})
 
 
 def test_any_history(histories: type[Histories]) -> None:

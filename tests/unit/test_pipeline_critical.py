@@ -16,6 +16,12 @@ from tests.unit.test_pipeline_graph import CHOICE, EACH, N, X, call, graph, grap
 LINE = graph(step("a", X), step("b", out("a")), step("c", out("b")), output=out("c"))
 TOLD = graph(step("a", X), step("tell", out("a")), output=out("a"))
 EMPTY = graph(step("a", X), step("m", {"$item": 0}, over=out("a"), maps=True), step("z", out("m")), output=out("z"))
+CHAIN = graph(
+    step("a", X),
+    step("m", {"$item": 0}, over=X, maps=True),
+    step("n", [{"$item": 0}, out("a")], over=out("m"), maps=True),
+    output=out("n"),
+)
 SPARE = graph(step("a", X), step("b", out("a")), step("c", X), output={"$else": [out("b"), out("c")]})
 ALL_EMPTY = graph(step("m", {"$item": 0}, over=X, maps=True), output=out("m"))
 
@@ -40,6 +46,9 @@ def at(**times: tuple[float, float | None] | None) -> dict[str, Times]:
         (CHOICE, at(judge=(0, 5), draft=(5, 6)), None, ["judge", "draft"]),
         (CHOICE, at(judge=(0, 5), draft=(5, 6), rewrite=(6, 7)), None, ["judge", "draft", "rewrite"]),
         (EACH, at(a=(0, 1), m=(1, 8)), None, ["a", "m"]),
+        # Whatever else it waited for at its beginning: its last element waited for the other map's.
+        (CHAIN, at(a=(0, 1), m=(0, 8), n=(1, 9)), None, ["m", "n"]),
+        (CHAIN, at(a=(0, 9), m=(0, 8), n=(9, 12)), None, ["a", "n"]),
         (TOLD, at(a=(0, 1), tell=(1, 8)), None, ["a", "tell"]),
         (EMPTY, at(a=(0, 1), m=None, z=(1, 2)), None, ["a", "m", "z"]),
         (ALL_EMPTY, at(m=None), None, ["m"]),

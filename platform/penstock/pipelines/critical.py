@@ -1,7 +1,8 @@
 """Which steps decided when a run ended: from its last step back, to each what it waited for last. PURE.
 
 A step begins in the transaction that ends the last thing it waits for. That is one of its parents, a step of a
-condition that chose the branch which needs it, or one that has failed and that it stands in for.
+condition that chose the branch which needs it, or one that has failed and that it stands in for. A map that follows
+another one element by element waits for that all the time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from typing import NamedTuple
 
+from penstock.pipelines.elementwise import followed
 from penstock.pipelines.expression import Expression, named, parts_of, word_of
 from penstock.pipelines.graph import Graph, parents, unnamed
 from penstock.pipelines.levels import levels
@@ -29,6 +31,7 @@ def critical(graph: Graph, times: Mapping[str, Times], *, last: str | None = Non
     known = _with_maps_of_nothing(graph, times)
     deciding = _deciding(graph)
     above = {step.name: parents(step) for step in graph.steps}
+    source = followed(graph)
     if last is None:
         last = _latest([*named(graph.output, "$out"), *unnamed(graph), *deciding], known)
     chain: dict[str, None] = {}
@@ -37,6 +40,10 @@ def critical(graph: Graph, times: Mapping[str, Times], *, last: str | None = Non
         begun = known[last].begun
         if begun is None:
             break
+        before = known.get(source.get(last, ""))
+        if before is not None and before.ended is not None and before.ended > begun:
+            last = source[last]
+            continue
         # Parents first: of those that ended at one moment, it is them that the graph shows. Whatever chose the branch
         # began before the step, which tells it from the step's own descendants.
         earlier = [name for name in deciding if name in known and (known[name].begun or 0.0) < begun]
