@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from penstock.pipelines.critical import Times, critical
 from penstock.pipelines.draw import called
 from penstock.pipelines.graph import Step
 from penstock.pipelines.levels import levels
+from penstock.pipelines.nested import models_of
 from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
 
 #: Of a step that is no job: while its run goes on, and when that has ended.
@@ -74,7 +76,16 @@ def views(run: Job, standing: RunStanding) -> list[StepView]:
 
 def waits_for(standing: RunStanding, shown: Sequence[StepView]) -> list[str]:
     """The models, perhaps with a version, whose workers could begin something now: steps, and elements of maps."""
-    return _models(standing, (view for view in shown if any((view.counts or {view.status: 1}).get(s) for s in _NEW)))
+    runs = {step.name for step in standing.graph.steps if step.graph is not None}
+    return _models(
+        standing,
+        (
+            view
+            for view in shown
+            # What the steps within a run wait for is not known here: perhaps for any of its models.
+            if any((view.counts or {view.status: 1}).get(s) for s in (_OPEN if view.name in runs else _NEW))
+        ),
+    )
 
 
 def not_done(standing: RunStanding, shown: Sequence[StepView]) -> list[str]:
@@ -83,8 +94,8 @@ def not_done(standing: RunStanding, shown: Sequence[StepView]) -> list[str]:
 
 
 def _models(standing: RunStanding, shown: Iterable[StepView]) -> list[str]:
-    models = {step.name: step.model for step in standing.graph.steps if step.kind == "call"}
-    return sorted({models[view.name] for view in shown if view.name in models})
+    names = {view.name for view in shown}
+    return sorted(models_of(step for step in standing.graph.steps if step.name in names))
 
 
 def critical_path(run: Job, standing: RunStanding) -> list[str]:
@@ -95,7 +106,7 @@ def critical_path(run: Job, standing: RunStanding) -> list[str]:
     for name, one in standing.maps.items():
         times[name] = Times(one.accepted_at, one.settled_at) if one.size else Times()
     path = (run.error or {}).get("step") if run.state is JobState.FAILED else None
-    return critical(standing.graph, times, last=None if path is None else str(path).partition("[")[0])
+    return critical(standing.graph, times, last=None if path is None else re.split(r"[\[/]", str(path))[0])
 
 
 def _plain(step: Step, row: StepRow, marked: set[str]) -> StepView:

@@ -12,6 +12,7 @@ from penstock.clock import now
 from penstock.errors import ConfigError
 from penstock.job import Job
 from penstock.lane import full_name, split_name
+from penstock.pipelines.nested import models_of
 from penstock.policy.versions import Served
 from penstock.registry import Registry, unknown_model
 from penstock.store.records import WorkerInfo
@@ -111,8 +112,7 @@ def models_behind(app: App, job: Job) -> list[str]:
     """Whose workers a job waits for: its model's; of a run, those of its steps' models."""
     if job.graph is None:
         return [full_name(job.model, job.asked_version)]
-    graph = app.store.run_standing(job.id).graph
-    return sorted({step.model for step in graph.steps if step.kind == "call"})
+    return sorted(models_of(app.store.run_standing(job.id).graph.steps))
 
 
 def warn_if_unserved(app: App, model: str) -> None:

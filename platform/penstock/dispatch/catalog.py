@@ -26,6 +26,7 @@ from penstock.model import MAX_VERSION, Model, check_model
 from penstock.payload import write_input
 from penstock.pipelines.announced import Announced
 from penstock.pipelines.graph import Graph
+from penstock.pipelines.nested import all_steps
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plaingraph import PlainGraph, from_graph
 from penstock.registry import Registry, Source, are_imported, unknown_model
@@ -136,7 +137,7 @@ class Catalog:
     def _of_graph(self, graph: PlainGraph) -> Target:
         """Each time anew: what it names may be gone."""
         known: set[str] = set()
-        for step in graph.graph.steps:
+        for step in all_steps(graph.graph):
             if step.kind != "call" or step.model in known:
                 continue
             try:

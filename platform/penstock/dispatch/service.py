@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, cast
@@ -362,8 +362,16 @@ class Submitter:
 @functools.lru_cache(maxsize=256)
 def models_of(graph: str) -> tuple[str, ...]:
     """The models that a run of this graph (JSON text) calls whatever comes out."""
-    plan = Outline(read(graph))
-    return tuple(dict.fromkeys(plan.steps[name].model for name in certain(plan) if plan.steps[name].kind == "call"))
+    return tuple(dict.fromkeys(_certain_models(read(graph))))
+
+
+def _certain_models(graph: Graph) -> Iterator[str]:
+    plan = Outline(graph)
+    for step in (plan.steps[name] for name in certain(plan)):
+        if step.graph is not None:
+            yield from _certain_models(step.graph)
+        elif step.kind == "call":
+            yield step.model
 
 
 def _accept_now(jobs: Sequence[NewJob]) -> None:

@@ -29,7 +29,7 @@ def draw(graph: Graph, *, width: int | None = None) -> list[str]:
 
 def call(step: Step) -> str:
     """What a step calls, and with what: ``embed(item) for item in $texts``."""
-    if step.kind != "call":
+    if step.kind in ("wait", "sleep", "pick"):
         after = step.input if step.kind == "wait" else (step.input[1:] or [None])[0]
         what = step.signal if step.kind == "wait" else infix(step.input[0])
         text = f"{'wait_for' if step.kind == 'wait' else 'sleep'}({what})"
@@ -40,6 +40,8 @@ def call(step: Step) -> str:
 
 def called(step: Step) -> str:
     """The model, and the version that is asked for; of one that calls none, what it does."""
+    if step.graph is not None:
+        return f"run of {step.graph.name}"
     if step.kind == "call":
         return cut(step.model, MAX_CALLED)
     return f"wait for {step.signal}" if step.kind == "wait" else step.kind

@@ -14,12 +14,14 @@ from typing import Any, Literal
 import msgspec
 
 from penstock.errors import InvalidInput, NoValue
-from penstock.pipelines.expression import Expression, check, evaluate, kind_of, named
+from penstock.pipelines.expression import Expression, check, evaluate, kind_of, named, word_of
 
 #: The form of graphs that this release writes and reads.
 FORM = 1
-#: Most steps of one graph; what is wider is a ``map``, of which a graph has one step.
+#: Most steps of one graph, those of graphs in it included; what is wider is a ``map``, of which a graph has one step.
 MAX_STEPS = 2_000
+#: Most graphs around one.
+MAX_NESTED = 8
 
 #: Longest name of a model with its version, characters.
 MAX_MODEL = 256
@@ -41,9 +43,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     input: Expression
     model: str = ""
     #: ``wait`` for a signal, whose value is the output; ``sleep`` for so many seconds, ``input``'s first element;
-    #: ``pick`` what ``input`` is when it is known, and keep to it. None of them takes a worker.
-    kind: Literal["call", "wait", "sleep", "pick"] = "call"
+    #: ``pick`` what ``input`` is when it is known, and keep to it; ``run`` a graph of its own, whose inputs are those
+    #: of ``input``, by name. None of them takes a worker.
+    kind: Literal["call", "wait", "sleep", "pick", "run"] = "call"
     signal: str = ""
+    graph: Graph | None = None
     over: Expression = None
     maps: bool = False
     #: Limit on one attempt, or on the wait, seconds; ``None``: the model's own, or none.
@@ -90,18 +94,25 @@ def read(text: bytes | str) -> Graph:
     return graph
 
 
-def verify(graph: Graph) -> None:
-    """Raise ``InvalidInput`` for a graph that no run could finish: unknown names, circles, too many steps."""
+def verify(graph: Graph, *, depth: int = 0) -> None:
+    """Raise ``InvalidInput`` for a graph that no run could finish: unknown names, circles, too many steps.
+
+    ``depth`` is how many graphs are around it.
+    """
     if graph.form != FORM:
         raise InvalidInput(f"graphs of form {graph.form} are not read by this release", fix=f"write form {FORM}")
-    if len(graph.steps) > MAX_STEPS:
-        raise InvalidInput(f"{len(graph.steps):,} steps are too many", fix=f"use at most {MAX_STEPS:,}, and map lists")
+    if depth > MAX_NESTED:
+        raise InvalidInput(f"there are more than {MAX_NESTED} graphs around one", fix="call its steps where it is")
+    if (count := _count(graph)) > MAX_STEPS:
+        raise InvalidInput(f"{count:,} steps are too many", fix=f"use at most {MAX_STEPS:,}, and map lists")
     _names("pipeline", [graph.name])
     _names("input", graph.inputs)
     _names("step", [step.name for step in graph.steps])
     known = {"$in": set(graph.inputs), "$out": {step.name for step in graph.steps}}
     for step in graph.steps:
         _check_options(step)
+        if step.graph is not None:
+            _check_nested(step, step.graph, depth)
         for expression in step.expressions:
             _check(f"step {step.name!r}", expression, known, items=1 if step.maps and expression is step.input else 0)
             _only_picked(step, f"step {step.name!r}", expression)
@@ -115,10 +126,18 @@ def _check_options(step: Step) -> None:
     if step.kind == "call":
         if not step.model or len(step.model) > MAX_MODEL or not step.model.isprintable():
             raise InvalidInput(f"step {step.name!r} calls {step.model!r:.80}, which is no model", fix="name a model")
+    elif step.kind == "run":
+        if step.graph is None or step.model or step.retry or step.timeout is not None:
+            raise InvalidInput(
+                f"step {step.name!r} is a run: it has a graph, and what is retried or limited is in that",
+                fix="give it a graph, and leave model, retry and timeout out",
+            )
     elif step.model or step.maps or step.retry:
         raise InvalidInput(
             f"step {step.name!r} is a {step.kind}, and calls nothing", fix="leave model, maps and retry out"
         )
+    if step.graph is not None and step.kind != "run":
+        raise InvalidInput(f"step {step.name!r} is a {step.kind} and has a graph", fix='write "kind": "run"')
     if not (_NAME.fullmatch(step.signal) if step.kind == "wait" else step.signal == ""):
         raise InvalidInput(f"step {step.name!r} has signal={step.signal!r:.80}", fix="name what a wait waits for")
     if step.kind == "sleep" and not (isinstance(step.input, list) and step.input):
@@ -130,6 +149,28 @@ def _check_options(step: Step) -> None:
         raise InvalidInput(
             f"step {step.name!r} has retry={step.retry!r}", fix=f"use a whole number from 0 to {MAX_RETRY}"
         )
+
+
+def _check_nested(step: Step, graph: Graph, depth: int) -> None:
+    try:
+        verify(graph, depth=depth + 1)
+    except InvalidInput as error:
+        raise InvalidInput(f"in step {step.name!r}: {error.message}", fix=error.fix) from None
+    if not isinstance(step.input, dict) or word_of(step.input) is not None or step.input.keys() != set(graph.inputs):
+        there = ", ".join(graph.inputs[:20]) or "none"
+        raise InvalidInput(
+            f"step {step.name!r} does not give its graph the inputs that it has", fix=f"give an object with: {there}"
+        )
+
+
+def _count(graph: Graph) -> int:
+    """Steps, those of graphs in it included."""
+    count, waiting = 0, [graph]
+    while waiting and count <= MAX_STEPS:
+        here = waiting.pop()
+        count += len(here.steps)
+        waiting += [step.graph for step in here.steps if step.graph is not None]
+    return count
 
 
 def _names(what: str, given: Sequence[str]) -> None:

@@ -25,8 +25,11 @@ def run(
     def expanded(result: Any) -> Any:
         if not isinstance(result, Expansion):
             return result
+        return within(result.graph, constant(dict(result.inputs)))
+
+    def within(graph: Graph, inputs: Mapping[str, Any]) -> Any:
         try:
-            return run(result.graph, constant(dict(result.inputs)), call, signals)
+            return run(graph, inputs, call, signals)
         except Exception as error:  # of one of its steps: it is this one's
             return error
 
@@ -34,6 +37,8 @@ def run(
         return [expanded(result) for result in tried(step, items)]
 
     def tried(step: Step, items: Sequence[Any]) -> Sequence[Any]:
+        if step.graph is not None:
+            return [within(step.graph, item) for item in items]
         if step.kind == "sleep":
             return [None]
         if step.kind == "pick":

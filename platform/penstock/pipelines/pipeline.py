@@ -17,7 +17,7 @@ from penstock.payload import write_input
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.inputs import by_name, missing_input
 from penstock.pipelines.series import canvas_of
-from penstock.pipelines.trace import trace
+from penstock.pipelines.trace import Tracer, trace
 from penstock.tracing import current
 
 if TYPE_CHECKING:
@@ -56,6 +56,34 @@ class Pipeline:
                 f" penstock.testing.run_pipeline({self.name}, …) in this process"
             )
         return self.function(*args, **kwargs)
+
+    def map(self, values: Any, item: Callable[[Any], Any] | None = None) -> Any:
+        """In another pipeline's function, a run of this one for each element of a list that is known only then; the
+        list of outputs. It is given the element as its first input, or what ``item`` makes of it: a dict has its inputs
+        by name.
+
+        No run of these waits for another one. Raises ``ConfigError`` where inputs are missing or unknown.
+        """
+        tracer = current()
+        if not isinstance(tracer, Tracer):
+            raise TypeError(
+                f"pipeline {self.name!r} is mapped in the function of another pipeline: {self.name}.map(values)"
+            )
+        return tracer.runs(self.graph, values, lambda value: self._inputs_of(value, item))
+
+    def _inputs_of(self, value: Any, item: Callable[[Any], Any] | None) -> dict[str, Any]:
+        signature = inspect.signature(self.function)
+        given = value if item is None else item(value)
+        try:
+            bound = signature.bind(**given) if isinstance(given, Mapping) else signature.bind(given)
+        except TypeError as error:
+            names = ", ".join(f"{name!r}: …" for name in self.graph.inputs)
+            raise ConfigError(
+                f"pipeline {self.name!r} is mapped: {error}",
+                fix=f"write {self.name}.map(values, lambda value: {{{names}}})",
+            ) from None
+        bound.apply_defaults()
+        return dict(bound.arguments)
 
     def describe(self) -> str:
         """The first line of the docstring, or an empty text."""

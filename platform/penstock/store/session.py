@@ -31,6 +31,7 @@ class Session:
         "bulk_rows",
         "dialect",
         "learned",
+        "inner",
         "losers",
         "maps",
         "max_output_bytes",
@@ -68,6 +69,8 @@ class Session:
         self.released: list[NewJob] = []
         #: Maps that this transaction has begun and not ended with (``runs.maps.Rest``).
         self.maps: list[Any] = []
+        #: Runs within runs that this transaction has stored: their first steps are to begin, ids.
+        self.inner: list[str] = []
         #: Ids of steps that have failed and are tried again.
         self.put_back: set[str] = set()
         #: Steps that this transaction has made useless: run and name.

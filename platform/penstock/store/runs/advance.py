@@ -47,7 +47,7 @@ def advance(
             if run.id not in quick or not moves.straight(run, plan, looks[run.id], quick[run.id]):
                 moves.whole(run, plan)
             if run.id not in moves.ends:
-                following.release(run, plan, due.get(run.id, ()), moves.released)
+                following.release(session, run, plan, due.get(run.id, ()), moves.released)
     moves.succeed()
     moves.released.store()
     return moves.ends.store()

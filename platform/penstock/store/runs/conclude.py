@@ -18,7 +18,9 @@ from penstock.store.records import Settled
 from penstock.store.runs import following, maps, tries
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close, drop
-from penstock.store.runs.ends import Ends
+from penstock.store.runs.ends import Ends, error_of
+from penstock.store.runs.first import first
+from penstock.store.runs.inner import PIECE
 from penstock.store.runs.moves import Moves
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import OpenRun, locked
@@ -36,11 +38,16 @@ def concluded(db: Database, survives: Survives, work: Work, *, now: float) -> tu
     dispatcher does it when this process dies in between.
     """
     rows, also, left = _transact(db, survives, work, now=now)
-    waiting, losers = list(left.maps), list(left.losers)
-    while waiting:
-        piece = partial(_go_on, waiting.pop(), now=now)
+    waiting, inner, losers = list(left.maps), list(left.inner), list(left.losers)
+    while waiting or inner:
+        if inner:
+            piece = partial(first, inner[:PIECE], now=now)
+            del inner[:PIECE]
+        else:
+            piece = partial(_go_on, waiting.pop(), now=now)
         done, ended, left = _transact(db, Survives.CRASH, piece, now=now)
         waiting += left.maps
+        inner += left.inner
         losers += left.losers
         also += [*done, *ended]
     for run, name in losers:
@@ -134,5 +141,4 @@ def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[S
 
 
 def _error(step: Settled) -> dict[str, Any]:
-    error = {} if step.error is None else msgspec.json.decode(step.error)
-    return error | {"step": step.path, "job": step.id}
+    return error_of(step.path, step.id, {} if step.error is None else msgspec.json.decode(step.error))

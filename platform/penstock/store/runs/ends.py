@@ -21,6 +21,14 @@ _END = f"""
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 
 
+def error_of(path: str | None, id: str, error: Mapping[str, Any]) -> dict[str, Any]:
+    """A step's error as that of its run, with the step's path and job. Of a run within it says which of its own steps
+    it was: ``each[3]/embed``."""
+    if "step" in error:
+        return {**error, "step": f"{path}/{error['step']}"}
+    return {**error, "step": path, "job": id}
+
+
 class Ends:
     """Runs that end with one transaction."""
 

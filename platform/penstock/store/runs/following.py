@@ -15,7 +15,7 @@ from penstock.pipelines.graph import Step
 from penstock.store.runs import maps
 from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import element, place
+from penstock.store.runs.values import Outputs, element, element_outputs, place, value_of
 from penstock.store.session import Session
 
 _SOURCE = "SELECT size, pending FROM penstock_map WHERE run_id = :run AND path = :path"
@@ -73,10 +73,16 @@ def due(session: Session, plans: Mapping[str, Outline], ended: Mapping[str, Iter
     return found
 
 
-def release(run: OpenRun, plan: Outline, elements: Iterable[Due], released: Release) -> None:
-    """Begin these elements."""
+def release(session: Session, run: OpenRun, plan: Outline, elements: Iterable[Due], released: Release) -> None:
+    """Begin these elements; raises ``NoValue`` and ``InvalidOutput``."""
     for name, indices in elements:
-        released.add(run, plan.steps[name], ((element(name, index), NO_ELEMENT) for index in indices))
+        step, source = plan.steps[name], plan.elementwise.source[name]
+        if step.graph is None:  # what it is of is read at its claim
+            released.add(run, step, ((element(name, index), NO_ELEMENT) for index in indices))
+            continue
+        texts = element_outputs(session, [(run.id, element(source, index)) for index in indices])
+        given = ((element(name, index), value_of(texts[run.id, element(source, index)])) for index in indices)
+        released.add_items(run, step, Outputs(session, run.id, plan), given)
 
 
 def _begin_more(
@@ -86,7 +92,7 @@ def _begin_more(
     there = maps.succeeded(session, run, plan.elementwise.source[step.name], piece)
     if run.generation:  # what an earlier one has left is not done again
         there -= maps.succeeded(session, run, step.name, piece)
-    release(run, plan, [Due(step.name, sorted(there))], released)
+    release(session, run, plan, [Due(step.name, sorted(there))], released)
     maps.move(session, run, step, piece.stop, now=now)
     if piece.stop < size:
         session.maps.append(maps.Rest(run.id, step.name))

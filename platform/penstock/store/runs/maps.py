@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import Step, items_of
 from penstock.store.records import Settled
@@ -19,8 +17,6 @@ from penstock.store.runs.run import OpenRun
 from penstock.store.runs.values import Outputs, element, place, standing
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
-
-_encode = msgspec.json.encode
 
 #: Elements that have a counter of their own.
 CHUNK = 256
@@ -84,6 +80,7 @@ def begin(
     plan: Outline,
     step: Step,
     items: Sequence[Any],
+    outputs: Outputs,
     released: Release,
     *,
     now: float,
@@ -91,7 +88,7 @@ def begin(
     """Store a map and its first elements; whether it has ended, for there are none."""
     store(session, run, plan, step, len(items), begun=0, now=now)
     if items:
-        _begin_more(session, run, step, items, 0, released, now=now)
+        _begin_more(session, run, step, items, 0, outputs, released, now=now)
     return not items
 
 
@@ -126,7 +123,7 @@ def go_on(session: Session, run: OpenRun, plan: Outline, rest: Rest, held: Held,
     if items is None:
         items = items_of(step, inputs=run.inputs, outputs=outputs)
     released = Release(session, now=now)
-    _begin_more(session, run, step, items, begun, released, now=now)
+    _begin_more(session, run, step, items, begun, outputs, released, now=now)
     released.store()
 
 
@@ -136,6 +133,7 @@ def _begin_more(
     step: Step,
     items: Sequence[Any],
     begun: int,
+    outputs: Outputs,
     released: Release,
     *,
     now: float,
@@ -144,7 +142,7 @@ def _begin_more(
     # What an earlier generation has left is not done again.
     there = succeeded(session, run, step.name, piece) if run.generation else set()
     left = [index for index in piece if index not in there]
-    released.add(run, step, ((element(step.name, index), _encode([items[index]]).decode()) for index in left))
+    released.add_items(run, step, outputs, ((element(step.name, index), items[index]) for index in left))
     move(session, run, step, piece.stop, now=now)
     if piece.stop < len(items):
         session.maps.append(Rest(run.id, step.name, items))

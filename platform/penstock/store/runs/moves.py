@@ -15,7 +15,7 @@ from penstock.pipelines.expression import evaluate, named
 from penstock.pipelines.frontier import Outline, frontier
 from penstock.pipelines.graph import items_of
 from penstock.store.runs import following, maps, waits
-from penstock.store.runs.ends import Ends
+from penstock.store.runs.ends import Ends, error_of
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun
@@ -128,13 +128,15 @@ class Moves:
         ended = False
         for name in names:
             step = plan.steps[name]
-            if step.kind != "call":
+            if step.kind == "run" and not step.maps:
+                self.released.add_items(run, step, outputs, [(name, None)])
+            elif step.kind not in ("call", "run"):
                 ended |= waits.begin(self._session, run, step, outputs, now=self._now)
             elif name in plan.elementwise.source:
                 ended |= following.begin(self._session, run, plan, step, self.released, now=self._now)
             elif step.maps:
                 items = items_of(step, inputs=run.inputs, outputs=outputs)
-                ended |= maps.begin(self._session, run, plan, step, items, self.released, now=self._now)
+                ended |= maps.begin(self._session, run, plan, step, items, outputs, self.released, now=self._now)
             else:
                 self.released.add(run, step, [(name, NO_ELEMENT)])
         return ended
@@ -147,4 +149,4 @@ def _error(session: Session, run: OpenRun, name: str) -> Mapping[str, Any]:
     if row is None:
         return {"code": "failed", "message": f"step {name!r} failed", "retryable": False, "step": name}
     id, path, error = row
-    return {**({} if error is None else msgspec.json.decode(error)), "step": path, "job": id}
+    return error_of(path, id, {} if error is None else msgspec.json.decode(error))

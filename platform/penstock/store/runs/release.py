@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import attrgetter
+from typing import Any
+
+import msgspec
 
 from penstock.job import NewJob, new_id
 from penstock.lane import split_name
 from penstock.pipelines.graph import Step
 from penstock.store.runs.athand import AtHand
+from penstock.store.runs.inner import Beginning, inputs_of, store
 from penstock.store.runs.run import OpenRun
 from penstock.store.runs.slack import start_by
+from penstock.store.runs.values import Outputs
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -36,6 +41,7 @@ _COLUMNS = {
     "generation": "int",
     "start_by": "float",
 }
+_encode = msgspec.json.encode
 _values = attrgetter(*_COLUMNS)
 _INSERT = insert_sql(
     "penstock_job",
@@ -52,6 +58,16 @@ class Release:
         self._session = session
         self._now = now
         self._jobs: list[NewJob] = []
+        self._inner: list[Beginning] = []
+
+    def add_items(self, run: OpenRun, step: Step, outputs: Outputs, items: Iterable[tuple[str, Any]]) -> None:
+        """``items`` are paths, and what the map is at. Raises ``NoValue`` and ``InvalidOutput``."""
+        if step.graph is None:
+            self.add(run, step, ((path, _encode([item]).decode()) for path, item in items))
+        else:
+            most = self._session.max_output_bytes
+            given = [(path, inputs_of(run, step, outputs, (item,), most)) for path, item in items]
+            self._inner.append(Beginning(run, step.name, step.graph, given))
 
     def add(self, run: OpenRun, step: Step, elements: Iterable[tuple[str, str]]) -> None:
         """``elements`` are paths, and JSON lists of what the maps around are at."""
@@ -84,6 +100,9 @@ class Release:
 
     def store(self) -> None:
         """Store what was added."""
+        if self._inner:
+            inner, self._inner = self._inner, []
+            store(self._session, inner, now=self._now)
         jobs, self._jobs = self._jobs, []
         lease_s = self._session.publish_lease_s
         lease = self._now + lease_s if lease_s else 0.0

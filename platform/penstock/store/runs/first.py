@@ -1,0 +1,27 @@
+"""The first steps of runs within a run, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from penstock.store.records import Settled
+from penstock.store.runs.advance import advance
+from penstock.store.runs.maps import Rest
+from penstock.store.runs.plans import plan_of
+from penstock.store.runs.run import locked
+from penstock.store.runs.values import standings
+from penstock.store.session import Session
+
+_LEFT = "SELECT run_id, path FROM penstock_map WHERE run_id {in runs} AND begun < size"
+
+
+def first(ids: Sequence[str], session: Session, *, now: float) -> list[Settled]:
+    """Begin what can begin in these runs; the rows of those that have ended with that."""
+    runs = locked(session, ids)
+    looks = [(run.id, run.generation, plan, list(plan.steps)) for run in runs for plan in [plan_of(session, run.graph)]]
+    # Somebody may have been here before; and what an earlier generation has begun has been taken over.
+    begun = {run for run, standing in standings(session, looks).items() if standing.begun}
+    left = session.all(_LEFT, {"runs": session.ids(sorted(begun))}) if begun else []
+    session.maps += [Rest(run, path) for run, path in left]
+    return advance(session, [replace(run, new=run.id not in begun) for run in runs], now=now)

@@ -1,0 +1,107 @@
+"""Steps that are runs of a graph of their own: a row each, as a run's; their own steps are batched with anybody's.
+
+The transaction that lets them begin stores them. What can start in them begins in the ones behind it (``first``), where
+the run around them is not held; the dispatcher does it when whoever began them dies in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.errors import InvalidOutput
+from penstock.job import new_id
+from penstock.pipelines.graph import Graph, Step, input_of
+from penstock.store.runs import plans
+from penstock.store.runs.run import OpenRun
+from penstock.store.runs.values import Outputs, written
+from penstock.store.session import Session
+from penstock.store.sql import insert_sql
+
+#: Runs whose first steps begin in one transaction.
+PIECE = 100
+
+_COLUMNS = {
+    "id": "text",
+    "model": "text",
+    "version": "text",
+    "input": "text",
+    "lane": "text",
+    "accepted_at": "float",
+    "available_at": "float",
+    "started_at": "float",
+    "tenant": "text",
+    "priority": "int",
+    "deadline_at": "float",
+    "timeout_s": "float",
+    "trace": "text",
+    "run_id": "text",
+    "path": "text",
+    "generation": "int",
+    "graph": "text",
+    "state": "text",
+}
+_INSERT = insert_sql("penstock_job", [*_COLUMNS], [*_COLUMNS.values()], "")
+_EARLIER = """
+    SELECT path, id FROM penstock_job WHERE run_id = :run AND path {in paths} AND graph = :digest
+        AND {hidden state IN ('failed', 'cancelled', 'expired')} ORDER BY generation"""
+# What has succeeded in an earlier generation of a run, and how far its maps are, is that of the new one now.
+_TAKE_STEPS = """
+    UPDATE penstock_job SET run_id = {0 text} FROM {each rows}
+    WHERE run_id = {1 text} AND ({hidden state = 'succeeded'}
+        OR graph IS NOT NULL AND {hidden state IN ('failed', 'cancelled', 'expired')})"""
+_TAKE_MAPS = """
+    UPDATE penstock_map SET run_id = {0 text}, begun = CASE WHEN pending > 0 THEN 0 ELSE begun END FROM {each rows}
+    WHERE run_id = {1 text}"""
+_TAKE_CHUNKS = "UPDATE penstock_map_chunk SET run_id = {0 text} FROM {each rows} WHERE run_id = {1 text}"
+_TAKE_SIGNALS = "UPDATE penstock_signal SET run_id = {0 text} FROM {each rows} WHERE run_id = {1 text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Runs that a step, or elements of a map, are: their paths, and their inputs, JSON texts."""
+
+    run: OpenRun
+    name: str
+    graph: Graph
+    elements: Sequence[tuple[str, str]]
+
+
+def inputs_of(run: OpenRun, step: Step, outputs: Outputs, items: Sequence[Any], max_bytes: int) -> str:
+    """What such a run is given, JSON text; raises ``NoValue`` or ``InvalidOutput``."""
+    text = written(input_of(step, inputs=run.inputs, outputs=outputs, items=items))
+    if len(text) > max_bytes:
+        raise InvalidOutput(
+            f"a run of step {step.name!r} is given {len(text):,} bytes of JSON; the limit is {max_bytes:,}:"
+            " PENSTOCK_JOB__MAX_OUTPUT_BYTES"
+        )
+    return text
+
+
+def store(session: Session, beginnings: Iterable[Beginning], *, now: float) -> None:
+    """Store these runs; ``session.inner`` are those whose steps are to begin."""
+    rows = []
+    beginnings = list(beginnings)
+    texts = {each.name: each.graph.to_json().decode() for each in beginnings}
+    plans.store(session, texts.values())
+    for each in beginnings:
+        run, digest = each.run, plans.digest_of(texts[each.name])
+        common = (run.lane, now, now, now, run.tenant, run.priority, run.deadline_at, run.timeout_s, run.trace, run.id)
+        ids = {path: new_id() for path, _ in each.elements}
+        rows += [
+            (ids[path], each.graph.name, "", given, *common, path, run.generation, digest, "running")
+            for path, given in each.elements
+        ]
+        session.inner += ids.values()
+        if run.generation:
+            _take_over(session, run, digest, ids)
+    session.insert(_INSERT, rows)
+
+
+def _take_over(session: Session, run: OpenRun, digest: str, ids: dict[str, str]) -> None:
+    """What has succeeded is not done again."""
+    values = {"run": run.id, "paths": session.ids(ids), "digest": digest}
+    pairs = session.rows([(ids[path], id) for path, id in dict(session.all(_EARLIER, values)).items()])
+    for statement in (_TAKE_STEPS, _TAKE_MAPS, _TAKE_CHUNKS, _TAKE_SIGNALS):
+        session.run(statement, {"rows": pairs})
