@@ -54,6 +54,16 @@ CASES: dict[str, tuple[Graph, Any, set[str]]] = {
         [1, 2],
         set(),
     ),
+    "a map of a map": (
+        graph(
+            step("m", {"$item": 0}, maps=True, over=X),
+            step("n", {"$item": 0}, maps=True, over=out("m")),
+            step("o", [{"$item": 0}, {"$get": [X, 0]}], maps=True, over=out("n")),
+            output=out("o"),
+        ),
+        [1, "two", LONG],
+        {"m[2]", "n[2]", "o[2]"},
+    ),
     "a join": (
         graph(step("m", {"$item": 0}, maps=True, over=X), step("j", out("m")), output=out("j")),
         [1, 2],

@@ -77,6 +77,13 @@ def test_each_step_is_on_one_level_behind_its_parents(of: Graph) -> None:
         assert place[each.name] == max((place[name] + 1 for name in parents(each)), default=0)
 
 
+WITHIN = graph(
+    Step(name="all", kind="run", graph=N, input={"x": {"$item": 0}}, maps=True, over=X),
+    Step(name="one", kind="run", graph=N, input={"x": out("all")}),
+    output=out("one"),
+)
+
+
 @pytest.mark.parametrize(
     ("of", "lines"),
     [
@@ -89,6 +96,7 @@ def test_each_step_is_on_one_level_behind_its_parents(of: Graph) -> None:
                Step(name="s", kind="sleep", input=[60, out("w")]), Step(name="t", kind="sleep", input=[X]), output=1),
          ["1  w = wait_for(ok)", "   v = wait_for(ok) after $x", "   t = sleep($x)", "2  s = sleep(60) after w",
           "-> 1"]),
+        (WITHIN, ['1  all = run of g({"x": item}) for item in $x', '2  one = run of g({"x": all})', "-> one"]),
         (graph(Step(name="f", model="price@2", input=X), output=out("f")), ["1  f = price@2($x)", "-> f"]),
     ],
 )  # fmt: skip
@@ -141,6 +149,7 @@ def test_mermaid() -> None:
         "    step2 -.-> output",
     ]
     assert '    step1[["m"]]' in mermaid(EACH)
+    assert '    step0[["all<br>run of g"]]' in mermaid(WITHIN)
 
 
 def test_no_name_is_taken_for_mermaids_words() -> None:

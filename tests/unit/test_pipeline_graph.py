@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from penstock.errors import InvalidInput, NoValue
 from penstock.pipelines.expression import evaluate, missing
 from penstock.pipelines.frontier import Frontier, frontier
-from penstock.pipelines.graph import MAX_STEPS, Graph, Step, input_of, parents, read, verify
+from penstock.pipelines.graph import MAX_NESTED, MAX_STEPS, Graph, Step, input_of, parents, read, verify
+from penstock.pipelines.nested import all_steps
 
 
 def out(name: str) -> Any:
@@ -91,6 +92,24 @@ def bad(*steps: Any, output: Any = 1, inputs: tuple[str, ...] = ("x",), **more: 
 CALL = {"name": "a", "model": "m", "input": 1}
 
 
+RUN = {"name": "a", "kind": "run", "graph": bad(inputs=("x",)), "input": {"x": 1}}
+
+
+def within(depth: int) -> Any:
+    """A graph with so many around it."""
+    inner = bad(inputs=("x",))
+    for _ in range(depth):
+        inner = bad(RUN | {"graph": inner}, inputs=("x",))
+    return inner
+
+
+def test_graphs_in_graphs_are_read() -> None:
+    of = read(msgspec.json.encode(within(MAX_NESTED)))
+    assert sum(1 for _ in all_steps(of)) == MAX_NESTED
+    mapped = read(msgspec.json.encode(bad(RUN | {"input": {"x": {"$item": 0}}, "maps": True, "over": [1]})))
+    assert read(mapped.to_json()) == mapped and mapped.steps[0].graph == read(msgspec.json.encode(RUN["graph"]))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -124,6 +143,18 @@ CALL = {"name": "a", "model": "m", "input": 1}
         (bad(CALL | {"input": out("a")}), "a -> a"),
         (bad(CALL | {"input": {"$if": [True, 1, out("a")]}}), "a -> a"),
         (bad(CALL | {"input": out("b")}, CALL | {"name": "b", "input": out("a")}), "a -> b -> a"),
+        (bad({"name": "a", "kind": "run", "input": {}}), "it has a graph"),
+        (bad(CALL | {"graph": bad()}), "is a call and has a graph"),
+        (bad(RUN | {"model": "m"}), "is a run"),
+        (bad(RUN | {"retry": 1}), "is a run"),
+        (bad(RUN | {"timeout": 1.0}), "is a run"),
+        (bad(RUN | {"input": {}}), "does not give its graph"),
+        (bad(RUN | {"input": {"x": 1, "y": 2}}), "does not give its graph"),
+        (bad(RUN | {"input": X}), "does not give its graph"),
+        (bad(RUN | {"graph": bad(output=out("b"))}), "in step 'a': the output names 'b'"),
+        (bad(RUN | {"graph": bad(output={"$item": 0}), "maps": True, "over": [1]}), "outside of a map"),
+        (bad(RUN | {"graph": bad(*(CALL | {"name": f"s{n}"} for n in range(MAX_STEPS)))}), "too many"),
+        (within(MAX_NESTED + 1), "graphs around one"),
         (bad(*(CALL | {"name": f"s{n}"} for n in range(MAX_STEPS + 1))), "too many"),
     ],
 )

@@ -77,6 +77,76 @@ def squares(values: list[int]) -> Any:
     return add_up(double.map(values, lambda value: value * value))
 
 
+@penstock.pipeline
+def twice(x: int, plus: int = 1) -> Any:
+    """What is mapped."""
+    return double(double(x)) + plus
+
+
+@penstock.pipeline
+def row(values: list[int]) -> Any:
+    """Calls another one."""
+    return add_up(twice.map(values, lambda value: value + 1))
+
+
+@penstock.pipeline
+def table(rows: list[list[int]], plus: int) -> Any:
+    """Maps of pipelines, and maps of these."""
+    return {
+        "first": [twice.map(rows[0]), double.map(twice.map(rows[1], lambda x: {"x": x, "plus": plus}))],
+        "all": row.map(rows),
+    }
+
+
+def test_a_pipeline_is_run_for_each_element() -> None:
+    output = run_pipeline(table, {"rows": [[1, 2], [3]], "plus": 100}, models=[double, add_up])
+    assert output == {"first": [[5, 9], [224]], "all": [9 + 13, 17]}
+    names = {step.name: step.graph.name for step in table.graph.steps if step.graph is not None}
+    assert names == {"twice": "twice", "twice-2": "twice", "row": "row"}
+    assert read(table.text) == table.graph
+
+
+def test_a_failure_within_is_the_elements() -> None:
+    @penstock.pipeline
+    def careful_row(values: list[int]) -> Any:
+        return penstock.fallback(broken_row.map(values), double(values[0]))
+
+    assert run_pipeline(careful_row, {"values": [3]}, models=[shaky, double]) == 6
+
+
+@penstock.pipeline
+def broken_row(x: int) -> Any:
+    """Fails."""
+    return shaky(x)
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (None, "missing a required argument: 'y'"),
+        (lambda value: {"x": value}, "missing a required argument: 'y'"),
+        (lambda value: {"x": value, "y": 1, "z": 2}, "unexpected keyword argument 'z'"),
+    ],
+)
+def test_what_a_mapped_pipeline_is_given_is_checked(item: Any, words: str) -> None:
+    @penstock.pipeline
+    def pair(x: int, y: int) -> Any:
+        return double(x + y)
+
+    with pytest.raises(ConfigError, match=words) as caught:
+
+        @penstock.pipeline
+        def outer(values: list[int]) -> Any:
+            return pair.map(values, item)
+
+    assert "pair.map(values, lambda value: {'x': …, 'y': …})" in (caught.value.fix or "")
+
+
+def test_a_pipeline_is_mapped_in_another_one() -> None:
+    with pytest.raises(TypeError, match="in the function of another pipeline"):
+        twice.map([1])
+
+
 def test_functions_are_steps() -> None:
     assert run_pipeline(shifted, {"x": 3}, models=MODELS) == 17
     assert [(step.model, step.timeout) for step in shifted.graph.steps] == [

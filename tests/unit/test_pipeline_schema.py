@@ -14,7 +14,7 @@ from penstock.errors import InvalidInput
 from penstock.pipelines.expression import OPERATORS, WORDS, check
 from penstock.pipelines.graph import Graph, read
 from penstock.pipelines.schema import schema
-from tests.unit.test_pipeline_graph import CALL, CHOICE, EACH, N, X, bad, graphs, out
+from tests.unit.test_pipeline_graph import CALL, CHOICE, EACH, RUN, N, X, bad, graphs, out, within
 
 SCHEMA = schema()
 _KINDS = {"string": str, "array": list, "object": dict, "boolean": bool, "null": type(None)}
@@ -72,7 +72,7 @@ _RULES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("of", [N, CHOICE, EACH])
+@pytest.mark.parametrize("of", [N, CHOICE, EACH, read(msgspec.json.encode(within(3)))])
 def test_graphs_fit(of: Graph) -> None:
     assert fits(SCHEMA, msgspec.json.decode(of.to_json()))
 
@@ -95,6 +95,8 @@ def test_any_graph_fits(of: Graph) -> None:
         bad(CALL | {"model": 7}),
         bad(CALL | {"maps": "yes"}),
         bad(CALL | {"kind": "eval"}),
+        bad(RUN | {"graph": {}}),
+        bad(RUN | {"graph": bad(CALL | {"kind": "eval"})}),
         bad({"name": "a", "kind": "wait", "signal": "a b", "input": None}),
         bad(CALL | {"model": "m" * 1000}),
         bad(CALL | {"timeout": 0}),

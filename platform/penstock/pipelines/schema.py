@@ -33,10 +33,11 @@ def schema() -> dict[str, Any]:
     graph["form"] |= {"const": FORM}
     step["name"] |= {"pattern": NAME}
     step["model"] |= {"maxLength": MAX_MODEL, "description": "A model's name, or name@version; of a call."}
-    step["kind"] |= {"description": "A call of a model, a wait for a signal, or a sleep. The last two take no worker."}
+    step["kind"] |= {"description": "A call of a model, a run of a graph, or what takes no worker."}
     step["signal"] |= {"pattern": f"^$|{NAME}", "description": "What a wait waits for: its value is the output."}
     step["timeout"] |= {"description": "Limit on one attempt or on a wait, seconds; null: the model's own, or none."}
     step["timeout"]["anyOf"][0] |= {"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S}
+    step["graph"] |= {"description": "Of a run: its graph. `input` is an object with what that is given."}
     step["retry"] |= {"minimum": 0, "maximum": MAX_RETRY, "description": "Tries after the one that failed for good."}
     step["input"] = _EXPRESSION | {"description": "What it is given; of a sleep a list, seconds first."}
     step["over"] = _EXPRESSION | {"description": 'With "maps": the list; "input" says {"$item": 0} for its element.'}

@@ -57,7 +57,8 @@ class Session:
         self._compiled = compiled
         #: Rows of one bulk insert.
         self.bulk_rows = bulk_rows
-        #: How long steps that this transaction lets begin are its process's to publish; 0: it does not.
+        #: Steps that this transaction lets begin, and how long they are its process's to publish; 0: it does not.
+        self.released: list[NewJob] = []
         self.publish_lease_s = publish_lease_s
         #: Longest output of a run.
         self.max_output_bytes = max_output_bytes
@@ -65,8 +66,6 @@ class Session:
         self.outputs: dict[tuple[str, str], str] = {}
         #: What this process remembers of batch times.
         self.learned = learned or Learned()
-        #: Those steps.
-        self.released: list[NewJob] = []
         #: Maps that this transaction has begun and not ended with (``runs.maps.Rest``).
         self.maps: list[Any] = []
         #: Runs within runs that this transaction has stored: their first steps are to begin, ids.

@@ -42,9 +42,9 @@ class AtHand:
             self._outputs = {name: value_of(texts[run.id, name]) for name in outputs}
             self._inputs = run.inputs if inputs else {}
 
-    def given(self, around: str) -> str | None:
+    def given(self, around: str | None) -> str | None:
         """JSON text of what a call is given, whose maps are at ``around``; ``None`` where SQL has to say it."""
-        if self._inputs is None or len(around) > MOST_READ:
+        if around is None or self._inputs is None or len(around) > MOST_READ:
             return None
         if self._step.input == _THIS_ITEM:
             text = around[1:-1]

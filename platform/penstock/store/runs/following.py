@@ -77,8 +77,10 @@ def release(session: Session, run: OpenRun, plan: Outline, elements: Iterable[Du
     """Begin these elements; raises ``NoValue`` and ``InvalidOutput``."""
     for name, indices in elements:
         step, source = plan.steps[name], plan.elementwise.source[name]
-        if step.graph is None:  # what it is of is read at its claim
-            released.add(run, step, ((element(name, index), NO_ELEMENT) for index in indices))
+        if step.graph is None:  # what it is of is read at its claim, where it is not at hand
+            known = ((index, session.outputs.get((run.id, element(source, index)))) for index in indices)
+            at_hand = {element(name, index): f"[{text}]" for index, text in known if text is not None}
+            released.add(run, step, ((element(name, index), NO_ELEMENT) for index in indices), at_hand)
             continue
         texts = element_outputs(session, [(run.id, element(source, index)) for index in indices])
         given = ((element(name, index), value_of(texts[run.id, element(source, index)])) for index in indices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -69,8 +69,11 @@ class Release:
             given = [(path, inputs_of(run, step, outputs, (item,), most)) for path, item in items]
             self._inner.append(Beginning(run, step.name, step.graph, given))
 
-    def add(self, run: OpenRun, step: Step, elements: Iterable[tuple[str, str]]) -> None:
-        """``elements`` are paths, and JSON lists of what the maps around are at."""
+    def add(
+        self, run: OpenRun, step: Step, elements: Iterable[tuple[str, str]], around: Mapping[str, str] | None = None
+    ) -> None:
+        """``elements`` are paths, and JSON lists of what the maps around are at. Where that is not stored with them,
+        ``around`` has it by path, as far as it is at hand."""
         model, asked = split_name(step.model)
         timeout_s = run.timeout_s if step.timeout is None else step.timeout
         at_hand = AtHand(run, step, self._session.outputs)
@@ -92,7 +95,7 @@ class Release:
                 run_id=run.id,
                 path=path,
                 generation=run.generation,
-                given=at_hand.given(items),
+                given=at_hand.given(items if around is None else around.get(path)),
                 start_by=begin_at,
             )
             for path, items in elements
