@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from penstock.job import JobState, NewJob, Outcome
+from penstock.pipelines import local
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
 from penstock.store.runs import conclude
 from tests.contract.test_store_runs import fork
 from tests.contract.test_store_runs_hostile import Meeting, bad, good, meeting, retried, shared, until_blocked
+from tests.fixtures.examples import examples
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.runs import begin, claimed, fail, graph, out, step, steps, succeed
+from tests.fixtures.runs import begin, claimed, fail, graph, new_run, out, step, steps, succeed
 from tests.fixtures.store import T0, W
 
 __all__ = ("meeting", "retried", "shared")  # fixtures
@@ -304,3 +310,95 @@ def test_inputs_are_json_of_names(store: Store) -> None:
             "SELECT input FROM penstock_job WHERE path = 'line[0]' AND run_id = :run", {"run": run}
         )
     assert msgspec.json.decode(given) == {"x": {"deep": [1]}}
+
+
+# Random histories ---------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def nested(draw: st.DrawFn, depth: int = 2) -> Graph:
+    """Maps of calls and of graphs, in rows, in graphs in graphs; all are given and give lists of numbers."""
+    made: list[Step] = []
+    value: Any = X
+    for n in range(draw(st.integers(1, 3))):
+        name = f"s{n}"
+        if depth and draw(st.booleans()):
+            made.append(mapped(name, draw(nested(depth - 1)), value, {"x": [ITEM, draw(st.integers(0, 3))]}))
+        elif draw(st.booleans()):
+            made.append(each(name, value, [ITEM, n]))
+        else:
+            made.append(step(name, [value, n]))
+            made.append(each(f"e{n}", [out(name), 1][: draw(st.integers(0, 2))]))
+            name = f"e{n}"
+        value = out(name)
+    return graph(*made, output=value)
+
+
+@pytest.fixture
+def short(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Everything is long."""
+    monkeypatch.setattr(type(store._db), "bulk_rows", 2)
+    monkeypatch.setattr(conclude.maps, "CHUNK", 2)
+    monkeypatch.setattr(conclude, "PIECE", 2)
+    return store
+
+
+@given(data=st.data())
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_happens_each_gives_what_it_says_and_nothing_is_done_twice(short: Store, data: st.DataObject) -> None:
+    of = data.draw(nested())
+    inputs = {"x": [1, 2][: data.draw(st.integers(0, 2))]}
+    done: list[str] = []
+    now = T0
+    job = new_run(of, inputs)
+
+    class Died(Exception):
+        pass
+
+    def perhaps_dies(call: Any) -> None:
+        """Somebody ends between two transactions, and the dispatcher takes over."""
+        nonlocal now
+        at = data.draw(st.sampled_from(["", "", "first", "_go_on", "close"]))
+        with pytest.MonkeyPatch.context() as patch, suppress(Died):
+            if at:
+                patch.setattr(conclude, at, Mock(side_effect=Died))
+            call()
+        while at and unfinished(short):
+            now += 5
+            short.tend_runs(now=now, limit=100, heal=True)
+
+    perhaps_dies(lambda: short.insert([job]))
+    for _ in range(100):
+        waiting = everything(short, job.id)
+        if not waiting:
+            break
+        chosen = data.draw(st.lists(st.sampled_from(sorted(waiting)), min_size=1, max_size=4, unique=True))
+        if data.draw(st.integers(0, 9)) == 0:
+            perhaps_dies(lambda id=waiting[chosen[0]]: fail(short, id, now=now))
+            assert short.get(job.id).state is JobState.FAILED
+            short.retry(job.id, now=now)
+            continue
+        done += chosen
+        perhaps_dies(lambda ids=[waiting[path] for path in chosen]: succeed(short, ids, tell, now=now))
+    finish(short, job.id, lambda model, value: tell(model, value), now=now)
+    result = short.get(job.id)
+    assert result.state is JobState.SUCCEEDED
+    assert result.output == local.run(of, inputs, lambda model, items: [tell(model, item) for item in items], {})
+    assert len(done) == len(set(done))
+
+
+def unfinished(store: Store) -> bool:
+    """Whether somebody has left something undone."""
+    with store._db.read() as session:
+        return bool(
+            session.all("SELECT 1 FROM penstock_job WHERE closing")
+            or session.all(
+                "SELECT 1 FROM penstock_map AS m JOIN penstock_job AS j ON j.id = m.run_id"
+                " WHERE m.begun < m.size AND j.state = 'running'"
+            )
+            or session.all(
+                "SELECT 1 FROM penstock_job AS run WHERE graph IS NOT NULL AND state = 'running' AND NOT EXISTS"
+                " (SELECT 1 FROM penstock_job AS step WHERE step.run_id = run.id"
+                " AND step.state IN ('accepted', 'queued', 'running'))"
+            )
+        )

@@ -14,13 +14,13 @@ CANCEL_SET = """
         closing = CASE WHEN graph IS NULL THEN NULL ELSE true END"""
 
 _ENDED = """EXISTS (SELECT 1 FROM penstock_job AS whole
-        WHERE whole.id = :run AND whole.state IN ('succeeded', 'failed', 'cancelled', 'expired'))"""
+        WHERE whole.id = penstock_job.run_id AND whole.state IN ('succeeded', 'failed', 'cancelled', 'expired'))"""
 # Whoever closes a run has read that it had ended. Somebody may have run it again since: those steps are wanted.
 _CANCEL = f"""
     UPDATE penstock_job SET {CANCEL_SET}
     WHERE penstock_job.id IN (
         SELECT id FROM penstock_job {{by uq_penstock_job_step}}
-        WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND NOT cancel_requested
+        WHERE run_id {{in runs}} AND state IN ('accepted', 'queued', 'running') AND NOT cancel_requested
             AND {_ENDED}
         ORDER BY id LIMIT :limit {{locked}}
     ) AND {{hidden state IN ('accepted', 'queued', 'running')}}
@@ -34,12 +34,16 @@ _DROP = f"""
     ) AND {{hidden state IN ('accepted', 'queued', 'running')}}
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 _CLOSED = """
-    UPDATE penstock_job SET closing = NULL WHERE id = :run AND closing AND NOT EXISTS (
-        SELECT 1 FROM penstock_job AS step WHERE step.run_id = :run
+    UPDATE penstock_job SET closing = NULL WHERE penstock_job.id {in runs} AND closing AND NOT EXISTS (
+        SELECT 1 FROM penstock_job AS step WHERE step.run_id = penstock_job.id
             AND step.state IN ('accepted', 'queued', 'running') AND NOT step.cancel_requested)"""
 _OPEN = f"""
     SELECT 1 FROM penstock_job {{by uq_penstock_job_step}}
     WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND {_ENDED} LIMIT 1"""  # noqa: S608 - constants only
+
+
+#: Runs that are closed by one statement.
+_TOGETHER = 200
 
 
 def close(db: Database, run: str, *, now: float) -> list[Settled]:
@@ -50,14 +54,15 @@ def close(db: Database, run: str, *, now: float) -> list[Settled]:
     cancelled: list[Settled] = []
     waiting = [run]
     while waiting:
-        run = waiting.pop()
+        runs = sorted(waiting[:_TOGETHER])
+        del waiting[:_TOGETHER]
 
-        def call(run: str = run) -> list[Settled]:
+        def call(runs: list[str] = runs) -> list[Settled]:
             with db.write(Survives.CRASH) as session:
-                values = {"run": run, "now": now, "limit": db.change_rows}
+                values = {"runs": session.ids(runs), "now": now, "limit": db.change_rows}
                 changed = [settled_of(row) for row in session.all(_CANCEL, values)]
                 if len(changed) < db.change_rows:
-                    session.run(_CLOSED, {"run": run})
+                    session.run(_CLOSED, {"runs": session.ids(runs)})
             return changed
 
         while True:
