@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.job import JobState
+from penstock.job import JobState, NewJob
 from penstock.pipelines.graph import Graph
 from penstock.store import Store
 from penstock.store.runs import conclude, following, moves
@@ -293,3 +293,26 @@ def test_an_element_fails_while_its_own_follower_begins(shared: Store, meeting: 
     meeting.end()
     assert shared.get(run).state is JobState.FAILED
     assert open_steps(shared, run) == {} and retried == []
+
+
+# Joins --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_join_is_read_where_it_is_claimed_and_no_message_has_it(store: Store) -> None:
+    """Three megabytes, for a step that is told by its id."""
+    told: list[NewJob] = []
+    store.publish_by(told.extend, lease_s=5.0)
+    run = begin(store, graph(each("a", X), step("join", out("a")), output=out("join")), {"x": list(range(3000))})
+    succeed(store, list(open_steps(store, run).values()), lambda _, value: f"{value:01000}")
+    join = told[-1]
+    assert join.path == "join" and len(join.input) == 2
+    [(_, value)] = claimed(store, [join.id]).values()
+    assert value == [f"{number:01000}" for number in range(3000)]
+
+
+def test_a_map_that_is_too_long_for_the_output_of_its_run_fails_it_by_the_name_of_the_setting(store: Store) -> None:
+    store.limit_outputs(100_000)
+    run = begin(store, graph(each("a", X), output=out("a")), {"x": list(range(101))})
+    job = finish(store, run, lambda _, value: f"{value:01000}")
+    assert job.state is JobState.FAILED and job.error is not None
+    assert "PENSTOCK_JOB__MAX_OUTPUT_BYTES" in job.error["message"]
