@@ -38,7 +38,10 @@ followed by the fix.
     │   ├── NotStarted
     │   ├── OutOfMemory
     │   ├── WorkerLost
-    │   └── Quarantined
+    │   ├── Quarantined
+    │   ├── TaskFailed         a plain Celery task in a run raised
+    │   ├── TaskRevoked        it was revoked, or its message expired
+    │   └── TaskLost           nobody has heard of it in time
     ├── WebhookRefused         the callback's address is not allowed
     └── SignatureInvalid       a received webhook is forged, damaged or too old
 """
@@ -317,6 +320,24 @@ class Quarantined(ExecutionError):
     """Workers died while they ran nothing but this job, so that it is kept from killing more of them."""
 
     code = "quarantined"
+
+
+class TaskFailed(ExecutionError):
+    """A plain Celery task in a run raised, or its worker gave up on it."""
+
+    code = "task_failed"
+
+
+class TaskRevoked(ExecutionError):
+    """A plain Celery task in a run was revoked, or nobody began with it before it expired."""
+
+    code = "task_revoked"
+
+
+class TaskLost(ExecutionError):
+    """A plain Celery task in a run did not come back in time: its message or its worker is gone, or it still runs."""
+
+    code = "task_lost"
 
 
 class WebhookRefused(PenstockError):

@@ -26,6 +26,9 @@ _ROUTE = ("queue", "exchange", "routing_key", "exchange_type")
 #: Options of a task, or of its entry in ``task_routes``, that are frozen: the route, and which of its lists.
 _KEPT = (*_ROUTE, "priority")
 
+#: Options of a task that its messages have, besides.
+_OF_TASKS = ("expires", "serializer", "time_limit", "soft_time_limit")
+
 
 class Producer:
     """What this process knows of its apps and of models: the ``World`` of ``policy.followups``."""
@@ -85,6 +88,15 @@ def _route(sig: Sig, app: Any) -> dict[str, Any]:
         "routing_key": key or (queue.routing_key if queue is not None else None) or app.conf.task_default_routing_key,
         "exchange_type": kind,
     }
+
+
+def message_options(sig: Sig, app: Any) -> dict[str, Any]:
+    """The route by which ``app`` would send ``sig``, and what its task says of its messages. Raises what routers do."""
+    task: Any = app._tasks.get(sig["task"])
+    own = dict(task._get_exec_options()) if hasattr(task, "_get_exec_options") else {}
+    found = {name: own[name] for name in _OF_TASKS if own.get(name) is not None}
+    ignores = getattr(task, "ignore_result", None)
+    return {**found, **({} if ignores is None else {"ignore_result": ignores}), **_route(sig, app)}
 
 
 def _type_of(app: Any, exchange: Any) -> str | None:

@@ -177,6 +177,10 @@ class CelerySettings(_Section):
         min_length=1,
         description="where workers send follow-ups whose producer gave no route: your app's default queue",
     )
+    task_timeout_s: Span = Field(
+        86400.0,
+        description="a plain task in a run that is not heard of for so long, seconds, is lost",
+    )
 
 
 class MetricsSettings(_Section):

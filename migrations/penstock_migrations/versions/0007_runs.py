@@ -78,6 +78,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_penstock_wait_until", "penstock_wait", ["until"], unique=False)
     op.create_table(
+        "penstock_task",
+        sa.Column("job_id", id, nullable=False),
+        sa.Column("run_id", id, nullable=False),
+        sa.Column("until", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id", name=op.f("pk_penstock_task")),
+    )
+    op.create_index("ix_penstock_task_until", "penstock_task", ["until", "job_id"], unique=False)
+    op.create_table(
         "penstock_signal",
         sa.Column("run_id", id, nullable=False),
         sa.Column("name", id, nullable=False),
@@ -100,6 +108,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("penstock_pipeline")
     op.drop_table("penstock_signal")
+    op.drop_table("penstock_task")
     op.drop_table("penstock_wait")
     op.drop_table("penstock_map_chunk")
     op.drop_table("penstock_map")

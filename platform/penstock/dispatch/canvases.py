@@ -14,6 +14,7 @@ from penstock.options import Options
 from penstock.payload import write_input
 from penstock.pipelines.canvas import NAME, translate
 from penstock.pipelines.said import Said, options_of
+from penstock.pipelines.tasksaid import Route
 
 if TYPE_CHECKING:
     from penstock.dispatch.catalog import Target
@@ -43,7 +44,9 @@ class Canvas:
         return options_of(self.said, given, now=now)
 
 
-def as_graph(signature: Any, namespace: str, find: Callable[[str], Target], max_bytes: int) -> Canvas:
+def as_graph(
+    signature: Any, namespace: str, find: Callable[[str], Target], max_bytes: int, route: Route | None = None
+) -> Canvas:
     """A signature as a run; raises ``UnknownModel``, ``TooLarge``, and ``InvalidInput`` for what a run
     cannot do.
     """
@@ -60,8 +63,8 @@ def as_graph(signature: Any, namespace: str, find: Callable[[str], Target], max_
     def write(model: str, item: Any) -> Any:
         return loads(called(model).encode(item, max_bytes))
 
-    graph, inputs, said = translate(signature, namespace=namespace, write=write)
-    for model in dict.fromkeys(step.model or "" for step in graph.steps):
+    graph, inputs, said = translate(signature, namespace=namespace, write=write, route=route)
+    for model in dict.fromkeys(step.model for step in graph.steps if step.kind == "call"):
         called(model)
     text = graph.to_json().decode()
     if len(text) > max_bytes:  # groups of hundreds whose members are all given the results of hundreds

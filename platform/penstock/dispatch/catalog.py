@@ -18,6 +18,7 @@ from penstock.arguments import shown
 from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
 from penstock.dispatch.canvases import Canvas, as_graph
+from penstock.dispatch.tasks.routing import route_by
 from penstock.errors import ConfigError, InvalidInput, Rejected
 from penstock.functions import Function
 from penstock.itemschema import at_once, misfit
@@ -95,7 +96,8 @@ class Catalog:
         Raises ``UnknownModel``, ``InvalidInput`` for a version or a graph, or ``StoreUnavailable`` when it had to ask.
         """
         if isinstance(model, Mapping):
-            canvas = as_graph(model, self._settings.namespace, self.find, self._settings.job.max_input_bytes)
+            limit = self._settings.job.max_input_bytes
+            canvas = as_graph(model, self._settings.namespace, self.find, limit, route_by(self._settings))
             return Target(canvas.name, pipeline=canvas)
         if isinstance(model, Pipeline):
             return Target(model.name, pipeline=model)

@@ -1,4 +1,4 @@
-"""The dispatcher: relay, reconciler and webhook deliveries as one service.
+"""The dispatcher: relay, reconciler, returns of plain tasks and webhook deliveries as one service.
 
 Any number may run beside each other; one is enough, and without any the fast path still publishes what producers
 submit, but nothing is rescued, retried, expired or called back. It outlives its servers: with the broker or the
@@ -8,18 +8,25 @@ database away it goes on with what it can, and recovers by itself.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
 
+from penstock import clock
 from penstock.dispatch.gauges import Gauges
+from penstock.dispatch.notices import tell
 from penstock.dispatch.ownership import Ownership
 from penstock.dispatch.reconciler import Reconciler
 from penstock.dispatch.relay import Relay
+from penstock.dispatch.tasks.results import Results
+from penstock.dispatch.tasks.returns import Returns
+from penstock.dispatch.tasks.sender import TaskSender
+from penstock.dispatch.tasks.watch import Watch
 from penstock.errors import ConfigError, NamespaceTaken, StoreUnavailable, Unreachable
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.records import Settled
 from penstock.telemetry.exposition import Endpoint
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import connect
@@ -42,19 +49,24 @@ class Dispatcher:
         self._stopping = threading.Event()
         # Reentrant, as a signal handler may call `stop` while its own thread is inside.
         self._changing = threading.RLock()
-        self._store = Store.open(settings.database, pool_size=4)  # one per thread that uses it
+        self._store = Store.open(settings.database, pool_size=5)  # one per thread that uses it
         self._store.limit_outputs(settings.job.max_output_bytes)
         self._publisher = Publisher(settings.broker, settings.namespace)
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
         self._ownership = Ownership(settings, self._store, self._client)
         self._gauges = Gauges(settings, self._store) if settings.metrics.port is not None else None
         on_settled = self._gauges.settled if self._gauges is not None else None
+        tasks = TaskSender(self._store, self._publisher, settings, tell=self._tell)
+        self._store.revoke_by(tasks.revoke)
+        self._results = Results(settings)
+        self._returns = Returns(self._store, settings, self._results, tell=self._tell)
         self._relay = Relay(
             self._store,
             self._publisher,
             settings.dispatcher,
             confirm=self._ownership.confirm,
             on_settled=on_settled,
+            tasks=tasks,
         )
         self._reconciler = Reconciler(
             self._store,
@@ -64,6 +76,7 @@ class Dispatcher:
             stopping=self._stopping,
             claim=self._ownership.claim,
             on_settled=on_settled,
+            watch=Watch(self._store, settings, self._results, stopping=self._stopping, tell=self._tell),
         )
         self._metrics = Endpoint(settings.metrics, self._gauges.samples) if self._gauges is not None else None
         self._deliverer: Deliverer | None = None
@@ -102,7 +115,17 @@ class Dispatcher:
         return self._metrics.address if self._metrics is not None else ""
 
     def _services(self) -> tuple[tuple[str, Callable[[], float]], ...]:
-        return ("relay", self._relay.turn), ("reconciler", self._reconciler.turn), ("tidy", self._tidy)
+        return (
+            ("relay", self._relay.turn),
+            ("reconciler", self._reconciler.turn),
+            ("returns", self._returns.turn),
+            ("tidy", self._tidy),
+        )
+
+    def _tell(self, changed: Sequence[Settled]) -> None:
+        if self._gauges is not None:
+            self._gauges.settled(changed)
+        tell(self._publisher, changed, now=clock.now())
 
     def _tidy(self) -> float:
         # A thread of its own: it may wait for the disk, and whoever rescues jobs must not.
@@ -131,6 +154,8 @@ class Dispatcher:
                 self._metrics.stop()
             if self._gauges is not None:
                 self._gauges.close()
+            self._returns.close()
+            self._results.close()
             self._publisher.close()
             self._client.close()
             self._store.close()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from penstock import clock
 from penstock.clock import monotonic_s
 from penstock.dispatch.marks import Marks
+from penstock.dispatch.tasks.sender import TaskSender, split
 from penstock.errors import BrokerUnavailable, NamespaceTaken, StoreUnavailable
 from penstock.job import Job, NewJob
 from penstock.transport.publisher import Publisher
@@ -34,6 +35,7 @@ class FastPath:
         *,
         compare: Callable[[], None] = lambda: None,
         saw: Callable[[Mapping[str, int]], None] | None = None,
+        tasks: TaskSender | None = None,
     ) -> None:
         self._publisher = publisher
         self._marks = marks
@@ -41,6 +43,8 @@ class FastPath:
         self._compare: Callable[[], None] | None = compare
         #: Hears the lengths of the lists that were pushed to.
         self._saw = saw
+        #: Sends calls of plain tasks; without it they are the dispatcher's.
+        self._tasks = tasks
         self._paused_until = 0.0
         self._down = False
 
@@ -58,7 +62,10 @@ class FastPath:
             return False
         try:
             self._ask()
-            refused, lengths = self._publisher.publish(due)
+            plain, tasks = split(due)
+            refused, lengths = self._publisher.publish(plain)
+            if tasks and self._tasks is not None:
+                self._tasks.send(tasks)
         except NamespaceTaken as error:
             self._paused_until = monotonic_s() + TAKEN_PAUSE_S
             log.error("jobs are accepted but not published: %s", error)
@@ -70,6 +77,9 @@ class FastPath:
                 self._down = True
                 log.warning("jobs are accepted but not published yet: %s", error.message)
             return False
+        except StoreUnavailable as error:  # of tasks, which are read there; the relay sends them
+            log.warning("tasks are not sent yet: %s", error.message)
+            return False
         except Exception:  # a defect; the relay meets it too, and says what it is
             log.exception("jobs are accepted but could not be published")
             return False
@@ -79,7 +89,7 @@ class FastPath:
         if self._saw is not None:
             self._saw(lengths)
         left_out = {job.id for job, _ in refused}
-        self._marks.add([job.id for job in due if job.id not in left_out])
+        self._marks.add([job.id for job in plain if job.id not in left_out])
         return not left_out
 
     def _ask(self) -> None:

@@ -21,6 +21,7 @@ import structlog
 from penstock import __version__, clock
 from penstock.dispatch.lostmessages import Deficit, republish_lost
 from penstock.dispatch.notices import tell
+from penstock.dispatch.tasks.watch import Watch
 from penstock.dispatch.tenants import push
 from penstock.dispatch.unsendable import fail
 from penstock.errors import BrokerUnavailable, StoreUnavailable
@@ -73,6 +74,7 @@ class Reconciler:
         stopping: threading.Event,
         claim: Callable[[], None] = lambda: None,
         on_settled: Callable[[Sequence[Row]], None] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._store = store
         self._publisher = publisher
@@ -83,6 +85,7 @@ class Reconciler:
         self._claim = claim
         #: Told what was ended or put back, for the metrics.
         self._on_settled = on_settled
+        self._watch = watch
         self._rhythm = Rhythm(
             expire_every_s=settings.dispatcher.poll_s,
             reconcile_every_s=settings.dispatcher.reconcile_every_s,
@@ -109,6 +112,7 @@ class Reconciler:
             Duty.REDATE: self._redate,
             Duty.EXPIRE: self._expire,
             Duty.RUNS: self._runs,
+            Duty.TASKS: self._tasks,
             Duty.COMPARE: self._compare,
             Duty.REPUBLISH: self._republish,
             Duty.CANVAS: self._canvas,
@@ -232,6 +236,10 @@ class Reconciler:
             self._healed_at = mono
         if ended:
             self._tell(ended)
+
+    def _tasks(self) -> None:
+        if self._watch is not None:
+            self._watch.look()
 
     def _compare(self) -> None:
         self._ask(lambda: self._mend())

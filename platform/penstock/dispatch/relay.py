@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from penstock import clock
+from penstock.dispatch.tasks.sender import TaskSender, split
 from penstock.dispatch.unsendable import fail
 from penstock.errors import BrokerUnavailable, StoreUnavailable, safe_text
 from penstock.settings import DispatcherSettings
@@ -46,6 +47,7 @@ class Relay:
         *,
         confirm: Callable[[], None] = lambda: None,
         on_settled: Callable[[Sequence[Row]], None] | None = None,
+        tasks: TaskSender | None = None,
     ) -> None:
         self._store = store
         self._publisher = publisher
@@ -53,6 +55,7 @@ class Relay:
         #: Raises unless the broker's namespace is ours to publish in.
         self._confirm = confirm
         self._on_settled = on_settled
+        self._tasks = tasks
         self._broker = Reach("broker", service="relay")
         self._database = Reach("database", service="relay")
 
@@ -80,10 +83,13 @@ class Relay:
         if not jobs:
             self._broker.found()
             return False
-        refused = self._publisher.publish(jobs).refused
+        plain, tasks = split(jobs)
+        refused = self._publisher.publish(plain).refused
         self._broker.found()
         left_out = {job.id for job, _ in refused}
-        self._store.mark_queued([job.id for job in jobs if job.id not in left_out], now=clock.now())
+        self._store.mark_queued([job.id for job in plain if job.id not in left_out], now=clock.now())
+        if tasks and self._tasks is not None:
+            self._tasks.send(tasks)
         if refused:
             self._fail(refused)
         return len(jobs) == self._settings.batch

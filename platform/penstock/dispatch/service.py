@@ -27,6 +27,7 @@ from penstock.dispatch.marks import Marks
 from penstock.dispatch.notices import tell
 from penstock.dispatch.ownership import Ownership
 from penstock.dispatch.request import Request, Terms, many, terms
+from penstock.dispatch.tasks.sender import TaskSender
 from penstock.errors import BrokerUnavailable, InvalidInput, Overloaded, Rejected
 from penstock.job import DEFAULT_TENANT, Job, JobState, NewJob, new_id
 from penstock.lane import Lane, split_name
@@ -86,12 +87,16 @@ class Submitter:
         self.admission = Admission(settings, publisher)
         #: Whether what is published here goes to workers of this database.
         self.ownership = Ownership(settings, store, publisher.client)
-        self._fast_path = FastPath(publisher, self._marks, compare=self.ownership.compare, saw=self.admission.saw)
+        tasks = TaskSender(store, publisher, settings, tell=lambda rows: tell(publisher, rows, now=clock.now()))
+        self._fast_path = FastPath(
+            publisher, self._marks, compare=self.ownership.compare, saw=self.admission.saw, tasks=tasks
+        )
         #: Cancel and retry for many jobs.
         self.bulk = BulkVerbs(store, publisher, self._fast_path, grace_s=self._grace_s)
         self._commit = GroupCommit(self._insert, self._publish)
         store.limit_outputs(settings.job.max_output_bytes)
         store.publish_by(self._fast_path.publish, lease_s=self._grace_s)
+        store.revoke_by(tasks.revoke)
 
     # Submit ---------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
-"""A Celery canvas of models as a graph: what Celery would call, with what it would pass on. PURE.
+"""A Celery canvas as a graph: what Celery would call, with what it would pass on. PURE.
 
 Constants are the run's inputs, by the names of the steps that are given them, so that canvases of one shape are one
 graph. The members of a group that call one model with arguments of one form are one ``map``, which can be as wide as
-a list.
+a list. Plain Celery tasks are steps, too (``tasksteps``), where somebody says how they are sent.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from penstock.pipelines.graph import MAX_STEPS, Graph, Step, verify
 from penstock.pipelines.members import Member, check_whole, flat, member, no_links, spliced
 from penstock.pipelines.said import Said, said_of
 from penstock.pipelines.signature import CHAIN, CHORD, CHUNKS, GROUP, MAP, MAPPED, Signature, read
+from penstock.pipelines.tasksaid import Route
+from penstock.pipelines.tasksteps import TaskCalls
 
 #: What runs of canvases are called, where a pipeline has a name.
 NAME = "canvas"
@@ -45,12 +47,13 @@ class _Made(NamedTuple):
     many: bool = False
 
 
-def translate(canvas: Any, *, namespace: str, write: Write | None = None) -> Translated:
-    """The graph of a signature. ``write`` checks what a model is given, where that is known already.
+def translate(canvas: Any, *, namespace: str, write: Write | None = None, route: Route | None = None) -> Translated:
+    """The graph of a signature. ``write`` checks what a model is given, where that is known already; ``route`` says how
+    the program would send a plain task, which is refused without.
 
     Raises ``InvalidInput`` for what a run cannot do, by name and with what does it.
     """
-    walk = _Walk(namespace, write or (lambda model, item: constant(item)))
+    walk = _Walk(namespace, write or (lambda model, item: constant(item)), route)
     try:
         made = walk.whole(read(canvas))
     except RecursionError:
@@ -63,7 +66,7 @@ def translate(canvas: Any, *, namespace: str, write: Write | None = None) -> Tra
 class _Walk:
     """Writes down steps in the order in which Celery would come to them."""
 
-    def __init__(self, namespace: str, write: Write) -> None:
+    def __init__(self, namespace: str, write: Write, route: Route | None) -> None:
         self.steps: list[Step] = []
         self.inputs: dict[str, Any] = {}
         self.said: list[Said] = []
@@ -71,6 +74,7 @@ class _Walk:
         self._write = write
         self._names: set[str] = set()
         self._counts: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
+        self._tasks = None if route is None else TaskCalls(namespace, route)
 
     def whole(self, canvas: Signature) -> Expression:
         """What the canvas gives."""
@@ -96,7 +100,7 @@ class _Walk:
         elif signature.task == CHORD:
             made = self._chord(one, given, entry=entry)
         elif signature.task in MAPPED:
-            made = self._mapped(one, entry=entry)
+            made = self._mapped(one, given, entry=entry)
         else:
             made = _Made(self._call(one, given, entry=entry))
         if made is None or made.many:
@@ -127,23 +131,25 @@ class _Walk:
         return body
 
     def _group(self, members: Sequence[Member], given: Sequence[Expression], *, entry: bool) -> _Made:
-        if alike(members, bool(given)):
+        if alike(members, bool(given)) and self._sent_alike(members):
             return _Made(self._wide(members, given, entry=entry), many=True)
         made = [each for one in members if (each := self._value(one, given, entry=entry)) is not None]
         return _Made([each.value for each in made], many=True)
 
     def _wide(self, members: Sequence[Member], given: Sequence[Expression], *, entry: bool) -> Expression:
-        """A group of calls of one model."""
+        """A group of calls of one model, or of one task."""
+        if (tasks := self._of_tasks(members[0])) is not None:
+            return self._task(tasks.wide(self._name(tasks.called(members[0])), members, given))
         name, model = self._said(members, entry=entry)
         signatures = [each.signature for each in members]
         if signatures[0].immutable or not given:
             items = [self._write(model, item_from_call(each.args, each.kwargs)) for each in signatures]
-            return self._step(name, model, items, {"$item": 0}, maps=True)
+            return self._step(name, model, items, {"$item": 0}, maps=True, after=given)
         own = [constant(each.args) for each in signatures]
         rest: list[Expression] = [{"$get": [{"$item": 0}, place]} for place in range(len(own[0]))]
         return self._step(name, model, own, [*given, *rest], maps=True)
 
-    def _mapped(self, one: Member, *, entry: bool) -> _Made:
+    def _mapped(self, one: Member, given: Sequence[Expression], *, entry: bool) -> _Made:
         """``map``, ``starmap`` and ``chunks``, which Celery passes nothing on to."""
         task, mapped = one.signature.task, one.signature.kwargs
         inner = read(mapped.get("task"), f"the task of {task}")
@@ -151,23 +157,31 @@ class _Walk:
         calls = list(mapped.get("it") or ())
         if task != MAP and (wrong := [each for each in calls if not isinstance(each, list | tuple)]):
             raise InvalidInput(f"{task} is given {shown(wrong[0])}", fix="give it lists of arguments: [(x,), (y,)]")
-        items = calls if task == MAP else [item_from_call(each, {}) for each in calls]
+        called, tasks = member(inner, {}), self._of_tasks(member(inner, {}))
+        items = calls if task == MAP or tasks is not None else [item_from_call(each, {}) for each in calls]
         size = mapped.get("n") if task == CHUNKS else max(1, len(items))
         if type(size) is not int or size < 1:
             raise InvalidInput(f"chunks of {shown(size)} items", fix="give a whole number, one or more")
         made: list[Expression] = []
         for start in range(0, len(items) if task == CHUNKS else 1, size):
-            name, model = self._said([member(inner, {})], entry=entry)
-            part = [self._write(model, item) for item in items[start : start + size]]
-            made.append(self._step(name, model, part, {"$item": 0}, maps=True))
+            part = items[start : start + size]
+            if tasks is not None:
+                args = [[item] for item in part] if task == MAP else part
+                made.append(self._task(tasks.mapped(self._name(tasks.called(called)), called, args, given)))
+                continue
+            name, model = self._said([called], entry=entry)
+            part = [self._write(model, item) for item in part]
+            made.append(self._step(name, model, part, {"$item": 0}, maps=True, after=given))
         return _Made(made, many=True) if task == CHUNKS else _Made(made[0])
 
     def _call(self, one: Member, given: Sequence[Expression], *, entry: bool) -> Expression:
         signature = one.signature
+        if (tasks := self._of_tasks(one)) is not None:
+            return self._task(tasks.call(self._name(tasks.called(one)), one, given))
         name, model = self._said([one], entry=entry)
         if signature.immutable or not given:
             item = self._write(model, item_from_call(signature.args, signature.kwargs))
-            return self._step(name, model, item, {"$in": name})
+            return self._step(name, model, item, {"$in": name}, after=given)
         if signature.kwargs:
             raise InvalidInput(
                 f"step {name!r} is given the result before it, and {', '.join(signature.kwargs)} by name: a model"
@@ -179,17 +193,46 @@ class _Walk:
         together = [*given, *rest]
         return self._step(name, model, own or None, together if len(together) > 1 else together[0])
 
-    def _step(self, name: str, model: str, own: Any, item: Expression, *, maps: bool = False) -> Expression:
+    def _step(
+        self,
+        name: str,
+        model: str,
+        own: Any,
+        item: Expression,
+        *,
+        maps: bool = False,
+        after: Sequence[Expression] = (),
+    ) -> Expression:
+        if maps or own is not None or item == {"$in": name}:
+            self.inputs[name] = own
+        over: Expression = {"$in": name} if maps else None
+        # Models may run beside what they are not given; what plain tasks do may be what somebody waits for.
+        if after and self._tasks is not None and self._tasks.any:
+            over, item = (_behind(over, after), item) if maps else (over, _behind(item, after))
+        return self._add(Step(name=name, model=model, input=item, over=over, maps=maps))
+
+    def _task(self, made: tuple[Step, Any]) -> Expression:
+        step, own = made
+        if own is not None:
+            self.inputs[step.name] = own
+        return self._add(step)
+
+    def _add(self, step: Step) -> Expression:
         if len(self.steps) >= MAX_STEPS:
             raise InvalidInput(
                 f"the canvas has more than {MAX_STEPS:,} steps",
                 fix="group calls of one model, which are one step however many they are",
             )
-        if maps or own is not None or item == {"$in": name}:
-            self.inputs[name] = own
-        over: Expression = {"$in": name} if maps else None
-        self.steps.append(Step(name=name, model=model, input=item, over=over, maps=maps))
-        return {"$out": name}
+        self.steps.append(step)
+        return {"$out": step.name}
+
+    def _of_tasks(self, one: Member) -> TaskCalls | None:
+        """Who makes steps of it, if it calls a plain task and those may be called."""
+        return None if self._tasks is None or is_model(one.signature.task, self._namespace) else self._tasks
+
+    def _sent_alike(self, members: Sequence[Member]) -> bool:
+        tasks = self._of_tasks(members[0])
+        return tasks is None or tasks.alike(members)
 
     def _said(self, calls: Sequence[Member], *, entry: bool) -> tuple[str, str]:
         """Name and model of the step that makes these calls of one model."""
@@ -207,15 +250,25 @@ class _Walk:
         return name
 
 
+def is_model(task: str, namespace: str) -> bool:
+    """Whether this is the name of a model's task, by its form."""
+    head, dot, model = task.rpartition(".")
+    return head == namespace and bool(dot and model)
+
+
 def model_of(task: str, namespace: str) -> str:
     """The model that a task's name is of; raises ``InvalidInput`` for plain tasks."""
-    head, dot, model = task.rpartition(".")
-    if head != namespace or not dot or not model:
+    if not is_model(task, namespace):
         raise InvalidInput(
             f"{task!r:.150} is a plain Celery task: runs call models, which are {namespace}.NAME here",
             fix="send the canvas through Celery, canvas.apply_async(), or make a model of the task",
         )
-    return model
+    return task.rpartition(".")[2]
+
+
+def _behind(value: Expression, after: Sequence[Expression]) -> Expression:
+    """The value, once those are there."""
+    return {"$get": [[value, *after], 0]}
 
 
 def alike(members: Sequence[Member], passed: bool) -> bool:

@@ -44,6 +44,8 @@ def called(step: Step) -> str:
         return f"run of {step.graph.name}"
     if step.kind == "call":
         return cut(step.model, MAX_CALLED)
+    if step.task is not None:
+        return cut(step.task.name, MAX_CALLED)
     return f"wait for {step.signal}" if step.kind == "wait" else step.kind
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from penstock.errors import InvalidInput, NoValue
 from penstock.pipelines.expression import Expression, check, evaluate, kind_of, named, word_of
+from penstock.pipelines.task import Task, check_task
 
 #: The form of graphs that this release writes and reads.
 FORM = 1
@@ -44,10 +45,12 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     model: str = ""
     #: ``wait`` for a signal, whose value is the output; ``sleep`` for so many seconds, ``input``'s first element;
     #: ``pick`` what ``input`` is when it is known, and keep to it; ``run`` a graph of its own, whose inputs are those
-    #: of ``input``, by name. None of them takes a worker.
-    kind: Literal["call", "wait", "sleep", "pick", "run"] = "call"
+    #: of ``input``, by name. None of them takes a worker. ``task`` calls a plain Celery task, which is run by a worker
+    #: of another program.
+    kind: Literal["call", "wait", "sleep", "pick", "run", "task"] = "call"
     signal: str = ""
     graph: Graph | None = None
+    task: Task | None = None
     over: Expression = None
     maps: bool = False
     #: Limit on one attempt, or on the wait, seconds; ``None``: the model's own, or none.
@@ -132,12 +135,21 @@ def _check_options(step: Step) -> None:
                 f"step {step.name!r} is a run: it has a graph, and what is retried or limited is in that",
                 fix="give it a graph, and leave model, retry and timeout out",
             )
+    elif step.kind == "task":
+        check_task(step.name, step.task)
+        if step.model or step.retry:
+            raise InvalidInput(
+                f"step {step.name!r} is a plain task, which has no model and no retry here",
+                fix="leave them out; Celery tries a task again that asks for it (autoretry_for, self.retry)",
+            )
     elif step.model or step.maps or step.retry:
         raise InvalidInput(
             f"step {step.name!r} is a {step.kind}, and calls nothing", fix="leave model, maps and retry out"
         )
     if step.graph is not None and step.kind != "run":
         raise InvalidInput(f"step {step.name!r} is a {step.kind} and has a graph", fix='write "kind": "run"')
+    if step.task is not None and step.kind != "task":
+        raise InvalidInput(f"step {step.name!r} is a {step.kind}, and has a task", fix='give it "kind": "task"')
     if not (_NAME.fullmatch(step.signal) if step.kind == "wait" else step.signal == ""):
         raise InvalidInput(f"step {step.name!r} has signal={step.signal!r:.80}", fix="name what a wait waits for")
     if step.kind == "sleep" and not (isinstance(step.input, list) and step.input):

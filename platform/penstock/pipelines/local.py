@@ -43,6 +43,11 @@ def run(
             return [None]
         if step.kind == "pick":
             return items
+        if step.task is not None:
+            raise InvalidInput(
+                f"step {step.name!r} is the plain Celery task {step.task.name!r:.80}, which has a worker of its own",
+                fix="run it with servers: client.run(graph, …)",
+            )
         if step.kind == "wait":
             if step.signal in signals:
                 return [signals[step.signal]]

@@ -27,6 +27,8 @@ class Signature(NamedTuple):
     kwargs: dict[str, Any]
     options: dict[str, Any]
     immutable: bool
+    #: What it was read from: whoever made that may know more of it.
+    source: Mapping[str, Any] | None = None
 
     @property
     def links(self) -> list[Signature]:
@@ -56,7 +58,7 @@ def read(value: Any, what: str = "a canvas") -> Signature:
     if kind and f"celery.{kind}" not in COMPOSED:
         raise InvalidInput(f"{kind!r:.80} is no kind of canvas that is known here", fix="use chain, group and chord")
     task = f"celery.{kind}" if kind else value["task"]
-    return Signature(task, list(args), dict(kwargs), dict(options), bool(value.get("immutable")))
+    return Signature(task, list(args), dict(kwargs), dict(options), bool(value.get("immutable")), value)
 
 
 def signatures(value: Any, what: str) -> list[Signature]:

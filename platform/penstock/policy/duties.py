@@ -26,6 +26,8 @@ class Duty(StrEnum):
     EXPIRE = "expire"
     #: Runs that are due begin, overdue ones end, and what was left to do for others by who died is done.
     RUNS = "runs"
+    #: Plain tasks in runs end of which the result backend says so, or of which nobody has heard in time.
+    TASKS = "tasks"
     #: Compare how many messages SQL expects at the broker with how many there are.
     COMPARE = "compare"
     #: Compare id by id and publish again what the broker has lost.
@@ -37,7 +39,7 @@ class Duty(StrEnum):
 
 
 #: Duties that need the broker, not only SQL.
-NEEDS_BROKER = frozenset({Duty.RESTORE, Duty.TENANTS, Duty.COMPARE, Duty.REPUBLISH, Duty.CANVAS})
+NEEDS_BROKER = frozenset({Duty.RESTORE, Duty.TENANTS, Duty.TASKS, Duty.COMPARE, Duty.REPUBLISH, Duty.CANVAS})
 
 #: Duties that do without SQL.
 NEEDS_NO_DATABASE = frozenset({Duty.RESTORE})

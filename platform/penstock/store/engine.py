@@ -155,6 +155,8 @@ class Database:
         #: else does for ``release_lease_s`` seconds. Must not raise. Without it they are the dispatcher's to publish.
         self.on_released: Callable[[Sequence[NewJob]], object] | None = None
         self.release_lease_s = 0.0
+        #: Hears of the plain tasks that are wanted no longer, after the commit. Must not raise.
+        self.on_revoked: Callable[[Sequence[str]], object] | None = None
         #: Longest output of a run, bytes of JSON.
         self.max_output_bytes = sys.maxsize
         self._learned = Learned()
@@ -294,6 +296,8 @@ class Database:
             held.close()
         if session.released and self.on_released is not None:
             self.on_released(session.released)
+        if session.revoked and self.on_revoked is not None:
+            self.on_revoked(session.revoked)
 
     def _connect(self, durable: bool) -> PoolProxiedConnection:
         pool = self._pools.get(durable) if self._pid == os.getpid() else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from penstock.errors import PenstockError
@@ -34,9 +34,11 @@ from penstock.store.records import (
     Within,
     WorkerInfo,
 )
+from penstock.store.runs import tasks
 from penstock.store.runs.conclude import concluded
 from penstock.store.runs.plans import graph_of
 from penstock.store.runs.standing import RunStanding, standing
+from penstock.store.runs.tasks import Ended, OpenTask, Unsent
 from penstock.store.runs.tend import tend
 from penstock.store.runs.waits import receive
 from penstock.store.runs.within import within
@@ -91,6 +93,11 @@ class Store:
         dispatcher's at once.
         """
         self._db.on_released, self._db.release_lease_s = publish, lease_s
+
+    def revoke_by(self, revoke: Callable[[Sequence[str]], object]) -> None:
+        """Plain tasks that were sent and are wanted no longer are revoked by ``revoke``, after the commit; it must not
+        raise. Without it they run, and what they give is late."""
+        self._db.on_revoked = revoke
 
     def limit_outputs(self, max_bytes: int) -> None:
         """A run whose output is longer ends as ``failed``: bytes of JSON."""
@@ -426,6 +433,28 @@ class Store:
         The rows of what has ended with that.
         """
         return tend(self._db, now=now, limit=limit, heal=heal)
+
+    def unsent_tasks(self, ids: Sequence[str]) -> builtins.list[Unsent]:
+        """Those of these steps that are plain tasks and not noted as sent, with what they are given."""
+        return tasks.unsent(self._db, ids)
+
+    def tasks_sent(self, until: Iterable[tuple[str, float]], *, now: float) -> set[str]:
+        """``accepted -> running`` for plain tasks whose messages were sent; ``until`` when somebody must have heard of
+        each, Unix seconds. Those that were still to be sent."""
+        return tasks.sent(self._db, until, now=now)
+
+    def end_tasks(self, ends: Iterable[Ended], *, now: float) -> builtins.list[Settled]:
+        """Settle plain tasks; what has ended, or is another attempt, stays as it is. The rows of all that ended."""
+        return tasks.end(self._db, ends, now=now)
+
+    def open_tasks(self, *, after: OpenTask | None = None, limit: int = 1000) -> builtins.list[OpenTask]:
+        """Plain tasks that were sent, those first that are waited for least long; some of them may have ended."""
+        return tasks.open_tasks(self._db, after=after, limit=limit)
+
+    def lose_tasks(self, *, now: float, limit: int, most: int) -> builtins.list[Settled]:
+        """Fail plain tasks of which nobody has heard in time, as ``task_lost``; those that may run twice are due again,
+        ``most`` times each. The rows of all that ended."""
+        return tasks.lose(self._db, now=now, limit=limit, most=most)
 
     def expire(self, *, now: float, limit: int) -> builtins.list[Settled]:
         """End waiting jobs whose deadline has passed."""

@@ -39,6 +39,7 @@ class Session:
         "publish_lease_s",
         "put_back",
         "released",
+        "revoked",
     )
 
     def __init__(
@@ -66,6 +67,8 @@ class Session:
         self.outputs: dict[tuple[str, str], str] = {}
         #: What this process remembers of batch times.
         self.learned = learned or Learned()
+        #: Calls of plain tasks that were sent and are wanted no longer.
+        self.revoked: list[str] = []
         #: Maps that this transaction has begun and not ended with (``runs.maps.Rest``).
         self.maps: list[Any] = []
         #: Runs within runs that this transaction has stored: their first steps are to begin, ids.

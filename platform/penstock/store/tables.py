@@ -210,6 +210,17 @@ class WaitRow(Row, table=True):
     until: float = Field(sa_type=Double)
 
 
+class TaskRow(Row, table=True):
+    """A plain Celery task in a run that was sent: until when somebody must have heard of it."""
+
+    __tablename__ = "penstock_task"
+    __table_args__ = (Index("ix_penstock_task_until", "until", "job_id"),)
+
+    job_id: str = Field(sa_type=Id, primary_key=True)
+    run_id: str = Field(sa_type=Id)
+    until: float = Field(sa_type=Double)
+
+
 class SignalRow(Row, table=True):
     """What somebody told a run, until a step has waited for it; ``taken_by`` is that step's path."""
 

@@ -9,6 +9,7 @@ from penstock import arguments
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound
 from penstock.job import DEFAULT_TENANT, Job, JobState
 from penstock.lane import split_name
+from penstock.pipelines.task import is_task
 from penstock.store.engine import Database, Survives
 from penstock.store.records import JOB_COLUMNS, SETTLED_COLUMNS, STATES, Count, Settled, job_of, settled_of
 from penstock.store.runs.again import again
@@ -234,7 +235,8 @@ def counts(db: Database) -> list[Count]:
     for one in pinned:
         # More than one statement, so jobs may have moved in between.
         left[one.model, one.lane, one.state] = max(0, left.get((one.model, one.lane, one.state), 0) - one.count)
-    return [Count(*place, n) for place, n in left.items() if n and place[0]] + pinned
+    # Neither are calls of plain tasks: their workers and their queues are another program's.
+    return [Count(*place, n) for place, n in left.items() if n and place[0] and not is_task(place[0])] + pinned
 
 
 def asked(db: Database) -> list[Count]:

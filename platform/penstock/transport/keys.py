@@ -21,6 +21,9 @@ key                                       type      what it holds
 ``{ns}:tenants:used``                     hash      tenant -> device seconds since the data set began
 ``{ns}:device``                           hash      queue -> device seconds since the data set began
 ``{ns}:tenants:held:{tenant}``            set       with a cap: "tag consumer" of what was claimed, and maybe of more
+``{ns}.returns``                          list      plain Celery tasks in runs that have ended, as their workers say;
+                                                    with kombu's suffixes for the priorities that theirs use
+``{ns}:task:{job}``                       string    that the message of such a task was sent; an hour
 ``{ns}:dead``                             list      the newest messages that were no JSON, for inspection
 ``{ns}:epoch``                            string    random text; it changes when the data set was lost
 ``{ns}:owner``                            string    which database the namespace belongs to (JSON)
@@ -188,6 +191,16 @@ def dead(namespace: str) -> str:
     return f"{namespace}:dead"
 
 
+def returns(namespace: str) -> str:
+    """The queue in which workers of other programs tell of plain tasks that have ended."""
+    return f"{namespace}.returns"
+
+
+def task(namespace: str, job: str) -> str:
+    """Whether the message of a plain task was sent."""
+    return f"{namespace}:task:{job}"
+
+
 def aside_prefix(namespace: str) -> str:
     """What comes before the name of a key that ``transport.mend`` sets aside."""
     return f"{namespace}:aside:"
@@ -215,6 +228,7 @@ _FORMS = {
     "tenants:held:": ("set", "held"),
     "load:": ("hash", ""),
     "progress:": ("stream", ""),
+    "task:": ("string", ""),
 }
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from penstock import clock
 from penstock.dispatch.background import Background
 from penstock.dispatch.fastpath import FastPath
 from penstock.dispatch.marks import Marks
+from penstock.dispatch.notices import tell
+from penstock.dispatch.tasks.sender import TaskSender
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.records import Settled
 from penstock.transport.publisher import Publisher
 
 
@@ -17,9 +23,14 @@ class FollowUps:
         self._publisher = Publisher(settings.broker, settings.namespace)
         self._background = Background()
         self._marks = Marks(store, self._background)
-        fast_path = FastPath(self._publisher, self._marks)
+        tasks = TaskSender(store, self._publisher, settings, tell=self._tell)
+        fast_path = FastPath(self._publisher, self._marks, tasks=tasks)
         store.limit_outputs(settings.job.max_output_bytes)
         store.publish_by(fast_path.publish, lease_s=settings.dispatcher.publish_grace_s)
+        store.revoke_by(tasks.revoke)
+
+    def _tell(self, rows: Sequence[Settled]) -> None:
+        tell(self._publisher, rows, now=clock.now())
 
     def close(self) -> None:
         """Record what was published, and close the connection."""

@@ -2,8 +2,8 @@
 
 ``conclude`` is the seam: whoever ends jobs passes through it. From there: ``advance`` and ``moves`` (what can start
 now), ``release`` (a step becomes a job), ``maps`` (many at a time, and their counters), ``following`` (of a map of a
-map, element by element), ``inner`` and ``first`` (a run within a run), ``waits`` (without a worker), ``ends``,
-``values`` (what has come out so far), ``resolve`` (what a step is given, at its claim), ``closing`` (open steps of
-ended runs), ``again`` (a run goes on from where it failed), ``fork`` (a new one takes over what it has done),
-``expand`` (a step that answers with steps), ``tend`` (the dispatcher's part).
+map, element by element), ``inner`` and ``first`` (a run within a run), ``waits`` (without a worker), ``tasks`` (by
+workers of other programs), ``ends``, ``values`` (what has come out so far), ``resolve`` (what a step is given, at its
+claim), ``closing`` (open steps of ended runs), ``again`` (a run goes on from where it failed), ``fork`` (a new one
+takes over what it has done), ``expand`` (a step that answers with steps), ``tend`` (the dispatcher's part).
 """

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.job import JobState
+from penstock.pipelines.task import is_task
 from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
+from penstock.store.session import Session
 
+_CANCELLED = JobState.CANCELLED
 #: What cancels a job, whatever it waits for; nothing changes in a terminal one. What runs without a worker, as a run
 #: does, ends at once.
 CANCEL_SET = """
@@ -60,7 +67,7 @@ def close(db: Database, run: str, *, now: float) -> list[Settled]:
         def call(runs: list[str] = runs) -> list[Settled]:
             with db.write(Survives.CRASH) as session:
                 values = {"runs": session.ids(runs), "now": now, "limit": db.change_rows}
-                changed = [settled_of(row) for row in session.all(_CANCEL, values)]
+                changed = _changed(session, _CANCEL, values)
                 if len(changed) < db.change_rows:
                     session.run(_CLOSED, {"runs": session.ids(runs)})
             return changed
@@ -80,9 +87,16 @@ def drop(db: Database, run: str, name: str, *, now: float) -> list[Settled]:
     def call() -> list[Settled]:
         with db.write(Survives.CRASH) as session:
             values = {"run": run, "path": name, "low": f"{name}[", "high": f"{name}\\", "now": now}
-            return [settled_of(row) for row in session.all(_DROP, values)]
+            return _changed(session, _DROP, values)
 
     return [row for row in db.again(call) if row.state.is_terminal]
+
+
+def _changed(session: Session, statement: str, values: Mapping[str, Any]) -> list[Settled]:
+    rows = [settled_of(row) for row in session.all(statement, values)]
+    # One that nobody has noted as sent may have been: its sender looks.
+    session.revoked += [row.id for row in rows if is_task(row.model) and row.attempt and row.state is _CANCELLED]
+    return rows
 
 
 def is_closing(db: Database, run: str) -> bool:

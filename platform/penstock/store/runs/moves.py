@@ -130,7 +130,7 @@ class Moves:
             step = plan.steps[name]
             if step.kind == "run" and not step.maps:
                 self.released.add_items(run, step, outputs, [(name, None)])
-            elif step.kind not in ("call", "run"):
+            elif step.kind not in ("call", "run", "task"):
                 ended |= waits.begin(self._session, run, step, outputs, now=self._now)
             elif name in plan.elementwise.source:
                 ended |= following.begin(self._session, run, plan, step, self.released, now=self._now)

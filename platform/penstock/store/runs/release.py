@@ -11,6 +11,7 @@ import msgspec
 from penstock.job import NewJob, new_id
 from penstock.lane import split_name
 from penstock.pipelines.graph import Step
+from penstock.pipelines.task import model_of
 from penstock.store.runs.athand import AtHand
 from penstock.store.runs.inner import Beginning, inputs_of, store
 from penstock.store.runs.run import OpenRun
@@ -74,7 +75,10 @@ class Release:
     ) -> None:
         """``elements`` are paths, and JSON lists of what the maps around are at. Where that is not stored with them,
         ``around`` has it by path, as far as it is at hand."""
-        model, asked = split_name(step.model)
+        if step.task is not None:
+            model, asked, due_at = model_of(step.task.name), None, step.task.due_at(self._now)
+        else:
+            (model, asked), due_at = split_name(step.model), self._now
         timeout_s = run.timeout_s if step.timeout is None else step.timeout
         at_hand = AtHand(run, step, self._session.outputs)
         begin_at = start_by(self._session, run, step)
@@ -86,7 +90,7 @@ class Release:
                 input=items,
                 lane=run.lane,
                 accepted_at=self._now,
-                available_at=self._now,
+                available_at=due_at,
                 tenant=run.tenant,
                 priority=run.priority,
                 deadline_at=run.deadline_at,

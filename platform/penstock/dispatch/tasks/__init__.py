@@ -1,0 +1,6 @@
+"""Plain Celery tasks in runs: steps that workers run which know nothing of penstock.
+
+``routing`` asks the program's app how it would send them, when a canvas is submitted. ``sender`` sends them, once they
+can begin. ``returns`` hears of their ends through ``link`` and ``link_error``, ``watch`` through the result backend
+(``results``), and gives up on those of which nobody hears.
+"""

@@ -1,0 +1,167 @@
+"""Canvases of models and plain Celery tasks, run by the client: the tasks by a stock worker that knows no penstock."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+from celery import Celery, chain, chord, group, signature
+from celery.canvas import chunks, xmap, xstarmap
+
+from penstock import Client, JobFailed
+from penstock.job import JobState
+from penstock.lane import queue_name, task_name
+from penstock.settings import Settings
+from penstock.transport.url import connect, for_kombu, parse
+from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.worker import Process, clean_environ, wait_for
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Nothing is refused: what is offered at once here may be more than a busy machine can do in time."""
+    return settings.model_copy(update={"admission": settings.admission.model_copy(update={"enabled": False})})
+
+
+@pytest.fixture
+def sdk(settings: Settings) -> Iterator[Client]:
+    with Client(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def marks(settings: Settings) -> Iterator[redis_py.Redis]:
+    client = connect(settings.broker, timeout_s=PATIENCE_S)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def shop(settings: Settings) -> Iterator[Celery]:
+    """The producer's app: it has the program's settings, and none of its tasks."""
+    url = for_kombu(settings.broker).url
+    app = Celery("shop", broker=url, backend=url, set_as_current=False)
+    app.conf.task_default_queue = "shop"
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def stock(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """``stock()`` starts a stock worker of the program; ``backend=False``: one that keeps no results."""
+    started: list[Process] = []
+    url, socket = for_kombu(settings.broker).url, parse(settings.broker)
+
+    def start(*options: str, pool: str = "solo", backend: bool = True) -> Process:
+        name = f"shop{len(started)}"
+        env = clean_environ() | {
+            "SHOP_BROKER": url,
+            "SHOP_BACKEND": url if backend else "",
+            "SHOP_MARKS": f"unix://{socket.path}?db={socket.db}" if socket.path else settings.broker,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        command = [sys.executable, "-m", "celery", "-A", "tests.fixtures.task_program", "worker", "-P", pool]
+        command += ["-Q", "shop", "--without-gossip", "--without-mingle", "-n", f"{name}@%h", "-l", "INFO", *options]
+        process = Process(command, env=env, log=tmp_path / f"{name}.log")
+        started.append(process)
+        wait_for(lambda: "ready." in process.output() or process.popen.poll() is not None, what="the stock worker")
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        sys.stdout.write(process.output()[-3000:])
+
+
+class Signs:
+    """Signatures of the program's tasks, and of models."""
+
+    def __init__(self, app: Celery, namespace: str) -> None:
+        self.app, self._namespace = app, namespace
+
+    def t(self, task: str, *args: Any, immutable: bool = False, options: Any = None, **kwargs: Any) -> Any:
+        return signature(
+            f"shop.{task}", args=args, kwargs=kwargs, app=self.app, immutable=immutable, options=options or {}
+        )
+
+    def m(self, model: str, *args: Any, immutable: bool = False) -> Any:
+        options = {"queue": queue_name(self._namespace, model, "interactive")}
+        name = task_name(self._namespace, model)
+        return signature(name, args=args, app=self.app, immutable=immutable, options=options)
+
+    def g(self, *members: Any) -> Any:
+        return group(list(members), app=self.app)
+
+
+@pytest.fixture
+def signs(shop: Celery, settings: Settings) -> Signs:
+    return Signs(shop, settings.namespace)
+
+
+def test_values(
+    signs: Signs, stock: Callable[..., Process], worker_factory: Callable[..., Any], dispatcher: Any, sdk: Client
+) -> None:
+    """What Celery's own worker would give for the same canvas."""
+    stock()
+    worker_factory()
+    t, m, g = signs.t, signs.m, signs.g
+    shapes: dict[str, tuple[Any, Any]] = {
+        "one": (t("inc", 1), 2),
+        "model, task": (chain(m("inc", 1), t("inc")), 3),
+        "task, model": (chain(t("inc", 1), m("inc")), 3),
+        "partial": (chain(t("echo", 1), t("echo", 2, 3)), [1, 2, 3]),
+        "named": (t("echo", x=1), {"x": 1}),
+        "named behind a result": (chain(m("echo", 1), t("echo", x=1)), {"x": 1}),
+        "immutable": (chain(m("echo", 1), t("echo", 5, immutable=True), m("inc")), 6),
+        "ignored results pass": (chain(t("quiet", 2), t("inc"), t("quiet")), 210),
+        "group": (g(t("inc", 1), m("inc", 2), t("echo", 3)), [2, 3, 3]),
+        "group of one": (g(t("inc", 1)), [2]),
+        "group of none": (g(), []),
+        "wide": (g(*(t("inc", n) for n in range(60))), list(range(1, 61))),
+        "wide behind": (chain(m("echo", 1), g(*(t("echo", n) for n in range(3)))), [[1, 0], [1, 1], [1, 2]]),
+        "wide and immutable": (chain(m("echo", 1), g(*(t("echo", n, immutable=True) for n in range(3)))), [0, 1, 2]),
+        "chord": (chord([t("inc", 1), m("inc", 2)], t("total")), 5),
+        "chord of tasks": (chord([t("inc", n) for n in range(9)], m("total")), 45),
+        "chord of none": (chord([], t("echo", 1)), [[], 1]),
+        "nested": (
+            chain(t("inc", 0), g(chain(m("inc"), t("inc")), chord([t("inc"), m("echo")], t("total"))), t("total")),
+            6,
+        ),
+        "map": (xmap(t("inc"), [1, 2]), [2, 3]),
+        "starmap": (xstarmap(t("echo"), [(1, 2), (3,)]), [[1, 2], 3]),
+        "starmap behind": (chain(m("echo", 1), xstarmap(t("echo"), [(1, 2)])), [[1, 2]]),
+        "chunks": (chunks(t("inc"), [(1,), (2,), (3,)], 2), [[2, 3], [4]]),
+        "replaced": (chain(t("replaced", 1), m("inc")), 4),
+        "replaced by many": (chain(t("replaced_by_many", 1), t("total")), 5),
+        "retried": (t("flaky", "retried", 2), 3),
+        "nothing": (chain(t("echo", None), t("echo")), None),
+    }
+    jobs = {name: (sdk.enqueue(shape), value) for name, (shape, value) in shapes.items()}
+    assert {name: job.result(PATIENCE_S) for name, (job, _) in jobs.items()} == {
+        name: value for name, (_, value) in jobs.items()
+    }
+
+
+def test_a_failure_is_the_runs(
+    signs: Signs, stock: Callable[..., Process], dispatcher: Any, sdk: Client, marks: redis_py.Redis
+) -> None:
+    """With the exception, and the step; what waits beside it is cancelled and revoked."""
+    worker = stock()
+    t = signs.t
+    job = sdk.enqueue(chain(t("inc", 1), t("fail"), t("mark", "after")))
+    with pytest.raises(JobFailed, match="ValueError: no good: 2"):
+        job.result(PATIENCE_S)
+    assert job.error is not None and (job.error["step"], job.error["code"]) == ("shop.fail", "task_failed")
+    # In a header: stock Celery lets the siblings run.
+    held = sdk.enqueue(chord([t("hold", 1, "held"), t("fail"), t("mark", 1, "sibling")], t("mark", "body")))
+    marks.blpop(["held:began"], timeout=PATIENCE_S)
+    del worker
+    assert held.refresh().state is JobState.RUNNING
+    marks.rpush("held:go", "1")
+    with pytest.raises(JobFailed, match="no good"):
+        held.result(PATIENCE_S)
+    assert not marks.exists("body", "after")
