@@ -165,8 +165,8 @@ def test_what_is_refused_is_not_stored(settings: Settings, sdk: Client) -> None:
         sdk.enqueue(chain(s("inc", 1), s("inncc")))
     with pytest.raises(InvalidInput, match="does not fit model 'inc'"):
         sdk.enqueue(chain(s("echo", 1), group([s("echo"), chain(si("inc", "one"), s("echo"))])))
-    with pytest.raises(InvalidInput, match="plain Celery task"):
-        sdk.enqueue(chain(s("inc", 1), signature("shop.report")))
+    with pytest.raises(InvalidInput, match=r"shop\.report has penstock="):
+        sdk.enqueue(chain(s("inc", 1), signature("shop.report").set(penstock={"tenant": "acme"})))
     with pytest.raises(InvalidInput, match="a canvas is given 3"):
         sdk.enqueue(s("inc", 1), 3)  # type: ignore[call-overload]
     with pytest.raises(InvalidInput, match="enqueued one by one"):

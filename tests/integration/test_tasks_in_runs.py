@@ -13,6 +13,7 @@ from celery import Celery, chain, chord, group, signature
 from celery.canvas import chunks, xmap, xstarmap
 
 from penstock import Client, JobFailed
+from penstock.dispatch.daemon import Dispatcher
 from penstock.job import JobState
 from penstock.lane import queue_name, task_name
 from penstock.settings import Settings
@@ -165,3 +166,147 @@ def test_a_failure_is_the_runs(
     with pytest.raises(JobFailed, match="no good"):
         held.result(PATIENCE_S)
     assert not marks.exists("body", "after")
+
+
+def sent(sdk: Client, run: Any) -> Any:
+    """The one task of a run, once it was sent."""
+    return wait_for(lambda: [one for one in sdk.list(run=run.id) if one.status == "running"], what="it to be sent")[0]
+
+
+def test_what_calls_nothing_is_noticed(
+    signs: Signs, stock: Callable[..., Process], dispatcher: Any, sdk: Client, marks: redis_py.Redis, shop: Celery
+) -> None:
+    """Revoked and expired tasks, by the result backend."""
+    t = signs.t
+    expired = sdk.enqueue(t("echo", 1, options={"expires": 0}))
+    told = sdk.enqueue(t("request", options={"expires": 600, "time_limit": 50, "headers": {"mine": 7}}))
+    sent(sdk, expired)
+    worker = stock("-c", "1", pool="threads")  # its main thread listens while a task runs
+    with pytest.raises(JobFailed, match="before it expired"):
+        expired.result(PATIENCE_S)
+    assert expired.error is not None and expired.error["code"] == "task_revoked"
+    said = told.result(PATIENCE_S)
+    assert (said["root_id"], said["queue"], said["timelimit"], said["mine"]) == (told.id, "shop", [50, None], 7)
+    assert said["id"] == sdk.list(run=told.id)[0].id and said["expires"]
+    # One that waits behind another, revoked by somebody else.
+    held = sdk.enqueue(t("hold", 1, "first"))
+    marks.blpop(["first:began"], timeout=PATIENCE_S)
+    behind = sdk.enqueue(t("mark", 1, "behind"))
+    step = sent(sdk, behind)
+    shop.control.revoke(step.id)
+    wait_for(lambda: f"Tasks flagged as revoked: {step.id}" in worker.output(), what="the worker to hear of it")
+    marks.rpush("first:go", "1")
+    assert held.result(PATIENCE_S) == 1
+    with pytest.raises(JobFailed, match="the task was revoked"):
+        behind.result(PATIENCE_S)
+    assert not marks.exists("behind")
+
+
+def test_a_countdown_counts_from_the_parents_end(
+    signs: Signs, stock: Callable[..., Process], dispatcher: Any, sdk: Client
+) -> None:
+    stock()
+    t = signs.t
+    job = sdk.enqueue(chain(t("inc", 1), t("inc", options={"countdown": 0.6}), t("inc")))
+    assert job.result(PATIENCE_S) == 4
+    jobs = [one.refresh() for one in sdk.list(run=job.id)]
+    first, second, third = sorted(jobs, key=lambda one: one.ledger.accepted_at)
+    assert second.ledger.accepted_at == first.ledger.settled_at
+    assert (second.ledger.started_at or 0) - second.ledger.accepted_at >= 0.6
+    assert third.ledger.accepted_at == second.ledger.settled_at
+
+
+def test_without_a_result_backend_values_and_failures_pass(
+    signs: Signs, stock: Callable[..., Process], dispatcher: Any, sdk: Client
+) -> None:
+    stock(backend=False)
+    t = signs.t
+    assert sdk.run(chain(t("inc", 1), t("quiet"), t("inc")), result_timeout=PATIENCE_S) == 21
+    job = sdk.enqueue(t("fail"))
+    with pytest.raises(JobFailed, match="its worker's log says what"):
+        job.result(PATIENCE_S)
+
+
+def test_a_cancelled_run_revokes_its_tasks(
+    signs: Signs, stock: Callable[..., Process], dispatcher: Any, sdk: Client, marks: redis_py.Redis
+) -> None:
+    worker = stock(pool="threads")  # its main thread listens while a task runs
+    t = signs.t
+    held = sdk.enqueue(t("hold", 1, "held"))
+    marks.blpop(["held:began"], timeout=PATIENCE_S)
+    [step] = sdk.list(run=held.id)
+    held.cancel()
+    assert held.refresh().state is JobState.CANCELLED
+    wait_for(lambda: f"Tasks flagged as revoked: {step.id}" in worker.output(), what="the worker to hear of it")
+    # Whoever runs it goes on, and what it gives is late.
+    marks.rpush("held:go", "1")
+    marks.blpop(["held:ended"], timeout=PATIENCE_S)
+    assert sdk.run(t("inc", 1), result_timeout=PATIENCE_S) == 2
+    assert [one.status for one in sdk.list(run=held.id)] == ["cancelled"]
+
+
+@pytest.mark.parametrize("resend", [False, True])
+def test_a_worker_that_is_killed(
+    signs: Signs,
+    stock: Callable[..., Process],
+    dispatcher: Any,
+    sdk: Client,
+    marks: redis_py.Redis,
+    resend: bool,
+) -> None:
+    """Celery acknowledges early: nobody has the task any more. It is lost, or sent again where it may run twice."""
+    worker = stock()
+    said = {"penstock": {"timeout": 1.5, "resend": resend}}
+    job = sdk.enqueue(chain(signs.t("hold", 1, "held", options=said), signs.t("inc")))
+    marks.blpop(["held:began"], timeout=PATIENCE_S)
+    worker.kill()
+    stock()
+    if not resend:
+        with pytest.raises(JobFailed, match="nobody has heard of the task"):
+            job.result(PATIENCE_S)
+        assert job.error is not None and (job.error["code"], job.error["step"]) == ("task_lost", "shop.hold")
+        job.retry()
+    marks.blpop(["held:began"], timeout=PATIENCE_S)
+    marks.rpush("held:go", "1")
+    assert job.result(PATIENCE_S) == 2
+
+
+def test_a_killed_child_is_told_by_its_worker(
+    signs: Signs, stock: Callable[..., Process], dispatcher: Any, sdk: Client, marks: redis_py.Redis
+) -> None:
+    stock("-c", "1", pool="prefork")
+    job = sdk.enqueue(signs.t("die"))
+    with pytest.raises(JobFailed, match="WorkerLostError"):
+        job.result(PATIENCE_S)
+
+
+def test_returns_wait_for_a_dispatcher(
+    settings: Settings, signs: Signs, stock: Callable[..., Process], sdk: Client, marks: redis_py.Redis
+) -> None:
+    """The first tasks are sent by the client; without a dispatcher nobody hears of their ends, and nothing is lost."""
+    stock()
+    job = sdk.enqueue(signs.g(signs.t("mark", 1, "ran"), signs.t("mark", 2, "ran")) | signs.t("total"))
+    wait_for(lambda: marks.llen("ran") == 2, what="the tasks to run")
+    assert job.refresh().state is JobState.RUNNING
+    service = Dispatcher(settings)
+    service.start()
+    assert job.result(PATIENCE_S) == 3
+    service.stop()
+
+
+def test_a_broker_that_was_away_gets_its_tasks(
+    settings: Settings, signs: Signs, stock: Callable[..., Process], marks: redis_py.Redis
+) -> None:
+    """A producer that cannot send, and dies: the dispatcher sends what is in SQL."""
+    away = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
+    app = Celery("shop", broker="redis://127.0.0.1:1/0", set_as_current=False)
+    app.conf.task_default_queue = "shop"
+    with Client(away) as client:
+        id = client.enqueue(chain(signature("shop.inc", (1,), app=app), signature("shop.inc", app=app))).id
+    app.close()
+    stock()
+    service = Dispatcher(settings)
+    service.start()
+    with Client(settings) as client:
+        assert client.get(id).result(PATIENCE_S) == 3
+    service.stop()

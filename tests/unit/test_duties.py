@@ -26,7 +26,17 @@ def test_a_new_dispatcher_does_everything_once_in_order() -> None:
         pytest.param(replace(IDLE, now=101.0), (Duty.EXPIRE, Duty.RUNS), id="expiry is watched closely"),
         pytest.param(
             replace(IDLE, now=105.0),
-            (Duty.RESCUE, Duty.RESTORE, Duty.TENANTS, Duty.REDATE, Duty.EXPIRE, Duty.RUNS, Duty.COMPARE, Duty.CANVAS),
+            (
+                Duty.RESCUE,
+                Duty.RESTORE,
+                Duty.TENANTS,
+                Duty.REDATE,
+                Duty.EXPIRE,
+                Duty.RUNS,
+                Duty.TASKS,
+                Duty.COMPARE,
+                Duty.CANVAS,
+            ),
             id="the reconciler's rhythm",
         ),
         pytest.param(

@@ -140,6 +140,11 @@ class Catalog:
         """Each time anew: what it names may be gone."""
         known: set[str] = set()
         for step in all_steps(graph.graph):
+            if step.task is not None:  # it may be a stranger's, and must not reach the queues of other programs
+                raise InvalidInput(
+                    f"step {step.name!r} calls the plain Celery task {step.task.name!r:.80}, as a canvas alone may",
+                    fix="write a canvas, client.enqueue(chain(…)), or make the task a step: @penstock.step",
+                )
             if step.kind != "call" or step.model in known:
                 continue
             try:

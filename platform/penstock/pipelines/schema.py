@@ -34,6 +34,9 @@ def schema() -> dict[str, Any]:
     step["name"] |= {"pattern": NAME}
     step["model"] |= {"maxLength": MAX_MODEL, "description": "A model's name, or name@version; of a call."}
     step["kind"] |= {"description": "A call of a model, a run of a graph, or what takes no worker."}
+    # Canvases alone call plain tasks: a graph that came as data may be a stranger's, and reaches no queue of others.
+    del step["task"], defs["Task"]
+    step["kind"]["enum"].remove("task")
     step["signal"] |= {"pattern": f"^$|{NAME}", "description": "What a wait waits for: its value is the output."}
     step["timeout"] |= {"description": "Limit on one attempt or on a wait, seconds; null: the model's own, or none."}
     step["timeout"]["anyOf"][0] |= {"exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S}

@@ -13,7 +13,6 @@ from typing import Any
 
 from penstock.arguments import shown
 from penstock.errors import InvalidInput
-from penstock.lane import is_model_queue
 from penstock.options import CARRIER
 from penstock.payload import constant
 from penstock.pipelines.said import OF_MESSAGES
@@ -46,7 +45,9 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
 def task_of(step: str, signature: Signature, options: Mapping[str, Any], route: Route, namespace: str) -> Task:
     """The task that a signature calls, with ``options`` in all; raises ``InvalidInput`` for what a run cannot keep."""
     name = signature.task
-    said = {key: value for key, value in options.items() if value is not None and value != []}
+    said = {
+        key: value for key, value in options.items() if value is not None and not (type(value) is list and not value)
+    }
     # The app's last word is the route: it sees what the signature says of it.
     found = dict(route(signature, said))
     for key in _REFUSED.keys() & (said.keys() | found.keys()):
@@ -57,9 +58,9 @@ def task_of(step: str, signature: Signature, options: Mapping[str, Any], route: 
             raise InvalidInput(f"{name} has the option {key!r:.80}, which means nothing in a run", fix="leave it out")
     merged = {key: value for key, value in {**found, **said}.items() if value is not None}
     queue = str(found["queue"])
-    if is_model_queue(queue, namespace):
+    if queue.startswith((f"{namespace}.", f"{namespace}:", "_kombu.")):
         raise InvalidInput(
-            f"{name} is sent to {queue!r}, whose workers run models alone", fix="leave the queue out, or name another"
+            f"{name} is sent to {queue!r:.80}, which is penstock's own", fix="leave the queue out, or name another"
         )
     if merged.get("serializer", "json") != "json":
         raise InvalidInput(f"{name} is sent as {shown(merged['serializer'])}", fix='runs are JSON: serializer="json"')
