@@ -57,12 +57,13 @@ def stock(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Process]
     started: list[Process] = []
     url, socket = for_kombu(settings.broker).url, parse(settings.broker)
 
-    def start(*options: str, pool: str = "solo", backend: bool = True) -> Process:
+    def start(*options: str, pool: str = "solo", backend: bool = True, late: bool = False) -> Process:
         name = f"shop{len(started)}"
         env = clean_environ() | {
             "SHOP_BROKER": url,
             "SHOP_BACKEND": url if backend else "",
             "SHOP_MARKS": f"unix://{socket.path}?db={socket.db}" if socket.path else settings.broker,
+            "SHOP_LATE": "1" if late else "",
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
         command = [sys.executable, "-m", "celery", "-A", "tests.fixtures.task_program", "worker", "-P", pool]
@@ -181,7 +182,7 @@ def test_what_calls_nothing_is_noticed(
     expired = sdk.enqueue(t("echo", 1, options={"expires": 0}))
     told = sdk.enqueue(t("request", options={"expires": 600, "time_limit": 50, "headers": {"mine": 7}}))
     sent(sdk, expired)
-    worker = stock("-c", "1", pool="threads")  # its main thread listens while a task runs
+    worker = stock("-c", "1", pool="threads", late=True)  # its main thread listens while a task runs
     with pytest.raises(JobFailed, match="before it expired"):
         expired.result(PATIENCE_S)
     assert expired.error is not None and expired.error["code"] == "task_revoked"
