@@ -185,7 +185,10 @@ def page_blocks(page: str) -> list[str]:
 
 def test_celery_page_runs() -> None:
     """The model and the task are there, and the canvases are made of them."""
+    from penstock.dispatch.tasks.routing import route_by
     from penstock.pipelines.canvas import translate
+    from penstock.pipelines.task import Task
+    from penstock.settings import Settings
     from penstock.testing import run_model
 
     place: dict[str, Any] = {"__name__": "shop"}
@@ -198,6 +201,11 @@ def test_celery_page_runs() -> None:
     client = create_autospec(penstock.Client, instance=True)
     place["scores"](client)
     client.run.assert_called_once_with(place["both"], tags={"run": "7"}, result_timeout=30)
+    place["report_of"](client)
+    client.run.assert_called_with(place["signature"], result_timeout=30)
+    route = route_by(Settings(broker_url="redis://localhost:6379/0"))
+    score, report = translate(place["signature"], namespace="penstock", route=route).graph.steps
+    assert score.model == "score" and report.task == Task(name="shop.report", queue="shop")
     place["app"].close()
 
 

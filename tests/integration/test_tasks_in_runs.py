@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from penstock.dispatch.daemon import Dispatcher
 from penstock.job import JobState
 from penstock.lane import queue_name, task_name
 from penstock.settings import Settings
+from penstock.store import Store
 from penstock.transport.url import connect, for_kombu, parse
+from penstock_cli.runview import views
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Process, clean_environ, wait_for
 
@@ -158,6 +161,10 @@ def test_a_failure_is_the_runs(
     with pytest.raises(JobFailed, match="ValueError: no good: 2"):
         job.result(PATIENCE_S)
     assert job.error is not None and (job.error["step"], job.error["code"]) == ("shop.fail", "task_failed")
+    # One that its worker does not know calls nothing, either.
+    unknown = sdk.enqueue(t("nowhere"))
+    with pytest.raises(JobFailed, match="NotRegistered: shop.nowhere"):
+        unknown.result(PATIENCE_S)
     # In a header: stock Celery lets the siblings run.
     held = sdk.enqueue(chord([t("hold", 1, "held"), t("fail"), t("mark", 1, "sibling")], t("mark", "body")))
     marks.blpop(["held:began"], timeout=PATIENCE_S)
@@ -167,6 +174,38 @@ def test_a_failure_is_the_runs(
     with pytest.raises(JobFailed, match="no good"):
         held.result(PATIENCE_S)
     assert not marks.exists("body", "after")
+
+
+def test_links_are_side_branches_and_what_is_written_behind_a_task_waits_for_it(
+    settings: Settings,
+    signs: Signs,
+    stock: Callable[..., Process],
+    worker_factory: Callable[..., Any],
+    dispatcher: Any,
+    sdk: Client,
+    marks: redis_py.Redis,
+) -> None:
+    stock()
+    worker_factory()
+    t, m = signs.t, signs.m
+    linked = sdk.enqueue(chain(t("inc", 1).set(link=[t("mark", "linked"), m("inc")]), t("inc")))
+    assert linked.result(PATIENCE_S) == 3
+    assert marks.lrange("linked", 0, -1) == [b"2"]
+    broken = sdk.enqueue(chain(t("inc", 1).set(link=t("fail")), t("inc")))
+    with pytest.raises(JobFailed, match="no good: 2"):
+        broken.result(PATIENCE_S)
+    # Neither is given what is before it, and each waits for it.
+    job = sdk.enqueue(chain(t("hold", 1, "held"), m("inc", 5, immutable=True), t("mark", 7, "last", immutable=True)))
+    marks.blpop(["held:began"], timeout=PATIENCE_S)
+    with closing(Store.open(settings.database)) as store:
+        shown = views(store.get(job.id), store.run_standing(job.id))
+    assert [(one.name, one.calls, one.status) for one in shown] == [
+        ("shop.hold", "shop.hold", "running"),
+        ("inc", "inc", "waiting"),
+        ("shop.mark", "shop.mark", "waiting"),
+    ]
+    marks.rpush("held:go", "1")
+    assert job.result(PATIENCE_S) == 7
 
 
 def sent(sdk: Client, run: Any) -> Any:

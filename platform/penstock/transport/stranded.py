@@ -30,8 +30,9 @@ def holding(client: redis.Redis, namespace: str) -> dict[str, int]:
     """Ready messages of every queue that was found to have some."""
     ours = {keys.queue_of(key) for key in _scan(client, f"{namespace}.*", type="list")}
     names = {name for name in _bound(client) if name and not any(part in name for part in _OF_CELERY)}
-    counts = ready(client, namespace, sorted(ours))
-    for name in sorted(names - ours):
+    own = {keys.returns(namespace)}  # the dispatcher's
+    counts = ready(client, namespace, sorted(ours - own))
+    for name in sorted(names - ours - own):
         try:
             counts |= ready(client, namespace, [name])
         except Refused as refused:
