@@ -163,7 +163,7 @@ def test_a_failure_is_the_runs(
     assert job.error is not None and (job.error["step"], job.error["code"]) == ("shop.fail", "task_failed")
     # One that its worker does not know calls nothing, either.
     unknown = sdk.enqueue(t("nowhere"))
-    with pytest.raises(JobFailed, match="NotRegistered: shop.nowhere"):
+    with pytest.raises(JobFailed, match=r"NotRegistered: shop\.nowhere"):
         unknown.result(PATIENCE_S)
     # In a header: stock Celery lets the siblings run.
     held = sdk.enqueue(chord([t("hold", 1, "held"), t("fail"), t("mark", 1, "sibling")], t("mark", "body")))

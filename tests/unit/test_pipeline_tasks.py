@@ -293,6 +293,19 @@ def test_a_task_is_sent_as_its_app_would_send_it() -> None:
     assert routed(routes.signature("shop.t")).queue == "routed"
     with pytest.raises(InvalidInput, match="exchange"):
         routed(routes.signature("fan.out"))
+    # Celery forgets the app of a link that it copies.
+    other = Celery("other", broker="redis://localhost/0", set_as_current=False)
+    other.conf.task_default_queue = "others"
+    mine, chained = other.signature("shop.t"), chain(other.signature("shop.t").set(link=other.signature("shop.u")))
+    for canvas in (
+        chain(mine.set(link=other.signature("shop.u")), mine),
+        chord([mine], mine),
+        chained,
+        xmap(mine, [1]),
+    ):
+        graph = translate(canvas, namespace="penstock", route=route_by(SETTINGS)).graph
+        assert {step.task.queue for step in graph.steps if step.task} == {"others"}
+    other.close()
     # As JSON nobody knows whose it is.
     assert routed(json.loads(json.dumps(t()))).queue == "shop", "the program's own app"
     routes.close()
@@ -301,7 +314,7 @@ def test_a_task_is_sent_as_its_app_would_send_it() -> None:
 def test_without_an_app_a_task_goes_to_the_default_queue() -> None:
     route = route_by(SETTINGS.model_copy(update={"celery": SETTINGS.celery.model_copy(update={"default_queue": "d"})}))
     nobody = Celery("default", set_as_current=False)
-    signature = Signature("shop.t", [], {}, {}, immutable=False, source=nobody.signature("shop.t"))
+    signature = Signature("shop.t", [], {}, {}, immutable=False, app=nobody)
     assert route(signature, {}) == {"queue": "d"}
     assert route(signature, {"queue": Queue("mine")}) == {"queue": "mine"}
 

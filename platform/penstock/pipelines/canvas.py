@@ -125,7 +125,9 @@ class _Walk:
         header = self._group(flat(chord, one.options), passed, entry=entry)
         # A delay is that of the header, whatever else was said is that of the body.
         rest = {name: value for name, value in one.options.items() if name not in ("countdown", "eta", "expires")}
-        body = self._value(member(read(chord.kwargs.get("body"), "a chord's body"), rest), (header.value,), entry=False)
+        body = self._value(
+            member(read(chord.kwargs.get("body"), "a chord's body", chord.app), rest), (header.value,), entry=False
+        )
         if body is None:
             raise InvalidInput("the body of a chord is an empty chain", fix="write group(…) where nothing follows it")
         return body
@@ -152,7 +154,7 @@ class _Walk:
     def _mapped(self, one: Member, given: Sequence[Expression], *, entry: bool) -> _Made:
         """``map``, ``starmap`` and ``chunks``, which Celery passes nothing on to."""
         task, mapped = one.signature.task, one.signature.kwargs
-        inner = read(mapped.get("task"), f"the task of {task}")
+        inner = read(mapped.get("task"), f"the task of {task}", one.signature.app)
         inner = inner._replace(options=inner.options | dict(one.options))
         calls = list(mapped.get("it") or ())
         if task != MAP and (wrong := [each for each in calls if not isinstance(each, list | tuple)]):

@@ -22,7 +22,7 @@ def route_by(settings: Settings) -> Route:
     """What ``translate`` asks. Where no app is known, a task goes to its own queue, or to ``celery.default_queue``."""
 
     def route(signature: Signature, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        app = _app_of(signature.source)
+        app = _app_of(signature.app)
         if app is None:
             queue = options.get("queue", settings.celery.default_queue)
             return {"queue": getattr(queue, "name", queue)}
@@ -41,9 +41,8 @@ def route_by(settings: Settings) -> Route:
     return route
 
 
-def _app_of(source: Any) -> Any:
-    """The app that made a signature, else the program's own; ``None`` where there is none."""
-    app = getattr(source, "_app", None)
+def _app_of(app: Any) -> Any:
+    """The app of a signature, else the program's own; ``None`` where there is none."""
     state = sys.modules.get("celery._state")
     if app is None and state is not None:  # not `current_app`, which would make one up
         app = state._tls.current_app or state.default_app
