@@ -220,6 +220,19 @@ def test_a_map_of_tasks_is_counted(store: Store) -> None:
     assert store.get(empty).output == []
 
 
+def test_what_was_cancelled_is_walked_over_once(store: Store) -> None:
+    run, id = run_of(store)
+    send(store, id)
+    store.cancel(run, now=T0 + 1)
+    assert [(each.id, each.open) for each in store.open_tasks()] == [(id, False)]
+    assert store.open_tasks() == [] and store.lose_tasks(now=T0 + 1e6, limit=9, most=5) == []
+    run, id = run_of(store)
+    send(store, id)
+    store.cancel(run, now=T0 + 1)
+    assert store.prune(before=T0 + 2, limit=9) > 0
+    assert len(store.open_tasks()) == 1 and store.open_tasks() == []
+
+
 def test_open_tasks_are_walked_in_pages(store: Store) -> None:
     ids = [run_of(store)[1] for _ in range(5)]
     for number, id in enumerate(ids):

@@ -80,7 +80,6 @@ def upgrade() -> None:
     op.create_table(
         "penstock_task",
         sa.Column("job_id", id, nullable=False),
-        sa.Column("run_id", id, nullable=False),
         sa.Column("until", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_penstock_task")),
     )

@@ -217,7 +217,6 @@ class TaskRow(Row, table=True):
     __table_args__ = (Index("ix_penstock_task_until", "until", "job_id"),)
 
     job_id: str = Field(sa_type=Id, primary_key=True)
-    run_id: str = Field(sa_type=Id)
     until: float = Field(sa_type=Double)
 
 

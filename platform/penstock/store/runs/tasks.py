@@ -35,7 +35,7 @@ _SENT = """
         queued_at = coalesce(queued_at, :now), claimed_at = :now, started_at = coalesce(started_at, :now),
         available_at = {1 float}, publish_lease_until = 0
     FROM {each rows} WHERE penstock_job.id = {0 text} AND {hidden state = 'accepted'} AND run_id IS NOT NULL
-    RETURNING penstock_job.id, run_id"""
+    RETURNING penstock_job.id"""
 # One whose message was sent may return before that is noted here.
 _END = f"""
     UPDATE penstock_job SET
@@ -48,8 +48,8 @@ _END = f"""
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 _NOTE = insert_sql(
     "penstock_task",
-    ["job_id", "run_id", "until"],
-    ["text", "text", "float"],
+    ["job_id", "until"],
+    ["text", "float"],
     "ON CONFLICT (job_id) DO UPDATE SET until = excluded.until",
 )
 _FORGET = "DELETE FROM penstock_task WHERE job_id {in ids}"
@@ -132,9 +132,11 @@ def sent(db: Database, until: Iterable[tuple[str, float]], *, now: float) -> set
 
     def call() -> set[str]:
         with db.write(Survives.CRASH) as session:
-            runs = dict(session.all(_SENT, {"rows": session.rows(sorted(times.items())), "now": now}))
-            session.insert(_NOTE, [(id, run, times[id]) for id, run in sorted(runs.items())])
-            return set(runs)
+            ids = sorted(
+                row[0] for row in session.all(_SENT, {"rows": session.rows(sorted(times.items())), "now": now})
+            )
+            session.insert(_NOTE, [(id, times[id]) for id in ids])
+            return set(ids)
 
     return db.again(call) if times else set()
 
