@@ -1,8 +1,8 @@
 """Steps that are plain Celery tasks: jobs that no worker of ours takes. Their whole life is told from outside.
 
 ``accepted`` is not sent yet (the outbox, as for any job); ``running``, without a worker, is sent; ``available_at`` is
-then until when somebody must have heard of it, which ``penstock_task`` has in order. What ends one is guarded: what comes late
-or twice changes nothing. Jobs are changed before rows of that table, by everybody.
+then until when somebody must have heard of it, which ``penstock_task`` has in order. What ends one is guarded: what
+comes late or twice changes nothing. Jobs are changed before rows of that table, by everybody.
 """
 
 from __future__ import annotations
