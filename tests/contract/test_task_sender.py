@@ -110,6 +110,24 @@ def test_a_message_is_sent_once_whoever_dies_before_it_is_noted(bench: Bench, mo
     assert (bench.at_broker(), job.state, job.attempt) == (1, JobState.RUNNING, 1)
 
 
+def test_what_two_have_sent_is_revoked_by_neither(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow producer, and the relay that takes its place meanwhile."""
+    _, id = run_of(bench.store)
+    revoked: list[str] = []
+    monkeypatch.setattr(bench.sender, "revoke", revoked.extend)
+    noted = Store.tasks_sent
+    with monkeypatch.context() as patch:
+
+        def slowly(store: Store, *args: Any, **options: Any) -> set[str]:
+            patch.setattr(Store, "tasks_sent", noted)
+            bench.send(id)
+            return noted(store, *args, **options)
+
+        patch.setattr(Store, "tasks_sent", slowly)
+        bench.send(id)
+    assert (revoked, bench.at_broker(), bench.store.get(id).state) == ([], 1, JobState.RUNNING)
+
+
 def test_what_was_cancelled_while_it_was_sent_is_revoked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     run, id = run_of(bench.store)
     revoked: list[str] = []

@@ -69,8 +69,9 @@ class TaskSender:
             self._push([(marks[id], call) for id, call in calls.items()])
             now = clock.now()
             noted = self._store.tasks_sent([(id, now + timeouts[id]) for id in calls], now=now)
-            # Ended, or cancelled, between the two; of those that have ended, nobody minds.
-            self.revoke([id for id in calls if id not in noted])
+            # Others have ended between the two, been cancelled, or been noted by another sender, who was slow.
+            others = self._store.statuses([id for id in calls if id not in noted])
+            self.revoke([id for id, status in others.items() if status == JobState.CANCELLED])
         if faults:
             self._tell(self._store.end_tasks(faults, now=clock.now()))
 
