@@ -15,6 +15,8 @@ import penstock
 from penstock import AsyncClient, Client, IdempotencyConflict, InvalidInput, JobFailed, UnknownModel
 from penstock.errors import TooLarge
 from penstock.lane import queue_name, task_name
+from penstock.pipelines.graph import Graph, Step
+from penstock.pipelines.task import Task
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
 from tests.fixtures.models import echo, inc, total
@@ -167,6 +169,12 @@ def test_what_is_refused_is_not_stored(settings: Settings, sdk: Client) -> None:
         sdk.enqueue(chain(s("echo", 1), group([s("echo"), chain(si("inc", "one"), s("echo"))])))
     with pytest.raises(InvalidInput, match=r"shop\.report has penstock="):
         sdk.enqueue(chain(s("inc", 1), signature("shop.report").set(penstock={"tenant": "acme"})))
+    shop = Task(name="shop.report", queue="shop")
+    step = Step(name="a", kind="task", task=shop, input={"args": [], "kwargs": {}})
+    inner = Step(name="b", kind="run", graph=Graph(name="x", inputs=[], steps=[step], output=None), input={})
+    for steps in ([step], [inner]):
+        with pytest.raises(InvalidInput, match=r"plain Celery task 'shop\.report', as a canvas alone may"):
+            sdk.enqueue(Graph(name="x", inputs=[], steps=steps, output=None), {})
     with pytest.raises(InvalidInput, match="a canvas is given 3"):
         sdk.enqueue(s("inc", 1), 3)  # type: ignore[call-overload]
     with pytest.raises(InvalidInput, match="enqueued one by one"):
