@@ -2,9 +2,9 @@
 
 ``python benchmarks/pipeline.py [--json] [--quick] [--seed N] [--part NAME] [--database NAME] [--pin | --free]``
 
-Five parts, each with servers, workers, a dispatcher and a client of its own: ``benchmarks/pipelineparts.py`` and
-``pipelinefloods.py``. What is measured and how: ``docs/benchmarks.md``. The exit status is 0 when every bar holds, 1
-when one does not, 2 when the measurement itself failed.
+Six parts, each with servers, workers, a dispatcher and a client of its own: ``benchmarks/pipelineparts.py``,
+``pipelinefloods.py`` and ``pipelineredeploy.py``. What is measured and how: ``docs/benchmarks.md``. The exit status is
+0 when every bar holds, 1 when one does not, 2 when the measurement itself failed.
 """
 
 # ruff: noqa: E402 (the search path is put right before anything of ours is imported)
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     # The folder's own modules must not shadow the standard library's (`queue`).
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "benchmarks")]
 
-from benchmarks import live, pipelinefloods, pipelineparts
+from benchmarks import live, pipelinefloods, pipelineparts, pipelineredeploy
 from benchmarks.affinity import FREE, PINNED, affinity
 from benchmarks.comparison import STOCK_POOLS
 from benchmarks.facts import facts
@@ -38,6 +38,7 @@ PARTS: dict[str, Callable[[Ground, Plan], Part]] = {
     "flood": pipelinefloods.flood,
     "map": pipelinefloods.long_map,
     "messages": pipelineparts.messages,
+    "redeploy": pipelineredeploy.redeploy,
 }
 #: What is not pinned unless it is asked for: two devices have a worker each, which work at the same time.
 UNPINNED = ("makespan",)

@@ -111,6 +111,20 @@ def map_bars(
     return bars
 
 
+def redeploy_bars(
+    *, runs: int, in_flight: Sequence[int], good: float, again: int, unclean: int
+) -> list[dict[str, Any]]:
+    """``in_flight`` when each worker was stopped, ``good`` the share of jobs that ended well, ``again`` the calls of
+    steps beyond one each, ``unclean`` the workers that did not leave by themselves.
+    """
+    return [
+        bar("redeploy: runs in flight when the first worker is stopped", in_flight[0] if in_flight else None, runs),
+        bar("redeploy: ended well", good, 1.0),
+        bar("redeploy: finished steps that run again", again, 0, at_most=True),
+        bar("redeploy: workers that have to be killed", unclean, 0, at_most=True),
+    ]
+
+
 def message_bars(sizes: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
     """The largest message of each graph."""
     return [

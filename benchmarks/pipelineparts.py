@@ -46,6 +46,7 @@ class Plan:
     stock_device_runs: int = 60
     stock_noop_runs: int = 200
     map_size: int = 10_000
+    redeployed: int = 200
     pools: Sequence[StockPool] = ()
     seed: int = 1
 

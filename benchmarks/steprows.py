@@ -32,6 +32,12 @@ class Rows:
         where = "state IN ('accepted', 'queued', 'running')"
         return bool(self._one(f"SELECT EXISTS (SELECT 1 FROM penstock_job WHERE {where} AND id > '{after}')"))  # noqa: S608
 
+    def open_runs(self, after: str) -> list[str]:
+        """Those that have not ended."""
+        where = "graph IS NOT NULL AND state IN ('accepted', 'running')"
+        rows = self._all(f"SELECT id FROM penstock_job WHERE {where} AND id > '{after}' ORDER BY id")  # noqa: S608
+        return [row[0] for row in rows]
+
     def good_share(self, after: str) -> float:
         """Of all, those that have succeeded."""
         good = "count(*) FILTER (WHERE state = 'succeeded')"

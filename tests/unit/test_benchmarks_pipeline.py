@@ -194,6 +194,22 @@ def test_the_largest_message_decides(sizes: list[int], held: bool) -> None:
     assert holds(bars.message_bars({"it": sizes})) == [held]
 
 
+@pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({}, [True, True, True, True]),
+        ({"in_flight": [199, 7]}, [False, True, True, True]),
+        ({"in_flight": []}, [False, True, True, True]),
+        ({"good": 0.999}, [True, False, True, True]),
+        ({"again": 1}, [True, True, False, True]),
+        ({"unclean": 1}, [True, True, True, False]),
+    ],
+)
+def test_a_deployment_loses_nothing_and_does_nothing_twice(changes: dict[str, Any], held: list[bool]) -> None:
+    given: dict[str, Any] = {"runs": 200, "in_flight": [200, 7], "good": 1.0, "again": 0, "unclean": 0}
+    assert holds(bars.redeploy_bars(**(given | changes))) == held
+
+
 def found() -> dict[str, Part]:
     part = Part(bars=[live.bar("late", 1.0, 2.0)])
     part.tell("it", "edge p50", None, "ms")
