@@ -37,6 +37,9 @@ followed by the fix.
     │   ├── AttemptTimeout
     │   ├── NotStarted
     │   ├── OutOfMemory
+    │   ├── NoValue            an expression of a pipeline has none
+    │   ├── TooMuchWork        it would take too long to decide what a run does next
+    │   ├── WaitTimeout        nobody sent the signal in time
     │   ├── WorkerLost
     │   ├── Quarantined
     │   ├── TaskFailed         a plain Celery task in a run raised
@@ -301,6 +304,12 @@ class NoValue(ExecutionError):
     """An expression of a pipeline has no value: an element that is not there, operands that do not fit."""
 
     code = "no_value"
+
+
+class TooMuchWork(ExecutionError):
+    """A run's graph and values make it too much work to decide what comes next."""
+
+    code = "too_much_work"
 
 
 class WaitTimeout(ExecutionError):

@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from penstock.job import JobState, NewJob, new_id
+from penstock.pipelines import graph as graphs
 from penstock.pipelines.graph import Graph
 from penstock.store import Store
+from penstock.store.runs import athand
 from penstock.transport.message import MAX_STEP_BODY_BYTES, decode, encode
 from tests.fixtures.runs import begin, claimed, finish, graph, open_steps, out, step, succeed
 from tests.fixtures.store import T0, W, make_job
@@ -144,3 +146,22 @@ def test_its_message_says_that_it_is_a_step_and_is_never_longer_than_2_kib(text:
 def test_a_plain_job_is_no_step() -> None:
     read = decode(encode(make_job(input="1"), "penstock"))
     assert read is not None and read.input == "1" and not read.step
+
+
+@pytest.mark.parametrize("constant", [LONG, {"$lit": [LONG]}, ["x" * 300, {"$lit": "x" * 301}]])
+def test_a_long_constant_is_not_written_for_each_element(
+    store: Store, monkeypatch: pytest.MonkeyPatch, constant: Any
+) -> None:
+    """Nobody else writes meanwhile."""
+    worked_out: list[Any] = []
+
+    def input_of(*args: Any, **given: Any) -> Any:
+        worked_out.append(args)
+        return graphs.input_of(*args, **given)
+
+    monkeypatch.setattr(athand, "input_of", input_of)
+    told = told_of(store)
+    of = graph(step("m", [{"$item": 0}, constant], maps=True, over=X), output=out("m"))
+    run = begin(store, of, {"x": [1, 2, 3]})
+    assert [job.given for job in told.values()] == [None] * 3 and worked_out == []
+    assert len(finish(store, run, echo).output) == 3

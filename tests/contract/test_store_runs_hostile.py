@@ -587,7 +587,7 @@ def test_a_run_that_is_gone_leaves_nothing(store: Store) -> None:
     while store.prune(before=T0 + 1, limit=100):
         pass
     with store._db.read() as session:
-        for table in ("job", "job_tag", "map", "map_chunk", "signal"):
+        for table in ("job", "job_tag", "map", "map_chunk", "signal", "todo"):
             assert session.all(f"SELECT * FROM penstock_{table}") == [], table  # noqa: S608 - a constant
 
 

@@ -22,7 +22,7 @@ from penstock.pipelines.expression import missing
 from penstock.pipelines.frontier import Frontier, Outline, frontier
 from penstock.pipelines.graph import Graph, Step, in_order, input_of, items_of, parents
 from penstock.store import Store
-from penstock.store.runs import conclude
+from penstock.store.runs import conclude, moves
 from penstock.store.runs.values import place
 from penstock.store.session import Session
 from tests.fixtures.examples import examples
@@ -198,7 +198,13 @@ class Histories(RuleBasedStateMachine):
         finally:
             self.patches.undo()
             with self.store._db.write(conclude.Survives.NOTHING) as session:
-                for table in ("penstock_job", "penstock_map", "penstock_map_chunk", "penstock_delivery"):
+                for table in (
+                    "penstock_job",
+                    "penstock_map",
+                    "penstock_map_chunk",
+                    "penstock_todo",
+                    "penstock_delivery",
+                ):
                     session.run(f"DELETE FROM {table}")  # noqa: S608 - constants only
 
     # Helpers
@@ -385,6 +391,11 @@ class Histories(RuleBasedStateMachine):
             assert len({(job.path, job.generation) for job in jobs}) == len(jobs)
 
     @invariant()
+    def nothing_is_left_to_do(self) -> None:
+        with self.store._db.read() as session:
+            assert self.died or not session.all("SELECT * FROM penstock_todo")
+
+    @invariant()
     def every_end_has_its_event(self) -> None:
         events: dict[str, int] = {}
         for event in self.store.list_deliveries(limit=10_000):
@@ -419,11 +430,16 @@ def histories(
     yield type("Histories", (Histories,), {"store": store, "graphs": request.param()})
 
 
-def test_any_history(histories: type[Histories]) -> None:
+@pytest.mark.parametrize("transactions", ["long", "short"])
+def test_any_history(histories: type[Histories], transactions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``short``: what begins or is decided on is left to the next one, as much as possible."""
+    if transactions == "short":
+        monkeypatch.setattr(moves, "DECIDING", 1)
+        monkeypatch.setattr(moves, "BEGINNING", 1)
     run_state_machine_as_test(
         histories,
         settings=settings(
-            max_examples=examples(25),
+            max_examples=examples(25 if transactions == "long" else 10),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

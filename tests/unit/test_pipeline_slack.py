@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from penstock.pipelines.frontier import Outline, frontier
 from penstock.pipelines.graph import MAX_TIMEOUT_S, Graph, Step
-from penstock.pipelines.slack import paths, remaining
+from penstock.pipelines.slack import MOST_ARCS, paths, remaining
 from penstock.store.learned import Learned
+from tests.fixtures import hostilegraphs
 from tests.fixtures.runs import graph, out, step
 from tests.unit.test_pipeline_graph import X, graphs
 
@@ -116,3 +117,11 @@ def test_the_newest_that_workers_have_stored_is_believed() -> None:
     names = ("a", "a@1", "a@2", "a@3", "b", "nobody")
     plan = Outline(graph(*(step(f"s{n}", X, model=name) for n, name in enumerate(names)), output=X))
     assert list(learned.remaining("digest", plan).values()) == [1.5, 8.0, 1.5, 1.5, 0.25, 0.0]
+
+
+@pytest.mark.parametrize("name", hostilegraphs.GRAPHS)
+def test_a_strangers_graph_has_a_bounded_number_of_ways(name: str) -> None:
+    plan = Outline(hostilegraphs.GRAPHS[name]())
+    ways = paths(plan)
+    assert sum(len(list(after)) for _, after in ways) <= sum(map(len, plan.parents.values())) + MOST_ARCS
+    assert set(remaining(plan, ways, lambda _: 1.0)) == set(plan.steps)

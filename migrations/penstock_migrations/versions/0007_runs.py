@@ -95,6 +95,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "name", "id", name=op.f("pk_penstock_signal")),
     )
     op.create_table(
+        "penstock_todo",
+        sa.Column("run_id", id, nullable=False),
+        sa.Column("path", id, nullable=False),
+        sa.Column("since", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", "path", name=op.f("pk_penstock_todo")),
+    )
+    op.create_index("ix_penstock_todo_since", "penstock_todo", ["since"])
+    op.create_table(
         "penstock_pipeline",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("graph", sa.Text(), nullable=False),
@@ -106,6 +114,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("penstock_pipeline")
+    op.drop_table("penstock_todo")
     op.drop_table("penstock_signal")
     op.drop_table("penstock_task")
     op.drop_table("penstock_wait")

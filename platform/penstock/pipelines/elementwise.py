@@ -29,14 +29,15 @@ def followed(graph: Graph) -> dict[str, str]:
 class Elementwise:
     """Of a graph without choices, which follows which, and when it can begin."""
 
-    def __init__(self, graph: Graph, *, straight: bool) -> None:
+    def __init__(self, graph: Graph, *, straight: bool, order: Iterable[str] | None = None) -> None:
+        order = in_order(graph) if order is None else order
         #: What each follows; nothing where it depends on values what is needed: there a map waits for whole lists.
         self.source: Mapping[str, str] = followed(graph) if straight else {}
         #: What follows each.
         self.followers: dict[str, list[str]] = {}
         for name, source in self.source.items():
             self.followers.setdefault(source, []).append(name)
-        self._order = [name for name in in_order(graph) if name in self.source]
+        self._order = [name for name in order if name in self.source]
 
     def behind(self, names: Iterable[str]) -> list[str]:
         """All that follow these, and what follows them."""

@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from penstock.errors import InvalidInput, NoValue
+from penstock.pipelines.effort import ASKED, CHOSEN, NAMES, Effort
 
 Expression = Any
 
@@ -38,6 +40,9 @@ MAX_LENGTH, MAX_BITS = 1_000_000, 4096
 MAX_MADE = 16_000_000
 
 WORDS = ("$in", "$out", "$item", "$get", "$op", "$if", "$else", "$first", "$lit", "$object")
+_KNOWN = frozenset(WORDS)
+#: What makes the answer depend on values, or on failures: which branch is taken, what stands in, what was first.
+CHOICES = ("$if", "$else", "$first")
 
 
 def _logical(name: str) -> Callable[[Any, Any], Any]:
@@ -100,12 +105,16 @@ OPERATORS: Mapping[str, tuple[int, Callable[..., Any]]] = {
     "not": (1, _not),
 }
 
+COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+
 
 def word_of(expression: Expression) -> str | None:
     """The ``$`` word of an object that means something; raises ``InvalidInput`` for one that nobody knows."""
     if not isinstance(expression, dict) or len(expression) != 1:
         return None
     (word,) = expression
+    if word in _KNOWN:
+        return word  # type: ignore[no-any-return]
     if not isinstance(word, str) or not word.startswith("$"):
         return None
     if word not in WORDS:
@@ -113,8 +122,25 @@ def word_of(expression: Expression) -> str | None:
     return word
 
 
-def check(expression: Expression) -> None:
-    """Raise ``InvalidInput`` unless this is an expression, and one of a bounded size."""
+class Checked(NamedTuple):
+    """Of an expression: how many parts it has, and what each of its words is given, in the order of the text."""
+
+    parts: int
+    words: Mapping[str, Sequence[Any]]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether what it needs depends on values, or on failures."""
+        return any(word in self.words for word in CHOICES)
+
+    def given(self, word: str) -> Sequence[Any]:
+        """What every word of this kind is given."""
+        return self.words.get(word, ())
+
+
+def check(expression: Expression) -> Checked:
+    """What is in it; raises ``InvalidInput`` unless this is an expression, and one of a bounded size."""
+    found: dict[str, list[Any]] = {}
     parts = 0
     waiting = [(expression, 0)]
     while waiting:
@@ -125,10 +151,13 @@ def check(expression: Expression) -> None:
                 f"an expression is nested deeper than {MAX_DEPTH} or has more than {MAX_PARTS:,} parts",
                 fix="compute it in a step",
             )
-        word = word_of(here)
+        word = word_of(here) if isinstance(here, dict) else None
         if word is not None:
             _check_word(word, here[word])
-        waiting += [(each, depth + 1) for each in parts_of(here)]
+            found.setdefault(word, []).append(here[word])
+        if isinstance(here, dict | list):
+            waiting += [(each, depth + 1) for each in reversed(parts_of(here))]
+    return Checked(parts, found)
 
 
 def _check_word(word: str, given: Any) -> None:
@@ -194,6 +223,30 @@ def named(expression: Expression, word: str) -> Iterator[Any]:
         waiting += reversed(parts_of(here))
 
 
+def flat_parts(expression: Expression) -> dict[int, tuple[str, ...]]:
+    """Of each part without choices, and in none of those: the steps that it names, by the identity of the part."""
+    found: dict[int, tuple[str, ...]] = {}
+
+    def names_of(here: Any) -> tuple[str, ...] | None:
+        """``None`` where there is a choice in it, whose other parts are then among those found."""
+        word = word_of(here)
+        if word == "$out":
+            return (here[word],)
+        parts = parts_of(here)
+        within = [names_of(each) for each in parts]
+        if None not in within and word not in CHOICES:
+            return tuple(name for names in within for name in names or ())
+        for each, names in zip(parts, within, strict=True):
+            if names is not None and isinstance(each, dict | list):
+                found[id(each)] = tuple(dict.fromkeys(names))
+        return None
+
+    names = names_of(expression)
+    if names is not None:
+        found[id(expression)] = tuple(dict.fromkeys(names))
+    return found
+
+
 class Dead(Exception):
     """An expression will never have a value: the step of this name has failed."""
 
@@ -203,6 +256,7 @@ class Dead(Exception):
 
 
 _NOBODY: Mapping[str, str] = {}
+_NOTHING_FLAT: Mapping[int, Sequence[str]] = {}
 
 
 class _Everybody(Mapping[str, str]):
@@ -238,55 +292,7 @@ def missing(
     waited for, and neither is one that may not be. A choice by the item of a ``map`` is made when there are items;
     before that (``None``), both branches are waited for. Raises as ``evaluate``.
     """
-    found: dict[str, None] = {}
-    waiting = [expression]
-    while waiting:
-        here = waiting.pop()
-        word = word_of(here)
-        if word == "$out" and here[word] not in outputs:
-            if here[word] in dead:
-                raise Dead(dead[here[word]])
-            found[here[word]] = None
-        elif word == "$else":
-            one, other = here[word]
-            try:
-                found |= dict.fromkeys(missing(one, inputs=inputs, outputs=outputs, items=items, dead=dead))
-            except Dead:
-                waiting.append(other)
-        elif word == "$first":
-            found |= dict.fromkeys(_first(here[word], inputs=inputs, outputs=outputs, items=items, dead=dead))
-        elif word == "$if":
-            condition, one, other = here[word]
-            if items is None and any(True for _ in named(condition, "$item")):
-                waiting += (other, one, condition)
-            elif first := missing(condition, inputs=inputs, outputs=outputs, items=items, dead=dead):
-                found |= dict.fromkeys(first)
-            else:
-                holds = truth(evaluate(condition, inputs=inputs, outputs=outputs, items=items or ()))
-                waiting.append(one if holds else other)
-        else:
-            waiting += reversed(parts_of(here))
-    return list(found)
-
-
-def _first(given: Any, **known: Any) -> list[str]:
-    """What is missing of a choice of the first ones: nothing when there are enough, else what any of them waits for."""
-    count, values = given
-    there, found = 0, []
-    end = Dead("")
-    for each in values:
-        try:
-            names = missing(each, **known)
-        except Dead as error:
-            end = error
-            continue
-        there += not names
-        found.append(names)
-    if there >= count:
-        return []
-    if len(found) < count:
-        raise end
-    return [name for names in found for name in names]
+    return Reading(inputs=inputs, outputs=outputs, items=items).missing(expression, dead)
 
 
 def literal(value: Any) -> Expression:
@@ -295,98 +301,232 @@ def literal(value: Any) -> Expression:
 
 
 def evaluate(
-    expression: Expression, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], items: Sequence[Any] = ()
+    expression: Expression,
+    *,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    items: Sequence[Any] = (),
+    effort: Effort | None = None,
 ) -> Any:
     """The value. ``items`` are what the maps around are at, the innermost first.
 
-    Raises ``NoValue`` for what has no value: an element that is not there, an operator whose operands do not fit.
+    Raises ``NoValue`` for what has no value: an element that is not there, an operator whose operands do not fit;
+    ``TooMuchWork`` for what is more than ``effort`` allows.
+    """
+    return Reading(inputs=inputs, outputs=outputs, items=items, effort=effort).value(expression)
+
+
+class Reading:
+    """What is asked about expressions while nothing ends: no condition is worked out twice, and all work is counted.
+
+    So it is linear in their parts, however choices stand in the conditions of choices. Expressions must outlive it.
     """
 
-    used: set[tuple[str, Any]] = set()
-    made, repeats = 0, False
+    def __init__(
+        self,
+        *,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        items: Sequence[Any] | None = None,
+        effort: Effort | None = None,
+        flat: Mapping[int, Sequence[str]] = _NOTHING_FLAT,
+    ) -> None:
+        #: Of parts without choices, by their identity: the steps that they name.
+        self._flat = flat
+        self._inputs, self._outputs, self._items = inputs, outputs, items
+        self._effort = Effort(None) if effort is None else effort
+        self._made = self._looked = 0
+        self._repeats = False
+        self._used: set[tuple[str, Any]] = set()
+        #: By the identity of an expression.
+        self._holds: dict[int, bool] = {}
+        self._by_item: dict[int, bool] = {}
+        self._with_all_dead: dict[int, list[str] | Dead] = {}
+        self._with_none_dead: dict[int, list[str] | Dead] = {}
 
-    def of(here: Expression) -> Any:
-        nonlocal made, repeats
+    def missing(self, expression: Expression, dead: Mapping[str, str] = _NOBODY) -> list[str]:
+        """See ``missing``."""
+        return list(self._missing(expression, dead, {}))
+
+    def value(self, expression: Expression) -> Any:
+        """See ``evaluate``."""
+        self._used.clear()
+        self._made, self._repeats = 0, False
+        result = self._of(expression)
+        self._pay()
+        # In memory it may be one value a million times; as JSON it is a million values.
+        if self._repeats and self._effort.walk(result, most=MAX_MADE) > MAX_MADE:
+            raise _too_much()
+        return result
+
+    def _missing(
+        self, expression: Expression, dead: Mapping[str, str], known: dict[int, list[str] | Dead]
+    ) -> list[str]:
+        """``known`` is what has been asked about these dead ones."""
+        before = known.get(id(expression))
+        if isinstance(before, Dead):
+            raise before
+        if before is None:
+            try:
+                before = known[id(expression)] = self._walk(expression, dead, known)
+            except Dead as end:
+                known[id(expression)] = end
+                raise
+        return before
+
+    def _walk(self, expression: Expression, dead: Mapping[str, str], known: dict[int, list[str] | Dead]) -> list[str]:
+        found: dict[str, None] = {}
+        waiting, looked = [expression], ASKED
+        outputs = self._outputs
+        while waiting:
+            here = waiting.pop()
+            looked += 1
+            names = self._flat.get(id(here))
+            if names is None and (word := word_of(here)) == "$out":
+                names = (here[word],)
+            if names is not None:
+                looked += len(names) // NAMES
+                for name in names:
+                    if name not in outputs:
+                        if name in dead:
+                            self._effort.spend(looked)
+                            raise Dead(dead[name])
+                        found[name] = None
+            elif word == "$else":
+                looked += CHOSEN
+                one, other = here[word]
+                try:
+                    names = self._missing(one, dead, known)
+                    looked += len(names) // NAMES
+                    found |= dict.fromkeys(names)
+                except Dead:
+                    waiting.append(other)
+            elif word == "$first":
+                names = self._first(here[word], dead, known)
+                looked += len(names) // NAMES
+                found |= dict.fromkeys(names)
+            elif word == "$if":
+                looked += CHOSEN
+                condition, one, other = here[word]
+                if self._items is None and self._names_item(condition):
+                    waiting += (other, one, condition)
+                elif names := self._missing(condition, dead, known):
+                    looked += len(names) // NAMES
+                    found |= dict.fromkeys(names)
+                else:
+                    waiting.append(one if self._truth(condition) else other)
+            else:
+                waiting += reversed(parts_of(here))
+        self._effort.spend(looked)
+        return list(found)
+
+    def _first(self, given: Any, dead: Mapping[str, str], known: dict[int, list[str] | Dead]) -> list[str]:
+        """What is missing of a choice of the first ones: nothing when there are enough, else what any waits for."""
+        count, values = given
+        there, found = 0, []
+        end = Dead("")
+        for each in values:
+            try:
+                names = self._missing(each, dead, known)
+            except Dead as error:
+                end = error
+                continue
+            there += not names
+            found.append(names)
+        if there >= count:
+            return []
+        if len(found) < count:
+            raise end
+        return [name for names in found for name in names]
+
+    def _names_item(self, condition: Expression) -> bool:
+        known = self._by_item.get(id(condition))
+        if known is None:
+            self._effort.spend(1)
+            known = word_of(condition) == "$item" or any(map(self._names_item, parts_of(condition)))
+            self._by_item[id(condition)] = known
+        return known
+
+    def _truth(self, condition: Expression) -> bool:
+        holds = self._holds.get(id(condition))
+        if holds is None:
+            holds = self._holds[id(condition)] = truth(self._of(condition))
+            self._pay()
+        return holds
+
+    def _pay(self) -> None:
+        """One expression has few enough parts to be counted when they have been looked at."""
+        self._effort.spend(self._looked)
+        self._looked = 0
+
+    def _of(self, here: Expression) -> Any:
+        self._looked += 1
+        if not isinstance(here, dict):
+            return [self._of(each) for each in here] if isinstance(here, list) else here
         word = word_of(here)
         if word is None:
-            if isinstance(here, dict):
-                return {key: of(each) for key, each in here.items()}
-            return [of(each) for each in here] if isinstance(here, list) else here
+            return {key: self._of(each) for key, each in here.items()}
         given = here[word]
+        if word == "$op":
+            return self._operator(given[0], [self._of(each) for each in given[1:]])
         if word in ("$in", "$out", "$item"):
-            repeats |= (word, given) in used
-            used.add((word, given))
-        if word in ("$in", "$out"):
-            return (inputs if word == "$in" else outputs)[given]
-        if word in ("$lit", "$item"):
-            return given if word == "$lit" else items[given]
+            self._repeats |= (word, given) in self._used
+            self._used.add((word, given))
+            if word == "$item":
+                return (self._items or ())[given]
+            return (self._outputs if word == "$out" else self._inputs)[given]
+        if word == "$get":
+            of, key = given
+            return _element(self._of(of), self._of(key))
+        if word == "$lit":
+            return given
         if word == "$if":
             condition, one, other = given
-            return of(one if truth(of(condition)) else other)
+            return self._of(one if self._truth(condition) else other)
         if word == "$else":
             one, other = given
-            return of(one if _there(one, inputs=inputs, outputs=outputs, items=items) else other)
+            return self._of(one if self._has_value(one) else other)
         if word == "$first":
             count, values = given
-            there = (each for each in values if not _absent(each, inputs=inputs, outputs=outputs, items=items))
-            return [of(each) for each, _ in zip(there, range(count), strict=False)]
-        values = [of(each) for each in parts_of(here)]
-        if word == "$object":
-            return {given[0]: values[0]}
-        if word == "$get":
-            return _element(*values)
-        result = _apply(given[0], values)
+            there = (each for each in values if not self._is_absent(each))
+            return [self._of(each) for each, _ in zip(there, range(count), strict=False)]
+        key, value = given
+        return {key: self._of(value)}
+
+    def _operator(self, name: str, values: Sequence[Any]) -> Any:
+        if name in COMPARISONS:
+            self._effort.compare(*values)
+        result = _apply(name, values)
+        if result is True or result is False:
+            return result
+        self._effort.make(result)
         if isinstance(result, str | list):
-            made += len(result)
-            repeats |= isinstance(result, list)
-            if made > MAX_MADE:
+            self._made += len(result)
+            self._repeats |= isinstance(result, list)
+            if self._made > MAX_MADE:
                 raise _too_much()
         return result
 
-    result = of(expression)
-    # In memory it may be one value a million times; as JSON it is a million values.
-    if repeats and _is_larger(result, MAX_MADE):
-        raise _too_much()
-    return result
+    def _has_value(self, expression: Expression) -> bool:
+        """Whether it has a value with what has come out: not all that it names, of a choice one branch is enough."""
+        try:
+            return not self._missing(expression, _EVERYBODY, self._with_all_dead)
+        except Dead:
+            return False
+
+    def _is_absent(self, expression: Expression) -> bool:
+        return bool(self._missing(expression, _NOBODY, self._with_none_dead))
 
 
 def _too_much() -> NoValue:
     return NoValue(f"it makes more than {MAX_MADE:,} characters and elements of what it is given")
 
 
-def _is_larger(value: Any, most: int) -> bool:
-    """Whether a value has more characters and elements than that, counted no further."""
-    waiting = [value]
-    while waiting and most >= 0:
-        here = waiting.pop()
-        if isinstance(here, str):
-            most -= len(here)
-        elif isinstance(here, list):
-            most -= len(here)
-            waiting += here if most >= 0 else ()
-        elif isinstance(here, dict):
-            most -= len(here) + sum(map(len, here))
-            waiting += here.values() if most >= 0 else ()
-    return most < 0
-
-
-def _there(expression: Expression, **known: Any) -> bool:
-    """Whether it has a value with what has come out: not all that it names, of a choice one branch is enough."""
-    try:
-        return not missing(expression, dead=_EVERYBODY, **known)
-    except Dead:
-        return False
-
-
-def _absent(expression: Expression, **known: Any) -> bool:
-    return bool(missing(expression, **known))
-
-
 def _element(of: Any, key: Any) -> Any:
     if isinstance(of, dict) and isinstance(key, str):
         if key in of:
             return of[key]
-        keys = ", ".join(repr(each)[:40] for each in list(of)[:8])
+        keys = ", ".join(repr(each)[:40] for each in islice(of, 8))
         raise NoValue(f"there is no {key!r:.80} in an object with {keys or 'nothing'}")
     if isinstance(of, list | str) and type(key) is int:
         if -len(of) <= key < len(of):

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.errors import NoValue
+from penstock.pipelines.effort import NAMES, Effort
 from penstock.pipelines.elementwise import Elementwise
-from penstock.pipelines.expression import Dead, Expression, missing, named
-from penstock.pipelines.graph import Graph, Step, in_order, parents, unnamed
-
-#: What makes the answer depend on values, or on failures: which branch is taken, what stands in, what was first.
-CHOICES = ("$if", "$else", "$first")
+from penstock.pipelines.expression import Dead, Reading, check, flat_parts
+from penstock.pipelines.graph import Graph, Step, ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,48 +33,44 @@ class Outline:
         self.steps: Mapping[str, Step] = {step.name: step for step in graph.steps}
         #: Those that are no maps.
         self.plain: Sequence[str] = [step.name for step in graph.steps if not step.maps]
-        self.order = in_order(graph)
-        #: Called for what they do: nobody uses their outputs.
-        self.unnamed = unnamed(graph)
-        self.parents = {step.name: parents(step) for step in graph.steps}
+        inside = {step.name: [check(each) for each in step.expressions] for step in graph.steps}
+        output = check(graph.output)
+        self.parents: Mapping[str, Sequence[str]] = {
+            name: list(dict.fromkeys(parent for found in each for parent in found.given("$out")))
+            for name, each in inside.items()
+        }
+        self.order = ordered(self.parents)
         self.children: dict[str, list[str]] = {name: [] for name in self.steps}
         for name, above in self.parents.items():
             for parent in above:
                 self.children[parent].append(name)
+        self.named: Sequence[str] = list(dict.fromkeys(output.given("$out")))
+        #: Called for what they do: nobody uses their outputs.
+        self.unnamed = [name for name in self.steps if not self.children[name] and name not in set(self.named)]
         #: With these the run has ended, where it has no choices.
-        self.last = frozenset([*self.unnamed, *named(graph.output, "$out")])
+        self.last = frozenset([*self.unnamed, *self.named])
         #: Those whose input may be another one when something has failed.
-        self.forked = frozenset(step.name for step in graph.steps if _has(step.input, ["$else"]))
+        self.forked = frozenset(step.name for step in graph.steps if inside[step.name][-1].given("$else"))
         #: Whether steps may be needed no longer while they run.
         self.picks = any(step.kind == "pick" for step in graph.steps)
-        self._choosing = frozenset(step.name for step in graph.steps if any(_has(e, CHOICES) for e in step.expressions))
+        #: Those of which only values and failures tell what they wait for.
+        self.choosing = frozenset(name for name, each in inside.items() if any(found.chooses for found in each))
         #: Whether every step is needed, whatever comes out: then only the children of what ends can start.
-        self.straight = not self._choosing and not _has(graph.output, CHOICES)
+        self.straight = not self.choosing and not output.chooses
         #: Maps that begin before the list that they are of is whole.
-        self.elementwise = Elementwise(graph, straight=self.straight)
+        self.elementwise = Elementwise(graph, straight=self.straight, order=self.order)
         #: The steps whose outputs are read when a step is given its input: an element is at hand, the list is not read.
-        self.read = {step.name: list(dict.fromkeys(named(step.input, "$out"))) for step in graph.steps}
-
-    def waits_for(
-        self, name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], dead: Mapping[str, str]
-    ) -> list[str]:
-        """The steps without which this one cannot start yet; raises ``Dead`` where it never will, or ``NoValue``."""
-        if name in self._choosing:
-            first: dict[str, None] = {}
+        self.read = {name: list(dict.fromkeys(each[-1].given("$out"))) for name, each in inside.items()}
+        #: Of the parts without choices of all expressions that have some: the steps that they name.
+        self.flat = flat_parts(graph.output)
+        for name in self.choosing:
             for each in self.steps[name].expressions:
-                first |= dict.fromkeys(missing(each, inputs=inputs, outputs=outputs, dead=dead))
-            return list(first)
-        found = [parent for parent in self.parents[name] if parent not in outputs]
-        if dead:
-            for parent in found:
-                if parent in dead:
-                    raise Dead(dead[parent])
-        return found
+                self.flat |= flat_parts(each)
 
     def wanted(self, ended: Collection[str]) -> set[str]:
         """The steps that may be needed yet, in whatever branch; what is behind one that has ended is not, for it."""
         found: set[str] = set()
-        waiting = [*self.unnamed, *named(self.graph.output, "$out")]
+        waiting = [*self.unnamed, *self.named]
         while waiting:
             name = waiting.pop()
             if name not in ended and name not in found:
@@ -92,19 +86,78 @@ class Outline:
         return [name for name in self.order if name in after] if len(after) > 1 else list(after)
 
 
+class Asked:
+    """Steps, and what has come out of them when they are asked about. ``effort`` is what is spent on that; ``waits``
+    what they waited for when fewer had ended, and is kept up.
+    """
+
+    def __init__(
+        self,
+        of: Outline,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        effort: Effort | None = None,
+        waits: dict[str, list[str]] | None = None,
+    ) -> None:
+        self.of, self.outputs = of, outputs
+        self._waits = {} if waits is None else waits
+        self.effort = Effort() if effort is None else effort
+        self._reading = Reading(inputs=inputs, outputs=outputs, items=(), effort=self.effort, flat=of.flat)
+        # What a map is called with names items, which there are none of yet.
+        self._of_maps = Reading(inputs=inputs, outputs=outputs, items=None, effort=self.effort, flat=of.flat)
+
+    def output(self, dead: Mapping[str, str]) -> list[str]:
+        """The steps without which the graph's output is not known yet; raises ``Dead``, or as ``frontier``."""
+        return self._reading.missing(self.of.graph.output, dead)
+
+    def step(self, name: str, dead: Mapping[str, str]) -> list[str]:
+        """The steps without which this one cannot start yet; as ``output``."""
+        before = self._waits.get(name)
+        if before and self.outputs.keys().isdisjoint(before):
+            self.effort.spend(1)
+            return before
+        found = self._waits[name] = self._ask(name, dead)
+        return found
+
+    def _ask(self, name: str, dead: Mapping[str, str]) -> list[str]:
+        parents = self.of.parents[name]
+        self.effort.spend(1 + len(parents) // NAMES)
+        if name in self.of.choosing:
+            step, first = self.of.steps[name], dict[str, None]()
+            for each in step.expressions:
+                reading = self._of_maps if step.maps and each is step.input else self._reading
+                first |= dict.fromkeys(reading.missing(each, dead))
+            return list(first)
+        found = [parent for parent in parents if parent not in self.outputs]
+        if dead:
+            for parent in found:
+                if parent in dead:
+                    raise Dead(dead[parent])
+        return found
+
+
 def frontier(
-    graph: Graph | Outline, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], failed: Collection[str] = ()
+    graph: Graph | Outline,
+    *,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    failed: Collection[str] = (),
+    effort: Effort | None = None,
+    waits: dict[str, list[str]] | None = None,
 ) -> Frontier:
     """What can start, given what has ended: steps that are needed, all of whose own needs are met.
 
     The output needs steps, and one that nobody names is needed for what it does. A step that only a branch needs is
     not needed before its branch is chosen, nor what stands in for another one before that has ``failed``. Raises
-    ``NoValue`` where an expression that decides it has none.
+    ``NoValue`` where an expression that decides it has none, ``TooMuchWork`` where it takes more than ``effort``.
+
+    ``waits`` is for who asks again when more has ended, and nothing else has failed: begin with an empty one.
     """
     of = graph if isinstance(graph, Outline) else Outline(graph)
-    dead = _dead(of, inputs, outputs, failed) if failed else {}
+    dead = _dead(Asked(of, inputs, outputs, effort), failed) if failed else {}
+    asked = Asked(of, inputs, outputs, effort, waits)
     try:
-        needed = dict.fromkeys(missing(of.graph.output, inputs=inputs, outputs=outputs, dead=dead))
+        needed = dict.fromkeys(asked.output(dead))
     except Dead as end:
         return Frontier([], done=False, failed=end.step)
     for name in of.unnamed:
@@ -118,7 +171,7 @@ def frontier(
     waiting, seen = list(needed), set(needed)
     while waiting:
         name = waiting.pop()
-        first = of.waits_for(name, inputs, outputs, dead)
+        first = asked.step(name, dead)
         if not first:
             ready.add(name)
         for each in first:
@@ -128,23 +181,17 @@ def frontier(
     return Frontier([name for name in of.steps if name in ready], done=False)
 
 
-def _dead(
-    of: Outline, inputs: Mapping[str, Any], outputs: Mapping[str, Any], failed: Collection[str]
-) -> dict[str, str]:
+def _dead(asked: Asked, failed: Collection[str]) -> dict[str, str]:
     """The steps that will never have an output, each with the one that has failed."""
     dead: dict[str, str] = {}
-    for name in of.order:
+    for name in asked.of.order:
         if name in failed:
             dead[name] = name
-        elif name not in outputs:
+        elif name not in asked.outputs:
             try:
-                of.waits_for(name, inputs, outputs, dead)
+                asked.step(name, dead)
             except Dead as end:
                 dead[name] = end.step
             except NoValue:  # whoever needs it meets that; perhaps nobody does
                 pass
     return dead
-
-
-def _has(expression: Expression, words: Sequence[str]) -> bool:
-    return any(True for word in words for _ in named(expression, word))

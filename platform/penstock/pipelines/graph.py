@@ -14,7 +14,8 @@ from typing import Any, Literal
 import msgspec
 
 from penstock.errors import InvalidInput, NoValue
-from penstock.pipelines.expression import Expression, check, evaluate, kind_of, named, word_of
+from penstock.pipelines.effort import Effort
+from penstock.pipelines.expression import Checked, Expression, check, evaluate, kind_of, named, word_of
 from penstock.pipelines.task import Task, check_task
 
 #: The form of graphs that this release writes and reads.
@@ -23,6 +24,8 @@ FORM = 1
 MAX_STEPS = 2_000
 #: Most graphs around one.
 MAX_NESTED = 8
+#: Most parts of all expressions of one graph, those of graphs in it included; of its own, those in choices.
+MAX_PARTS, MAX_DECIDING = 100_000, 40_000
 
 #: Longest name of a model with its version, characters.
 MAX_MODEL = 256
@@ -89,16 +92,22 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def read(text: bytes | str) -> Graph:
     """A graph of its JSON text, checked; raises ``InvalidInput``."""
-    try:
-        graph = msgspec.json.decode(text, type=Graph)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"this is no graph: {error}", fix="see `penstock pipeline show --schema`") from None
+    graph = decoded(text)
     verify(graph)
     return graph
 
 
-def verify(graph: Graph, *, depth: int = 0) -> None:
-    """Raise ``InvalidInput`` for a graph that no run could finish: unknown names, circles, too many steps.
+def decoded(text: bytes | str) -> Graph:
+    """The same for one that has been checked: as it is stored."""
+    try:
+        return msgspec.json.decode(text, type=Graph)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"this is no graph: {error}", fix="see `penstock pipeline show --schema`") from None
+
+
+def verify(graph: Graph, *, depth: int = 0) -> int:
+    """How many parts its expressions have; raises ``InvalidInput`` for a graph that no run could finish: unknown names,
+    circles, too many steps.
 
     ``depth`` is how many graphs are around it.
     """
@@ -112,17 +121,36 @@ def verify(graph: Graph, *, depth: int = 0) -> None:
     _names("input", graph.inputs)
     _names("step", [step.name for step in graph.steps])
     known = {"$in": set(graph.inputs), "$out": {step.name for step in graph.steps}}
+    above: dict[str, list[str]] = {}
+    parts = deciding = 0
     for step in graph.steps:
         _check_options(step)
         if step.graph is not None:
-            _check_nested(step, step.graph, depth)
+            parts += _check_nested(step, step.graph, depth)
+        where = f"step {step.name!r}"
+        names: list[str] = []
         for expression in step.expressions:
-            _check(f"step {step.name!r}", expression, known, items=1 if step.maps and expression is step.input else 0)
-            _only_picked(step, f"step {step.name!r}", expression)
-    _check("the output", graph.output, known, items=0)
-    _only_picked(None, "the output", graph.output)
-    if circle := _circle(graph):
+            items = 1 if step.maps and expression is step.input else 0
+            found = _check(where, expression, known, items=items, picks=step.kind == "pick")
+            names += found.given("$out")
+            parts += found.parts
+            deciding += found.parts if found.chooses else 0
+        above[step.name] = names
+    found = _check("the output", graph.output, known, items=0, picks=False)
+    _bound(parts + found.parts, deciding + (found.parts if found.chooses else 0))
+    if circle := _circle(above):
         raise InvalidInput(f"these steps wait for each other: {' -> '.join(circle)}", fix="take one of the arrows out")
+    return parts + found.parts
+
+
+def _bound(parts: int, deciding: int) -> None:
+    """What is looked at whenever a step ends: a graph is decided on while nobody else can write."""
+    if parts > MAX_PARTS or deciding > MAX_DECIDING:
+        raise InvalidInput(
+            f"the graph's expressions have {parts:,} parts, {deciding:,} of them in choices; the limits are"
+            f" {MAX_PARTS:,} and {MAX_DECIDING:,}",
+            fix="map lists instead of writing a step for each element, and compute long conditions once, in a step",
+        )
 
 
 def _check_options(step: Step) -> None:
@@ -163,9 +191,9 @@ def _check_options(step: Step) -> None:
         )
 
 
-def _check_nested(step: Step, graph: Graph, depth: int) -> None:
+def _check_nested(step: Step, graph: Graph, depth: int) -> int:
     try:
-        verify(graph, depth=depth + 1)
+        parts = verify(graph, depth=depth + 1)
     except InvalidInput as error:
         raise InvalidInput(f"in step {step.name!r}: {error.message}", fix=error.fix) from None
     if not isinstance(step.input, dict) or word_of(step.input) is not None or step.input.keys() != set(graph.inputs):
@@ -173,6 +201,7 @@ def _check_nested(step: Step, graph: Graph, depth: int) -> None:
         raise InvalidInput(
             f"step {step.name!r} does not give its graph the inputs that it has", fix=f"give an object with: {there}"
         )
+    return parts
 
 
 def _count(graph: Graph) -> int:
@@ -195,24 +224,22 @@ def _names(what: str, given: Sequence[str]) -> None:
         seen.add(name)
 
 
-def _only_picked(step: Step | None, where: str, expression: Expression) -> None:
-    """What is first when it is asked may not be when it is asked again: a step of its own keeps it."""
-    if (step is None or step.kind != "pick") and any(True for _ in named(expression, "$first")):
-        raise InvalidInput(f"{where} takes the first of some values", fix='make a step of it: {"kind": "pick", …}')
-
-
-def _check(where: str, expression: Expression, known: Mapping[str, set[str]], *, items: int) -> None:
+def _check(where: str, expression: Expression, known: Mapping[str, set[str]], *, items: int, picks: bool) -> Checked:
     try:
-        check(expression)
+        found = check(expression)
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {error.message}", fix=error.fix) from None
     for word, names in known.items():
-        for name in named(expression, word):
+        for name in found.given(word):
             if name not in names:
                 there = ", ".join(sorted(names)[:20]) or "none"
                 raise InvalidInput(f"{where} names {name!r:.150}, which is not there", fix=f"there are: {there}")
-    if any(level >= items for level in named(expression, "$item")):
+    if any(level >= items for level in found.given("$item")):
         raise InvalidInput(f"{where} names an item outside of a map", fix="give the step a list as `over`")
+    # What is first when it is asked may not be when it is asked again: a step of its own keeps it.
+    if not picks and found.given("$first"):
+        raise InvalidInput(f"{where} takes the first of some values", fix='make a step of it: {"kind": "pick", …}')
+    return found
 
 
 def parents(step: Step) -> list[str]:
@@ -226,10 +253,10 @@ def unnamed(graph: Graph) -> list[str]:
     return [step.name for step in graph.steps if step.name not in used]
 
 
-def _circle(graph: Graph) -> list[str]:
-    """A circle, the first name once more at its end; empty where there is none."""
-    above = {step.name: set(parents(step)) for step in graph.steps}
-    for name in in_order(graph):
+def _circle(given: Mapping[str, Sequence[str]]) -> list[str]:
+    """A circle, the first name once more at its end; empty where there is none. ``given`` are parents by step."""
+    above = {name: set(names) for name, names in given.items()}
+    for name in ordered(given):
         del above[name]
     if not above:
         return []
@@ -242,8 +269,13 @@ def _circle(graph: Graph) -> list[str]:
 
 
 def in_order(graph: Graph) -> list[str]:
-    """The steps, each behind its parents, as far as there is such an order (Kahn, 1962)."""
-    above = {step.name: set(parents(step)) for step in graph.steps}
+    """The steps, each behind its parents, as far as there is such an order."""
+    return ordered({step.name: parents(step) for step in graph.steps})
+
+
+def ordered(given: Mapping[str, Sequence[str]]) -> list[str]:
+    """The same of steps whose parents are ``given`` (Kahn, 1962)."""
+    above = {name: set(names) for name, names in given.items()}
     below: dict[str, list[str]] = {name: [] for name in above}
     for name, names in above.items():
         for parent in names:
@@ -260,19 +292,28 @@ def in_order(graph: Graph) -> list[str]:
     return order
 
 
-def items_of(step: Step, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[Any]:
+def items_of(
+    step: Step, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], effort: Effort | None = None
+) -> list[Any]:
     """What a map is called for, one by one; of any other step a list with one element, which nobody names.
 
-    Raises ``NoValue`` for what is no list: a text has letters, which nobody means to map.
+    Raises ``NoValue`` for what is no list: a text has letters, which nobody means to map; else as ``evaluate``.
     """
     if not step.maps:
         return [None]
-    values = evaluate(step.over, inputs=inputs, outputs=outputs)
+    values = evaluate(step.over, inputs=inputs, outputs=outputs, effort=effort)
     if not isinstance(values, list):
         raise NoValue(f"step {step.name!r} maps {kind_of(values)}, which is no list")
     return values
 
 
-def input_of(step: Step, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], items: Sequence[Any] = ()) -> Any:
+def input_of(
+    step: Step,
+    *,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    items: Sequence[Any] = (),
+    effort: Effort | None = None,
+) -> Any:
     """What the step, or one of its calls, is given."""
-    return evaluate(step.input, inputs=inputs, outputs=outputs, items=items)
+    return evaluate(step.input, inputs=inputs, outputs=outputs, items=items, effort=effort)

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from penstock.pipelines.certain import certain
-from penstock.pipelines.expression import Expression, named, parts_of, word_of
+from penstock.pipelines.expression import Expression, parts_of, word_of
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import MAX_TIMEOUT_S, Step
+
+#: What is looked at of choices, and of the steps that they choose and ask for: parts, parents and pairs.
+MOST_ARCS = 100_000
 
 #: Each step with those that begin behind it, in an order in which these come later.
 Paths = Sequence[tuple[str, Iterable[str]]]
@@ -22,16 +25,23 @@ Paths = Sequence[tuple[str, Iterable[str]]]
 def paths(plan: Outline) -> Paths:
     """What waits for each step: what is given its output, and what is needed only once a condition has chosen by it.
 
-    The latter as far as one order has both: what one condition chooses may be needed by another one before that.
+    The latter as far as one order has both: what one condition chooses may be needed by another one before that; and
+    no further than to ``MOST_ARCS``: it is asked while nobody else can write.
     """
     if plan.straight:
         return [(name, plan.children[name]) for name in plan.order]
     always = set(certain(plan))
     place = {name: number for number, name in enumerate(_in_order(plan, always))}
     after = {name: dict.fromkeys(plan.children[name]) for name in place}
+    room = MOST_ARCS
     for condition, branches in _conditions(plan):
-        lazy = _closure(plan, (name for branch in branches for name in named(branch, "$out")), without=always)
-        for asked in named(condition, "$out"):
+        asks, asked_parts = _names(condition)
+        chosen, chosen_parts = _names(branches)
+        lazy = _closure(plan, chosen, without=always)
+        room -= asked_parts + chosen_parts + sum(len(plan.parents[name]) for name in lazy) + len(lazy) * len(asks)
+        if room < 0:
+            break
+        for asked in asks:
             after[asked] |= dict.fromkeys(name for name in lazy if place[name] > place[asked])
     return list(after.items())
 
@@ -82,6 +92,18 @@ def _closure(plan: Outline, names: Iterable[str], *, without: set[str]) -> set[s
             found.add(name)
             waiting += plan.parents[name]
     return found
+
+
+def _names(expression: Expression) -> tuple[set[str], int]:
+    """The steps that it names, and how many parts it has."""
+    names, parts, waiting = set[str](), 0, [expression]
+    while waiting:
+        here = waiting.pop()
+        parts += 1
+        if word_of(here) == "$out":
+            names.add(here["$out"])
+        waiting += parts_of(here)
+    return names, parts
 
 
 def _conditions(plan: Outline) -> Iterator[tuple[Expression, list[Expression]]]:

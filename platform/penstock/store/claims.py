@@ -22,6 +22,7 @@ from penstock.store.records import (
     plain_of,
     settled_of,
 )
+from penstock.store.runs import plans
 from penstock.store.runs.athand import MOST_READ
 from penstock.store.runs.conclude import concluded
 from penstock.store.runs.expand import expand
@@ -211,6 +212,7 @@ def settle(db: Database, outcomes: Sequence[Outcome], *, worker: str, now: float
         session.outputs |= _short_outputs(rows, ending)
         return rows + expand(session, expanding, worker=worker, now=now) if expanding else rows
 
+    plans.know(outcome.graph for outcome in expanding)
     more, followed = concluded(db, Survives.CRASH, work, now=now)
     settled += more
     rest = _others(rest, more)

@@ -210,6 +210,7 @@ def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_l
         return runs.start(session, begin, now=now)
 
     now = max(job.accepted_at for group in groups for job in group)
+    plans.know(job.graph for group in groups for job in group if _starts(job))
     concluded(db, Survives.POWER, work, now=now)
     return results
 

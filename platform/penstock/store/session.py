@@ -14,6 +14,12 @@ from penstock.store.learned import Learned
 from penstock.store.sql import Dialect, compile_sql
 
 _encode = msgspec.json.encode
+# Postgres knows how long a value is without reading it.
+_SUMMED = """
+    SELECT * FROM (
+        SELECT whole.*, coalesce(sum(octet_length(output)) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)
+            AS before FROM (SELECTED) AS whole
+    ) AS summed WHERE before <= :most"""
 
 #: Rows of one INSERT on SQLite: a statement opens every index of its table, which for one row is a third of its time.
 ROWS = 25
@@ -28,11 +34,11 @@ class Session:
     __slots__ = (
         "_compiled",
         "_cursor",
+        "begun",
         "bulk_rows",
         "dialect",
         "inner",
         "learned",
-        "losers",
         "maps",
         "max_output_bytes",
         "outputs",
@@ -40,6 +46,8 @@ class Session:
         "put_back",
         "released",
         "revoked",
+        "spent",
+        "todo",
     )
 
     def __init__(
@@ -75,8 +83,10 @@ class Session:
         self.inner: list[str] = []
         #: Ids of steps that have failed and are tried again.
         self.put_back: set[str] = set()
-        #: Steps that this transaction has made useless: run and name.
-        self.losers: list[tuple[str, str]] = []
+        #: What it has left to a transaction of its own (``runs.todo.Todo``).
+        self.todo: list[Any] = []
+        #: What its decisions about runs have taken, and what begins steps, operations (``pipelines.effort``).
+        self.spent = self.begun = 0
 
     @property
     def cursor(self) -> Any:
@@ -92,6 +102,24 @@ class Session:
         """The first row, or ``None``."""
         rows = self.all(statement, values)
         return rows[0] if rows else None
+
+    def most(self, statement: str, values: Mapping[str, Any], characters: int) -> list[tuple[Any, ...]] | None:
+        """Every row of a SELECT whose last column is ``output``; ``None`` where these have more characters than that
+        (on Postgres: bytes), and then few more than those were read.
+        """
+        if self.dialect is Dialect.SQLITE:
+            self._cursor.execute(self._text(statement), values)
+            found: Iterable[tuple[Any, ...]] = self._cursor
+        else:
+            summed = _SUMMED.replace("SELECTED", statement)
+            found = [row[:-1] for row in self.all(summed, {**values, "most": characters})]
+        rows, total = [], 0
+        for row in found:
+            rows.append(row)
+            total += len(row[-1] or "")
+            if total > characters:
+                return None
+        return rows
 
     def run(self, statement: str, values: Mapping[str, Any] | None = None) -> int:
         """Execute; how many rows it touched."""

@@ -184,6 +184,19 @@ class MapRow(Row, table=True):
     begun_at: float = Field(sa_type=Double)
 
 
+class TodoRow(Row, table=True):
+    """What the transaction that decided on a run has left to another one, for whoever finds it if nobody goes on:
+    ``path`` is a step that nothing needs any more, empty when it is to be decided what comes next.
+    """
+
+    __tablename__ = "penstock_todo"
+    __table_args__ = (Index("ix_penstock_todo_since", "since"),)
+
+    run_id: str = Field(sa_type=Id, primary_key=True)
+    path: str = Field(sa_type=Id, primary_key=True)
+    since: float = Field(sa_type=Double)
+
+
 class MapChunkRow(Row, table=True):
     """Some neighbouring elements of a map; ``pending`` of them have not succeeded. ``followed``: another map begins
     with each of them."""

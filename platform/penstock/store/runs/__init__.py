@@ -4,6 +4,7 @@
 now), ``release`` (a step becomes a job), ``maps`` (many at a time, and their counters), ``following`` (of a map of a
 map, element by element), ``inner`` and ``first`` (a run within a run), ``waits`` (without a worker), ``tasks`` (by
 workers of other programs), ``ends``, ``values`` (what has come out so far), ``resolve`` (what a step is given, at its
-claim), ``closing`` (open steps of ended runs), ``again`` (a run goes on from where it failed), ``fork`` (a new one
-takes over what it has done), ``expand`` (a step that answers with steps), ``tend`` (the dispatcher's part).
+claim), ``closing`` (open steps of ended runs), ``todo`` (what a transaction leaves to another one), ``again`` (a run
+goes on from where it failed), ``fork`` (a new one takes over what it has done), ``expand`` (a step that answers with
+steps), ``tend`` (the dispatcher's part).
 """

@@ -41,12 +41,14 @@ def advance(
     looks = standings(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])
     # Before anything begins: what does, sees which elements have succeeded.
     due = following.due(session, plans, {run.id: elements[run.id] for run in runs if run.id in elements})
-    for run in runs:
+    for number, run in enumerate(runs):
         plan = plans[run.id]
         with moves.guarded(run):
-            if run.id not in quick or not moves.straight(run, plan, looks[run.id], quick[run.id]):
+            if number and moves.full:
+                moves.leave(run)
+            elif run.id not in quick or not moves.straight(run, plan, looks[run.id], quick[run.id]):
                 moves.whole(run, plan)
-            if run.id not in moves.ends:
+            if run.id not in moves.ends:  # also where the rest is left: nobody else begins these
                 following.release(session, run, plan, due.get(run.id, ()), moves.released)
     moves.succeed()
     moves.released.store()

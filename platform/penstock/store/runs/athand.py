@@ -58,13 +58,20 @@ class AtHand:
 
 
 def _needs(expression: Expression) -> tuple[bool, set[str]] | None:
-    """Whether it names inputs, and the steps that it names; ``None`` for more than copies of them."""
+    """Whether it names inputs, and the steps that it names; ``None`` for more than copies of them, and for constants
+    that are too long to travel: they would be written for each element of a map.
+    """
     inputs, outputs, count, waiting = False, set(), 0, [expression]
+    constants = 0
     while waiting:
         here = waiting.pop()
         word = word_of(here)
         count += 1
-        if count > MOST_PARTS or word not in _COPIES:
+        if word == "$lit":
+            constants += len(written(here[word]))
+        elif isinstance(here, str):
+            constants += len(here)
+        if count > MOST_PARTS or constants > MOST_BYTES or word not in _COPIES:
             return None
         if word == "$out":
             outputs.add(here[word])

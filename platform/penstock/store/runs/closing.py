@@ -9,6 +9,7 @@ from penstock.job import JobState
 from penstock.pipelines.task import is_task
 from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
+from penstock.store.runs.todo import Todo, done
 from penstock.store.session import Session
 
 _CANCELLED = JobState.CANCELLED
@@ -37,7 +38,7 @@ _DROP = f"""
     WHERE penstock_job.id IN (
         SELECT id FROM penstock_job {{by uq_penstock_job_step}}
         WHERE run_id = :run AND state IN ('accepted', 'queued', 'running') AND NOT cancel_requested
-            AND (path = :path OR (path >= :low AND path < :high)) ORDER BY id {{locked}}
+            AND (path = :path OR (path >= :low AND path < :high)) ORDER BY id LIMIT :limit {{locked}}
     ) AND {{hidden state IN ('accepted', 'queued', 'running')}}
     RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
 _CLOSED = """
@@ -81,15 +82,23 @@ def close(db: Database, run: str, *, now: float) -> list[Settled]:
     return cancelled
 
 
-def drop(db: Database, run: str, name: str, *, now: float) -> list[Settled]:
+def drop(db: Database, loser: Todo, *, now: float) -> list[Settled]:
     """Cancel a step that is needed no longer, a map with its open elements; the rows of those that this ended."""
 
     def call() -> list[Settled]:
         with db.write(Survives.CRASH) as session:
-            values = {"run": run, "path": name, "low": f"{name}[", "high": f"{name}\\", "now": now}
-            return _changed(session, _DROP, values)
+            values = {"run": loser.run, "path": loser.step, "low": f"{loser.step}[", "high": f"{loser.step}\\"}
+            rows = _changed(session, _DROP, {**values, "now": now, "limit": db.change_rows})
+            if len(rows) < db.change_rows:
+                done(session, loser)
+            return rows
 
-    return [row for row in db.again(call) if row.state.is_terminal]
+    changed = db.again(call)
+    dropped = list(changed)
+    while len(changed) == db.change_rows:
+        changed = db.again(call)
+        dropped += changed
+    return [row for row in dropped if row.state.is_terminal]
 
 
 def _changed(session: Session, statement: str, values: Mapping[str, Any]) -> list[Settled]:

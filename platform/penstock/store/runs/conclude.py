@@ -24,6 +24,7 @@ from penstock.store.runs.inner import PIECE
 from penstock.store.runs.moves import Moves
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import OpenRun, locked
+from penstock.store.runs.todo import Todo, done
 from penstock.store.runs.values import place
 from penstock.store.session import Session
 
@@ -34,28 +35,45 @@ def concluded(db: Database, survives: Survives, work: Work, *, now: float) -> tu
     """Do ``work``, which ends jobs and returns their rows, with all that follows, in one transaction.
 
     The answer has those rows, and those of runs that ended with them and of their open steps. What is too much for one
-    transaction (elements of long maps, the open steps of runs that have ended) is done in more of them, behind it; the
-    dispatcher does it when this process dies in between.
+    transaction (elements of long maps, many decisions, the open steps of runs that have ended) is done in more of them,
+    behind it; the dispatcher does it when this process dies in between.
     """
     rows, also, left = _transact(db, survives, work, now=now)
-    waiting, inner, losers = list(left.maps), list(left.inner), list(left.losers)
-    while waiting or inner:
-        if inner:
-            piece = partial(first, inner[:PIECE], now=now)
-            del inner[:PIECE]
-        else:
-            piece = partial(_go_on, waiting.pop(), now=now)
-        done, ended, left = _transact(db, Survives.CRASH, piece, now=now)
-        waiting += left.maps
-        inner += left.inner
-        losers += left.losers
-        also += [*done, *ended]
-    for run, name in losers:
-        also += drop(db, run, name, now=now)
+    also += _rest(db, left, now=now)
     for row in [*rows, *also]:
         if row.closing:
             also += close(db, row.id, now=now)
     return rows, also
+
+
+def _rest(db: Database, left: Session, *, now: float) -> list[Settled]:
+    """Do what a transaction has left, and what that leaves; the rows of what has ended with it."""
+    also: list[Settled] = []
+    waiting: list[maps.Rest | Todo] = [*left.maps, *left.todo]
+    inner = list(left.inner)
+    while waiting or inner:
+        if inner:
+            work = partial(first, inner[:PIECE], now=now)
+            del inner[:PIECE]
+        else:
+            rest = waiting.pop()
+            if isinstance(rest, Todo) and rest.step:
+                also += drop(db, rest, now=now)
+                continue
+            work = partial(_go_on, rest, now=now) if isinstance(rest, maps.Rest) else partial(_decide, rest, now=now)
+        rows, ended, left = _transact(db, Survives.CRASH, work, now=now)
+        waiting += [*left.maps, *left.todo]
+        inner += left.inner
+        also += [*rows, *ended]
+    return also
+
+
+def finish(db: Database, todo: Todo, *, now: float) -> list[Settled]:
+    """Do what somebody has left; as ``concluded``."""
+    if todo.step:
+        return drop(db, todo, now=now)
+    rows, also = concluded(db, Survives.CRASH, partial(_decide, todo, now=now), now=now)
+    return [*rows, *also]
 
 
 def expand(db: Database, run: str, path: str, *, now: float) -> list[Settled]:
@@ -104,6 +122,13 @@ def _go_on(rest: maps.Rest, session: Session, *, now: float) -> list[Settled]:
                 go_on = following.go_on if rest.path in plan.elementwise.source else maps.go_on
                 go_on(session, run, plan, rest, held, now=now)
     return moves.ends.store()
+
+
+def _decide(todo: Todo, session: Session, *, now: float) -> list[Settled]:
+    """What comes next in a run, where a transaction had no time for it."""
+    runs = locked(session, [todo.run])
+    done(session, todo)
+    return advance(session, runs, now=now)
 
 
 def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[Settled]:

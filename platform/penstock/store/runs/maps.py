@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from penstock.pipelines.effort import Effort
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import Step, items_of
 from penstock.store.records import Settled
 from penstock.store.runs.release import Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, element, place, standing
+from penstock.store.runs.values import Outputs, element, most_read, place, standing
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -112,16 +113,16 @@ def go_on(session: Session, run: OpenRun, plan: Outline, rest: Rest, held: Held,
     size, begun, failed = held
     if begun >= size:
         return
-    outputs = Outputs(session, run.id, plan)
+    outputs = Outputs(session, run.id, plan, most=most_read(session))
     if not plan.straight:
         ended = standing(session, run.id, run.generation, plan).ended
         if failed == run.generation or rest.path not in plan.wanted(ended):  # a retry begins it from its beginning
             move(session, run, step, size, now=now)
             return
-        outputs = Outputs(session, run.id, plan, ended)
+        outputs = Outputs(session, run.id, plan, ended, most=most_read(session))
     items = rest.items
     if items is None:
-        items = items_of(step, inputs=run.inputs, outputs=outputs)
+        items = items_of(step, inputs=run.inputs, outputs=outputs, effort=Effort())
     released = Release(session, now=now)
     _begin_more(session, run, step, items, begun, outputs, released, now=now)
     released.store()

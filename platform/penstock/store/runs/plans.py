@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import sha256
 
 from penstock.errors import JobNotFound, PenstockError
 from penstock.pipelines.frontier import Outline
-from penstock.pipelines.graph import read
+from penstock.pipelines.graph import decoded
 from penstock.store.engine import Database
 from penstock.store.session import Session
 from penstock.store.sql import Dialect, insert_sql
@@ -48,10 +49,23 @@ def plan_of(session: Session, digest: str) -> Outline:
         row = session.one(_GRAPH, {"digest": digest})
         if row is None:
             raise PenstockError(f"the graph {digest} of a run is not in the database", fix="restore it from a backup")
-        plan = Outline(read(row[0]))
-        if len(_kept) >= MOST_KEPT:
-            _kept.clear()
-        _kept[digest] = plan
+        plan = _keep(digest, row[0])
+    return plan
+
+
+def know(texts: Iterable[str | None]) -> None:
+    """Outline these graphs before a transaction asks for them: that takes a while, in which others can write."""
+    for text in set(texts):
+        if text is not None and (digest := digest_of(text)) not in _kept:
+            with suppress(PenstockError):  # of which the run is told
+                _keep(digest, text)
+
+
+def _keep(digest: str, text: str) -> Outline:
+    plan = Outline(decoded(text))
+    if len(_kept) >= MOST_KEPT:
+        _kept.clear()
+    _kept[digest] = plan
     return plan
 
 

@@ -6,9 +6,10 @@ from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close
-from penstock.store.runs.conclude import concluded, expand
+from penstock.store.runs.conclude import concluded, expand, finish
 from penstock.store.runs.run import locked
 from penstock.store.runs.start import start_due
+from penstock.store.runs.todo import left
 from penstock.store.runs.waits import over
 from penstock.store.session import Session
 
@@ -26,7 +27,7 @@ _CLOSING = """
 _MAPS = """
     SELECT m.run_id, m.path FROM penstock_map AS m JOIN penstock_job AS j ON j.id = m.run_id
     WHERE m.begun < m.size AND m.begun_at <= :before AND j.state = 'running' LIMIT :limit"""
-#: Who has begun elements of a map less than so long ago is taken to be at it, seconds.
+#: Who has begun elements of a map, or left something to do, less than so long ago is taken to be at it, seconds.
 AT_IT_S = 2.0
 
 
@@ -62,8 +63,11 @@ def tend(db: Database, *, now: float, limit: int, heal: bool) -> list[Settled]:
     with db.read() as session:
         closing = [row[0] for row in session.all(_CLOSING, {"limit": limit})]
         maps = [(row[0], row[1]) for row in session.all(_MAPS, {"limit": limit, "before": now - AT_IT_S})]
+        todo = left(session, before=now - AT_IT_S, limit=limit)
     for run in closing:
         ended += close(db, run, now=now)
     for run, path in maps:
         ended += expand(db, run, path, now=now)
+    for each in todo:
+        ended += finish(db, each, now=now)
     return ended

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from penstock.errors import NoValue
+from penstock.errors import InvalidOutput, NoValue, TooMuchWork
 from penstock.job import OPEN
 from penstock.pipelines.frontier import Outline
 from penstock.store.records import STATES
 from penstock.store.session import Session
+
+#: Most characters of outputs that one decision reads, where a single output may not have more.
+MOST_READ = 16 * 2**20
+#: Characters that are read in the time of one operation, and operations that it takes to find a row.
+DECODED, LOOK = 256, 3
 
 _TOO_DEEP = "there are too many values inside each other"
 
@@ -51,6 +57,15 @@ def written(value: Any) -> str:
         raise NoValue(_TOO_DEEP) from None
 
 
+def limited(session: Session, what: str, text: str) -> None:
+    """Raise ``InvalidOutput`` for more than an output may be."""
+    if len(text) > session.max_output_bytes:
+        raise InvalidOutput(
+            f"{what} has {len(text):,} bytes of JSON; the limit is {session.max_output_bytes:,}:"
+            " PENSTOCK_JOB__MAX_OUTPUT_BYTES"
+        )
+
+
 def value_of(text: str) -> Any:
     """The value of JSON text that is stored; raises ``NoValue``."""
     try:
@@ -67,15 +82,31 @@ class Standing(NamedTuple):
     failed: set[str]
     open: set[str]
 
+    def begin(self, names: Iterable[str], ended: Iterable[str]) -> None:
+        """These have begun, and some of them have ended by that."""
+        self.begun.update(names)
+        self.ended.update(ended)
+        self.open.update(set(names).difference(ended))
 
-#: Of a run in which nothing has begun.
-NEW = Standing(set(), set(), set(), set())
+    @classmethod
+    def new(cls) -> Standing:
+        """Of a run in which nothing has begun."""
+        return cls(set(), set(), set(), set())
+
+
+def most_read(session: Session) -> int:
+    """Characters of outputs that one decision may read: one output may be as long as outputs may be."""
+    most = session.max_output_bytes
+    return MOST_READ if most == sys.maxsize else max(MOST_READ, most)
+
+
 #: A run, its generation and plan, and the steps that are asked for.
 Look = tuple[str, int, Outline, Sequence[str]]
 
 
 def standing(session: Session, run: str, generation: int, plan: Outline) -> Standing:
     """Where the steps of a run are; what is not in it has not begun."""
+    session.spent += LOOK * len(plan.plain)
     rows = session.all(_STEPS, {"run": run, "names": session.ids(plan.plain)})
     ended = {path for path, state, _ in rows if state == "succeeded"}
     begun = ended | {path for path, _, since in rows if since == generation}
@@ -92,9 +123,10 @@ def standing(session: Session, run: str, generation: int, plan: Outline) -> Stan
 
 def standings(session: Session, looks: Sequence[Look]) -> dict[str, Standing]:
     """Where some steps of some runs are; two statements for all of them."""
-    found = {run: Standing(set(), set(), set(), set()) for run, _, _, _ in looks}
+    found = {run: Standing.new() for run, _, _, _ in looks}
     generations = {run: generation for run, generation, _, _ in looks}
     pairs = [(run, name) for run, _, plan, names in looks for name in names if not plan.steps[name].maps]
+    session.spent += LOOK * len(pairs)
     for run, path, state, since in session.all(_STEPS_OF, {"rows": session.rows(pairs)}) if pairs else ():
         if state == "succeeded":
             found[run].ended.add(path)
@@ -109,13 +141,26 @@ def standings(session: Session, looks: Sequence[Look]) -> dict[str, Standing]:
 
 
 class Outputs(Mapping[str, Any]):
-    """Outputs by step. ``ended`` are the steps that have one; without it, all that are asked for are taken to."""
+    """Outputs by step. ``ended`` are the steps that have one; without it, all that are asked for are taken to.
 
-    def __init__(self, session: Session, run: str, plan: Outline, ended: Iterable[str] | None = None) -> None:
+    With ``most``, all that are read together have no more characters: raises ``TooMuchWork``.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        run: str,
+        plan: Outline,
+        ended: Iterable[str] | None = None,
+        *,
+        most: int | None = None,
+    ) -> None:
         self.session = session
         self.run = run
         self.plan = plan
-        self._ended = frozenset(plan.steps if ended is None else ended)
+        self._most = most
+        self._characters = 0
+        self._ended = set(plan.steps if ended is None else ended)
         self._texts: dict[str, str | list[str]] = {}
         self._read: dict[str, Any] = {}
 
@@ -132,14 +177,37 @@ class Outputs(Mapping[str, Any]):
         if name not in self._ended:
             raise KeyError(name)
         if name not in self._read:
-            self.load([name])
+            if name not in self._texts:
+                self.load([name])
             text = self._texts[name]
             self._read[name] = value_of(text) if isinstance(text, str) else list(map(value_of, text))
         return self._read[name]
 
+    @property
+    def room(self) -> int | None:
+        """How many characters may still be read."""
+        return None if self._most is None else self._most - self._characters
+
+    def end(self, names: Iterable[str]) -> None:
+        """These have ended, too."""
+        self._ended.update(names)
+
     def take(self, name: str, text: str | list[str]) -> None:
         """What was read, JSON; of a map a text for each element."""
+        if self._most is not None and name not in self._texts:
+            size = len(text) if isinstance(text, str) else sum(map(len, text))
+            self._characters += size
+            self.session.spent += size // DECODED
+            if self._characters > self._most:
+                raise self.too_long()
         self._texts[name] = text
+
+    def too_long(self) -> TooMuchWork:
+        """Why no more is read."""
+        return TooMuchWork(
+            f"the outputs that conditions and the run's output need have more than {self._most:,} characters: take what"
+            " is needed of them in a step, or raise PENSTOCK_JOB__MAX_OUTPUT_BYTES"
+        )
 
     def wanted(self, names: Iterable[str]) -> list[str]:
         """Those of these that are there, and have not been read."""
@@ -147,25 +215,39 @@ class Outputs(Mapping[str, Any]):
 
     def load(self, names: Iterable[str]) -> None:
         """Read these at once."""
-        load([(self, names)])
+        if not load([(self, names)]):
+            raise self.too_long()
 
 
-def load(wanted: Iterable[tuple[Outputs, Iterable[str]]]) -> None:
-    """Read outputs of many runs: those of plain steps by one statement."""
-    pairs: list[tuple[str, str]] = []
-    by_run: dict[str, list[Outputs]] = {}
+def load(wanted: Iterable[tuple[Outputs, Iterable[str]]]) -> bool:
+    """Read outputs of many runs: those of plain steps by one statement.
+
+    False where all of them are longer than one run may read: then they are to be read run by run.
+    """
+    pairs: dict[tuple[str, str], None] = {}
+    by_run: dict[str, dict[int, Outputs]] = {}
     for outputs, names in wanted:
         for name in outputs.wanted(names):
             if outputs.plan.steps[name].maps:
                 outputs.take(name, _elements(outputs, name))
             else:
-                pairs.append((outputs.run, name))
-                by_run.setdefault(outputs.run, []).append(outputs)
+                pairs[outputs.run, name] = None
+                by_run.setdefault(outputs.run, {})[id(outputs)] = outputs
     if pairs:
-        session = by_run[pairs[0][0]][0].session
-        for run, path, text in session.all(_OUTPUTS, {"rows": session.rows(list(dict.fromkeys(pairs)))}):
-            for outputs in by_run[run]:
+        first = next(iter(next(iter(by_run.values())).values()))
+        rows = _select(first, _OUTPUTS, {"rows": first.session.rows(list(pairs))})
+        if rows is None:
+            return False
+        for run, path, text in rows:
+            for outputs in by_run[run].values():
                 outputs.take(path, text)
+    return True
+
+
+def _select(outputs: Outputs, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]] | None:
+    if outputs.room is None:
+        return outputs.session.all(statement, values)
+    return outputs.session.most(statement, values, outputs.room)
 
 
 def element_outputs(session: Session, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -178,6 +260,8 @@ def element_outputs(session: Session, pairs: Iterable[tuple[str, str]]) -> dict[
 
 def _elements(outputs: Outputs, name: str) -> list[str]:
     values = {"run": outputs.run, "low": f"{name}[", "high": f"{name}\\"}
-    rows = outputs.session.all(_ELEMENTS, values)
+    rows = _select(outputs, _ELEMENTS, values)
+    if rows is None:
+        raise outputs.too_long()
     rows.sort(key=lambda row: place(row[0])[1] or 0)
     return [text for _, text in rows]

@@ -14,13 +14,14 @@ import msgspec
 
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound, NoValue, WaitTimeout
 from penstock.job import new_id
+from penstock.pipelines.effort import Effort
 from penstock.pipelines.expression import kind_of
 from penstock.pipelines.graph import Step, input_of
 from penstock.store.events import write_waiting
 from penstock.store.records import SETTLED_COLUMNS, STATES, Settled, settled_of
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, written
+from penstock.store.runs.values import DECODED, Outputs, limited, written
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -92,20 +93,25 @@ _HOLD = "SELECT id FROM penstock_job WHERE id = :run {locked}"
 _TIMEOUT = WaitTimeout("nobody sent the signal in time").as_dict()
 
 
-def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: float) -> bool:
-    """A wait, a sleep or a pick begins, in a run that is locked; whether it has ended by that. Raises ``NoValue``."""
+def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: float, effort: Effort) -> bool:
+    """A wait, a sleep or a pick begins, in a run that is locked; whether it has ended by that. Raises ``NoValue``,
+    ``TooMuchWork`` or ``InvalidOutput``.
+    """
     until, output = NEVER, None
     if step.kind == "pick":
-        output = written(input_of(step, inputs=run.inputs, outputs=outputs))
+        output = written(input_of(step, inputs=run.inputs, outputs=outputs, effort=effort))
+        effort.spend(len(output) // DECODED)
+        limited(session, f"the output of step {step.name!r}", output)
     elif step.kind == "sleep":
-        until = now + _seconds(step, input_of(step, inputs=run.inputs, outputs=outputs))
+        until = now + _seconds(step, input_of(step, inputs=run.inputs, outputs=outputs, effort=effort))
         output = "null" if until <= now else None
     else:
         until = NEVER if step.timeout is None else now + step.timeout
         row = session.one(_TAKE, {"run": run.id, "name": step.signal, "path": step.name})
         output = None if row is None else row[0]
         if row is None and run.webhook is not None:
-            after = input_of(step, inputs=run.inputs, outputs=outputs)
+            after = input_of(step, inputs=run.inputs, outputs=outputs, effort=effort)
+            effort.walk(after)
             over = None if step.timeout is None else until
             write_waiting(
                 session,

@@ -1,0 +1,43 @@
+"""What a transaction that decides on runs leaves to a transaction of its own: it has become long, or must not do it.
+
+It is stored with the decision. Whoever decided goes on at once; when that process dies, the dispatcher does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from penstock.store.session import Session
+from penstock.store.sql import insert_sql
+
+#: Operations after which a transaction begins no other decision, and those that begin steps: about 40 and 20 ms.
+DECIDING, BEGINNING = 40_000, 20_000
+
+_INSERT = insert_sql("penstock_todo", ["run_id", "path", "since"], ["text", "text", "float"], "ON CONFLICT DO NOTHING")
+_DONE = "DELETE FROM penstock_todo WHERE run_id = :run AND path = :path"
+_LEFT = "SELECT run_id, path FROM penstock_todo WHERE since <= :before ORDER BY since LIMIT :limit"
+
+
+class Todo(NamedTuple):
+    """A run whose next steps are to be decided on, or a step of it that nothing needs any more."""
+
+    run: str
+    step: str = ""
+
+
+def leave(session: Session, left: Iterable[Todo], *, now: float) -> None:
+    """Leave these; their runs are locked."""
+    rows = [todo for todo in left if todo not in session.todo]
+    session.insert(_INSERT, [(run, step, now) for run, step in rows])
+    session.todo += rows
+
+
+def done(session: Session, todo: Todo) -> None:
+    """Nobody has to do it any more. Of a run, before it is decided on and while it is locked."""
+    session.run(_DONE, {"run": todo.run, "path": todo.step})
+
+
+def left(session: Session, *, before: float, limit: int) -> list[Todo]:
+    """What was left at that time or earlier."""
+    return [Todo(*row) for row in session.all(_LEFT, {"before": before, "limit": limit})]
