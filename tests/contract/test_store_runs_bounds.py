@@ -13,7 +13,7 @@ from penstock.pipelines import memory
 from penstock.pipelines.effort import MAX_OPERATIONS
 from penstock.pipelines.graph import Step, verify
 from penstock.store import Store
-from penstock.store.runs import conclude, moves, values
+from penstock.store.runs import conclude, maps, moves, values
 from penstock.store.runs.moves import STEP, WAIT
 from penstock.store.runs.tend import AT_IT_S
 from penstock.store.runs.todo import BEGINNING, DECIDING
@@ -399,3 +399,40 @@ def test_a_late_cancel_of_losers_leaves_alone_what_a_retry_began(store: Store, m
     store.tend_runs(now=T0 + AT_IT_S, limit=10)
     assert sorted(open_steps(store, run)) == ["last"]
     assert come_to_an_end(store, run) is JobState.SUCCEEDED
+
+
+# Maps ---------------------------------------------------------------------------------------------------------------
+
+
+def test_elements_that_follow_begin_though_the_rest_is_left(
+    store: Store, short: pytest.MonkeyPatch, sessions: list[Session]
+) -> None:
+    """Nobody else would begin them: whoever ends an element begins those that follow it."""
+    of = graph(
+        step("m", {"$item": 0}, maps=True, over=[1, 2, 3]),
+        step("n", {"$item": 0}, maps=True, over=out("m")),
+        step("a", X),
+        step("b", out("a")),
+        output=[out("n"), out("b")],
+    )
+    runs = [begin(store, of) for _ in range(3)]
+    together = [open_steps(store, run)[path] for run in runs for path in ("a", "m[1]")]
+    sessions.clear()
+    succeed(store, together, one)
+    assert len(sessions[0].todo) == 2, "but for one of them"
+    assert [sorted(open_steps(store, run)) for run in runs] == [["b", "m[0]", "m[2]", "n[1]"]] * 3
+    for run in runs:
+        assert come_to_an_end(store, run) is JobState.SUCCEEDED
+
+
+def test_runs_in_a_map_are_begun_as_far_as_their_inputs_are_short(
+    store: Store, monkeypatch: pytest.MonkeyPatch, sessions: list[Session]
+) -> None:
+    monkeypatch.setattr(maps, "MOST_CHARACTERS", 1000)
+    within = graph(step("b", X), output=out("b"))
+    each = Step(name="m", kind="run", graph=within, maps=True, over=[1, 2, 3, 4, 5], input={"x": [{"$item": 0}, X]})
+    run = begin(store, graph(each, output=out("m")), {"x": "x" * 600})
+    assert [len(steps(store, run)), len([session for session in sessions if session.inner])] == [5, 3]
+    for path, id in sorted(steps(store, run).items()):
+        assert come_to_an_end(store, id.id) is JobState.SUCCEEDED, path
+    assert store.get(run).output == [1] * 5

@@ -83,7 +83,7 @@ def release(session: Session, run: OpenRun, plan: Outline, elements: Iterable[Du
             released.add(run, step, ((element(name, index), NO_ELEMENT) for index in indices), at_hand)
             continue
         texts = element_outputs(session, [(run.id, element(source, index)) for index in indices])
-        given = ((element(name, index), value_of(texts[run.id, element(source, index)])) for index in indices)
+        given = [(element(name, index), value_of(texts[run.id, element(source, index)])) for index in indices]
         released.add_items(run, step, Outputs(session, run.id, plan), given)
 
 

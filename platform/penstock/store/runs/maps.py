@@ -19,6 +19,8 @@ from penstock.store.runs.values import Outputs, element, most_read, place, stand
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
+#: Characters of the inputs of runs that one transaction begins; the last one may go beyond it.
+MOST_CHARACTERS = 2 * 2**20
 #: Elements that have a counter of their own.
 CHUNK = 256
 
@@ -143,9 +145,12 @@ def _begin_more(
     # What an earlier generation has left is not done again.
     there = succeeded(session, run, step.name, piece) if run.generation else set()
     left = [index for index in piece if index not in there]
-    released.add_items(run, step, outputs, ((element(step.name, index), items[index]) for index in left))
-    move(session, run, step, piece.stop, now=now)
-    if piece.stop < len(items):
+    added = released.add_items(
+        run, step, outputs, [(element(step.name, index), items[index]) for index in left], most=MOST_CHARACTERS
+    )
+    stop = piece.stop if added == len(left) else left[added]
+    move(session, run, step, stop, now=now)
+    if stop < len(items):
         session.maps.append(Rest(run.id, step.name, items))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -61,14 +62,24 @@ class Release:
         self._jobs: list[NewJob] = []
         self._inner: list[Beginning] = []
 
-    def add_items(self, run: OpenRun, step: Step, outputs: Outputs, items: Iterable[tuple[str, Any]]) -> None:
-        """``items`` are paths, and what the map is at. Raises ``NoValue`` and ``InvalidOutput``."""
+    def add_items(
+        self, run: OpenRun, step: Step, outputs: Outputs, items: Sequence[tuple[str, Any]], *, most: int = sys.maxsize
+    ) -> int:
+        """``items`` are paths, and what the map is at. How many of them were added: of runs, whose inputs are stored
+        with each, no more than these have so many characters. Raises ``NoValue`` and ``InvalidOutput``.
+        """
         if step.graph is None:
             self.add(run, step, ((path, _encode([item]).decode()) for path, item in items))
-        else:
-            most = self._session.max_output_bytes
-            given = [(path, inputs_of(run, step, outputs, (item,), most)) for path, item in items]
-            self._inner.append(Beginning(run, step.name, step.graph, given))
+            return len(items)
+        given: list[tuple[str, str]] = []
+        characters = 0
+        for path, item in items:
+            if characters >= most:
+                break
+            given.append((path, inputs_of(run, step, outputs, (item,), self._session.max_output_bytes)))
+            characters += len(given[-1][1])
+        self._inner.append(Beginning(run, step.name, step.graph, given))
+        return len(given)
 
     def add(
         self, run: OpenRun, step: Step, elements: Iterable[tuple[str, str]], around: Mapping[str, str] | None = None
