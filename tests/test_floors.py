@@ -41,6 +41,8 @@ FLOORS = {
     "penstock.jsontext": 0,
     "penstock.urltext": 0,
     "penstock.itemschema": 0,
+    "penstock.valuetypes": 0,
+    "penstock.calltypes": 0,
     "penstock.model": 0,
     "penstock.options": 0,
     "penstock.tracing": 0,

@@ -33,6 +33,7 @@ class ItemCodec:
 
     def __init__(self, cls: type[Model]) -> None:
         self.name = cls.name
+        self.of = cls
         self.type = item_type(cls)
         refuse_bytes(cls, self.type)
 

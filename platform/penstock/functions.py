@@ -31,6 +31,7 @@ class Function:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
+        self.version = version
         self._signature = inspect.signature(function)
         for each in self._signature.parameters.values():
             if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD, each.POSITIONAL_ONLY):
@@ -76,6 +77,7 @@ class Function:
                 "resources": Resources(pool=pool),
                 "timeout_s": timeout_s,
                 "predict": predict,
+                "of_function": self,
                 "__doc__": self.function.__doc__,
                 "__module__": self.function.__module__,
                 "__qualname__": self.function.__qualname__,
@@ -130,13 +132,12 @@ class FunctionCall:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         item = self._function.item(args, kwargs)
-        return self._tracer().call(self._function.name, item, self._options)
+        return self._tracer().call(self._function.name, item, self._options, of=self._function)
 
     def map(self, values: Any, item: Callable[[Any], Any] | None = None) -> Any:
         """As ``Function.map``."""
-        return self._tracer().each(
-            self._function.name, values, item or (lambda value: self._function.item((value,), {})), self._options
-        )
+        made = item or (lambda value: self._function.item((value,), {}))
+        return self._tracer().each(self._function.name, values, made, self._options, of=self._function)
 
     def _tracer(self) -> Tracer:
         tracer = current()

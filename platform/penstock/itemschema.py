@@ -121,8 +121,8 @@ def _wrong_kind(kind: str, value: Any) -> str | None:
         return None
     fits = {
         "string": isinstance(value, str),
-        "integer": isinstance(value, int) or (isinstance(value, float) and value.is_integer()) or _is_number(value),
-        "number": isinstance(value, (int, float)) or _is_number(value),
+        "integer": isinstance(value, int) or (isinstance(value, float) and value.is_integer()) or is_number(value),
+        "number": isinstance(value, (int, float)) or is_number(value),
         "boolean": isinstance(value, (int, float, str)),
         "array": isinstance(value, (list, tuple)),
         "object": isinstance(value, dict),
@@ -131,7 +131,7 @@ def _wrong_kind(kind: str, value: Any) -> str | None:
     return None if fits[kind] else _WORDS[kind]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether a number's type takes this text."""
     if not isinstance(value, str):
         return False

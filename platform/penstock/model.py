@@ -112,7 +112,7 @@ class Model:
         """In a pipeline's function, a step: ``embed(question)``. Elsewhere an instance, as of any class."""
         tracer = current()
         if tracer is not None:
-            return typing.cast("Self", tracer.call(cls.name, item_from_call(args, kwargs)))
+            return typing.cast("Self", tracer.call(cls.name, item_from_call(args, kwargs), of=cls))
         if (args or kwargs) and cls.__init__ is object.__init__:  # which would say nothing
             raise TypeError(
                 f"model {cls.name!r} is called in the function of a pipeline; elsewhere: client.run({cls.name!r}, …)"
@@ -181,7 +181,7 @@ class Model:
             from penstock.eager import no_maps
 
             no_maps(cls.name, "map")
-        return tracer.each(cls.name, it, item)
+        return tracer.each(cls.name, it, item, of=cls)
 
     @classmethod
     def starmap(cls, it: Any) -> Any:

@@ -21,11 +21,18 @@ class StepOptions(TypedDict, total=False):
 
 
 class Tracer(Protocol):
-    """Makes steps of calls; the answer stands for what they will give."""
+    """Makes steps of calls; the answer stands for what they will give. Told ``of`` what, a model or a function, it can
+    tell what never fits."""
 
-    def call(self, model: str, item: Any, options: StepOptions = ...) -> Any: ...
+    def call(self, model: str, item: Any, options: StepOptions = ..., *, of: Any = ...) -> Any: ...
     def each(
-        self, model: str, values: Any, item: Callable[[Any], Any] | None = ..., options: StepOptions = ...
+        self,
+        model: str,
+        values: Any,
+        item: Callable[[Any], Any] | None = ...,
+        options: StepOptions = ...,
+        *,
+        of: Any = ...,
     ) -> Any: ...
 
 

@@ -28,11 +28,12 @@ class Using:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """In a pipeline's function, a step with these options."""
-        return self._tracer().call(self._model.name, item_from_call(args, kwargs), step_options(self._options))
+        options = step_options(self._options)
+        return self._tracer().call(self._model.name, item_from_call(args, kwargs), options, of=self._model)
 
     def map(self, values: Any, item: Callable[[Any], Any] | None = None) -> Any:
         """The same, called for each element of a list: as ``Model.map``."""
-        return self._tracer().each(self._model.name, values, item, step_options(self._options))
+        return self._tracer().each(self._model.name, values, item, step_options(self._options), of=self._model)
 
     def _tracer(self) -> Tracer:
         tracer = current()

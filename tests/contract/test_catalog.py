@@ -14,6 +14,7 @@ from penstock.pipelines.graph import Graph, Step
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock_worker.models.loader import announce
 from tests.fixtures.store import register
 
 
@@ -80,3 +81,64 @@ def test_what_is_announced_later_is_seen(catalog: Catalog, announced: Store, mon
     register(announced, "w2", pipelines={"ask": announcement(ask_again)})
     found = catalog.find("ask").pipeline
     assert found is not None and found.text == ask_again.text
+
+
+# Graphs as data: checked by what workers announced ------------------------------------------------------------------
+
+
+@penstock.model(name="vector")
+def vector(batch: list[str]) -> list[list[float]]:
+    """A vector of each."""
+    return [[float(len(text))] for text in batch]
+
+
+@penstock.step
+def join(words: list[str], by: str = " ") -> str:
+    """One text."""
+    return by.join(words)
+
+
+def drawn(*steps: Step) -> Graph:
+    """A graph that came as data."""
+    return Graph(name="drawn", inputs=["text"], steps=list(steps), output={"$out": steps[-1].name})
+
+
+VECTOR = Step(name="v", model="vector", input={"$in": "text"})
+BAD = [
+    (
+        Step(name="w", model="vector", input={"$out": "v"}),
+        "step 'w': 'vector' takes str, and is given list[float] by 'v'",
+    ),
+    (Step(name="w", model="join", input={"words": {"$out": "v"}}), "'join' takes 'words' as list[str]"),
+    (Step(name="w", model="join", input={"by": {"$out": "v"}}), "given no 'words', which 'join' needs"),
+    (
+        Step(name="w", model="join", input={"words": ["a"], "of": {"$out": "v"}}),
+        "given 'of', which 'join' does not take",
+    ),
+]
+
+
+@pytest.mark.parametrize(("step", "words"), BAD, ids=[words for _, words in BAD])
+@pytest.mark.parametrize("known", ["announced", "here"])
+def test_a_graph_that_can_never_work_is_no_run(
+    store: Store, settings: Settings, step: Step, words: str, known: str
+) -> None:
+    if known == "announced":
+        register(store, "w1", models=announce({"vector": vector, "join": join.model}))
+        catalog = Catalog(settings, store)
+    else:
+        catalog = Catalog(settings, store, registry=Registry([vector, join.model]))
+    assert catalog.find(drawn(VECTOR)).pipeline is not None
+    with pytest.raises(InvalidInput) as raised:
+        catalog.find(drawn(VECTOR, step))
+    assert words in raised.value.message
+
+
+def test_of_what_older_workers_and_other_versions_take_nothing_is_said(store: Store, settings: Settings) -> None:
+    older = {name: {"version": "1"} for name in ("vector", "join")}
+    register(store, "w1", models=older)
+    for step, _ in BAD:
+        assert Catalog(settings, store).find(drawn(VECTOR, step)).pipeline is not None
+    register(store, "w1", models=announce({"vector": vector, "join": join.model}))
+    step = Step(name="w", model="vector@9", input={"$out": "v"})
+    assert Catalog(settings, store).find(drawn(VECTOR, step)).pipeline is not None

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from penstock.arguments import shown
+from penstock.calltypes import schemas_of
 from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
 from penstock.dispatch.canvases import Canvas, as_graph
@@ -26,10 +27,12 @@ from penstock.lane import split_name
 from penstock.model import MAX_VERSION, Model, check_model
 from penstock.payload import write_input
 from penstock.pipelines.announced import Announced
+from penstock.pipelines.connected import Called, fault
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.nested import all_steps
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plaingraph import PlainGraph, from_graph
+from penstock.pipelines.shape import read
 from penstock.registry import Registry, Source, are_imported, unknown_model
 from penstock.settings import Settings
 from penstock.store import Store
@@ -54,6 +57,12 @@ class Target:
     fine: frozenset[type] = frozenset()
     #: Where it is a pipeline, a graph or a canvas: jobs of it are runs.
     pipeline: Pipeline | Announced | PlainGraph | Canvas | None = None
+
+    @property
+    def called(self) -> Called:
+        """What is known of what it takes and gives."""
+        known = self.info if self.codec is None else schemas_of(self.codec.of)._asdict()
+        return Called(read(known.get("takes")), read(known.get("gives")))
 
     def encode(self, value: Any, max_bytes: int) -> str:
         """One input as JSON text; raises ``InvalidInput``, ``NotSerializable`` or ``TooLarge``."""
@@ -138,7 +147,7 @@ class Catalog:
 
     def _of_graph(self, graph: PlainGraph) -> Target:
         """Each time anew: what it names may be gone."""
-        known: set[str] = set()
+        known: dict[str, Called] = {}
         for step in all_steps(graph.graph):
             if step.task is not None:  # it may be a stranger's, and must not reach the queues of other programs
                 raise InvalidInput(
@@ -157,7 +166,11 @@ class Catalog:
                     f"step {step.name!r} calls {step.model!r}, which is a pipeline",
                     fix="write its steps into the graph",
                 )
-            known.add(step.model)
+            known[step.model] = target.called
+        if (found := fault(graph.graph, known, {})) is not None:
+            raise InvalidInput(
+                f"the graph can never work: {found}", fix="`penstock model show` prints what models take"
+            )
         return Target(graph.name, pipeline=graph)
 
     def all(self) -> dict[str, Target]:

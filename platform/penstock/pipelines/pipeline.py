@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from penstock import usercode
+from penstock.calltypes import inputs_of, schemas_of
 from penstock.errors import ConfigError, InvalidInput
 from penstock.jsontext import loads
 from penstock.payload import write_input
+from penstock.pipelines.connected import Called, fault
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.inputs import by_name, missing_input
 from penstock.pipelines.series import canvas_of
+from penstock.pipelines.shape import read
 from penstock.pipelines.trace import Tracer, trace
 from penstock.tracing import current
 
@@ -42,7 +45,9 @@ class Pipeline:
         self.name = name
         self.function = function
         #: Traced once, when it is defined: what is wrong with it is told where it is written.
-        self.graph: Graph = trace(function, name=name)
+        tracer = Tracer()
+        self.graph: Graph = trace(function, name=name, tracer=tracer)
+        _check_types(self, tracer)
         #: The graph's JSON, as it is stored with a run.
         self.text = self.graph.to_json().decode()
 
@@ -145,6 +150,18 @@ class Pipeline:
                 f"the inputs of pipeline {self.name!r} cannot be validated: {usercode.told(error)}",
                 fix="correct its hints",
             ) from error
+
+
+def _check_types(pipeline: Pipeline, tracer: Tracer) -> None:
+    """Raise ``ConfigError`` for a step that can never take what it is given."""
+    schemas = {name: schemas_of(called) for name, called in tracer.called.items()}
+    models = {name: Called(read(each.takes), read(each.gives)) for name, each in schemas.items()}
+    inputs = {name: read(schema) for name, schema in inputs_of(pipeline.function).items()}
+    if (found := fault(pipeline.graph, models, inputs)) is not None:
+        raise ConfigError(
+            f"pipeline {pipeline.name!r} can never work: {found}",
+            fix="correct the hints of what the two steps take and give, or put a step between them",
+        )
 
 
 @typing.overload

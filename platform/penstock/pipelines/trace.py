@@ -23,21 +23,29 @@ class Tracer:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        #: The models and functions that are called, as far as they are known, by the names that steps call.
+        self.called: dict[str, Any] = {}
         self._names: dict[str, int] = {}
         self._taken: set[str] = set()
 
-    def call(self, model: str, item: Any, options: StepOptions = _NONE) -> Traced:
+    def call(self, model: str, item: Any, options: StepOptions = _NONE, *, of: Any = None) -> Traced:
         """A step that is given ``item``; its output."""
-        return self._add(self._call(model, options, input=expression_of(item)))
+        return self._add(self._call(model, options, of, input=expression_of(item)))
 
     def each(
-        self, model: str, values: Any, item: Callable[[Any], Any] | None = None, options: StepOptions = _NONE
+        self,
+        model: str,
+        values: Any,
+        item: Callable[[Any], Any] | None = None,
+        options: StepOptions = _NONE,
+        *,
+        of: Any = None,
     ) -> Traced:
         """A step that is called for each of ``values``, with what ``item`` makes of it; the list of its outputs."""
         element = Traced({"$item": 0})
         given = expression_of(element if item is None else item(element))
         over = expression_of(values)
-        return self._add(self._call(model, options, input=given, over=over, maps=True))
+        return self._add(self._call(model, options, of, input=given, over=over, maps=True))
 
     def runs(self, graph: Graph, values: Any, item: Callable[[Any], dict[str, Any]]) -> Traced:
         """A run of a graph for each of ``values``, with the inputs that ``item`` makes of it; the list of outputs."""
@@ -61,12 +69,14 @@ class Tracer:
         given = {"$get": [first, 0]} if single else first
         return self._add(Step(name=self._name(name), kind="pick", input=given))
 
-    def _call(self, model: str, options: StepOptions, **fields: Any) -> Step:
+    def _call(self, model: str, options: StepOptions, of: Any, **fields: Any) -> Step:
         own: dict[str, Any] = dict(options)
         version = own.pop("version", None)
         if version is not None and not (isinstance(version, str) and version):
             raise InvalidInput(f"version={version!r:.80} is no version of model {model!r}", fix='write version="2"')
         asked = model if version is None else f"{model}@{version}"
+        if of is not None and version in (None, of.version):  # of another version nothing is known here
+            self.called[asked] = of
         return Step(name=self._name(model), model=asked, **own, **fields)
 
     def _add(self, step: Step) -> Traced:
@@ -86,10 +96,10 @@ class Tracer:
                 return name
 
 
-def trace(function: Callable[..., Any], *, name: str) -> Graph:
+def trace(function: Callable[..., Any], *, name: str, tracer: Tracer | None = None) -> Graph:
     """The graph of a pipeline's function; raises ``ConfigError`` where there is none."""
     inputs = inputs_of(function)
-    tracer = Tracer()
+    tracer = tracer or Tracer()
     given = {each: Traced({"$in": each}) for each in inputs}
     with tracing(tracer):
         result = function(**given)

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from penstock import usercode
+from penstock.calltypes import schemas_of
 from penstock.clock import monotonic_s
 from penstock.codec import codec_of
 from penstock.errors import ModelLoadFailed, safe_text
@@ -129,6 +130,7 @@ def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
             "schema": dict(codec_of(cls).schema()),
             "exact": codec_of(cls).schema_tells_all(),
             "code": fingerprint(cls),
+            **schemas_of(cls)._asdict(),
         }
         for name, cls in models.items()
     }
