@@ -40,6 +40,7 @@ followed by the fix.
     │   ├── NoValue            an expression of a pipeline has none
     │   ├── TooMuchWork        it would take too long to decide what a run does next
     │   ├── WaitTimeout        nobody sent the signal in time
+    │   ├── NotServed          of a step: nobody has served its model, or that version, for too long
     │   ├── WorkerLost
     │   ├── Quarantined
     │   ├── TaskFailed         a plain Celery task in a run raised
@@ -316,6 +317,12 @@ class WaitTimeout(ExecutionError):
     """A run waited for a signal that nobody sent in time."""
 
     code = "wait_timeout"
+
+
+class NotServed(ExecutionError):
+    """A step waited for a model, or for a version of it, that no worker has served for ``run.unserved_wait_s``."""
+
+    code = "not_served"
 
 
 class WorkerLost(ExecutionError):

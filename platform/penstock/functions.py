@@ -27,11 +27,13 @@ POOL = "cpu"
 class Function:
     """A function that pipelines call as a step; called elsewhere, it is the function."""
 
-    def __init__(self, function: Callable[..., Any], *, name: str, version: str, pool: str, timeout_s: float | None):
+    def __init__(
+        self, function: Callable[..., Any], *, name: str, version: str | None, pool: str, timeout_s: float | None
+    ):
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
-        self.version = version
+        self.version = Model.version if version is None else version
         self._signature = inspect.signature(function)
         for each in self._signature.parameters.values():
             if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD, each.POSITIONAL_ONLY):
@@ -63,7 +65,7 @@ class Function:
         """The arguments of a call by name; raises ``TypeError``."""
         return dict(self._signature.bind(*args, **kwargs).arguments)
 
-    def _make(self, version: str, pool: str, timeout_s: float | None) -> type[Model]:
+    def _make(self, version: str | None, pool: str, timeout_s: float | None) -> type[Model]:
         def predict(_: Model, batch: list[dict[str, Any]]) -> Sequence[Any]:
             return [self._answer(arguments) for arguments in batch]
 
@@ -72,7 +74,7 @@ class Function:
             (Model,),
             {
                 "name": self.name,
-                "version": version,
+                **({} if version is None else {"version": version}),
                 "batching": Batching(max_size=1),
                 "resources": Resources(pool=pool),
                 "timeout_s": timeout_s,
@@ -150,13 +152,13 @@ class FunctionCall:
 def step(function: Callable[..., Any], /) -> Function: ...
 @typing.overload
 def step(
-    *, name: str | None = None, version: str = "1", pool: str = POOL, timeout_s: float | None = None
+    *, name: str | None = None, version: str | None = None, pool: str = POOL, timeout_s: float | None = None
 ) -> Callable[[Callable[..., Any]], Function]: ...
 def step(
     function: Callable[..., Any] | None = None,
     *,
     name: str | None = None,
-    version: str = "1",
+    version: str | None = None,
     pool: str = POOL,
     timeout_s: float | None = None,
 ) -> Function | Callable[[Callable[..., Any]], Function]:

@@ -101,7 +101,8 @@ class Model:
 
     #: How users address it; also part of the queue's name. Lower case, digits, ``-`` and ``_``.
     name: ClassVar[str] = ""
-    #: Stored with every job that it has run; change it when results change. ``name@version`` asks for it.
+    #: Stored with every job that it has run; change it when results change. ``name@version`` asks for it. A run of a
+    #: pipeline goes on with the version that it began with, where the class names one.
     version: ClassVar[str] = "1"
     batching: ClassVar[Batching] = Batching()
     resources: ClassVar[Resources] = Resources()
@@ -210,6 +211,11 @@ class Model:
         return None
 
     @classmethod
+    def declares_version(cls) -> bool:
+        """Whether it, or what it is made of, says ``version = …`` itself."""
+        return any("version" in vars(base) for base in cls.__mro__ if base is not Model)
+
+    @classmethod
     def describe(cls) -> str:
         """The first line of the docstring, or an empty text."""
         doc = inspect.cleandoc(cls.__doc__) if cls.__doc__ else ""
@@ -222,7 +228,7 @@ def model(name: Callable[..., Sequence[Any]], /) -> type[Model]: ...
 def model(
     name: str | None = None,
     *,
-    version: str = "1",
+    version: str | None = None,
     max_size: int = 32,
     batching: Batching | None = None,
     resources: Resources | None = None,
@@ -231,7 +237,7 @@ def model(
 def model(
     name: str | Callable[..., Sequence[Any]] | None = None,
     *,
-    version: str = "1",
+    version: str | None = None,
     max_size: int = 32,
     batching: Batching | None = None,
     resources: Resources | None = None,
@@ -258,7 +264,7 @@ def model(
 
         attributes: dict[str, Any] = {
             "name": name or function.__name__,
-            "version": version,
+            **({} if version is None else {"version": version}),
             "batching": batching or Batching(max_size=max_size),
             "resources": resources or Resources(),
             "timeout_s": timeout_s,

@@ -56,6 +56,17 @@ class JobSettings(_Section):
     max_output_bytes: Bytes = Field(8 * 2**20, description="largest output, bytes of JSON")
 
 
+class RunSettings(_Section):
+    """Runs of pipelines."""
+
+    pin: bool = Field(True, description="a run goes on with the versions of models that are served when it begins")
+    unserved_wait_s: Span | None = Field(
+        3600.0, description="a step fails when nobody has served its model, or that version, for so long; empty: never"
+    )
+
+    _forever = field_validator("unserved_wait_s", mode="before")(sources.blank)
+
+
 class ProgressSettings(_Section):
     """Partial output of step-wise models, kept at the broker for `job.stream()`."""
 
@@ -215,6 +226,7 @@ class Settings(BaseSettings):
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     lanes: Lanes = Lanes()
     job: JobSettings = JobSettings()
+    run: RunSettings = RunSettings()
     progress: ProgressSettings = ProgressSettings()
     retry: RetrySettings = RetrySettings()
     lease: LeaseSettings = LeaseSettings()

@@ -29,6 +29,7 @@ def upgrade() -> None:
     op.add_column("penstock_job", sa.Column("closing", sa.Boolean(), nullable=True))
     op.add_column("penstock_job", sa.Column("retries", sa.Integer(), nullable=True))
     op.add_column("penstock_job", sa.Column("start_by", sa.Double(), nullable=True))
+    op.add_column("penstock_worker", sa.Column("versions", sa.Text(), nullable=True))
     op.drop_index("ix_penstock_job_settled", table_name="penstock_job")
     for name, columns, unique, where in INDEXES:
         only = sa.text(where)
@@ -127,5 +128,6 @@ def downgrade() -> None:
     op.create_index(
         "ix_penstock_job_settled", "penstock_job", ["settled_at"], sqlite_where=settled, postgresql_where=settled
     )
+    op.drop_column("penstock_worker", "versions")
     for column in ("start_by", "retries", "closing", "graph", "generation", "path", "run_id"):
         op.drop_column("penstock_job", column)

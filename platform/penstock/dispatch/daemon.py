@@ -51,6 +51,7 @@ class Dispatcher:
         self._changing = threading.RLock()
         self._store = Store.open(settings.database, pool_size=5)  # one per thread that uses it
         self._store.limit_outputs(settings.job.max_output_bytes)
+        self._store.pin_versions(settings.run.pin)
         self._publisher = Publisher(settings.broker, settings.namespace)
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
         self._ownership = Ownership(settings, self._store, self._client)

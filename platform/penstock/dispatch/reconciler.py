@@ -24,6 +24,7 @@ from penstock.dispatch.notices import tell
 from penstock.dispatch.tasks.watch import Watch
 from penstock.dispatch.tenants import push
 from penstock.dispatch.unsendable import fail
+from penstock.dispatch.unserved import Unserved
 from penstock.errors import BrokerUnavailable, StoreUnavailable
 from penstock.job import JobState
 from penstock.lane import LANES, queue_name
@@ -105,6 +106,7 @@ class Reconciler:
         self._broker = Reach("broker", service="reconciler")
         self._database = Reach("database", service="reconciler")
         self._healed_at = float("-inf")
+        self._unserved = Unserved(settings, store)
         self._duties: dict[Duty, Callable[[], None]] = {
             Duty.RESCUE: self._rescue,
             Duty.RESTORE: self._restore,
@@ -234,6 +236,7 @@ class Reconciler:
         ended = self._store.tend_runs(now=clock.now(), limit=CHUNK, heal=heal)
         if heal:
             self._healed_at = mono
+        ended = [*ended, *self._unserved.turn(now=clock.now(), mono=mono)]
         if ended:
             self._tell(ended)
 

@@ -95,6 +95,7 @@ class Submitter:
         self.bulk = BulkVerbs(store, publisher, self._fast_path, grace_s=self._grace_s)
         self._commit = GroupCommit(self._insert, self._publish)
         store.limit_outputs(settings.job.max_output_bytes)
+        store.pin_versions(settings.run.pin)
         store.publish_by(self._fast_path.publish, lease_s=self._grace_s)
         store.revoke_by(tasks.revoke)
 

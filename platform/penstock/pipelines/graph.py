@@ -60,6 +60,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     timeout: float | None = None
     #: How often it is tried again when it has failed for good; of a map, each element.
     retry: int = 0
+    #: Whether the version in ``model`` is what was served when the run began, and nobody's wish: see ``pins``.
+    pinned: bool = False
 
     @property
     def expressions(self) -> Sequence[Expression]:

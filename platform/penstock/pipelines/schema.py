@@ -43,6 +43,9 @@ def schema() -> dict[str, Any]:
     step["graph"] |= {"description": "Of a run: its graph. `input` is an object with what that is given."}
     step["retry"] |= {"minimum": 0, "maximum": MAX_RETRY, "description": "Tries after the one that failed for good."}
     step["input"] = _EXPRESSION | {"description": "What it is given; of a sleep a list, seconds first."}
+    step["pinned"] |= {
+        "description": "Whether the model's version was chosen by the run, and may be another one later."
+    }
     step["over"] = _EXPRESSION | {"description": 'With "maps": the list; "input" says {"$item": 0} for its element.'}
     step["maps"] |= {"description": "Whether it is called for each element of a list."}
     defs["Step"]["description"] = "A call of a model, with `maps` one for each element of a list; or what waits."

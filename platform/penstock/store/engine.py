@@ -160,6 +160,8 @@ class Database:
         #: Longest output of a run, bytes of JSON.
         self.max_output_bytes = sys.maxsize
         self._learned = Learned()
+        #: Whether runs are put on the versions that are served when they begin.
+        self.pins = False
 
     @property
     def bulk_rows(self) -> int:
@@ -271,6 +273,7 @@ class Database:
                     publish_lease_s=self.release_lease_s,
                     max_output_bytes=self.max_output_bytes,
                     learned=self._learned,
+                    pins=self.pins,
                 )
                 if whole:
                     with self._driver.transaction(cursor):

@@ -34,7 +34,7 @@ from penstock.store.records import (
     Within,
     WorkerInfo,
 )
-from penstock.store.runs import tasks
+from penstock.store.runs import tasks, unserved
 from penstock.store.runs.conclude import concluded
 from penstock.store.runs.plans import graph_of
 from penstock.store.runs.standing import RunStanding, standing
@@ -102,6 +102,10 @@ class Store:
     def limit_outputs(self, max_bytes: int) -> None:
         """A run whose output is longer ends as ``failed``: bytes of JSON."""
         self._db.max_output_bytes = max_bytes
+
+    def pin_versions(self, pins: bool) -> None:
+        """Whether runs that begin by this store go on with the versions of models that are served at that moment."""
+        self._db.pins = pins
 
     def tidy(self) -> bool:
         """Housekeeping that is due every half second; whether there was any. May wait for the disk."""
@@ -455,6 +459,16 @@ class Store:
         """Fail plain tasks of which nobody has heard in time, as ``task_lost``; those that may run twice are due again,
         ``most`` times each. The rows of all that ended."""
         return tasks.lose(self._db, now=now, limit=limit, most=most)
+
+    def waiting_steps(self, *, before: float) -> builtins.list[tuple[str, str | None]]:
+        """The models, and versions of them, that steps of runs have waited for since ``before`` or longer."""
+        return unserved.waiting(self._db, before=before)
+
+    def fail_steps(
+        self, model: str, version: str | None, *, before: float, error: Mapping[str, Any], now: float, limit: int
+    ) -> builtins.list[Settled]:
+        """End such steps as ``failed`` with this error; the rows of what has ended with that."""
+        return unserved.fail(self._db, model, version, before=before, error=error, now=now, limit=limit)
 
     def expire(self, *, now: float, limit: int) -> builtins.list[Settled]:
         """End waiting jobs whose deadline has passed."""

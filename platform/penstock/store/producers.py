@@ -14,7 +14,7 @@ from penstock.errors import IdempotencyConflict, InvalidInput, PenstockError
 from penstock.job import NewJob
 from penstock.store.engine import Database, Survives
 from penstock.store.records import Inserted, Settled
-from penstock.store.runs import plans
+from penstock.store.runs import pins, plans
 from penstock.store.runs import start as runs
 from penstock.store.runs.conclude import concluded
 from penstock.store.session import Session
@@ -145,9 +145,10 @@ def fork(db: Database, source: str, job: NewJob, again: Collection[str]) -> list
     """See ``Store.fork``."""
 
     def work(session: Session) -> list[Settled]:
-        session.insert(_INSERT, _rows([job], 0.0))
-        session.insert(_INSERT_TAGS, _tag_rows([job]))
-        return runs.fork(session, source, job, again)
+        new = pins.forked(session, job, now=job.accepted_at)
+        session.insert(_INSERT, _rows([new], 0.0))
+        session.insert(_INSERT_TAGS, _tag_rows([new]))
+        return runs.fork(session, source, new, again)
 
     rows, followed = concluded(db, Survives.POWER, work, now=job.accepted_at)
     return [*rows, *followed]
@@ -198,6 +199,9 @@ def _insert_keyed(db: Database, groups: Sequence[Group], keyed: Group, publish_l
         if begin:  # a repeated call finds them begun
             known = {row[0] for row in session.all(_EXISTING, {"ids": session.ids([job.id for job in begin])})}
             begin = [job for job in begin if job.id not in known]
+            begin = pins.begun(session, begin, now=now)
+            pinned = {job.id: job for job in begin}
+            fresh = [pinned.get(job.id, job) for job in fresh]
         plans.store(session, [job.graph for job in fresh if job.graph is not None])
         session.insert(_INSERT, _rows(fresh, publish_lease_s))
         session.insert(_INSERT_TAGS, _tag_rows(fresh))

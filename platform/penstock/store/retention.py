@@ -50,7 +50,7 @@ def prune(db: Database, *, before: float, limit: int) -> int:
             ids = session.ids([*(row[0] for row in old), *(id for id, _ in within)])
             session.run(_DELETE_TAGS, {"ids": ids})
             session.run(_DELETE_JOBS, {"ids": ids})
-            _prune_graphs(session, {digest for _, digest in runs})
+            prune_graphs(session, {digest for _, digest in runs})
             session.run(_DELETE_DELIVERIES, {"before": before, "limit": limit})
         return len(old)
 
@@ -75,7 +75,8 @@ def _prune_steps(session: Session, runs: Sequence[str], limit: int) -> int:
     return removed
 
 
-def _prune_graphs(session: Session, digests: set[str]) -> None:
+def prune_graphs(session: Session, digests: set[str]) -> None:
+    """Remove those of these graphs that no run has any more."""
     if digests:
         values = {"digests": session.ids(sorted(digests))}
         session.all(_HOLD_GRAPHS, values)

@@ -42,6 +42,7 @@ class Session:
         "maps",
         "max_output_bytes",
         "outputs",
+        "pins",
         "publish_lease_s",
         "put_back",
         "released",
@@ -60,6 +61,7 @@ class Session:
         publish_lease_s: float = 0.0,
         max_output_bytes: int = sys.maxsize,
         learned: Learned | None = None,
+        pins: bool = False,
     ) -> None:
         self.dialect = dialect
         self._cursor = cursor
@@ -77,6 +79,8 @@ class Session:
         self.learned = learned or Learned()
         #: Calls of plain tasks that were sent and are wanted no longer.
         self.revoked: list[str] = []
+        #: Whether runs are put on the versions that are served when they begin.
+        self.pins = pins
         #: Maps that this transaction has begun and not ended with (``runs.maps.Rest``).
         self.maps: list[Any] = []
         #: Runs within runs that this transaction has stored: their first steps are to begin, ids.

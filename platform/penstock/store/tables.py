@@ -269,6 +269,8 @@ class WorkerRow(Row, table=True):
     seen_at: float = Field(sa_type=Double)
     lease_until: float = Field(sa_type=Double)
     info: str = Field(sa_type=Text)
+    #: By model the version that it serves, empty where it declares none: what runs are put on when they begin.
+    versions: str | None = Field(None, sa_type=Text)
 
 
 class ModelRow(Row, table=True):

@@ -12,9 +12,10 @@ from penstock.store.records import Latency, WorkerInfo
 from penstock.store.sql import insert_sql
 
 _REGISTER = """
-    INSERT INTO penstock_worker (instance, name, pool, started_at, seen_at, lease_until, info)
-    VALUES (:instance, :name, :pool, :now, :now, :lease_until, :info)
-    ON CONFLICT (instance) DO UPDATE SET seen_at = :now, lease_until = :lease_until, info = :info"""
+    INSERT INTO penstock_worker (instance, name, pool, started_at, seen_at, lease_until, info, versions)
+    VALUES (:instance, :name, :pool, :now, :now, :lease_until, :info, :versions)
+    ON CONFLICT (instance) DO UPDATE SET seen_at = :now, lease_until = :lease_until, info = :info,
+        versions = :versions"""
 _ANNOUNCE = insert_sql(
     "penstock_model",
     ["name", "info", "seen_at"],
@@ -55,6 +56,7 @@ def register(
         "now": now,
         # Without the pipelines: who asks for workers, which is often, does not need their graphs.
         "info": msgspec.json.encode({key: value for key, value in info.items() if key != "pipelines"}).decode(),
+        "versions": msgspec.json.encode(_versions(info.get("models", {}))).decode(),
     }
     # In one order everywhere, so that workers that start together do not deadlock.
     models = [
@@ -72,6 +74,10 @@ def register(
             session.insert(_ANNOUNCE_PIPELINES, pipelines)
 
     db.again(call)
+
+
+def _versions(models: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: about["version"] if about.get("declared") else "" for name, about in models.items()}
 
 
 def _without_graph(about: Mapping[str, Any]) -> dict[str, Any]:

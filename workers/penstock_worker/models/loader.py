@@ -122,6 +122,7 @@ def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
     return {
         name: {
             "version": cls.version,
+            "declared": cls.declares_version(),
             "doc": cls.describe(),
             "max_size": cls.batching.max_size,
             "pool": cls.resources.pool,

@@ -26,6 +26,7 @@ class FollowUps:
         tasks = TaskSender(store, self._publisher, settings, tell=self._tell)
         fast_path = FastPath(self._publisher, self._marks, tasks=tasks)
         store.limit_outputs(settings.job.max_output_bytes)
+        store.pin_versions(settings.run.pin)
         store.publish_by(fast_path.publish, lease_s=settings.dispatcher.publish_grace_s)
         store.revoke_by(tasks.revoke)
 

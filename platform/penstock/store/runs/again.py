@@ -5,6 +5,7 @@ from __future__ import annotations
 from penstock.errors import IllegalTransition
 from penstock.store.engine import Database, Survives
 from penstock.store.records import Settled
+from penstock.store.runs import pins
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close, is_closing
 from penstock.store.runs.conclude import concluded
@@ -37,7 +38,7 @@ def again(db: Database, id: str, *, now: float) -> list[Settled]:
         if not begun:
             return []
         session.maps += [Rest(row[0], row[1]) for row in session.all(_REWIND, {"id": id})]
-        return advance(session, locked(session, [id]), now=now)
+        return advance(session, pins.again(session, locked(session, [id]), now=now), now=now)
 
     rows, followed = concluded(db, Survives.POWER, work, now=now)
     if not begun and is_closing(db, id):

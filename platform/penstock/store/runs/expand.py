@@ -8,7 +8,7 @@ from penstock.errors import InvalidOutput
 from penstock.job import JobState, Outcome
 from penstock.pipelines.expansion import MAX_DEPTH
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
-from penstock.store.runs import plans
+from penstock.store.runs import pins, plans
 from penstock.store.runs.advance import advance
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.run import locked
@@ -36,8 +36,9 @@ _DEPTH = """
 
 def expand(session: Session, outcomes: Sequence[Outcome], *, worker: str, now: float) -> list[Settled]:
     """Begin the graphs of these outcomes; the rows of what has ended with that."""
-    plans.store(session, [outcome.graph or "" for outcome in outcomes])
-    given = [(o.id, plans.digest_of(o.graph or ""), o.output, o.attempt) for o in outcomes]
+    graphs = pins.within(session, outcomes, now=now)
+    plans.store(session, graphs)
+    given = [(o.id, plans.digest_of(text), o.output, o.attempt) for o, text in zip(outcomes, graphs, strict=True)]
     values = {"rows": session.rows(given), "worker": worker, "now": now}
     rows = [settled_of(row) for row in session.all(_EXPAND, values)]
     going = [row.id for row in rows if row.state is JobState.RUNNING]

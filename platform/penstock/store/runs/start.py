@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from penstock.job import NewJob
 from penstock.store.records import Settled
+from penstock.store.runs import pins
 from penstock.store.runs.advance import advance
 from penstock.store.runs.fork import take_over
 from penstock.store.runs.plans import digest_of, plan_of
@@ -39,4 +40,4 @@ def fork(session: Session, source: str, job: NewJob, again: Collection[str]) -> 
 def start_due(session: Session, *, now: float, limit: int) -> list[Settled]:
     """The same for those that had to wait for their time."""
     ids = [row[0] for row in session.all(_TAKE_DUE, {"now": now, "limit": limit})]
-    return advance(session, locked(session, ids), now=now)
+    return advance(session, pins.due(session, locked(session, ids), now=now), now=now)
