@@ -14,11 +14,14 @@ from unittest import mock
 
 import pytest
 
-from penstock import Client, IdempotencyConflict
+from penstock import Client, IdempotencyConflict, JobFailed
 from penstock.app import make_celery
+from penstock.dispatch.daemon import Dispatcher
 from penstock.errors import BrokerUnavailable
 from penstock.job import JobState
-from penstock.settings import Settings
+from penstock.pipelines.graph import Graph, Step
+from penstock.settings import RunSettings, Settings
+from penstock.store import Store
 from penstock.transport.url import connect
 from penstock_cli import stranded
 from penstock_cli.main import run
@@ -112,6 +115,42 @@ def test_two_versions_beside_each_other(
         assert "1 open job asks for which@3" in doctor and "without a version run on any of" in doctor
         assert said(none, "queue", "purge", "which@3", "--yes")[0].strip() == "1"
         assert client.get(waiting.id).status == JobState.CANCELLED
+
+
+def test_a_run_goes_on_with_its_version_and_says_when_that_is_gone(
+    settings: Settings, worker_factory: Callable[..., Worker], tmp_path: Path
+) -> None:
+    one, two = (settings.model_copy(update={"models": [write(tmp_path, version)]}) for version in "12")
+    impatient = settings.model_copy(update={"models": [], "run": RunSettings(unserved_wait_s=2.0)})
+    steps = [
+        Step(name="first", model="which", input=1),
+        Step(name="go", kind="wait", signal="go", input={"$out": "first"}),
+        Step(name="second", model="which", input={"$item": 0}, over=[{"$out": "go"}], maps=True),
+    ]
+    graph = Graph(name="slow", inputs=[], steps=steps, output=[{"$out": "first"}, {"$out": "second"}])
+    old = worker_factory("old", settings=one)
+    service, store = Dispatcher(impatient), Store.open(settings.database)
+    with contextlib.closing(store), Client(settings=impatient) as client:
+        kept, lost = client.enqueue(graph, {}), client.enqueue(graph, {})
+        for job in (kept, lost):
+            wait_for(lambda job=job: "go" in store.run_standing(job.id).steps, what="the wait")
+        client.signal(kept, "go", 1)
+        assert kept.result(PATIENCE_S) == ["1", ["1"]]
+        assert old.stop() == 0
+        worker_factory("new", settings=two)
+        quick = Graph(name="quick", inputs=[], steps=steps[:1], output={"$out": "first"})
+        assert client.run(quick, {}, result_timeout=PATIENCE_S) == "2"
+        client.signal(lost, "go", 1)
+        assert "no worker serves 'which@1'" in said(impatient, "job", "get", lost.id)[1]
+        service.start()
+        try:
+            with pytest.raises(JobFailed) as raised:
+                lost.result(PATIENCE_S)
+            assert raised.value.error["code"] == "not_served" and "'which@1'" in raised.value.error["message"]
+            lost.retry()
+            assert lost.result(PATIENCE_S) == ["1", ["2"]], "what had succeeded was not done again"
+        finally:
+            service.stop()
 
 
 def test_a_command_in_a_long_lived_process_outlives_its_broker(settings: Settings, redis_server: RedisServer) -> None:
