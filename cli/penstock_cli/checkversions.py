@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from penstock import clock
 from penstock.lane import full_name
-from penstock.policy.versions import by_version, warnings
+from penstock.policy.versions import by_version, differing, warnings
 from penstock_cli.context import App
 from penstock_cli.serving import served
 
@@ -27,3 +28,7 @@ def check(app: App) -> Iterator[tuple[str, str]]:
     for model, workers in sorted(now.items()):
         for warning in warnings(model, workers):
             yield warning, "let all workers run the same code, or name the version: MODEL@VERSION"
+    at = clock.now()
+    graphs = [(each.name, each.info.get("graphs", {})) for each in app.store.workers() if each.lease_until > at]
+    for warning in differing(graphs):
+        yield warning, "let all run the same code: a run by name begins with the graph of the worker started last"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from penstock.errors import ConfigError, install
+from penstock.functions import POOL
 from penstock.telemetry.logs import configure_logs
 from penstock_cli import waiting
 from penstock_cli.commands import command as verb
@@ -18,7 +19,9 @@ from penstock_cli.params import metrics_port_option, with_metrics_port
 @click.option("--pool", metavar="NAME", help="Serve only the models of this pool.")
 @click.option("--model", "models", multiple=True, metavar="NAME", help="Serve only this model (repeatable).")
 @click.option("--name", metavar="NAME", help="The worker's name; needed for two on one machine.")
-@click.option("--device", metavar="DEVICE", help="cpu, cuda:0, …; default: the first CUDA device, else cpu.")
+@click.option(
+    "--device", metavar="DEVICE", help="cpu, cuda:0, …; default: the first CUDA device, else cpu; cpu for pool cpu."
+)
 @metrics_port_option
 @click.option("--no-supervisor", is_flag=True, help="Do not restart the worker when it dies: something else does.")
 @pass_app
@@ -38,6 +41,7 @@ def command(
     drains: what runs is finished, what was only claimed goes back to the broker.
     """
     settings = app.with_models(modules)
+    device = device_for(pool, device or settings.worker.device)
     if device is not None:
         settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"device": device})})
     settings = with_metrics_port(settings, metrics_port)
@@ -54,6 +58,11 @@ def command(
     argv = [part for option, value in (("--pool", pool), ("--name", name)) if value for part in (option, value)]
     argv += [part for value in models for part in ("--model", value)]
     return supervisor.run(settings, argv)
+
+
+def device_for(pool: str | None, device: str | None) -> str | None:
+    """Functions need no device: their worker neither takes one nor loads what would look for it. PURE."""
+    return "cpu" if device is None and pool == POOL else device
 
 
 def _check_worker_installed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from contextlib import closing
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ from penstock import AsyncClient, Client, clock
 from penstock.dispatch import bulk
 from penstock.dispatch.bulk import Bulk
 from penstock.errors import InvalidInput, StoreUnavailable
+from penstock.pipelines.graph import Graph
 from penstock.settings import Settings
 from penstock.store import Store
 from tests.fixtures.client import MODELS, MiniWorker
@@ -22,6 +24,18 @@ from tests.fixtures.stopwatch import Stopwatch
 
 #: At least so many a second, of 100,000, beside live traffic.
 BAR_PER_S = 5000
+
+
+def test_a_run_that_fails_at_once_is_retried_once(client: Client, client_settings: Settings) -> None:
+    graph = Graph(name="empty", inputs=["x"], steps=[], output={"$get": [{"$in": "x"}, "nothing"]})
+    runs = client.enqueue_many(graph, [{"x": {}}] * 3)
+    plain = client.enqueue("echo", 1)
+    plain.cancel()
+    for done in (client.retry_where(model="empty"), client.retry_where(model="empty", status="failed")):
+        assert done.changed == dict.fromkeys((run.id for run in runs), "failed")
+    with closing(Store.open(client_settings.database)) as store:
+        assert [store.run_standing(run.id).generation for run in runs] == [2, 2, 2]
+    assert list(client.retry_where(model="echo").changed) == [plain.id]
 
 
 def test_thousands_are_cancelled_in_chunks_and_told(

@@ -24,7 +24,7 @@ from penstock.transport.url import parse as parse_broker
 from penstock.transport.url import unavailable
 from penstock.urltext import safe_url
 from penstock.webhooks import new_key
-from penstock_cli import checks, errors
+from penstock_cli import checks, checkversions, errors
 from penstock_cli.checks import judge_broker, judge_disk
 from penstock_cli.effective import effective
 from penstock_cli.params import Duration, Tag
@@ -32,6 +32,7 @@ from penstock_cli.progress import Rate
 from penstock_cli.up.plan import DISPATCHER, WORKERS, dispatcher_service, worker_services
 from penstock_cli.up.probe import ModelInfo, look, sample_of
 from penstock_cli.up.ready import example_command
+from penstock_cli.worker import device_for
 from penstock_worker.app import build
 from tests.fixtures.client import until
 
@@ -291,6 +292,24 @@ def test_a_worker_whose_clock_is_ahead_is_named(store: Store) -> None:
         store.register_worker(name, name=name, pool="default", lease_until=seen_at + 30, now=seen_at, info={})
     warnings = [found for found in checks._workers(SimpleNamespace(store=store)) if found.name == "clock"]  # type: ignore[arg-type]
     assert [(found.status, found.detail[:28]) for found in warnings] == [("warning", "the clock of worker ahead is")]
+
+
+def test_workers_that_define_a_pipeline_differently_are_named(store: Store) -> None:
+    at = clock.now()
+    for name, graph, ttl_s in (("one", "{}", 30), ("two", "{}", 30), ("three", "[]", 30), ("gone", "1", -1)):
+        info = {"pipelines": {"answer": {"graph": graph, "inputs": {}}, "other": {"graph": "{}", "inputs": {}}}}
+        store.register_worker(name, name=name, pool="default", lease_until=at + ttl_s, now=at, info=info)
+    [(detail, fix)] = checkversions.check(SimpleNamespace(store=store))  # type: ignore[arg-type]
+    assert detail == "pipeline 'answer' is not the same graph on all workers: one, two / three"
+    assert "started last" in fix
+
+
+@pytest.mark.parametrize(
+    ("pool", "device", "chosen"),
+    [("cpu", None, "cpu"), ("cpu", "cuda:0", "cuda:0"), ("gpu", None, None), (None, None, None), (None, "cpu", "cpu")],
+)
+def test_a_worker_of_functions_takes_no_device(pool: str | None, device: str | None, chosen: str | None) -> None:
+    assert device_for(pool, device) == chosen
 
 
 def test_a_worker_of_another_version_is_named(store: Store) -> None:

@@ -124,14 +124,17 @@ class BulkVerbs:
     ) -> Iterator[Bulk]:
         wanted, fits = _checked(filters, states)
         rows = self._store.change_rows
+        moved: set[str] = set()  # one that is back in its state (a run that fails at once) is not meant again
         for _ in range(PASSES):
             found = False
             for state in wanted:
                 after: tuple[float, str] | None = FIRST
                 while after is not None:
                     ids, after = self._store.page(state, fits, after=after, scan=rows)
+                    ids = [id for id in ids if id not in moved]
                     if ids and (done := verb(ids, state)).changed:
                         found = True
+                        moved |= done.changed.keys()
                         yield done
             if not found:
                 return

@@ -56,6 +56,19 @@ def warnings(model: str, served: Iterable[Served]) -> list[str]:
     return found
 
 
+def differing(graphs: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
+    """The same of pipelines: of each live worker, the digests of its graphs by name."""
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for worker, mine in graphs:
+        for name, digest in mine.items():
+            kinds.setdefault(name, {}).setdefault(digest, []).append(worker)
+    return [
+        f"pipeline {name!r} is not the same graph on all workers: {' / '.join(map(_named, of.values()))}"
+        for name, of in sorted(kinds.items())
+        if len(of) > 1
+    ]
+
+
 def _named(workers: list[str]) -> str:
     more = len(workers) - NAMED
     return ", ".join(workers[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -9,6 +9,7 @@ import msgspec
 
 from penstock.store.engine import Database, Survives
 from penstock.store.records import Latency, WorkerInfo
+from penstock.store.runs.plans import digest_of
 from penstock.store.sql import insert_sql
 
 _REGISTER = """
@@ -55,7 +56,7 @@ def register(
         "lease_until": lease_until,
         "now": now,
         # Without the pipelines: who asks for workers, which is often, does not need their graphs.
-        "info": msgspec.json.encode({key: value for key, value in info.items() if key != "pipelines"}).decode(),
+        "info": msgspec.json.encode(_without_graphs(info)).decode(),
         "versions": msgspec.json.encode(_versions(info.get("models", {}))).decode(),
     }
     # In one order everywhere, so that workers that start together do not deadlock.
@@ -74,6 +75,15 @@ def register(
             session.insert(_ANNOUNCE_PIPELINES, pipelines)
 
     db.again(call)
+
+
+def _without_graphs(info: Mapping[str, Any]) -> dict[str, Any]:
+    """With the digests of its pipelines' graphs in their place."""
+    graphs = {name: digest_of(about["graph"]) for name, about in info.get("pipelines", {}).items()}
+    return {
+        **{key: value for key, value in info.items() if key != "pipelines"},
+        **({"graphs": graphs} if graphs else {}),
+    }
 
 
 def _versions(models: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

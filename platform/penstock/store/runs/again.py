@@ -43,6 +43,7 @@ def again(db: Database, id: str, *, now: float) -> list[Settled]:
     rows, followed = concluded(db, Survives.POWER, work, now=now)
     if not begun and is_closing(db, id):
         raise IllegalTransition(
-            f"run {id} has steps that have not stopped yet", fix="try again in a moment: their workers were told"
+            f"run {id} has steps that have not stopped yet",
+            fix="try again in a moment: each ends with the batch that it is in, and its result is dropped",
         )
     return [*ended, *rows, *followed]
