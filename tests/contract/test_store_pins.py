@@ -14,6 +14,7 @@ from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph
 from penstock.settings import RunSettings, Settings
 from penstock.store import Store
+from penstock.store.engine import Survives
 from tests.fixtures.runs import begin, claimed, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
 from tests.fixtures.store import T0, W, add, register
 
@@ -112,6 +113,18 @@ def test_a_delayed_run_begins_with_what_is_served_when_it_is_due(pinning: Store)
         assert asked(pinning, job.id) == {"a": "2"}
         assert finish(pinning, job.id, tell, now=T0 + 12).state is JobState.SUCCEEDED
     assert pinning.get(jobs[0].id).graph == pinning.get(jobs[1].id).graph
+
+
+def test_a_graph_that_cannot_be_read_is_its_own_runs_fault(pinning: Store) -> None:
+    bad, good = (new_run(each, available_at=T0 + 10) for each in (graph(step("a", 7), output=out("a")), CHAIN))
+    pinning.insert([bad, good])
+    with pinning._db.write(Survives.NOTHING) as session:
+        session.run(
+            "UPDATE penstock_graph SET graph = '{}' WHERE digest = :digest", {"digest": pinning.get(bad.id).graph}
+        )
+    pinning.tend_runs(now=T0 + 11, limit=10)
+    assert pinning.get(bad.id).state is JobState.FAILED
+    assert asked(pinning, good.id) == {"a": "1"}
 
 
 def test_graphs_that_nobody_runs_any_more_are_not_left(pinning: Store) -> None:

@@ -6,11 +6,12 @@ So whatever goes on with a run, retries it or looks at it needs to know nothing 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
+from penstock.errors import PenstockError, Unreachable
 from penstock.job import NewJob, Outcome
 from penstock.pipelines.expansion import MAX_DEPTH
 from penstock.pipelines.graph import read
@@ -43,21 +44,20 @@ def begun(session: Session, jobs: Sequence[NewJob], *, now: float) -> list[NewJo
 
 def due(session: Session, runs: Sequence[OpenRun], *, now: float) -> list[OpenRun]:
     """The same for runs that are stored, and begin now."""
-    texts = _texts(session, runs) if session.pins else []
-    if not any(map(_open, texts)):
+    texts = _readable(session, runs) if session.pins else {}
+    if not any(map(_open, texts.values())):
         return list(runs)
     by = _served(session, now)
-    new = [_pinned(text, chosen(by, run.id)) for run, text in zip(runs, texts, strict=True)]
-    return _changed(session, runs, new)
+    return _changed(session, runs, {id: _pinned(text, chosen(by, id)) for id, text in texts.items()})
 
 
 def again(session: Session, runs: Sequence[OpenRun], *, now: float) -> list[OpenRun]:
     """Runs that somebody wants to go on: what nobody serves any more is moved to what is served now."""
-    texts = _texts(session, runs) if session.pins else []
-    if not any(map(_pins, texts)):
+    texts = _readable(session, runs) if session.pins else {}
+    if not any(map(_pins, texts.values())):
         return list(runs)
     by = _served(session, now)
-    return _changed(session, runs, [_moved(text, by, run.id) for run, text in zip(runs, texts, strict=True)])
+    return _changed(session, runs, {id: _moved(text, by, id) for id, text in texts.items()})
 
 
 def forked(session: Session, job: NewJob, *, now: float) -> NewJob:
@@ -89,24 +89,32 @@ def within(session: Session, outcomes: Sequence[Outcome], *, now: float) -> list
     return found
 
 
-def _texts(session: Session, runs: Sequence[OpenRun]) -> list[str]:
-    return [plans.plan_of(session, run.graph).graph.to_json().decode() for run in runs]
+def _readable(session: Session, runs: Sequence[OpenRun]) -> dict[str, str]:
+    """The graphs of these runs by their ids; one that cannot be read ends its own run, later, and nobody else's."""
+    found = {}
+    for run in runs:
+        try:
+            found[run.id] = plans.plan_of(session, run.graph).graph.to_json().decode()
+        except Unreachable:
+            raise
+        except PenstockError:
+            continue
+    return found
 
 
 def _served(session: Session, now: float) -> Served:
     return served(msgspec.json.decode(row[0]) for row in session.all(_SERVED, {"now": now}))
 
 
-def _changed(session: Session, runs: Sequence[OpenRun], texts: Sequence[str]) -> list[OpenRun]:
-    """The runs with these graphs."""
-    digests = {run.id: plans.digest_of(text) for run, text in zip(runs, texts, strict=True)}
-    left = {run.graph for run in runs if run.graph != digests[run.id]}
+def _changed(session: Session, runs: Sequence[OpenRun], texts: Mapping[str, str]) -> list[OpenRun]:
+    """The runs with these graphs, by their ids."""
+    digests = {id: plans.digest_of(text) for id, text in texts.items()}
+    left = {run.graph for run in runs if run.graph != digests.get(run.id, run.graph)}
     if left:
-        plans.store(session, texts)
-        rows = session.rows([(run.id, digests[run.id]) for run in runs])
-        session.run(_UPDATE, {"rows": rows})
+        plans.store(session, texts.values())
+        session.run(_UPDATE, {"rows": session.rows(list(digests.items()))})
         prune_graphs(session, left)
-    return [replace(run, graph=digests[run.id]) for run in runs]
+    return [replace(run, graph=digests.get(run.id, run.graph)) for run in runs]
 
 
 def _pinned(text: str, versions: Versions) -> str:
