@@ -11,7 +11,7 @@ from penstock.dispatch.unserved import EVERY_S, Unserved
 from penstock.errors import NotServed
 from penstock.job import JobState, Outcome
 from penstock.pipelines.fork import affected
-from penstock.pipelines.graph import Graph
+from penstock.pipelines.graph import Graph, Step
 from penstock.settings import RunSettings, Settings
 from penstock.store import Store
 from penstock.store.engine import Survives
@@ -135,6 +135,30 @@ def test_graphs_that_nobody_runs_any_more_are_not_left(pinning: Store) -> None:
     assert pinning.prune(before=T0 + 1e6, limit=100) == 1
     with pinning._db.read() as session:
         assert session.all("SELECT digest FROM penstock_graph") == []
+
+
+def within(store: Store, run: str) -> list[str]:
+    """The runs within a run, of whichever generation it is in."""
+    found = {path: job for path, job in steps(store, run).items() if job.graph is not None}
+    return [found[path].id for path in sorted(found)]
+
+
+def test_runs_within_a_run_have_its_versions_and_move_with_it(pinning: Store) -> None:
+    each = Step(name="each", kind="run", graph=CHAIN, input={"x": {"$item": 0}}, over=[1, 2], maps=True)
+    run = begin(pinning, graph(each, output=out("each")))
+    replaced(pinning)
+    before = within(pinning, run)
+    assert [asked(pinning, one) for one in before] == [{"a": "1"}] * 2
+    for one in before:
+        succeed(pinning, [open_steps(pinning, one)["a"]], tell)
+    fail(pinning, open_steps(pinning, before[0])["b"])
+    assert pinning.get(run).state is JobState.FAILED
+    pinning.retry(run, now=T0 + 1)
+    after = within(pinning, run)
+    assert [asked(pinning, one) for one in after] == [{"a": "1", "b": "2"}] * 2, "a is not done again"
+    for one in after:
+        finish(pinning, one, tell, now=T0 + 2)
+    assert pinning.get(run).output == [["b", ["a", 1]], ["b", ["a", 2]]]
 
 
 # Tries and forks ----------------------------------------------------------------------------------------------------

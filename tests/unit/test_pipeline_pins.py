@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.pipelines.graph import Graph, read
+from penstock.pipelines.graph import Graph, Step, read
 from penstock.pipelines.pins import chosen, moved, open_models, pinned, pins_of, served
 from penstock.policy.absence import Absence
 from tests.fixtures.runs import graph, out, step
@@ -29,6 +29,17 @@ def test_open_steps_call_the_versions_that_are_chosen() -> None:
     assert (pins_of(new), pins_of(SIMPLE)) == ({"a": "2"}, {})
     assert (open_models(SIMPLE), open_models(new)) == (("a",), ())
     assert read(new.to_json()) == new and new.digest != SIMPLE.digest
+
+
+def test_graphs_within_are_pinned_and_moved_with_the_one_around_them() -> None:
+    inner = Step(name="each", kind="run", graph=SIMPLE, input={"x": {"$item": 0}}, over=[1], maps=True)
+    whole = graph(step("a", 1), inner, output=out("each"))
+    new = pinned(whole, {"a": "2"})
+    assert (open_models(whole), pins_of(new)) == (("a",), {"a": "2"})
+    assert new.steps[1].graph == pinned(SIMPLE, {"a": "2"}) and read(new.to_json()) == new
+    after = moved(new, {"a": {"3": 1}}, {"a": "3"})
+    assert after.steps[1].graph is not None and models(after.steps[1].graph) == ["a@3", "b@7", "a@3"]
+    assert moved(new, {"a": {"2": 1}}, {"a": "3"}) is new
 
 
 def test_what_is_pinned_stays_so() -> None:

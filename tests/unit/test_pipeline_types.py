@@ -380,6 +380,27 @@ def wrong_race(q: str) -> Any:
     return embed(penstock.race(rerank([q]), rerank([q, q])))
 
 
+@penstock.pipeline
+def sized(text: str) -> Any:
+    """A pipeline that others map."""
+    return embed(text)
+
+
+@penstock.pipeline
+def nested(texts: list[str]) -> Any:
+    """What comes of pipelines in it is known, too."""
+    guess(sized.map(texts))
+    return sized.map(guess(1), lambda each: {"text": each["anything"]})
+
+
+def wrong_inner(q: list[int]) -> Any:
+    return sized.map(q)
+
+
+def wrong_of_inner(q: list[str]) -> Any:
+    return rerank.map(sized.map(q))
+
+
 def wrong_output(q: str) -> Any:
     return embed(q) - 1
 
@@ -397,6 +418,8 @@ def wrong_output(q: str) -> Any:
         (wrong_branch, ["'embed' takes str", "int | None by 'rerank'"]),
         (wrong_attribute, ["list[float] has no 'text'"]),
         (wrong_race, ["'embed' takes str", "given int by 'race'"]),
+        (wrong_inner, ["step 'sized': step 'embed': 'embed' takes str, and is given int by input 'text'"]),
+        (wrong_of_inner, ["'rerank' takes list[str], and is given list[float] by 'sized'"]),
         (wrong_output, ["the output: 'sub' of list[float] and int"]),
     ],
 )

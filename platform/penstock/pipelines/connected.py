@@ -9,7 +9,7 @@ from penstock.pipelines.computed import NeverAValue, shape_of
 from penstock.pipelines.expression import Expression, named, word_of
 from penstock.pipelines.fits import Clash, clash
 from penstock.pipelines.graph import Graph, Step, in_order
-from penstock.pipelines.shape import ANY, NULL, Anything, Items, Row, Shape, alternatives, either
+from penstock.pipelines.shape import ANY, NULL, Anything, Items, Record, Row, Shape, alternatives, either
 
 
 class Called(NamedTuple):
@@ -28,21 +28,29 @@ def fault(graph: Graph, models: Mapping[str, Called], inputs: Mapping[str, Shape
     ``models`` are those that are known, by the names that steps call (``embed``, ``embed@2``); ``inputs`` the shapes of
     the run's inputs, as far as they are known.
     """
+    try:
+        _output(graph, models, inputs)
+    except NeverAValue as error:
+        return str(error)
+    return None
+
+
+def _output(graph: Graph, models: Mapping[str, Called], inputs: Mapping[str, Shape]) -> Shape:
+    """What comes out; raises ``NeverAValue`` that names the step."""
     outputs: dict[str, Shape] = {}
     steps = {step.name: step for step in graph.steps}
     for name in in_order(graph):
         try:
             given, outputs[name] = _around(steps[name], models, inputs, outputs)
         except NeverAValue as error:
-            return f"step {name!r}: {error}"
+            raise NeverAValue(f"step {name!r}: {error}") from None
         found = clash(given, models.get(steps[name].model, UNKNOWN).takes)
         if found is not None:
-            return _told(steps[name], found)
+            raise NeverAValue(_told(steps[name], found))
     try:
-        shape_of(graph.output, inputs=inputs, outputs=outputs)
+        return shape_of(graph.output, inputs=inputs, outputs=outputs)
     except NeverAValue as error:
-        return f"the output: {error}"
-    return None
+        raise NeverAValue(f"the output: {error}") from None
 
 
 def _around(
@@ -53,9 +61,12 @@ def _around(
     if step.maps:
         items = (_mapped(shape_of(step.over, inputs=inputs, outputs=outputs), step.over),)
     given = shape_of(step.input, inputs=inputs, outputs=outputs, items=items)
-    if step.kind != "call":
+    if step.kind not in ("call", "run"):
         return given, {"pick": given, "sleep": NULL}.get(step.kind, ANY)
-    gives = models.get(step.model, UNKNOWN).gives
+    if step.graph is None:
+        gives = models.get(step.model, UNKNOWN).gives
+    else:
+        gives = _output(step.graph, models, given.fields if isinstance(given, Record) else {})
     return given, Items(gives) if step.maps else gives
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from penstock.lane import full_name, split_name
 from penstock.pipelines.graph import Graph, Step
+from penstock.pipelines.nested import all_steps
 
 #: Of a model that declares no version.
 UNDECLARED = ""
@@ -52,13 +53,14 @@ def chosen(by: Served, run: str) -> Versions:
 
 def open_models(graph: Graph) -> tuple[str, ...]:
     """The models that steps call in whatever version."""
-    calls = (step.model for step in graph.steps if step.kind == "call")
+    calls = (step.model for step in all_steps(graph) if step.kind == "call")
     return tuple(sorted({model for model in calls if split_name(model)[1] is None}))
 
 
 def pins_of(graph: Graph) -> Versions:
     """What the graph is pinned to already."""
-    return {name: version or "" for step in graph.steps if step.pinned for name, version in [split_name(step.model)]}
+    split = (split_name(step.model) for step in all_steps(graph) if step.pinned)
+    return {name: version or "" for name, version in split}
 
 
 def pinned(graph: Graph, versions: Versions) -> Graph:
@@ -88,6 +90,12 @@ def _with(step: Step, model: str, version: str) -> Step:
 
 
 def _each(graph: Graph, change: Callable[[Step], Step]) -> Graph:
-    steps = [change(step) for step in graph.steps]
+    """The graph with its steps changed, and those of the graphs in it."""
+
+    def inside(step: Step) -> Step:
+        new = None if step.graph is None else _each(step.graph, change)
+        return step if new is step.graph else msgspec.structs.replace(step, graph=new)
+
+    steps = [change(step) if step.graph is None else inside(step) for step in graph.steps]
     same = all(one is other for one, other in zip(steps, graph.steps, strict=True))
     return graph if same else msgspec.structs.replace(graph, steps=steps)

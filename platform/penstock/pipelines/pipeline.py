@@ -47,6 +47,8 @@ class Pipeline:
         #: Traced once, when it is defined: what is wrong with it is told where it is written.
         tracer = Tracer()
         self.graph: Graph = trace(function, name=name, tracer=tracer)
+        #: What its steps call, by the names that they do: a pipeline that maps this one is checked by it, too.
+        self.called = tracer.called
         _check_types(self, tracer)
         #: The graph's JSON, as it is stored with a run.
         self.text = self.graph.to_json().decode()
@@ -74,6 +76,7 @@ class Pipeline:
             raise TypeError(
                 f"pipeline {self.name!r} is mapped in the function of another pipeline: {self.name}.map(values)"
             )
+        tracer.called.update(self.called)
         return tracer.runs(self.graph, values, lambda value: self._inputs_of(value, item))
 
     def _inputs_of(self, value: Any, item: Callable[[Any], Any] | None) -> dict[str, Any]:

@@ -43,8 +43,9 @@ _COLUMNS = {
     "state": "text",
 }
 _INSERT = insert_sql("penstock_job", [*_COLUMNS], [*_COLUMNS.values()], "")
+# Its graph is this one's, but for the versions that a retry may have moved it to.
 _EARLIER = """
-    SELECT path, id FROM penstock_job WHERE run_id = :run AND path {in paths} AND graph = :digest
+    SELECT path, id FROM penstock_job WHERE run_id = :run AND path {in paths} AND graph IS NOT NULL
         AND {hidden state IN ('failed', 'cancelled', 'expired')} ORDER BY generation"""
 # What has succeeded in an earlier generation of a run, and how far its maps are, is that of the new one now.
 _TAKE_STEPS = """
@@ -95,13 +96,13 @@ def store(session: Session, beginnings: Iterable[Beginning], *, now: float) -> N
         ]
         session.inner += ids.values()
         if run.generation:
-            _take_over(session, run, digest, ids)
+            _take_over(session, run, ids)
     session.insert(_INSERT, rows)
 
 
-def _take_over(session: Session, run: OpenRun, digest: str, ids: dict[str, str]) -> None:
+def _take_over(session: Session, run: OpenRun, ids: dict[str, str]) -> None:
     """What has succeeded is not done again."""
-    values = {"run": run.id, "paths": session.ids(ids), "digest": digest}
+    values = {"run": run.id, "paths": session.ids(ids)}
     pairs = session.rows([(ids[path], id) for path, id in dict(session.all(_EARLIER, values)).items()])
     for statement in (_TAKE_STEPS, _TAKE_MAPS, _TAKE_CHUNKS, _TAKE_SIGNALS):
         session.run(statement, {"rows": pairs})
