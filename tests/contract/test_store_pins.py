@@ -12,6 +12,7 @@ from penstock.errors import NotServed
 from penstock.job import JobState, Outcome
 from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
+from penstock.pipelines.task import Task
 from penstock.settings import RunSettings, Settings
 from penstock.store import Store
 from penstock.store.engine import Survives
@@ -321,6 +322,13 @@ def test_plain_jobs_and_new_steps_wait(pinning: Store, settings: Settings) -> No
     clock.until(2 * WAIT_S - 60)
     assert pinning.get(plain).state is JobState.ACCEPTED
     assert pinning.get(run).state is JobState.RUNNING, "its worker may be on its way"
+
+
+def test_plain_tasks_are_served_by_others(pinning: Store, settings: Settings) -> None:
+    task = Step(name="t", kind="task", task=Task(name="shop.t", queue="shop"), input={"args": [], "kwargs": {}})
+    run = begin(pinning, graph(task, step("a", out("t")), output=out("a")))
+    assert Clock(pinning, settings).until(2 * WAIT_S) == []
+    assert list(open_steps(pinning, run)) == ["t"]
 
 
 def test_a_dispatcher_that_was_blind_counts_anew(pinning: Store, settings: Settings) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.pipelines.task import is_task
 from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 from penstock.store.runs.conclude import concluded
@@ -34,7 +35,9 @@ def waiting(db: Database, *, before: float) -> list[tuple[str, str | None]]:
     with db.read() as session:
         if session.one(_RUNS) is None:
             return []
-        return [(row[0], row[1]) for row in session.all(_WAITING, {"before": before})]
+        rows = session.all(_WAITING, {"before": before})
+    # Plain Celery tasks are other programs' workers' to serve, of whom nothing is known here.
+    return [(row[0], row[1]) for row in rows if not is_task(row[0])]
 
 
 def fail(
