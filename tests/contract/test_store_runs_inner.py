@@ -131,6 +131,32 @@ def test_a_run_follows_an_element(store: Store) -> None:
     assert finish(store, run).output == [f"b(a(b(a(p({n})))))" for n in (1, 2)]
 
 
+def one_call(model: str) -> Graph:
+    return graph(step("a", X, model=model), output=out("a"))
+
+
+def test_runs_of_one_name_begin_together_and_each_with_its_own_graph(store: Store) -> None:
+    """Two runs whose steps have the same names, and are not the same."""
+    runs = [
+        begin(store, graph(step("p", X), run_of("q", one_call(model), {"x": out("p")}), output=out("q")), {"x": 1})
+        for model in ("b", "c")
+    ]
+    succeed(store, [everything(store, run)["p"] for run in runs], tell)
+    assert [list(everything(store, run)) for run in runs] == [["q/a"], ["q/a"]]
+    assert [finish(store, run).output for run in runs] == ["b(p(1))", "c(p(1))"]
+
+
+def test_a_run_and_one_in_it_may_have_a_step_of_one_name(store: Store) -> None:
+    """What ends in one transaction lets a run begin within another one, and around it."""
+    inner = graph(each("p", X), mapped("q", one_call("b"), out("p")), output=out("q"))
+    of = graph(each("p", X), mapped("q", inner, out("p"), {"x": [ITEM]}), output=out("q"))
+    run = begin(store, of, {"x": [1, 2]})
+    succeed(store, [everything(store, run)["p[0]"]], tell)
+    succeed(store, [everything(store, run)[path] for path in ("q[0]/p[0]", "p[1]")], tell)
+    assert sorted(everything(store, run)) == ["q[0]/q[0]/a", "q[1]/p[0]"]
+    assert finish(store, run).output == [["b(p(p(1)))"], ["b(p(p(2)))"]]
+
+
 @pytest.mark.parametrize("size", [0, 3])
 def test_runs_that_end_as_they_begin(store: Store, size: int) -> None:
     nothing = graph(output=[X, 7])

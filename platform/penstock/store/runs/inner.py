@@ -64,7 +64,6 @@ class Beginning:
     """Runs that a step, or elements of a map, are: their paths, and their inputs, JSON texts."""
 
     run: OpenRun
-    name: str
     graph: Graph
     elements: Sequence[tuple[str, str]]
 
@@ -84,10 +83,13 @@ def store(session: Session, beginnings: Iterable[Beginning], *, now: float) -> N
     """Store these runs; ``session.inner`` are those whose steps are to begin."""
     rows = []
     beginnings = list(beginnings)
-    texts = {each.name: each.graph.to_json().decode() for each in beginnings}
+    # By the graphs themselves: steps of other pipelines may have the same name.
+    graphs = {id(each.graph): each.graph for each in beginnings}
+    texts = {key: graph.to_json().decode() for key, graph in graphs.items()}
     plans.store(session, texts.values())
+    digests = {key: plans.digest_of(text) for key, text in texts.items()}
     for each in beginnings:
-        run, digest = each.run, plans.digest_of(texts[each.name])
+        run, digest = each.run, digests[id(each.graph)]
         common = (run.lane, now, now, now, run.tenant, run.priority, run.deadline_at, run.timeout_s, run.trace, run.id)
         ids = {path: new_id() for path, _ in each.elements}
         rows += [
