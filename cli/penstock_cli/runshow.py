@@ -46,10 +46,11 @@ def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:
         shown = views(run, standing)
         reminder.wait_for(not_done(standing, shown))
         screen.show(run, shown)
-        warned = _warn_once(app, waits_for(standing, shown), set())
+        warned: set[str] = set()
         away_since: float | None = None
         while not run.state.is_terminal:
             try:
+                _warn_once(app, waits_for(standing, shown), warned)
                 with suppress(ResultTimeout):
                     handle.wait(LOOK_EVERY_S)
                 run, standing = handle.refresh(), app.store.run_standing(run.id)
@@ -61,17 +62,18 @@ def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:
             if screen.show(run, shown):
                 reminder.news()
                 reminder.wait_for(not_done(standing, shown))
-                warned = _warn_once(app, waits_for(standing, shown), warned)
     _print(app, run, standing, failed=failed, line=True)
     return None if run.state is JobState.SUCCEEDED else FAILED_STATUS
 
 
-def _warn_once(app: App, models: list[str], warned: set[str]) -> set[str]:
-    """Say of which of these models nobody was told yet that no worker serves it; those that were asked after, too."""
+def _warn_once(app: App, models: list[str], warned: set[str]) -> None:
+    """Say of which of these models nobody was told yet that no worker serves it; ``warned`` are those that were asked
+    after.
+    """
     for model in models:
         if model not in warned:
             warn_if_unserved(app, model)
-    return warned | set(models)
+            warned.add(model)
 
 
 def _bear(app: App, error: StoreUnavailable, since: float | None) -> float:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from penstock.pipelines.plaingraph import MAX_BYTES
+from penstock_cli import runshow
+from penstock_cli.context import App
 from tests.fixtures.cli import AT_ONCE_S, Penstock
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.postgres import PostgresServer
@@ -347,6 +349,40 @@ def test_watch_bears_with_a_database_that_goes_away(
     finally:
         running.close()
     assert "cancelled" in running.text and "Traceback" not in running.text
+
+
+def test_watch_says_who_is_missing_once_the_database_is_back(
+    penstock: Penstock,
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    broker_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It goes away behind the steps' first lines."""
+    penstock.env |= {"PENSTOCK_DATABASE_URL": postgres_url, "PENSTOCK_BROKER_URL": broker_url}
+    penstock.env["PENSTOCK_MODELS"] = "my_models"
+    (penstock.folder / "plus.json").write_text(json.dumps(PLUS))
+    id = submitted(penstock, "plus.json", '{"x": 5}')
+    asked: list[str] = []
+    original = runshow.warn_if_unserved
+
+    def warn(app: App, model: str) -> None:
+        asked.append(model)
+        if len(asked) > 1:
+            original(app, model)
+            app.client.get(id).cancel()
+            return
+        postgres_server.stop()
+        try:
+            original(app, model)
+        finally:
+            postgres_server.start()
+
+    monkeypatch.setattr(runshow, "warn_if_unserved", warn)
+    ended = penstock("job", "watch", id)
+    assert (ended.status, asked) == (1, ["double", "double"]), ended.err
+    assert ended.err.index("trying again") < ended.err.index("no worker serves 'double'")
+    assert "cancelled" in ended.out
 
 
 def test_watch_json_is_a_line_for_each_change_and_the_run_last(lines: Penstock) -> None:
