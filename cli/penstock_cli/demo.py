@@ -235,7 +235,7 @@ def _show(app: App, report: Report, run: Run) -> None:
     from penstock_cli.runview import views
 
     if app.out.json:
-        app.out.data(report.as_dict() | {"run": run_dict(run.run, run.standing, failed=False)})
+        app.out.data(report.as_dict() | {"run": run_dict(run.run, run.standing, run.cost, failed=False)})
         return
     show(report, Console(file=sys.stdout))
     app.out.line(f"one run    of a question in the middle, {run.run.input['question']!r}: what its steps are given,")

@@ -18,6 +18,8 @@ OPTIONS = (
     click.option("--idempotency-key", metavar="KEY", help="Same key and same body: the same job."),
     click.option("--webhook", metavar="URL", help="Called, signed, when the job has ended."),
     click.option("-t", "--tag", "tags", type=Tag(), multiple=True, metavar="NAME=VALUE", help="To find it by."),
+    click.option("--max-parallel", type=int, metavar="N", help="Of a run: at most so many steps in flight."),
+    click.option("--budget", type=Duration(), metavar="DURATION", help="Of a run: device time for its steps."),
     click.option("--delay", type=Duration(), metavar="DURATION", help="Do not start before."),
 )
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from penstock.clock import isoformat
-from penstock.store.runs.standing import StepRow
+from penstock.store.runs.cost import RunCost
+from penstock.store.runs.standing import RunStanding, StepRow
 from penstock_cli.jobview import counted, seconds, short
 from penstock_cli.runview import FAILED, SKIPPED, WAITING, StepView
 
@@ -35,6 +36,7 @@ def step_dict(view: StepView) -> dict[str, Any]:
         "wait_s": view.wait_s(),
         "run_s": view.run_s(),
         "compute_s": view.compute_s,
+        "device_s": view.device_s,
         "batch_size": view.batch,
         "worker": view.worker,
         "error": view.error,
@@ -70,6 +72,32 @@ def done(view: StepView) -> str | None:
     failed = sum(view.counts.get(status, 0) for status in FAILED)
     text = f"{view.counts.get('succeeded', 0):,}/{view.size:,}"
     return f"{text} ({failed:,} failed)" if failed else text
+
+
+def cost_dict(cost: RunCost) -> dict[str, Any]:
+    """What a run has taken, its JSON form; times are seconds. Which steps decided its end stands beside it."""
+    return {
+        "device_s": cost.device_s,
+        "by_model": dict(cost.by_model),
+        "queue_s": cost.queue_s,
+        "run_s": cost.run_s,
+        "total_s": cost.total_s,
+        "steps": cost.steps,
+    }
+
+
+def cost_pairs(standing: RunStanding, cost: RunCost) -> list[tuple[str, Any]]:
+    """The same for a person, with the run's bounds."""
+    parts = sorted(cost.by_model.items(), key=lambda each: -each[1])
+    spent = ", ".join(f"{model} {seconds(took)}" for model, took in parts if took)
+    many = len([took for took in cost.by_model.values() if took]) > 1
+    return [
+        ("device time", f"{seconds(cost.device_s)} ({spent})" if many else seconds(cost.device_s)),
+        ("budget", seconds(standing.budget_s)),
+        ("steps waited", seconds(cost.queue_s) if cost.steps else None),
+        ("steps ran", seconds(cost.run_s) if cost.steps else None),
+        ("in flight", f"at most {standing.max_parallel}" if standing.max_parallel else None),
+    ]
 
 
 def failures(shown: Sequence[StepView], elements: Sequence[StepRow]) -> list[dict[str, Any]]:

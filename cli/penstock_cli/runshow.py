@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from penstock.clock import monotonic_s, now
 from penstock.errors import ResultTimeout, StoreUnavailable
 from penstock.job import Job, JobState
+from penstock.store.runs.cost import RunCost
 from penstock.store.runs.standing import MOST_FAILED, RunStanding
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED as FAILED_STATUS
 from penstock_cli.jobview import job_dict, job_pairs
 from penstock_cli.reminder import Reminder
-from penstock_cli.runlines import DROP, HEADER, failure_row, failures, step_dict, step_row
+from penstock_cli.runlines import DROP, HEADER, cost_dict, cost_pairs, failure_row, failures, step_dict, step_row
 from penstock_cli.runscreen import Screen
 from penstock_cli.runview import FAILED, StepView, critical_path, not_done, views, waits_for
 from penstock_cli.serving import warn_if_unserved
@@ -95,7 +96,7 @@ def table(app: App, run: Job, shown: Sequence[StepView]) -> None:
         app.out.say("* decided when the run ended")
 
 
-def run_dict(run: Job, standing: RunStanding, *, failed: bool) -> dict[str, Any]:
+def run_dict(run: Job, standing: RunStanding, cost: RunCost, *, failed: bool) -> dict[str, Any]:
     """A run's JSON form: the job's, and its steps; with ``failed`` only those that failed."""
     shown = views(run, standing)
     steps = [view for view in shown if not failed or view.status in FAILED]
@@ -105,17 +106,21 @@ def run_dict(run: Job, standing: RunStanding, *, failed: bool) -> dict[str, Any]
         "steps": list(map(step_dict, steps)),
         "failed": failures(shown, standing.failed),
         "critical_path": critical_path(run, standing),
+        "max_parallel": standing.max_parallel,
+        "budget_s": standing.budget_s,
+        "cost": cost_dict(cost),
     }
 
 
 def _print(app: App, run: Job, standing: RunStanding, *, failed: bool, line: bool = False) -> None:
+    cost = app.store.run_cost(run.id)
     if app.out.json:
-        whole = run_dict(run, standing, failed=failed)
+        whole = run_dict(run, standing, cost, failed=failed)
         (app.out.jsonl if line else app.out.data)(whole)
         return
     shown = views(run, standing)
     if not failed:
-        app.out.pairs(job_pairs(run))
+        app.out.pairs([*job_pairs(run), *cost_pairs(standing, cost)])
         app.out.line()
         table(app, run, shown)
     found = failures(shown, standing.failed)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.job import Job, JobState
-from penstock.pipelines.critical import Times, critical
+from penstock.job import Job
 from penstock.pipelines.draw import called
 from penstock.pipelines.graph import Step
 from penstock.pipelines.levels import levels
 from penstock.pipelines.nested import models_of
 from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
+from penstock.store.runs.standing import critical_path as decided
 
 #: Of a step that is no job: while its run goes on, and when that has ended.
 WAITING, SKIPPED = "waiting", "skipped"
@@ -100,13 +99,7 @@ def _models(standing: RunStanding, shown: Iterable[StepView]) -> list[str]:
 
 def critical_path(run: Job, standing: RunStanding) -> list[str]:
     """The steps that decided when the run ended; none while it goes on, and where somebody or a deadline ended it."""
-    if run.state not in (JobState.SUCCEEDED, JobState.FAILED):
-        return []
-    times = {name: Times(row.accepted_at, row.settled_at) for name, row in standing.steps.items()}
-    for name, one in standing.maps.items():
-        times[name] = Times(one.accepted_at, one.settled_at) if one.size else Times()
-    path = (run.error or {}).get("step") if run.state is JobState.FAILED else None
-    return critical(standing.graph, times, last=None if path is None else re.split(r"[\[/]", str(path))[0])
+    return decided(run.state, run.error, standing)
 
 
 def _plain(step: Step, row: StepRow, marked: set[str]) -> StepView:
@@ -120,6 +113,7 @@ def _plain(step: Step, row: StepRow, marked: set[str]) -> StepView:
         started_at=row.started_at,
         ended_at=row.settled_at,
         compute_s=row.compute_s,
+        device_s=row.device_s,
         batch=row.batch_size,
         worker=row.worker,
         error=row.error,

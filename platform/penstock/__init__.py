@@ -43,6 +43,7 @@ from penstock.stepwise import Progress, StepModel
 if TYPE_CHECKING:
     from penstock.client import AsyncClient, AsyncJobHandle, Client, JobEvent, JobHandle
     from penstock.settings import Settings
+    from penstock.store.runs.cost import RunCost
     from penstock.torch_model import TorchModel
 
 __version__ = "0.1.0"
@@ -75,6 +76,7 @@ __all__ = [
     "Rejected",
     "Resources",
     "ResultTimeout",
+    "RunCost",
     "SchemaOutdated",
     "Settings",
     "StepModel",
@@ -102,6 +104,7 @@ _LAZY = {
     "Client": "penstock.client",
     "JobEvent": "penstock.client",
     "JobHandle": "penstock.client",
+    "RunCost": "penstock.store.runs.cost",
     "Settings": "penstock.settings",
     "TorchModel": "penstock.torch_model",
 }

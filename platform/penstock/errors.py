@@ -41,6 +41,7 @@ followed by the fix.
     │   ├── TooMuchWork        it would take too long to decide what a run does next
     │   ├── WaitTimeout        nobody sent the signal in time
     │   ├── NotServed          of a step: nobody has served its model, or that version, for too long
+    │   ├── OverBudget
     │   ├── WorkerLost
     │   ├── Quarantined
     │   ├── TaskFailed         a plain Celery task in a run raised
@@ -323,6 +324,23 @@ class NotServed(ExecutionError):
     """A step waited for a model, or for a version of it, that no worker has served for ``run.unserved_wait_s``."""
 
     code = "not_served"
+
+
+class OverBudget(ExecutionError):
+    """A run's steps took more of the devices than its budget. ``spent_s`` and ``budget_s`` are device seconds."""
+
+    code = "over_budget"
+
+    def __init__(self, *, spent_s: float, budget_s: float) -> None:
+        super().__init__(
+            f"the run took {spent_s:.4g} device seconds, and its budget is {budget_s:.4g}: a retry goes on from there"
+            " with as much again"
+        )
+        self.spent_s, self.budget_s = spent_s, budget_s
+
+    def as_dict(self) -> dict[str, Any]:
+        """The common form, with ``spent_s`` and ``budget_s``."""
+        return {**super().as_dict(), "spent_s": self.spent_s, "budget_s": self.budget_s}
 
 
 class WorkerLost(ExecutionError):

@@ -114,6 +114,9 @@ class NewJob:
     canvas: str | None = None
     #: Of a run: its graph, JSON text.
     graph: str | None = None
+    #: Of a run: most of its steps in flight at a time, and device seconds that they may take.
+    max_parallel: int | None = None
+    budget_s: float | None = None
     #: Of a step: its run, which of the graph's steps it is, and since which try of the run.
     run_id: str | None = None
     path: str | None = None
@@ -226,6 +229,8 @@ class Outcome:
     #: The job is a step of a run: what its end lets happen is part of the transaction.
     step: bool = False
     graph: str | None = None
+    #: Of a step: what its tenant is charged for this attempt, device seconds.
+    device_s: float | None = None
     started_at: float | None = None
     batch_wait_s: float | None = None
     load_s: float | None = None

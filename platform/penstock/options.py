@@ -21,6 +21,8 @@ class Options(TypedDict, total=False):
     ``timeout`` limit on one attempt, seconds. ``idempotency_key`` the same key and body (model, version asked for,
     input) give the same job, per tenant; its other options are those of the first call. ``webhook`` URL that is called
     when the job has ended. ``tags`` names and values to find it by. ``delay`` seconds before it may start.
+
+    Only of runs: ``max_parallel`` most steps in flight at a time, ``budget`` device seconds that they may take.
     """
 
     lane: str
@@ -32,6 +34,8 @@ class Options(TypedDict, total=False):
     webhook: str | None
     tags: Mapping[str, str] | None
     delay: float | None
+    max_parallel: int | None
+    budget: float | None
 
 
 class CallOptions(Options, total=False):

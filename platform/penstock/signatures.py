@@ -74,6 +74,9 @@ def celery_options(options: Options) -> dict[str, Any]:
         return {}
     if "idempotency_key" in options:
         raise TypeError("a signature has no idempotency_key: its task id is the key, apply_async(task_id=…)")
+    for name in ("max_parallel", "budget"):
+        if options.get(name) is not None:
+            raise TypeError(f"a signature has no {name}: say it of the run, client.enqueue(canvas, {name}=…)")
     allow_private, now = plain_settings().webhook.allow_private, clock.now()
     checked = terms(now=now, default_lane=Lane.INTERACTIVE, allow_private=allow_private, **options)
     said: dict[str, Any] = {}

@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from penstock.client.handle import JobHandle
+from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
-from penstock.errors import InvalidInput, InvalidOutput, ModelRaised, WrongResultCount
+from penstock.errors import InvalidInput, InvalidOutput, ModelRaised, OverBudget, WrongResultCount
 from penstock.functions import Function
 from penstock.job import Job, JobState
 from penstock.jsontext import loads
@@ -22,7 +23,7 @@ from penstock.model import Batching, Model, check_model
 from penstock.payload import write_input, write_output
 from penstock.pipelines import local, plaingraph
 from penstock.pipelines.expansion import Expansion
-from penstock.pipelines.graph import Graph
+from penstock.pipelines.graph import Graph, check_bounds
 from penstock.pipelines.pipeline import Pipeline
 from penstock.registry import unknown_model
 from penstock.results import results_of
@@ -91,14 +92,21 @@ def run_pipeline(
     models: Iterable[type[Model] | Model | Function] = (),
     signals: Mapping[str, Any] = MappingProxyType({}),
     device: str = "cpu",
+    max_parallel: int | None = None,
+    budget: float | None = None,
 ) -> Any:
     """The output of a pipeline or a graph, in this process: as by workers, but one step after the other, and nobody
     waits.
 
     ``models`` are those that its steps call, classes or instances (a stub with the right ``name`` is one); ``signals``
-    are the values that its waits are given. Raises the error of a step that nothing stands in for, ``NoValue``, and
-    ``UnknownModel`` for one that ``models`` has not.
+    are the values that its waits are given. One step after the other is within any ``max_parallel``; ``budget``, or the
+    pipeline's own, counts the seconds that calls of models take here. Raises the error of a step that nothing stands in
+    for, ``NoValue``, ``OverBudget``, and ``UnknownModel`` for one that ``models`` has not.
     """
+    whole = plaingraph.from_graph(pipeline) if isinstance(pipeline, Graph) else pipeline
+    check_bounds("the run", max_parallel, budget)
+    budget_s = whole.graph.budget if budget is None else budget
+    spent_s = 0.0
     known: dict[str, type[Model] | Model] = {}
     for each in models:
         model = each.model if isinstance(each, Function) else each
@@ -106,6 +114,9 @@ def run_pipeline(
     loaded: dict[str, Model] = {}
 
     def call(name: str, items: Sequence[Any]) -> Sequence[Any]:
+        nonlocal spent_s
+        if budget_s is not None and spent_s > budget_s:
+            raise OverBudget(spent_s=spent_s, budget_s=budget_s)
         plain, _ = split_name(name)
         if plain not in known:
             raise unknown_model(plain, known)
@@ -114,9 +125,12 @@ def run_pipeline(
             loaded[plain] = model if isinstance(model, Model) else model()
             if isinstance(model, type):
                 loaded[plain].load(device)
-        return run_model(loaded[plain], items, return_exceptions=True)
+        began = monotonic_s()
+        try:
+            return run_model(loaded[plain], items, return_exceptions=True)
+        finally:
+            spent_s += monotonic_s() - began
 
-    whole = plaingraph.from_graph(pipeline) if isinstance(pipeline, Graph) else pipeline
     return local.run(whole.graph, loads(whole.encode(inputs, sys.maxsize)), call, signals)
 
 

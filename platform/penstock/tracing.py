@@ -12,12 +12,13 @@ class StepOptions(TypedDict, total=False):
     """What a step of a pipeline can say besides what it is given: ``embed.using(timeout=2, retry=3)(question)``.
 
     ``timeout`` limit on one attempt, seconds. ``retry`` how often it is tried again after it has failed for good.
-    ``version`` the only one of the model that may run it.
+    ``version`` the only one of the model that may run it. ``max_parallel`` of a map: most elements in flight at a time.
     """
 
     timeout: float | None
     retry: int
     version: str
+    max_parallel: int
 
 
 class Tracer(Protocol):

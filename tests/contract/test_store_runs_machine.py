@@ -68,7 +68,9 @@ def graphs(draw: st.DrawFn) -> Graph:
             before = draw(st.sampled_from([None, *maps]))
             size = draw(st.integers(0, 7)) if before is None else maps[before]
             over = out(before) if before is not None else [value(1) for _ in range(size)]
-            steps.append(step(name, {"$op": ["add", {"$item": 0}, value(1)]}, maps=True, over=over))
+            most = draw(st.sampled_from([None, None, 1, 2, 3]))
+            given = {"$op": ["add", {"$item": 0}, value(1)]}
+            steps.append(step(name, given, maps=True, over=over, max_parallel=most))
             maps[name] = size
     return graph(*steps, output=[value(2), *map(out, maps)])
 
@@ -80,11 +82,13 @@ def chains(draw: st.DrawFn) -> Graph:
     steps = [step(name, [X, out("s0")][draw(st.booleans()) and name != "s0"]) for name in plain]
     values = st.sampled_from([X, *map(out, plain)])
     maps = {"m0": [draw(values) for _ in range(draw(st.integers(0, 7)))]}
-    steps.append(step("m0", {"$item": 0}, maps=True, over=maps["m0"]))
+    most = draw(st.sampled_from([None, None, 1, 3]))
+    steps.append(step("m0", {"$item": 0}, maps=True, over=maps["m0"], max_parallel=most))
     for n in range(1, draw(st.integers(2, 4))):
         given = {"$op": ["add", {"$item": 0}, draw(values)]}
         before = draw(st.sampled_from([f"m{n - 1}", "m0"]))
-        steps.append(step(f"m{n}", given, maps=True, over=out(before)))
+        most = draw(st.sampled_from([None, None, None, 1, 2]))
+        steps.append(step(f"m{n}", given, maps=True, over=out(before), max_parallel=most))
         maps[f"m{n}"] = maps["m0"]
     last = draw(st.sampled_from(sorted(maps)))
     steps.append(step("join", {"$op": ["add", X, {"$get": [out(last), 0]}]} if maps["m0"] else X))
@@ -105,6 +109,19 @@ class Known:
     stood_in: bool = False
     #: Paths that have failed in this generation.
     failed: set[str] = field(default_factory=set)
+    #: Most steps in flight at a time.
+    most: int | None = None
+    #: Device seconds that they may take, and those that they have taken in this generation.
+    budget: float | None = None
+    spent: float = 0.0
+
+    def room(self, paths: set[str]) -> int:
+        """How many of these that can begin have begun."""
+        count = 0
+        for name in {place(path)[0] for path in paths}:
+            mine = sum(place(path)[0] == name for path in paths)
+            count += min(mine, self.graph.step(name).max_parallel or mine)
+        return min(count, self.most or count)
 
     def frontier(self) -> Frontier:
         names = {place(path)[0] for path in self.failed}
@@ -139,14 +156,15 @@ class Known:
                 paths |= {f"{name}[{index}]" for index in range(count)}
             else:
                 paths.add(name)
-        for name, source in Outline(self.graph).elementwise.source.items():
+        follows = Outline(self.graph).elementwise.source if self.most is None else {}
+        for name, source in follows.items():
             if all(parent in outputs for parent in parents(self.graph.step(name)) if parent != source):
                 ended = [place(path)[1] for path in self.done if place(path)[0] == source]
                 paths |= {f"{name}[{index}]" for index in ended}
         return paths - set(self.done) - self.failed
 
     def again(self) -> None:
-        self.state, self.generation, self.failed = JobState.RUNNING, self.generation + 1, set()
+        self.state, self.generation, self.failed, self.spent = JobState.RUNNING, self.generation + 1, set(), 0.0
 
     def given(self, path: str) -> Any:
         name, index = place(path)
@@ -175,6 +193,7 @@ class Histories(RuleBasedStateMachine):
         self.held: dict[str, tuple[str, str, int]] = {}  # job: run, worker, attempt
         self.past: list[tuple[Outcome, str]] = []
         self.ends: dict[str, int] = {}
+        self.took: dict[str, float] = {}  # by job: device seconds
         self.died = self.dies = False
         for worker in WORKERS:
             register(self.store, worker)
@@ -198,14 +217,8 @@ class Histories(RuleBasedStateMachine):
         finally:
             self.patches.undo()
             with self.store._db.write(conclude.Survives.NOTHING) as session:
-                for table in (
-                    "penstock_job",
-                    "penstock_map",
-                    "penstock_map_chunk",
-                    "penstock_todo",
-                    "penstock_delivery",
-                ):
-                    session.run(f"DELETE FROM {table}")  # noqa: S608 - constants only
+                for name in ("job", "map", "map_chunk", "map_room", "todo", "delivery"):
+                    session.run(f"DELETE FROM penstock_{name}")  # noqa: S608 - constants only
 
     # Helpers
 
@@ -237,7 +250,8 @@ class Histories(RuleBasedStateMachine):
         known = self.runs[run]
         if known.state is JobState.RUNNING:
             now_is = known.frontier()
-            if now_is.done or now_is.failed is not None:
+            over = known.budget is not None and known.spent > known.budget
+            if now_is.done or now_is.failed is not None or over:
                 self.ended(run, JobState.SUCCEEDED if now_is.done else JobState.FAILED)
 
     # Rules
@@ -247,11 +261,17 @@ class Histories(RuleBasedStateMachine):
         self.dies = True
 
     @precondition(lambda self: len(self.runs) < 3)
-    @rule(data=st.data(), x=st.integers(0, 9))
-    def submit(self, data: st.DataObject, x: int) -> None:
+    @rule(
+        data=st.data(),
+        x=st.integers(0, 9),
+        most=st.sampled_from([None, None, 1, 2, 4]),
+        budget=st.sampled_from([None, None, 2, 5]),
+    )
+    def submit(self, data: st.DataObject, x: int, most: int | None, budget: float | None) -> None:
         graph = data.draw(self.graphs)
-        job = new_run(graph, {"x": x}, accepted_at=self.now, webhook="https://example.com/")
-        self.runs[job.id] = Known(graph, {"x": x})
+        bounds: dict[str, Any] = {"max_parallel": most, "budget_s": budget}
+        job = new_run(graph, {"x": x}, accepted_at=self.now, webhook="https://example.com/", **bounds)
+        self.runs[job.id] = Known(graph, {"x": x}, most=most, budget=budget)
         self.do(self.store.insert, [job])
         self.conclude(job.id)
 
@@ -299,6 +319,12 @@ class Histories(RuleBasedStateMachine):
                 outcomes.append(Outcome(id=id, attempt=attempt, state=JobState.FAILED, error={"code": "x"}, step=True))
             else:
                 outcomes.append(Outcome(id=id, attempt=attempt, state=JobState.ACCEPTED, failures=1, step=True))
+        for outcome in outcomes:
+            outcome.device_s = 1.0
+            self.took[outcome.id] = self.took.get(outcome.id, 0.0) + 1.0
+            known = self.runs[jobs[outcome.id].run_id or ""]
+            if known.state is JobState.RUNNING and (outcome.state.is_terminal or jobs[outcome.id].cancel_requested):
+                known.spent += self.took[outcome.id]
         self.past += [(outcome, worker) for outcome in outcomes]
         runs = {jobs[id].run_id or "" for id in ids}
         for id in ids:
@@ -376,10 +402,11 @@ class Histories(RuleBasedStateMachine):
             open = {job.path for job in jobs if job.state in OPEN and not job.cancel_requested}
             if known.state is not JobState.RUNNING:
                 assert not open or self.died, "the steps of an ended run are stopped"
-            elif self.died:
-                assert open <= known.begun()
             else:
-                assert open == known.begun()
+                possible = known.begun()
+                assert open <= possible
+                assert known.room(open) == len(open), "no bound is passed"
+                assert self.died or len(open) == known.room(possible), "and none is kept back"
 
     @invariant()
     def nothing_is_done_twice(self) -> None:
@@ -394,6 +421,12 @@ class Histories(RuleBasedStateMachine):
     def nothing_is_left_to_do(self) -> None:
         with self.store._db.read() as session:
             assert self.died or not session.all("SELECT * FROM penstock_todo")
+
+    @invariant()
+    def what_steps_took_is_counted_once(self) -> None:
+        for run in self.runs:
+            mine = {job.id for job in self.jobs(run)}
+            assert self.store.run_cost(run).device_s == sum(took for id, took in self.took.items() if id in mine)
 
     @invariant()
     def every_end_has_its_event(self) -> None:
@@ -413,10 +446,14 @@ class Histories(RuleBasedStateMachine):
                 known.again()
                 self.conclude(run)
             while waiting := [job for job in self.waiting() if job.run_id == run]:
-                for job in waiting:  # suspects run alone
-                    attempt = self.store.claim([job.id], worker="w1", now=self.now).claimed[job.id].attempt
-                    self.held[job.id] = (run, "w1", attempt)
-                    self.settle_these([job.id], "w1", "ok")
+                # Suspects run alone.
+                attempt = self.store.claim([waiting[0].id], worker="w1", now=self.now).claimed[waiting[0].id].attempt
+                self.held[waiting[0].id] = (run, "w1", attempt)
+                self.settle_these([waiting[0].id], "w1", "ok")
+                if known.state is JobState.FAILED:  # over its budget
+                    self.store.retry(run, now=self.now)
+                    known.again()
+                    self.conclude(run)
             assert known.state is JobState.SUCCEEDED, f"{known.begun()} are left"
         self.the_runs_are_what_the_model_says()
         self.nothing_is_done_twice()

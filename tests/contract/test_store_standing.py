@@ -83,6 +83,7 @@ def test_a_map_has_sums_of_its_elements(store: Store) -> None:
             step=True,
             started_at=T0 + 2 + number,
             compute_s=0.25,
+            device_s=0.25 / (1 + number),
             batch_size=1 + number,
         )
         assert path == f"each[{number}]"

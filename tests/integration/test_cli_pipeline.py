@@ -251,6 +251,23 @@ def test_a_run_has_steps(lines: Penstock) -> None:
     assert f"of run {id}" in lines("job", "get", run["steps"][0]["id"]).out
 
 
+def test_a_run_has_bounds_and_says_what_it_took(lines: Penstock) -> None:
+    id = submitted(lines, "plus.json", '{"x": 5}', "--max-parallel", "1", "--budget", "1h")
+    lines("job", "wait", id)
+    run = lines("job", "get", id, "--json").json()
+    assert (run["status"], run["max_parallel"], run["budget_s"]) == ("succeeded", 1, 3600.0)
+    assert run["cost"].keys() == {"device_s", "by_model", "queue_s", "run_s", "total_s", "steps"}
+    assert run["cost"]["by_model"] == {"double": run["cost"]["device_s"]} and run["cost"]["device_s"] > 0
+    assert sum(step["device_s"] for step in run["steps"]) == pytest.approx(run["cost"]["device_s"])
+    shown = lines("job", "get", id).out
+    assert "device time" in shown and "in flight     at most 1" in shown
+    over = submitted(lines, "plus.json", '{"x": 5}', "--budget", "0")
+    assert lines("job", "wait", over).status == 1
+    assert "[over_budget]" in lines("job", "get", over).out
+    refused = lines("submit", "double", "1", "--budget", "1")
+    assert refused.status == 2 and "only a run of a pipeline" in refused.err
+
+
 @pytest.mark.parametrize("size", [0, 1, 300])
 def test_a_map_is_counts(lines: Penstock, size: int) -> None:
     id = submitted(lines, "each.json", json.dumps({"x": ["t"] * size}))

@@ -14,10 +14,12 @@ import pytest
 import penstock
 from penstock import Client, InvalidInput, JobFailed
 from penstock.errors import IllegalTransition
+from penstock.lane import Lane, queue_name
 from penstock.settings import Settings
+from penstock.transport import usage
 from tests.fixtures.models import echo, fail, halve, inc, label, total
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.worker import clean_environ
+from tests.fixtures.worker import clean_environ, wait_for
 
 
 @penstock.pipeline
@@ -137,6 +139,48 @@ def test_a_fork_of_a_run(sdk: Client) -> None:
     assert job.fork(inputs={"x": 2}).result(PATIENCE_S) == {"sum": 18, "first": 3}
 
 
+@penstock.pipeline(max_parallel=2)
+def narrow(values: list[int]) -> Any:
+    """A few at a time."""
+    return total(inc.using(max_parallel=1).map(values)) + total([inc(1), inc(2), inc(3)])
+
+
+def test_a_run_with_bounds_gives_what_another_gives(sdk: Client) -> None:
+    jobs = sdk.enqueue_many(narrow, [{"values": list(range(size))} for size in (0, 1, 20)], max_parallel=3)
+    assert [job.result(PATIENCE_S) for job in jobs] == [9, 10, 219]
+
+
+def test_what_a_run_took_is_what_its_tenant_was_charged(sdk: Client, settings: Settings) -> None:
+    jobs = sdk.enqueue_many(diamond, [{"x": x} for x in range(20)])
+    costs = [job.wait(PATIENCE_S).cost() for job in jobs]
+    for cost in costs:
+        assert cost.by_model.keys() == {"inc", "total"} and cost.steps == 4
+        assert 0 < cost.device_s == pytest.approx(sum(cost.by_model.values()))
+        assert cost.critical_path[0] == "inc" and cost.critical_path[-1] == "total"
+        assert cost.total_s is not None and cost.queue_s >= 0 and cost.run_s > 0
+    queues = {queue_name(settings.namespace, model, Lane.BACKGROUND) for model in ("inc", "total")}
+    client = sdk._runtime().publisher.client
+    wait_for(
+        lambda: (
+            sum(usage.device_s(client, settings.namespace, queues).values())
+            == pytest.approx(sum(cost.device_s for cost in costs))
+        ),
+        what="the worker to tell what queues have taken",
+    )
+
+
+def test_a_run_over_its_budget_fails(sdk: Client) -> None:
+    job = sdk.enqueue(diamond, {"x": 1}, budget=0)
+    with pytest.raises(JobFailed, match="its budget is 0"):
+        job.result(PATIENCE_S)
+    assert job.error is not None and job.error["code"] == "over_budget" and job.error["spent_s"] > 0
+    assert sdk.run(diamond, {"x": 1}, budget=60, result_timeout=PATIENCE_S) == {"sum": 16, "first": 2}
+    with pytest.raises(InvalidInput, match="is a model"):
+        sdk.enqueue("inc", 1, budget=1)
+    with pytest.raises(InvalidInput, match="max_parallel=0"):
+        sdk.enqueue(diamond, {"x": 1}, max_parallel=0)
+
+
 def test_something_stands_in_for_a_failure(sdk: Client) -> None:
     assert sdk.run(careful, {"x": 1}, result_timeout=PATIENCE_S) == 2
 
@@ -166,7 +210,7 @@ def test_the_page_runs(settings: Settings, worker_factory: Callable[..., Any], d
     page = (Path(__file__).parents[2] / "docs" / "pipelines.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     defined = [block for block in blocks if "@penstock." in block]
-    assert (len(defined), len(blocks)) == (3, 8)
+    assert (len(defined), len(blocks)) == (4, 11)
     module = tmp_path / "shown.py"
     module.write_text("\n".join(defined))
     settings = settings.model_copy(update={"models": [str(module)]})

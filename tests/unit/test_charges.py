@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock.job import JobState, Outcome
 from penstock.lane import Lane
 from penstock.model import Model
 from penstock.transport.scripts import SETTLE
@@ -100,3 +101,13 @@ def test_sequences_teach_what_the_next_ones_are_expected_to_take() -> None:
     charges.took(items)
     assert charges.expected()[queue] == 5.0, "one that did not run says nothing"
     assert charges.spent == {queue: 5.0}
+
+
+def test_steps_of_runs_are_told_what_they_cost_and_other_jobs_are_not() -> None:
+    run = run_of(1.0, 3.0, 4.0)
+    run.live[1].step = run.live[2].step = True
+    run.outcomes = [Outcome(id=item.id, attempt=1, state=JobState.SUCCEEDED, step=item.step) for item in run.live]
+    charges = Charges(["echo"], "ns")
+    charges.spread(run, 0.8)
+    charges.book(run)
+    assert [outcome.device_s for outcome in run.outcomes] == [None, pytest.approx(0.3), pytest.approx(0.4)]

@@ -110,6 +110,14 @@ def test_graphs_in_graphs_are_read() -> None:
     assert read(mapped.to_json()) == mapped and mapped.steps[0].graph == read(msgspec.json.encode(RUN["graph"]))
 
 
+def test_bounds_are_part_of_a_graph_and_none_are_no_part_of_it() -> None:
+    each = step("each", {"$item": 0}, maps=True, over=X, max_parallel=2)
+    bounded = Graph(name="g", inputs=["x"], steps=[each], output=out("each"), max_parallel=3, budget=0.5)
+    assert read(bounded.to_json()) == bounded
+    plain = msgspec.json.decode(graph(step("a", X), output=out("a")).to_json())
+    assert plain.keys() == {"name", "inputs", "steps", "output", "form"}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -127,6 +135,12 @@ def test_graphs_in_graphs_are_read() -> None:
         (bad({"name": "a", "input": 1, "kind": "sleep"}), "no time"),
         (bad(CALL | {"timeout": 0}), "timeout=0"),
         (bad(CALL | {"retry": -1}), "retry=-1"),
+        (bad(CALL | {"max_parallel": 2}), "is one call"),
+        (bad(CALL | {"max_parallel": 0, "maps": True, "over": [1]}), "max_parallel=0"),
+        (bad({"name": "a", "input": 1, "kind": "wait", "signal": "go", "max_parallel": 2}), "is one call"),
+        (bad(max_parallel=1001), "max_parallel=1001"),
+        (bad(budget=-1), "budget=-1"),
+        (bad(RUN | {"graph": bad(inputs=("x",), budget=1)}), "budget of its own"),
         (bad(CALL, CALL), "two steps are called 'a'"),
         (bad(inputs=("x", "x")), "two inputs"),
         (bad(CALL | {"name": ""}), "no name of a step"),

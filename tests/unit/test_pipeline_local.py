@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 import penstock
-from penstock.errors import ConfigError, InvalidInput, ModelRaised, UnknownModel, WaitTimeout
+from penstock.errors import ConfigError, InvalidInput, ModelRaised, OverBudget, UnknownModel, WaitTimeout
 from penstock.pipelines.graph import read
 from penstock.testing import run_pipeline
 
@@ -262,3 +262,29 @@ def test_a_step_answers_with_steps() -> None:
         penstock.expand(lambda rest: rest, other=1)
     with pytest.raises(InvalidInput, match="given no 'rest'"):
         penstock.expand(lambda rest: rest)
+
+
+# Bounds -----------------------------------------------------------------------------------------------------------
+
+
+@penstock.pipeline(max_parallel=2, budget=0)
+def broke(x: int) -> Any:
+    """Its first step takes more than it has."""
+    return double.using(max_parallel=1).map([double(x), x])
+
+
+def test_what_has_bounds_runs_here_and_the_budget_is_that_of_the_calls() -> None:
+    assert run_pipeline(broke, {"x": 1}, models=MODELS, max_parallel=1, budget=60) == [4, 2]
+    with pytest.raises(OverBudget, match="its budget is 0"):
+        run_pipeline(broke, {"x": 1}, models=MODELS)
+    one = penstock.pipeline(name="one", budget=0)(lambda x: double(x))
+    assert run_pipeline(one, {"x": 1}, models=MODELS) == 2, "nothing is left to do"
+
+
+@pytest.mark.parametrize("bounds", [{"max_parallel": 0}, {"max_parallel": True}, {"budget": -1}, {"budget": "2"}])
+def test_bounds_that_are_none_are_refused(bounds: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        run_pipeline(broke, {"x": 1}, models=MODELS, **bounds)
+    assert caught.value.fix
+    with pytest.raises(InvalidInput):
+        penstock.pipeline(name="bounded", **bounds)(lambda x: double(x))

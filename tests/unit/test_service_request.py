@@ -23,7 +23,7 @@ def check(**options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("priorty", "did you mean 'priority'"), ("zzz", "there are deadline, delay")]
+    ("name", "says"), [("priorty", "did you mean 'priority'"), ("zzz", "there are budget, deadline")]
 )
 def test_a_misspelt_option_is_named(name: str, says: str) -> None:
     with pytest.raises(TypeError, match=f"no option '{name}': {says}") as caught:
@@ -137,3 +137,22 @@ def test_texts_of_other_types_are_texts() -> None:
     checked = check(tenant=Word.A, idempotency_key=Word.A, tags={Word.A: np.str_("b")})
     assert [type(each) for each in (checked.tenant, checked.idempotency_key)] == [str, str]
     assert {(type(name), type(value)) for name, value in checked.tags.items()} == {(str, str)}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_parallel": 0}, "max_parallel=0"),
+        ({"max_parallel": 1001}, "1 to 1,000"),
+        ({"max_parallel": 2.0}, "max_parallel=2.0"),
+        ({"budget": -0.5}, "budget=-0.5"),
+        ({"budget": float("nan")}, "budget=nan"),
+        ({"budget": True}, "budget=True"),
+    ],
+)
+def test_a_runs_bounds_are_checked(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check(**options)
+    assert says in str(caught.value) and caught.value.fix
+    checked = check(max_parallel=8, budget=2)
+    assert (checked.max_parallel, checked.budget_s) == (8, 2)

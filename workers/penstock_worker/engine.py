@@ -348,6 +348,7 @@ class Engine:
         run = self.runner.run(batch)
         self.batcher.put_back(run.suspects)
         self.charges.spread(run, run.compute_s)
+        self.charges.book(run)
         # Before all that nobody waits for.
         if run.live or run.unfinished:
             self.settler.settle(run)
@@ -363,6 +364,7 @@ class Engine:
     def _took(self, run: Run) -> None:
         """Sequences have left the device."""
         self.charges.took(run.live)
+        self.charges.book(run)
         for item, outcome in zip(run.live, run.outcomes, strict=False):
             if outcome.state is JobState.SUCCEEDED:
                 self.load.sequence_ended(item, run.compute_s)

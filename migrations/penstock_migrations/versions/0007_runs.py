@@ -30,6 +30,9 @@ def upgrade() -> None:
     op.add_column("penstock_job", sa.Column("retries", sa.Integer(), nullable=True))
     op.add_column("penstock_job", sa.Column("start_by", sa.Double(), nullable=True))
     op.add_column("penstock_worker", sa.Column("versions", sa.Text(), nullable=True))
+    op.add_column("penstock_job", sa.Column("device_s", sa.Double(), nullable=True))
+    op.add_column("penstock_job", sa.Column("max_parallel", sa.Integer(), nullable=True))
+    op.add_column("penstock_job", sa.Column("budget_s", sa.Double(), nullable=True))
     op.drop_index("ix_penstock_job_settled", table_name="penstock_job")
     for name, columns, unique, where in INDEXES:
         only = sa.text(where)
@@ -66,6 +69,7 @@ def upgrade() -> None:
         sa.Column("chunk", sa.Integer(), nullable=False),
         sa.Column("pending", sa.Integer(), nullable=False),
         sa.Column("followed", sa.Boolean(), nullable=False),
+        sa.Column("watched", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "path", "chunk", name=op.f("pk_penstock_map_chunk")),
     )
     op.create_table(
@@ -85,6 +89,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_penstock_task")),
     )
     op.create_index("ix_penstock_task_until", "penstock_task", ["until", "job_id"], unique=False)
+    op.create_table(
+        "penstock_map_room",
+        sa.Column("run_id", id, nullable=False),
+        sa.Column("path", id, nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("begun", sa.Integer(), nullable=False),
+        sa.Column("in_flight", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", "path", name=op.f("pk_penstock_map_room")),
+    )
     op.create_table(
         "penstock_signal",
         sa.Column("run_id", id, nullable=False),
@@ -119,6 +132,7 @@ def downgrade() -> None:
     op.drop_table("penstock_signal")
     op.drop_table("penstock_task")
     op.drop_table("penstock_wait")
+    op.drop_table("penstock_map_room")
     op.drop_table("penstock_map_chunk")
     op.drop_table("penstock_map")
     op.drop_table("penstock_graph")
@@ -129,5 +143,16 @@ def downgrade() -> None:
         "ix_penstock_job_settled", "penstock_job", ["settled_at"], sqlite_where=settled, postgresql_where=settled
     )
     op.drop_column("penstock_worker", "versions")
-    for column in ("start_by", "retries", "closing", "graph", "generation", "path", "run_id"):
+    for column in (
+        "start_by",
+        "budget_s",
+        "max_parallel",
+        "device_s",
+        "retries",
+        "closing",
+        "graph",
+        "generation",
+        "path",
+        "run_id",
+    ):
         op.drop_column("penstock_job", column)

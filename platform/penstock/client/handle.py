@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from penstock.client.async_client import AsyncClient
     from penstock.client.client import Client
+    from penstock.store.runs.cost import RunCost
 
 
 class Handle:
@@ -178,6 +179,11 @@ class JobHandle(Handle):
         submitted = runtime.submitter.fork(self.id, from_step, inputs)
         return self._client._submitted(submitted, runtime.client_id, mark)
 
+    def cost(self) -> RunCost:
+        """Of a run: what it has taken so far, of the devices by model, and where its time went. Raises ``JobNotFound``
+        where this is no run."""
+        return self._client._runtime().store.run_cost(self.id)
+
     def stream(self, after: str | None = None, *, step: str | None = None) -> Iterator[JobEvent]:
         """Changes of state and partial output, as they happen, from the first on or from behind the cursor ``after``,
         to the last.
@@ -266,6 +272,11 @@ class AsyncJobHandle(Handle):
         mark = runtime.push.mark
         submitted = await self._client._call(lambda runtime: runtime.submitter.fork(self.id, from_step, inputs))
         return self._client._submitted(submitted, runtime.client_id, mark)
+
+    async def cost(self) -> RunCost:
+        """See ``JobHandle.cost``."""
+        found: RunCost = await self._client._call(lambda runtime: runtime.store.run_cost(self.id))
+        return found
 
     def stream(self, after: str | None = None, *, step: str | None = None) -> AsyncIterator[JobEvent]:
         """See ``JobHandle.stream``."""

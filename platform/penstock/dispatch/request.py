@@ -18,7 +18,7 @@ from penstock.errors import InvalidInput
 from penstock.lane import LANES, MAX_PRIORITY, MIN_PRIORITY, Lane
 from penstock.model import Model
 from penstock.options import MAX_TEXT, Options
-from penstock.pipelines.graph import Graph
+from penstock.pipelines.graph import Graph, check_bounds
 from penstock.pipelines.pipeline import Pipeline
 
 #: Furthest time from now that an option may name, and longest timeout, seconds: a hundred years. Times beyond the year
@@ -64,6 +64,8 @@ class Terms:
     tags: dict[str, str] | None
     accepted_at: float
     available_at: float
+    max_parallel: int | None
+    budget_s: float | None
 
 
 def terms(
@@ -80,6 +82,8 @@ def terms(
     webhook: str | None = None,
     tags: Mapping[str, str] | None = None,
     delay: float | None = None,
+    max_parallel: int | None = None,
+    budget: float | None = None,
     **unknown: object,
 ) -> Terms:
     """Check options; raises ``InvalidInput`` or ``WebhookRefused``, a misspelt name is a ``TypeError``."""
@@ -95,6 +99,8 @@ def terms(
         _priority(priority)
     if webhook is not None:
         webhook = _webhook(webhook, allow_private)
+    if max_parallel is not None or budget is not None:
+        check_bounds("the run", max_parallel, budget)
     return Terms(
         lane=default_lane if lane is None else _lane(lane),
         tenant=tenant,
@@ -106,6 +112,8 @@ def terms(
         tags=_tags(tags) if tags else None,
         accepted_at=now,
         available_at=now if delay is None else now + _seconds("delay", delay, zero=True),
+        max_parallel=max_parallel,
+        budget_s=budget,
     )
 
 

@@ -229,6 +229,7 @@ class Submitter:
             key = f"{key}:{index}"
             if len(key) > MAX_TEXT:
                 raise InvalidInput("idempotency_key is too long", fix=f"leave room for ':{index}' in {MAX_TEXT}")
+        max_parallel, budget_s = bounds(target, checked)
         return NewJob(
             id=new_id(),
             model=target.name,
@@ -247,6 +248,8 @@ class Submitter:
             tags=checked.tags,
             reply_to=self._reply_to,
             graph=None if target.pipeline is None else target.pipeline.text,
+            max_parallel=max_parallel,
+            budget_s=budget_s,
         )
 
     def _insert(self, jobs: Sequence[NewJob]) -> list[Submitted | BaseException]:
@@ -300,11 +303,12 @@ class Submitter:
     def fork(self, id: str, from_step: str | None, inputs: Mapping[str, Any] | None) -> Submitted:
         """A new run of a run's graph, which does again only what comes from this step on, or from these inputs.
 
-        It has the other one's lane, tenant, priority, webhook and tags. Raises ``JobNotFound``, or ``InvalidInput`` for
-        a step or an input that there is not.
+        It has the other one's lane, tenant, priority, webhook, tags and bounds, and all of its budget. Raises
+        ``JobNotFound``, or ``InvalidInput`` for a step or an input that there is not.
         """
         job_id(id, "id")
         source, plan = self._store.get(id), self._store.graph_of(id)
+        max_parallel, budget_s = self._store.bounds_of(id)
         given = dict(inputs or {})
         again = affected(plan, from_step=from_step, inputs=given)
         limit = self._settings.job.max_input_bytes
@@ -324,6 +328,8 @@ class Submitter:
             trace=source.trace,
             reply_to=self._reply_to,
             graph=plan.graph.to_json().decode(),
+            max_parallel=max_parallel,
+            budget_s=budget_s,
         )
         rows = self._store.fork(id, job, again)
         if rows:
@@ -378,6 +384,27 @@ def _certain_models(graph: Graph) -> Iterator[str]:
             yield from _certain_models(step.graph)
         elif step.kind == "call":
             yield step.model
+
+
+def bounds(target: Target, checked: Terms) -> tuple[int | None, float | None]:
+    """``max_parallel`` and budget of a run: those of the request, else those of its pipeline; raises ``InvalidInput``
+    for those of a job that is no run.
+    """
+    if target.pipeline is None:
+        if checked.max_parallel is not None or checked.budget_s is not None:
+            name = "budget" if checked.max_parallel is None else "max_parallel"
+            raise InvalidInput(
+                f"{target.name!r} is a model, and only a run of a pipeline has a {name}",
+                fix=f"leave {name} out; how many jobs of a model run at a time is its batching's to say",
+            )
+        return None, None
+    if isinstance(target.pipeline, Canvas):
+        return checked.max_parallel, checked.budget_s
+    graph = target.pipeline.graph
+    return (
+        graph.max_parallel if checked.max_parallel is None else checked.max_parallel,
+        graph.budget if checked.budget_s is None else checked.budget_s,
+    )
 
 
 def _accept_now(jobs: Sequence[NewJob]) -> None:

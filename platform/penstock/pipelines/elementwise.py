@@ -15,12 +15,14 @@ from penstock.pipelines.graph import Graph, in_order
 def followed(graph: Graph) -> dict[str, str]:
     """The maps that follow another one, each with that one.
 
-    Not one that is given the whole list besides, nor one of a part of it, of a list in which it is, or of a choice.
+    Not one that is given the whole list besides, nor one of a part of it, of a list in which it is, or of a choice; nor
+    one of which only so many elements may be in flight: what is ready waits in the list.
     """
     maps = {step.name for step in graph.steps if step.maps}
     found: dict[str, str] = {}
     for step in graph.steps:
-        source = step.over.get("$out") if step.maps and word_of(step.over) == "$out" else None
+        follows = step.maps and step.max_parallel is None and word_of(step.over) == "$out"
+        source = step.over.get("$out") if follows else None
         if source in maps and source not in named(step.input, "$out"):
             found[step.name] = source
     return found

@@ -51,6 +51,8 @@ class Outline:
         self.last = frozenset([*self.unnamed, *self.named])
         #: Those whose input may be another one when something has failed.
         self.forked = frozenset(step.name for step in graph.steps if inside[step.name][-1].given("$else"))
+        #: Whether a map of it has a bound.
+        self.bounded = any(step.max_parallel is not None for step in graph.steps)
         #: Whether steps may be needed no longer while they run.
         self.picks = any(step.kind == "pick" for step in graph.steps)
         #: Those of which only values and failures tell what they wait for.

@@ -31,6 +31,8 @@ MAX_PARTS, MAX_DECIDING = 100_000, 40_000
 MAX_MODEL = 256
 #: Longest timeout of a step, seconds, and most tries after the first.
 MAX_TIMEOUT_S, MAX_RETRY = 100 * 365.25 * 86400, 100
+#: Largest bound on what is in flight at a time: so many jobs begin in one transaction.
+MAX_PARALLEL = 1_000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -62,6 +64,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     retry: int = 0
     #: Whether the version in ``model`` is what was served when the run began, and nobody's wish: see ``pins``.
     pinned: bool = False
+    #: Of a map: most elements in flight at a time; ``None``: all of them.
+    max_parallel: int | None = None
 
     @property
     def expressions(self) -> Sequence[Expression]:
@@ -69,14 +73,25 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
         return (self.over, self.input) if self.maps else (self.input,)
 
 
-class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Steps by name, and the output's expression. ``inputs`` are the names that a run is given."""
+def _form() -> int:
+    return FORM
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Steps by name, and the output's expression. ``inputs`` are the names that a run is given.
+
+    ``max_parallel`` and ``budget`` are a run's unless its submission says others: most steps in flight at a time, and
+    device seconds that they may take.
+    """
 
     name: str
     inputs: list[str]
     steps: list[Step]
     output: Expression
-    form: int = FORM
+    #: Written always: made by a function, it is no default that is left out.
+    form: int = msgspec.field(default_factory=_form)
+    max_parallel: int | None = None
+    budget: float | None = None
 
     def to_json(self) -> bytes:
         """The text that is stored; equal graphs have equal texts."""
@@ -119,6 +134,7 @@ def verify(graph: Graph, *, depth: int = 0) -> int:
         raise InvalidInput(f"there are more than {MAX_NESTED} graphs around one", fix="call its steps where it is")
     if (count := _count(graph)) > MAX_STEPS:
         raise InvalidInput(f"{count:,} steps are too many", fix=f"use at most {MAX_STEPS:,}, and map lists")
+    check_bounds(f"pipeline {graph.name!r:.80}", graph.max_parallel, graph.budget)
     _names("pipeline", [graph.name])
     _names("input", graph.inputs)
     _names("step", [step.name for step in graph.steps])
@@ -180,6 +196,12 @@ def _check_options(step: Step) -> None:
         raise InvalidInput(f"step {step.name!r} is a {step.kind} and has a graph", fix='write "kind": "run"')
     if step.task is not None and step.kind != "task":
         raise InvalidInput(f"step {step.name!r} is a {step.kind}, and has a task", fix='give it "kind": "task"')
+    if step.max_parallel is not None and not step.maps:
+        raise InvalidInput(
+            f"step {step.name!r} has max_parallel={step.max_parallel!r:.40}, and is one call",
+            fix="give it to a map, embed.using(max_parallel=8).map(values), or to the pipeline",
+        )
+    check_bounds(f"step {step.name!r}", step.max_parallel, None)
     if not (_NAME.fullmatch(step.signal) if step.kind == "wait" else step.signal == ""):
         raise InvalidInput(f"step {step.name!r} has signal={step.signal!r:.80}", fix="name what a wait waits for")
     if step.kind == "sleep" and not (isinstance(step.input, list) and step.input):
@@ -198,6 +220,10 @@ def _check_nested(step: Step, graph: Graph, depth: int) -> int:
         parts = verify(graph, depth=depth + 1)
     except InvalidInput as error:
         raise InvalidInput(f"in step {step.name!r}: {error.message}", fix=error.fix) from None
+    if graph.budget is not None:
+        raise InvalidInput(
+            f"step {step.name!r} has a graph with a budget of its own", fix="give it to the graph around, which spends"
+        )
     if not isinstance(step.input, dict) or word_of(step.input) is not None or step.input.keys() != set(graph.inputs):
         there = ", ".join(graph.inputs[:20]) or "none"
         raise InvalidInput(
@@ -214,6 +240,17 @@ def _count(graph: Graph) -> int:
         count += len(here.steps)
         waiting += [step.graph for step in here.steps if step.graph is not None]
     return count
+
+
+def check_bounds(where: str, max_parallel: Any, budget: Any) -> None:
+    """Raise ``InvalidInput`` for bounds that are none."""
+    if max_parallel is not None and not (type(max_parallel) is int and 1 <= max_parallel <= MAX_PARALLEL):
+        raise InvalidInput(
+            f"{where} has max_parallel={max_parallel!r:.40}",
+            fix=f"use a whole number from 1 to {MAX_PARALLEL:,}, or leave it out",
+        )
+    if budget is not None and not (type(budget) in (int, float) and 0 <= budget <= MAX_TIMEOUT_S):
+        raise InvalidInput(f"{where} has budget={budget!r:.40}", fix="give device seconds, 0 or more, or leave it out")
 
 
 def _names(what: str, given: Sequence[str]) -> None:

@@ -10,13 +10,15 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from penstock import usercode
 from penstock.calltypes import inputs_of, schemas_of
 from penstock.errors import ConfigError, InvalidInput
 from penstock.jsontext import loads
 from penstock.payload import write_input
 from penstock.pipelines.connected import Called, fault
-from penstock.pipelines.graph import Graph
+from penstock.pipelines.graph import Graph, check_bounds
 from penstock.pipelines.inputs import by_name, missing_input
 from penstock.pipelines.series import canvas_of
 from penstock.pipelines.shape import read
@@ -34,7 +36,14 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 class Pipeline:
     """A traced function. Inside another pipeline a call of it adds its steps there."""
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        *,
+        max_parallel: int | None = None,
+        budget: float | None = None,
+    ) -> None:
         where = f"{function.__module__}.{function.__qualname__}"
         if not NAME.fullmatch(name):
             raise ConfigError(
@@ -45,8 +54,10 @@ class Pipeline:
         self.name = name
         self.function = function
         #: Traced once, when it is defined: what is wrong with it is told where it is written.
+        check_bounds(f"pipeline {name!r}", max_parallel, budget)
         tracer = Tracer()
-        self.graph: Graph = trace(function, name=name, tracer=tracer)
+        traced = trace(function, name=name, tracer=tracer)
+        self.graph: Graph = replace(traced, max_parallel=max_parallel, budget=budget)
         #: What its steps call, by the names that they do: a pipeline that maps this one is checked by it, too.
         self.called = tracer.called
         _check_types(self, tracer)
@@ -64,12 +75,13 @@ class Pipeline:
             )
         return self.function(*args, **kwargs)
 
-    def map(self, values: Any, item: Callable[[Any], Any] | None = None) -> Any:
+    def map(self, values: Any, item: Callable[[Any], Any] | None = None, *, max_parallel: int | None = None) -> Any:
         """In another pipeline's function, a run of this one for each element of a list that is known only then; the
         list of outputs. It is given the element as its first input, or what ``item`` makes of it: a dict has its inputs
         by name.
 
-        No run of these waits for another one. Raises ``ConfigError`` where inputs are missing or unknown.
+        No run of these waits for another one, but that at most ``max_parallel`` are in flight. What they spend is the
+        other pipeline's; its budget counts. Raises ``ConfigError`` where inputs are missing or unknown.
         """
         tracer = current()
         if not isinstance(tracer, Tracer):
@@ -77,7 +89,8 @@ class Pipeline:
                 f"pipeline {self.name!r} is mapped in the function of another pipeline: {self.name}.map(values)"
             )
         tracer.called.update(self.called)
-        return tracer.runs(self.graph, values, lambda value: self._inputs_of(value, item))
+        graph = replace(self.graph, budget=None)
+        return tracer.runs(graph, values, lambda value: self._inputs_of(value, item), max_parallel)
 
     def _inputs_of(self, value: Any, item: Callable[[Any], Any] | None) -> dict[str, Any]:
         signature = inspect.signature(self.function)
@@ -170,15 +183,25 @@ def _check_types(pipeline: Pipeline, tracer: Tracer) -> None:
 @typing.overload
 def pipeline(function: Callable[..., Any], /) -> Pipeline: ...
 @typing.overload
-def pipeline(*, name: str | None = None) -> Callable[[Callable[..., Any]], Pipeline]: ...
 def pipeline(
-    function: Callable[..., Any] | None = None, *, name: str | None = None
+    *, name: str | None = None, max_parallel: int | None = None, budget: float | None = None
+) -> Callable[[Callable[..., Any]], Pipeline]: ...
+def pipeline(
+    function: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    max_parallel: int | None = None,
+    budget: float | None = None,
 ) -> Pipeline | Callable[[Callable[..., Any]], Pipeline]:
     """Make a pipeline of a function that calls models: ``@penstock.pipeline``, or with a ``name`` of its own.
 
     It is called once, now, with values that are not known yet: what depends on them is written with operators,
     ``penstock.when`` and ``model.map``. Raises ``ConfigError``, or ``TypeError`` where the function needs a value.
+
+    ``max_parallel`` is how many steps of a run are in flight at most, ``budget`` how many device seconds they may take,
+    unless the run's submission says others; raises ``InvalidInput`` for what is no such bound. Where another pipeline
+    calls this one, that one's count.
     """
     if function is None:
-        return lambda function: Pipeline(function, name or function.__name__)
+        return lambda function: Pipeline(function, name or function.__name__, max_parallel=max_parallel, budget=budget)
     return Pipeline(function, function.__name__)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from penstock.pipelines.expression import OPERATORS
-from penstock.pipelines.graph import FORM, MAX_MODEL, MAX_RETRY, MAX_STEPS, MAX_TIMEOUT_S, Graph
+from penstock.pipelines.graph import FORM, MAX_MODEL, MAX_PARALLEL, MAX_RETRY, MAX_STEPS, MAX_TIMEOUT_S, Graph
 
 #: Names of steps and inputs; of the graph itself, which is listed as a model's name is.
 NAME = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
@@ -31,6 +31,12 @@ def schema() -> dict[str, Any]:
     graph["steps"] |= {"maxItems": MAX_STEPS, "description": "In any order: a step starts when its values are known."}
     graph["output"] = _EXPRESSION | {"description": "What comes out."}
     graph["form"] |= {"const": FORM}
+    graph["max_parallel"] |= {"description": "Most steps in flight at a time, of a run that says nothing else."}
+    graph["budget"] |= {"description": "Device seconds that its steps may take, of a run that says nothing else."}
+    graph["budget"]["anyOf"][0] |= {"minimum": 0, "maximum": MAX_TIMEOUT_S}
+    step["max_parallel"] |= {"description": "Of a map: most elements in flight at a time; null: all."}
+    for of in (graph, step):
+        of["max_parallel"]["anyOf"][0] |= {"minimum": 1, "maximum": MAX_PARALLEL}
     step["name"] |= {"pattern": NAME}
     step["model"] |= {"maxLength": MAX_MODEL, "description": "A model's name, or name@version; of a call."}
     step["kind"] |= {"description": "A call of a model, a run of a graph, or what takes no worker."}

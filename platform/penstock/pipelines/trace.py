@@ -47,11 +47,15 @@ class Tracer:
         over = expression_of(values)
         return self._add(self._call(model, options, of, input=given, over=over, maps=True))
 
-    def runs(self, graph: Graph, values: Any, item: Callable[[Any], dict[str, Any]]) -> Traced:
+    def runs(
+        self, graph: Graph, values: Any, item: Callable[[Any], dict[str, Any]], max_parallel: int | None = None
+    ) -> Traced:
         """A run of a graph for each of ``values``, with the inputs that ``item`` makes of it; the list of outputs."""
         given = {name: expression_of(value) for name, value in item(Traced({"$item": 0})).items()}
         name = self._name(graph.name)
-        return self._add(Step(name=name, kind="run", graph=graph, input=given, over=expression_of(values), maps=True))
+        over = expression_of(values)
+        step = Step(name=name, kind="run", graph=graph, input=given, over=over, maps=True, max_parallel=max_parallel)
+        return self._add(step)
 
     def wait(self, signal: str, timeout: float | None, after: Any) -> Traced:
         """A step whose output is a signal's value."""

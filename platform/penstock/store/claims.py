@@ -91,11 +91,15 @@ def _settle_sql(changes: str, columns: str, *, plain: bool) -> str:
             ELSE :state END,
         output = CASE WHEN {_OVER} THEN NULL ELSE {{1 text}} END, {changes}, publish_lease_until = 0,
         started_at = :started_at, batch_wait_s = {{2 float}}, load_s = :load_s, compute_s = :compute_s,
-        transfer_s = :transfer_s, batch_size = :batch_size, batch_reason = :batch_reason
+        transfer_s = :transfer_s, batch_size = :batch_size, batch_reason = :batch_reason{"" if plain else _BOOKED}
     FROM {{each rows}}
     WHERE penstock_job.id = {{0 text}} AND {{hidden state = 'running'}} AND attempt = :attempt AND worker = :worker
         {"AND webhook IS NULL AND run_id IS NULL" if plain else ""}
     RETURNING {columns}"""  # noqa: S608 - constants only
+
+
+# What earlier attempts have cost stays.
+_BOOKED = ",\n        device_s = coalesce(coalesce(device_s, 0) + {5 float}, device_s)"
 
 
 # Most jobs succeed: they have neither an error nor another time to run, and nothing is counted against them.
@@ -206,14 +210,25 @@ def settle(db: Database, outcomes: Sequence[Outcome], *, worker: str, now: float
         return settled
     expanding = [outcome for outcome in rest if outcome.graph is not None]
     ending = [outcome for outcome in rest if outcome.graph is None]
+    more: list[Settled] = []
+    followed: list[Settled] = []
 
-    def work(session: Session) -> list[Settled]:
+    def end(session: Session) -> list[Settled]:
         rows = _settle(session, ending, worker, now, plain=False)
         session.outputs |= _short_outputs(rows, ending)
-        return rows + expand(session, expanding, worker=worker, now=now) if expanding else rows
+        return rows
 
     plans.know(outcome.graph for outcome in expanding)
-    more, followed = concluded(db, Survives.CRASH, work, now=now)
+
+    def begin(session: Session) -> list[Settled]:
+        return expand(session, expanding, worker=worker, now=now)
+
+    # Not in one transaction: those that go on as runs lock runs, and those that end lock maps, which come first.
+    for some, work in ((ending, end), (expanding, begin)):
+        if some:
+            rows, after = concluded(db, Survives.CRASH, work, now=now)
+            more += rows
+            followed += after
     settled += more
     rest = _others(rest, more)
     if rest:
@@ -285,7 +300,7 @@ def _explain(db: Database, result: ClaimResult, ids: Sequence[str], version: str
 
 def _settle(session: Session, outcomes: Sequence[Outcome], worker: str, now: float, *, plain: bool) -> list[Settled]:
     settled: list[Settled] = []
-    groups = _groups(outcomes, now)
+    groups = _groups(outcomes, now, plain=plain)
     if not plain and len(groups) > 1 and session.dialect is not Dialect.SQLITE:
         session.all(_HOLD, {"ids": session.ids([outcome.id for outcome in outcomes])})
     for common, rows in groups:
@@ -324,7 +339,9 @@ _COMMON = (
 _common = attrgetter(*_COMMON)
 
 
-def _groups(outcomes: Sequence[Outcome], now: float) -> list[tuple[tuple[Any, ...], list[tuple[Any, ...]]]]:
+def _groups(
+    outcomes: Sequence[Outcome], now: float, *, plain: bool
+) -> list[tuple[tuple[Any, ...], list[tuple[Any, ...]]]]:
     """Outcomes by what they have in common: mostly one group."""
     groups: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     common: tuple[Any, ...] | None = None
@@ -332,12 +349,13 @@ def _groups(outcomes: Sequence[Outcome], now: float) -> list[tuple[tuple[Any, ..
         # Compared with the one before first, since neighbours are mostly alike and a look-up has to hash all of it.
         if (mine := _common(o)) != common:
             common, rows = mine, groups.setdefault(mine, [])
-        if o.state is JobState.SUCCEEDED:
+        if plain and o.state is JobState.SUCCEEDED:
             rows.append((o.id, o.output, o.batch_wait_s))
         else:
             error = None if o.error is None else _encode(o.error).decode()
             at = (o.available_at or now) if o.state is JobState.ACCEPTED else None
-            rows.append((o.id, None, o.batch_wait_s, error, at))
+            output = o.output if o.state is JobState.SUCCEEDED else None
+            rows.append((o.id, output, o.batch_wait_s, error, at, o.device_s))
     return list(groups.items())
 
 

@@ -36,7 +36,8 @@ from penstock.store.records import (
 )
 from penstock.store.runs import tasks, unserved
 from penstock.store.runs.conclude import concluded
-from penstock.store.runs.plans import graph_of
+from penstock.store.runs.cost import RunCost, cost
+from penstock.store.runs.plans import bounds_of, graph_of
 from penstock.store.runs.standing import RunStanding, standing
 from penstock.store.runs.tasks import Ended, OpenTask, Unsent
 from penstock.store.runs.tend import tend
@@ -330,6 +331,10 @@ class Store:
         """
         return standing(self._db, id)
 
+    def run_cost(self, id: str) -> RunCost:
+        """What a run has taken so far; ``JobNotFound`` for what is no run."""
+        return cost(self._db, id)
+
     def counts(self) -> builtins.list[Count]:
         """Open jobs per model, version asked for, lane and state. States without any are left out."""
         return users.counts(self._db)
@@ -422,6 +427,10 @@ class Store:
     def graph_of(self, run: str) -> Outline:
         """The graph that a run goes on with, outlined; raises ``JobNotFound`` where there is no such run."""
         return graph_of(self._db, run)
+
+    def bounds_of(self, run: str) -> tuple[int | None, float | None]:
+        """How many steps of a run may be in flight, and its budget, device seconds; as ``graph_of``."""
+        return bounds_of(self._db, run)
 
     def fork(self, source: str, job: NewJob, again: Collection[str]) -> builtins.list[Settled]:
         """Accept a run of the graph of ``source`` that takes over its steps, but for those to be done ``again``.

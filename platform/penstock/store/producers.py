@@ -45,8 +45,10 @@ _FIELDS = {
     "generation": "int",
 }
 _fields = attrgetter(*_FIELDS)
-_columns = [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at", "graph", "started_at"]
-_types = [*_FIELDS.values(), "text", "text", "float", "float", "text", "float"]
+#: Those that only runs have.
+_OF_RUNS = {"graph": "text", "started_at": "float", "max_parallel": "int", "budget_s": "float"}
+_columns = [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at", *_OF_RUNS]
+_types = [*_FIELDS.values(), "text", "text", "float", "float", *_OF_RUNS.values()]
 #: Those that most jobs leave empty: to bind them took a third of the time of an insert on SQLite.
 _RARE = (
     "asked_version",
@@ -163,8 +165,7 @@ def adopt(db: Database, jobs: Group) -> list[str]:
             *_fields(job),
             _tags(job),
             *(("accepted", 0.0, None) if _delayed(job) else ("queued", 0.0, job.accepted_at)),
-            None,
-            None,
+            *[None] * len(_OF_RUNS),
         )
         for job in jobs
     ]
@@ -279,6 +280,8 @@ def _rows(jobs: Iterable[NewJob], publish_lease_s: float) -> list[tuple[Any, ...
             *(("accepted", _lease_until(job, publish_lease_s), None) if not _starts(job) else ("running", 0.0, None)),
             None if job.graph is None else plans.digest_of(job.graph),
             job.accepted_at if _starts(job) else None,
+            job.max_parallel,
+            job.budget_s,
         )
         for job in jobs
     ]

@@ -20,6 +20,7 @@ _DELETE_STEPS = """
 _DELETE_MAPS = "DELETE FROM penstock_map WHERE run_id {in runs}"
 _DELETE_CHUNKS = "DELETE FROM penstock_map_chunk WHERE run_id {in runs}"
 _DELETE_WAITS = "DELETE FROM penstock_wait WHERE run_id {in runs}"
+_DELETE_ROOMS = "DELETE FROM penstock_map_room WHERE run_id {in runs}"
 _DELETE_SIGNALS = "DELETE FROM penstock_signal WHERE run_id {in runs}"
 _DELETE_TODO = "DELETE FROM penstock_todo WHERE run_id {in runs}"
 _DELETE_TAGS = "DELETE FROM penstock_job_tag WHERE job_id {in ids}"
@@ -70,7 +71,7 @@ def _prune_steps(session: Session, runs: Sequence[str], limit: int) -> int:
     ids = session.ids(runs)
     removed = session.run(_DELETE_STEPS, {"runs": ids, "limit": limit})
     if removed < limit:
-        for statement in (_DELETE_MAPS, _DELETE_CHUNKS, _DELETE_WAITS, _DELETE_SIGNALS, _DELETE_TODO):
+        for statement in (_DELETE_MAPS, _DELETE_CHUNKS, _DELETE_ROOMS, _DELETE_WAITS, _DELETE_SIGNALS, _DELETE_TODO):
             session.run(statement, {"runs": ids})
     return removed
 

@@ -153,6 +153,12 @@ class JobRow(Row, table=True):
     retries: int | None = None
     #: When a step should begin, for its run to be in time: it orders what waits, and ends nothing.
     start_by: float | None = Field(None, sa_type=Double)
+    #: Of a step: what its tenant was charged for all its attempts, device seconds. Of a run with a budget: what its
+    #: steps that have ended took in this generation.
+    device_s: float | None = Field(None, sa_type=Double)
+    #: Of a run: most of its steps in flight at a time, and device seconds that they may take.
+    max_parallel: int | None = None
+    budget_s: float | None = Field(None, sa_type=Double)
 
 
 class GraphRow(Row, table=True):
@@ -199,7 +205,7 @@ class TodoRow(Row, table=True):
 
 class MapChunkRow(Row, table=True):
     """Some neighbouring elements of a map; ``pending`` of them have not succeeded. ``followed``: another map begins
-    with each of them."""
+    with each of them. ``watched``: its run has a bound, to which each end of an element matters."""
 
     __tablename__ = "penstock_map_chunk"
 
@@ -208,6 +214,21 @@ class MapChunkRow(Row, table=True):
     chunk: int = Field(primary_key=True)
     pending: int
     followed: bool
+    watched: bool
+
+
+class MapRoomRow(Row, table=True):
+    """A map of which only so many elements are in flight: ``begun`` of ``size`` are jobs, or were done before, and
+    ``in_flight`` of these have not ended. Only who holds the run changes it.
+    """
+
+    __tablename__ = "penstock_map_room"
+
+    run_id: str = Field(sa_type=Id, primary_key=True)
+    path: str = Field(sa_type=Id, primary_key=True)
+    size: int
+    begun: int
+    in_flight: int
 
 
 class WaitRow(Row, table=True):

@@ -46,6 +46,13 @@ class Charges:
             self._add(queue, sum(took))
             self._learn(queue, sum(took) / len(took))
 
+    @staticmethod
+    def book(run: Run) -> None:
+        """What the steps of runs have cost is stored with them: what their tenants are charged."""
+        for item, outcome in zip(run.live, run.outcomes, strict=False):
+            if item.step:
+                outcome.device_s = item.device_s
+
     def took(self, items: Iterable[Item]) -> None:
         """Items that know already what they have cost: sequences of a step-wise model."""
         for item in items:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock import Job
+from penstock import Job, RunCost
 from penstock.store import Store
 from penstock.store.runs.standing import RunStanding
 from penstock_cli.examples.search.traffic import Answer
@@ -19,6 +19,7 @@ class Run:
     run: Job
     standing: RunStanding
     steps: dict[str, Job]
+    cost: RunCost
 
     @property
     def critical(self) -> list[Job]:
@@ -35,7 +36,7 @@ class Run:
 def read(store: Store, id: str) -> Run:
     """A run that has succeeded."""
     steps = {str(step.path): step for step in store.list(run=id)}
-    return Run(run=store.get(id), standing=store.run_standing(id), steps=steps)
+    return Run(run=store.get(id), standing=store.run_standing(id), steps=steps, cost=store.run_cost(id))
 
 
 def typical(answers: Sequence[Answer]) -> str:

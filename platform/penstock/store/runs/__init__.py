@@ -6,5 +6,6 @@ map, element by element), ``inner`` and ``first`` (a run within a run), ``waits`
 workers of other programs), ``ends``, ``values`` (what has come out so far), ``resolve`` (what a step is given, at its
 claim), ``closing`` (open steps of ended runs), ``todo`` (what a transaction leaves to another one), ``again`` (a run
 goes on from where it failed), ``fork`` (a new one takes over what it has done), ``expand`` (a step that answers with
-steps), ``tend`` (the dispatcher's part).
+steps), ``slots`` and ``purse`` (how much is in flight, and what it may take), ``tend`` (the dispatcher's part).
+``standing`` and ``cost`` tell how far a run is, and what it has taken.
 """

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from penstock.pipelines.frontier import Outline
 from penstock.store.records import Settled
-from penstock.store.runs import following
+from penstock.store.runs import following, purse, slots
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.moves import Moves
 from penstock.store.runs.run import OpenRun
@@ -27,17 +27,23 @@ def advance(
     ended: Mapping[str, Collection[str]] = NOTHING,
     elements: Mapping[str, Collection[str]] = NOTHING,
     ends: Ends | None = None,
+    settled: Sequence[Settled] = (),
 ) -> list[Settled]:
     """Begin all that can begin; the rows of the runs that have ended with this.
 
     ``ended`` are the steps by run that have succeeded just now, where that is all that has happened to it: in a graph
     without choices only what waits for them is looked at. ``elements`` are those of maps that have succeeded and that
-    others follow, paths by run. ``ends`` are those of other runs, ended in the same breath.
+    others follow, paths by run. ``ends`` are those of other runs, ended in the same breath; ``settled`` are the steps
+    that have ended, however they did, which runs with a bound count.
     """
     moves = Moves(session, now, ends or Ends(session, now=now))
     plans = {run.id: plan for run in runs if (plan := moves.plan(run)) is not None}
     runs = [run for run in runs if run.id in plans]
-    quick = {run.id: ended[run.id] for run in runs if run.id in ended and plans[run.id].straight}
+    bounded = {run.id for run in runs if slots.bounded(run, plans[run.id])}
+    slots.free(session, (row for row in settled if row.run_id in bounded))
+    over = purse.book(session, runs, settled)
+    slow = bounded | over.keys()
+    quick = {run.id: ended[run.id] for run in runs if run.id in ended and plans[run.id].straight and run.id not in slow}
     looks = standings(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])
     # Before anything begins: what does, sees which elements have succeeded.
     due = following.due(session, plans, {run.id: elements[run.id] for run in runs if run.id in elements})
@@ -47,10 +53,12 @@ def advance(
             if number and moves.full:
                 moves.leave(run)
             elif run.id not in quick or not moves.straight(run, plan, looks[run.id], quick[run.id]):
-                moves.whole(run, plan)
-            if run.id not in moves.ends:  # also where the rest is left: nobody else begins these
+                moves.whole(run, plan, over.get(run.id))
+            # Also where the rest is left: nobody else begins these.
+            if run.id not in moves.ends and run.id not in over:
                 following.release(session, run, plan, due.get(run.id, ()), moves.released)
     moves.succeed()
+    moves.stop()
     moves.released.store()
     return moves.ends.store()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from penstock.errors import IllegalTransition
 from penstock.store.engine import Database, Survives
 from penstock.store.records import Settled
-from penstock.store.runs import pins
+from penstock.store.runs import pins, slots
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close, is_closing
 from penstock.store.runs.conclude import concluded
@@ -16,13 +16,16 @@ from penstock.store.session import Session
 # A step of an older generation that is still open would be one too many.
 _AGAIN = """
     UPDATE penstock_job SET state = 'running', generation = coalesce(generation, 0) + 1, started_at = :now,
-        settled_at = NULL, error = NULL, output = NULL, closing = NULL,
+        settled_at = NULL, error = NULL, output = NULL, closing = NULL, device_s = NULL,
         deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END
     WHERE id = :id AND graph IS NOT NULL AND run_id IS NULL AND {hidden state IN ('failed', 'cancelled', 'expired')}
         AND NOT EXISTS (SELECT 1 FROM penstock_job AS step WHERE step.run_id = :id
             AND step.state IN ('accepted', 'queued', 'running'))
     RETURNING id"""
-_REWIND = "UPDATE penstock_map SET begun = 0 WHERE run_id = :id AND pending > 0 RETURNING run_id, path"
+# Those with a bound have a place of their own.
+_REWIND = """
+    UPDATE penstock_map SET begun = 0 WHERE run_id = :id AND pending > 0 AND path NOT IN (
+        SELECT path FROM penstock_map_room WHERE run_id = :id) RETURNING run_id, path"""
 
 
 def again(db: Database, id: str, *, now: float) -> list[Settled]:
@@ -38,6 +41,7 @@ def again(db: Database, id: str, *, now: float) -> list[Settled]:
         if not begun:
             return []
         session.maps += [Rest(row[0], row[1]) for row in session.all(_REWIND, {"id": id})]
+        slots.rewind(session, id)
         return advance(session, pins.again(session, locked(session, [id]), now=now), now=now)
 
     rows, followed = concluded(db, Survives.POWER, work, now=now)

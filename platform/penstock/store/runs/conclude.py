@@ -138,11 +138,11 @@ def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[S
     back = tries.again(session, bad, now=now)
     session.put_back |= back
     bad = [step for step in bad if step.id not in back]
-    whole, followed = maps.count(session, good)
+    whole, followed, watched = maps.count(session, good)
     maps.fail(session, bad)
     # The element of a map that is not its last one lets nothing begin: its run is not even looked at. But for one of a
-    # map that another one follows.
-    just: dict[str, set[str]] = {}
+    # map that another one follows, and where there are bounds.
+    just: dict[str, set[str]] = {run: set() for run in watched}
     elements: dict[str, list[str]] = {}
     for run_id, path in [*((step.run_id or "", step.path or "") for step in good), *whole]:
         name, index = place(path)
@@ -152,17 +152,19 @@ def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[S
             just.setdefault(run_id, set())
             elements.setdefault(run_id, []).append(path)
     failing = {step.run_id or "" for step in bad}
+    stopped = {step.run_id or "" for step in steps if step.state is JobState.CANCELLED}
     ends = Ends(session, now=now)
     going: list[OpenRun] = []
-    for run in locked(session, sorted(just.keys() | failing)):
+    for run in locked(session, sorted(just.keys() | failing | stopped)):
         mine = (step for step in bad if step.run_id == run.id and step.generation == run.generation)
         over = next((step for step in mine if step.state is JobState.EXPIRED), None)
         if over is not None:  # its time is over, and that is the run's
             ends.add(run, over.state, error=_error(over))
-        else:
+        elif run.id in just or run.id in failing or run.bounded:
             going.append(run)
     ended = {run: names for run, names in just.items() if run not in failing}
-    return advance(session, going, now=now, ended=ended, elements=elements, ends=ends)
+    settled = [step for step in steps if step.id not in back]
+    return advance(session, going, now=now, ended=ended, elements=elements, ends=ends, settled=settled)
 
 
 def _error(step: Settled) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from penstock.errors import InvalidOutput
 from penstock.job import JobState, Outcome
 from penstock.pipelines.expansion import MAX_DEPTH
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
-from penstock.store.runs import pins, plans
+from penstock.store.runs import pins, plans, purse
 from penstock.store.runs.advance import advance
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.run import locked
@@ -19,7 +19,10 @@ _EXPAND = f"""
     UPDATE penstock_job SET
         state = CASE WHEN cancel_requested THEN 'cancelled' WHEN deadline_at <= :now THEN 'expired' ELSE 'running' END,
         settled_at = CASE WHEN {_OVER} THEN :now END, worker = CASE WHEN {_OVER} THEN worker END,
-        graph = CASE WHEN {_OVER} THEN NULL ELSE {{1 text}} END, input = {{2 text}}, publish_lease_until = 0
+        graph = CASE WHEN {_OVER} THEN NULL ELSE {{1 text}} END, input = {{2 text}}, publish_lease_until = 0,
+        device_s = coalesce(coalesce(device_s, 0) + {{4 float}}, device_s),
+        max_parallel = (SELECT max_parallel FROM penstock_job AS whole WHERE whole.id = penstock_job.run_id),
+        budget_s = (SELECT budget_s FROM penstock_job AS whole WHERE whole.id = penstock_job.run_id)
     FROM {{each rows}}
     WHERE penstock_job.id = {{0 text}} AND {{hidden state = 'running'}} AND attempt = {{3 int}} AND worker = :worker
         AND run_id IS NOT NULL
@@ -38,7 +41,9 @@ def expand(session: Session, outcomes: Sequence[Outcome], *, worker: str, now: f
     """Begin the graphs of these outcomes; the rows of what has ended with that."""
     graphs = pins.within(session, outcomes, now=now)
     plans.store(session, graphs)
-    given = [(o.id, plans.digest_of(text), o.output, o.attempt) for o, text in zip(outcomes, graphs, strict=True)]
+    given = [
+        (o.id, plans.digest_of(text), o.output, o.attempt, o.device_s) for o, text in zip(outcomes, graphs, strict=True)
+    ]
     values = {"rows": session.rows(given), "worker": worker, "now": now}
     rows = [settled_of(row) for row in session.all(_EXPAND, values)]
     going = [row.id for row in rows if row.state is JobState.RUNNING]
@@ -53,4 +58,5 @@ def expand(session: Session, outcomes: Sequence[Outcome], *, worker: str, now: f
             ends.add(run, JobState.FAILED, error=error.as_dict())
         else:
             runs.append(run)
+    purse.called(session, runs)
     return [*over, *advance(session, runs, now=now, ends=ends)]

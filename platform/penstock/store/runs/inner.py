@@ -41,6 +41,8 @@ _COLUMNS = {
     "generation": "int",
     "graph": "text",
     "state": "text",
+    "max_parallel": "int",
+    "budget_s": "float",
 }
 _INSERT = insert_sql("penstock_job", [*_COLUMNS], [*_COLUMNS.values()], "")
 # Its graph is this one's, but for the versions that a retry may have moved it to.
@@ -53,8 +55,12 @@ _TAKE_STEPS = """
     WHERE run_id = {1 text} AND ({hidden state = 'succeeded'}
         OR graph IS NOT NULL AND {hidden state IN ('failed', 'cancelled', 'expired')})"""
 _TAKE_MAPS = """
-    UPDATE penstock_map SET run_id = {0 text}, begun = CASE WHEN pending > 0 THEN 0 ELSE begun END FROM {each rows}
-    WHERE run_id = {1 text}"""
+    UPDATE penstock_map SET run_id = {0 text}, begun = CASE WHEN pending > 0 AND NOT EXISTS (
+            SELECT 1 FROM penstock_map_room AS room WHERE room.run_id = {1 text} AND room.path = penstock_map.path
+        ) THEN 0 ELSE begun END
+    FROM {each rows} WHERE run_id = {1 text}"""
+_TAKE_ROOMS = """
+    UPDATE penstock_map_room SET run_id = {0 text}, begun = 0, in_flight = 0 FROM {each rows} WHERE run_id = {1 text}"""
 _TAKE_CHUNKS = "UPDATE penstock_map_chunk SET run_id = {0 text} FROM {each rows} WHERE run_id = {1 text}"
 _TAKE_SIGNALS = "UPDATE penstock_signal SET run_id = {0 text} FROM {each rows} WHERE run_id = {1 text}"
 
@@ -92,8 +98,22 @@ def store(session: Session, beginnings: Iterable[Beginning], *, now: float) -> N
         run, digest = each.run, digests[id(each.graph)]
         common = (run.lane, now, now, now, run.tenant, run.priority, run.deadline_at, run.timeout_s, run.trace, run.id)
         ids = {path: new_id() for path, _ in each.elements}
+        # Its own bound, or that of the run around it; what is spent is that one's.
+        most = run.max_parallel if each.graph.max_parallel is None else each.graph.max_parallel
         rows += [
-            (ids[path], each.graph.name, "", given, *common, path, run.generation, digest, "running")
+            (
+                ids[path],
+                each.graph.name,
+                "",
+                given,
+                *common,
+                path,
+                run.generation,
+                digest,
+                "running",
+                most,
+                run.budget_s,
+            )
             for path, given in each.elements
         ]
         session.inner += ids.values()
@@ -106,5 +126,5 @@ def _take_over(session: Session, run: OpenRun, ids: dict[str, str]) -> None:
     """What has succeeded is not done again."""
     values = {"run": run.id, "paths": session.ids(ids)}
     pairs = session.rows([(ids[path], id) for path, id in dict(session.all(_EARLIER, values)).items()])
-    for statement in (_TAKE_STEPS, _TAKE_MAPS, _TAKE_CHUNKS, _TAKE_SIGNALS):
+    for statement in (_TAKE_STEPS, _TAKE_MAPS, _TAKE_ROOMS, _TAKE_CHUNKS, _TAKE_SIGNALS):
         session.run(statement, {"rows": pairs})

@@ -32,14 +32,14 @@ _INSERT = insert_sql(
 )
 _INSERT_CHUNK = insert_sql(
     "penstock_map_chunk",
-    ["run_id", "path", "chunk", "pending", "followed"],
-    ["text", "text", "int", "int", "bool"],
+    ["run_id", "path", "chunk", "pending", "followed", "watched"],
+    ["text", "text", "int", "int", "bool", "bool"],
     "",
 )
 _COUNT_CHUNK = """
     UPDATE penstock_map_chunk SET pending = pending - {3 int} FROM {each rows}
     WHERE run_id = {0 text} AND penstock_map_chunk.path = {1 text} AND chunk = {2 int}
-    RETURNING run_id, penstock_map_chunk.path, pending, followed"""
+    RETURNING run_id, penstock_map_chunk.path, pending, followed, watched"""
 _COUNT = """
     UPDATE penstock_map SET pending = pending - {2 int} FROM {each rows}
     WHERE run_id = {0 text} AND penstock_map.path = {1 text} RETURNING run_id, penstock_map.path, pending"""
@@ -71,10 +71,12 @@ class Held(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Maps, runs and paths: those that are ``whole`` now, and those that have ``followed`` by others."""
+    """Maps, runs and paths: those that are ``whole`` now, and those that are ``followed`` by others. ``watched`` are
+    runs with a bound, to which each element matters."""
 
     whole: set[tuple[str, str]]
     followed: set[tuple[str, str]]
+    watched: set[str]
 
 
 def begin(
@@ -96,11 +98,12 @@ def begin(
 
 
 def store(session: Session, run: OpenRun, plan: Outline, step: Step, size: int, *, begun: int, now: float) -> None:
-    """Store a map, none of whose elements has ended."""
+    """Store a map, none of whose elements has ended; ``begun`` are those that whoever goes on with it leaves out."""
     chunks = [min(CHUNK, size - at) for at in range(0, size, CHUNK)]
     followed = step.name in plan.elementwise.followers
     session.insert(_INSERT, [(run.id, step.name, size, begun, len(chunks), now)])
-    session.insert(_INSERT_CHUNK, [(run.id, step.name, number, many, followed) for number, many in enumerate(chunks)])
+    flags = (followed, run.bounded or step.max_parallel is not None)
+    session.insert(_INSERT_CHUNK, [(run.id, step.name, number, many, *flags) for number, many in enumerate(chunks)])
 
 
 def hold(session: Session, rest: Rest) -> Held | None:
@@ -175,13 +178,16 @@ def count(session: Session, steps: Iterable[Settled]) -> Counted:
             chunks[key] = chunks.get(key, 0) + 1
     ended: dict[tuple[str, str], int] = {}
     followed: set[tuple[str, str]] = set()
-    for run, path, pending, follows in _down(session, _COUNT_CHUNK, chunks):
+    watched: set[str] = set()
+    for run, path, pending, follows, bounded in _down(session, _COUNT_CHUNK, chunks):
         if pending == 0:
             ended[run, path] = ended.get((run, path), 0) + 1
         if follows:
             followed.add((run, path))
+        if bounded:
+            watched.add(run)
     whole = {(run, path) for run, path, pending in _down(session, _COUNT, ended) if pending == 0}
-    return Counted(whole, followed)
+    return Counted(whole, followed, watched)
 
 
 def fail(session: Session, steps: Iterable[Settled]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,8 +18,10 @@ from penstock.pipelines.graph import items_of
 from penstock.store.runs import following, maps, waits
 from penstock.store.runs.ends import Ends, error_of
 from penstock.store.runs.plans import plan_of
+from penstock.store.runs.purse import Overdraft
 from penstock.store.runs.release import NO_ELEMENT, Release
-from penstock.store.runs.run import OpenRun
+from penstock.store.runs.run import OpenRun, locked
+from penstock.store.runs.slots import TAKES, Slots, bounded
 from penstock.store.runs.todo import BEGINNING, DECIDING, Todo, leave
 from penstock.store.runs.values import DECODED, Outputs, Standing, limited, load, most_read, standing, written
 from penstock.store.session import Session
@@ -38,6 +40,15 @@ _ERROR = """
         AND {hidden state = 'failed'} ORDER BY path LIMIT 1"""
 
 
+class _Begun(NamedTuple):
+    """Steps that have begun, and those of them that have ended by that: a map of nothing, a wait for what has come.
+    ``left``: there are more that could begin, and there was no time for them."""
+
+    names: list[str]
+    at_once: set[str]
+    left: bool
+
+
 class Moves:
     """What they come to is stored in the end: ``released`` and ``ends``."""
 
@@ -47,6 +58,7 @@ class Moves:
         self.ends = ends
         self.released = Release(session, now=now)
         self._good: list[tuple[OpenRun, Outline, Outputs]] = []
+        self._over: dict[str, Overdraft] = {}
 
     @property
     def full(self) -> bool:
@@ -71,6 +83,13 @@ class Moves:
                 self._session.spent += len(output) // DECODED
                 limited(self._session, "the run's output", output)
                 self.ends.add(run, JobState.SUCCEEDED, output=output)
+
+    def stop(self) -> None:
+        """End those runs that have more to do, and have spent what they had; behind ``succeed``."""
+        # One that is left to another transaction may be done: that one tells.
+        over = [id for id in self._over if id not in self.ends and Todo(id) not in self._session.todo]
+        for run in locked(self._session, over):
+            self.ends.add(run, JobState.FAILED, error=self._over[run.id].error.as_dict())
 
     @contextmanager
     def _effort(self) -> Iterator[Effort]:
@@ -102,19 +121,19 @@ class Moves:
 
     def straight(self, run: OpenRun, plan: Outline, now_is: Standing, ended: Collection[str]) -> bool:
         """In a graph where every step is needed; whether that was all: a step that ends as it begins is not."""
-        fresh = self._next(plan, plan.following(ended), now_is)
+        fresh = self._next(run, plan, plan.following(ended), now_is)
         outputs = Outputs(self._session, run.id, plan, most=most_read(self._session))
-        begun, at_once = self._begin(run, plan, fresh, outputs)
-        if begun < len(fresh):
+        begun = self._begin(run, plan, fresh, outputs)
+        if begun.left:
             self.leave(run)
-        elif at_once:
+        elif begun.at_once:
             self.released.store()  # whoever looks at all of it finds what has begun in SQL
             return False
         elif not fresh and not plan.last.isdisjoint(ended) and plan.last <= now_is.ended:
             self._good.append((run, plan, outputs))
         return True
 
-    def _next(self, plan: Outline, names: Collection[str], now_is: Standing) -> list[str]:
+    def _next(self, run: OpenRun, plan: Outline, names: Collection[str], now_is: Standing) -> list[str]:
         """Those of these that can start in a graph where every step is needed."""
         self._session.spent += sum(len(plan.parents[name]) // NAMES + 1 for name in names)
         fresh = [
@@ -122,17 +141,21 @@ class Moves:
             for name in names
             if name not in now_is.begun and all(parent in now_is.ended for parent in plan.parents[name])
         ]
-        return [*fresh, *self._early(plan, names, now_is, fresh)]
+        return [*fresh, *self._early(run, plan, names, now_is, fresh)]
 
-    def whole(self, run: OpenRun, plan: Outline) -> None:
-        """In any graph, whatever has happened; as far as this transaction has time for it."""
+    def whole(self, run: OpenRun, plan: Outline, over: Overdraft | None = None) -> None:
+        """In any graph, whatever has happened; as far as this transaction has time for it. Nothing begins any more in
+        one that is ``over`` its budget.
+        """
         now_is = Standing.new() if run.new else standing(self._session, run.id, run.generation, plan)
         outputs = Outputs(self._session, run.id, plan, now_is.ended, most=most_read(self._session))
+        slots = Slots(self._session, run, plan, now_is) if bounded(run, plan) else None
         at_once: set[str] = set()
         known: dict[str, list[str]] = {}
         while True:
+            going: list[str] = []
             if at_once and plan.straight and not now_is.failed:
-                fresh = self._next(plan, plan.following(at_once), now_is)
+                fresh = self._next(run, plan, plan.following(at_once), now_is)
                 done = plan.last <= now_is.ended
             else:
                 with self._effort() as effort:
@@ -143,59 +166,100 @@ class Moves:
                     self.ends.add(run, JobState.FAILED, error=_error(self._session, run, possible.failed))
                     return
                 fresh, done = [name for name in possible.ready if name not in now_is.begun], possible.done
-                fresh += self._early(plan, plan.elementwise.source, now_is, fresh)
+                fresh += self._early(run, plan, plan.elementwise.source, now_is, fresh)
+                if slots is not None:
+                    going = [name for name in possible.ready if name in now_is.begun]
+                    slots.count(now_is.open - _lost(plan, now_is))
             if done:
                 self._good.append((run, plan, outputs))
                 return
-            begun, at_once = self._begin(run, plan, fresh, outputs)
-            if begun < len(fresh) or (at_once and self.full):
+            if over is not None:
+                self._over[over.run] = over
+                return
+            begun = self._begin(run, plan, fresh, outputs, slots)
+            at_once = begun.at_once
+            left = begun.left or (slots is not None and self._begin_elements(slots, going))
+            if left or (at_once and self.full):
                 self.leave(run)
                 return
             if not at_once:
-                if plan.picks or now_is.failed:  # else what has begun is needed
-                    lost = sorted(now_is.open - plan.wanted(now_is.ended))
-                    leave(self._session, [Todo(run.id, name) for name in lost], now=self._now)
+                lost = sorted(_lost(plan, now_is))
+                leave(self._session, [Todo(run.id, name) for name in lost], now=self._now)
                 return
-            now_is.begin(fresh, at_once)
+            now_is.begin(begun.names, at_once)
             outputs.end(at_once)
 
-    def _early(self, plan: Outline, names: Collection[str], now_is: Standing, fresh: Sequence[str]) -> list[str]:
+    def _early(
+        self, run: OpenRun, plan: Outline, names: Collection[str], now_is: Standing, fresh: Sequence[str]
+    ) -> list[str]:
         """Maps among these that begin before what they follow has ended."""
-        if not plan.elementwise.source:
+        if not plan.elementwise.source or run.max_parallel is not None:
             return []
         begun = {*now_is.begun, *fresh}
         return plan.elementwise.early(names, plan.parents, begun=begun, ended=now_is.ended)
 
-    def _begin(self, run: OpenRun, plan: Outline, names: Sequence[str], outputs: Outputs) -> tuple[int, set[str]]:
-        """Begin these steps; how many of them there was time for, and those that have ended by that: a map of nothing,
-        a wait for what has come.
-        """
-        at_once: set[str] = set()
-        for number, name in enumerate(names):
+    def _begin(
+        self, run: OpenRun, plan: Outline, names: Sequence[str], outputs: Outputs, slots: Slots | None = None
+    ) -> _Begun:
+        """Begin these steps as far as there are slots for them, and time."""
+        found = _Begun([], set(), left=False)
+        for name in names:
             if self._session.begun >= BEGINNING:
-                return number, at_once
+                return found._replace(left=True)
             step, ended = plan.steps[name], False
+            if slots is not None and step.kind in TAKES and not slots.any:
+                continue
             if step.kind == "run" and not step.maps:
                 self.released.add_items(run, step, outputs, [(name, None)])
                 self._session.begun += STEP
-            elif step.kind not in ("call", "run", "task"):
+            elif step.kind not in TAKES:
                 with self._effort() as effort:
                     ended = waits.begin(self._session, run, step, outputs, now=self._now, effort=effort)
                 self._session.begun += WAIT
-            elif name in plan.elementwise.source:
+            elif name in plan.elementwise.source and run.max_parallel is None:
                 ended = following.begin(self._session, run, plan, step, self.released, now=self._now)
                 self._session.begun += STEP * self._session.bulk_rows
             elif step.maps:
                 with self._effort() as effort:
                     items = items_of(step, inputs=run.inputs, outputs=outputs, effort=effort)
-                ended = maps.begin(self._session, run, plan, step, items, outputs, self.released, now=self._now)
-                self._session.begun += STEP * min(len(items), self._session.bulk_rows)
+                if slots is not None and slots.holds(step):
+                    ended = slots.map(step, items, now=self._now)
+                    found = found._replace(left=self._begin_elements(slots, [name]))
+                else:
+                    ended = maps.begin(self._session, run, plan, step, items, outputs, self.released, now=self._now)
+                    self._session.begun += STEP * min(len(items), self._session.bulk_rows)
             else:
                 self.released.add(run, step, [(name, NO_ELEMENT)])
                 self._session.begun += STEP
+            if slots is not None and step.kind in TAKES and not step.maps:
+                slots.take()
+            found.names.append(name)
             if ended:
-                at_once.add(name)
-        return len(names), at_once
+                found.at_once.add(name)
+            if found.left:
+                break
+        return found
+
+    def _begin_elements(self, slots: Slots, names: Iterable[str]) -> bool:
+        """Begin elements of these maps as far as there are slots, a piece of each; whether more could begin than there
+        was time for.
+        """
+        begun = 0
+        for name in names:
+            if not slots.room(name):
+                continue
+            if self._session.begun >= BEGINNING or (begun and self.full):
+                return True
+            begun += 1
+            self._session.begun += STEP * max(1, slots.more(name, self.released))
+            if slots.room(name):
+                return True
+        return False
+
+
+def _lost(plan: Outline, now_is: Standing) -> set[str]:
+    """What is open and needed no longer."""
+    return now_is.open - plan.wanted(now_is.ended) if plan.picks or now_is.failed else set()
 
 
 def _error(session: Session, run: OpenRun, name: str) -> Mapping[str, Any]:

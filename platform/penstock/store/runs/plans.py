@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
+from typing import Any
 
 from penstock.errors import JobNotFound, PenstockError
 from penstock.pipelines.frontier import Outline
@@ -20,7 +21,7 @@ _INSERT = insert_sql("penstock_graph", ["digest", "graph"], ["text", "text"], "O
 _HOLD = "SELECT digest FROM penstock_graph WHERE digest {in digests} {shared}"
 _GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
 
-_RUN = "SELECT graph FROM penstock_job WHERE id = :id AND graph IS NOT NULL"
+_RUN = "SELECT graph, max_parallel, budget_s FROM penstock_job WHERE id = :id AND graph IS NOT NULL"
 
 _kept: dict[str, Outline] = {}
 
@@ -72,7 +73,18 @@ def _keep(digest: str, text: str) -> Outline:
 def graph_of(db: Database, run: str) -> Outline:
     """See ``Store.graph_of``."""
     with db.read() as session:
-        row = session.one(_RUN, {"id": run})
-        if row is None:
-            raise JobNotFound(f"there is no run {run!r}", fix="`penstock job list` shows the runs that are kept")
-        return plan_of(session, row[0])
+        return plan_of(session, _row(session, run)[0])
+
+
+def bounds_of(db: Database, run: str) -> tuple[int | None, float | None]:
+    """See ``Store.bounds_of``."""
+    with db.read() as session:
+        _, max_parallel, budget_s = _row(session, run)
+        return max_parallel, budget_s
+
+
+def _row(session: Session, run: str) -> tuple[Any, ...]:
+    row = session.one(_RUN, {"id": run})
+    if row is None:
+        raise JobNotFound(f"there is no run {run!r}", fix="`penstock job list` shows the runs that are kept")
+    return row

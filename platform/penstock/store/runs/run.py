@@ -13,7 +13,7 @@ from penstock.store.session import Session
 
 _LOCK = """
     SELECT id, graph, coalesce(generation, 0), input, lane, tenant, priority, deadline_at,
-        timeout_s, trace, webhook, start_by FROM penstock_job
+        timeout_s, trace, webhook, start_by, max_parallel, budget_s FROM penstock_job
     WHERE id {in ids} AND {hidden state = 'running'} AND graph IS NOT NULL ORDER BY id {locked}"""
 
 
@@ -36,8 +36,17 @@ class OpenRun:
     webhook: str | None
     #: Where it is itself a step of a run with a deadline: see ``NewJob``.
     start_by: float | None
+    #: Most of its steps in flight at a time. Runs in it have as many for themselves.
+    max_parallel: int | None = None
+    #: Device seconds that its steps may take; of a run within one, that one's.
+    budget_s: float | None = None
     #: Whether this transaction has stored it.
     new: bool = False
+
+    @property
+    def bounded(self) -> bool:
+        """Whether each end of a step matters to it, also of an element of a map."""
+        return self.max_parallel is not None or self.budget_s is not None
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
@@ -67,5 +76,7 @@ def as_run(job: NewJob, digest: str) -> OpenRun:
         job.trace,
         job.webhook,
         job.start_by,
+        job.max_parallel,
+        job.budget_s,
         new=True,
     )

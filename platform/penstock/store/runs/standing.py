@@ -10,6 +10,8 @@ import msgspec
 
 from penstock import arguments
 from penstock.errors import JobNotFound
+from penstock.job import JobState
+from penstock.pipelines.critical import Times, critical
 from penstock.pipelines.graph import Graph
 from penstock.store.engine import Database
 from penstock.store.runs.plans import plan_of
@@ -22,15 +24,18 @@ _STATUS = "CASE WHEN state = 'running' AND cancel_requested THEN 'cancelling' EL
 # What succeeded counts since whichever try, anything else only of the last one.
 _COUNTS = "({hidden state = 'succeeded'} OR generation = :generation)"
 
-_RUN = "SELECT graph, coalesce(generation, 0) FROM penstock_job WHERE id = :run AND graph IS NOT NULL"
+_RUN = """
+    SELECT graph, coalesce(generation, 0), max_parallel, budget_s FROM penstock_job
+    WHERE id = :run AND graph IS NOT NULL"""
 _COLUMNS = (
-    f"path, id, {_STATUS}, attempt, accepted_at, started_at, settled_at, compute_s, batch_size, version, worker, error"
+    f"path, id, {_STATUS}, attempt, accepted_at, started_at, settled_at, compute_s, batch_size, version, worker, error,"
+    " device_s"
 )
 _PLAIN = f"SELECT {_COLUMNS} FROM penstock_job WHERE run_id = :run AND path {{in names}} AND {_COUNTS}"  # noqa: S608
 _MAPS = "SELECT path, size FROM penstock_map WHERE run_id = :run"
 _ELEMENTS = f"""
     SELECT {{0 text}}, {_STATUS}, count(*), min(accepted_at), min(started_at), max(settled_at),
-        sum(started_at - accepted_at), sum(settled_at - started_at), sum(compute_s / batch_size), sum(batch_size),
+        sum(started_at - accepted_at), sum(settled_at - started_at), sum(device_s), sum(batch_size),
         count(batch_size)
     FROM {{each rows}} JOIN penstock_job
         ON run_id = :run AND penstock_job.path >= {{1 text}} AND penstock_job.path < {{2 text}}
@@ -43,7 +48,8 @@ _FAILED = f"""
 
 
 class StepRow(NamedTuple):
-    """A step, or an element of a map, as its job stands. Times are Unix seconds, ``compute_s`` seconds."""
+    """A step, or an element of a map, as its job stands. Times are Unix seconds. ``compute_s`` is how long its last
+    batch took, ``device_s`` what its tenant was charged for all its attempts, seconds."""
 
     path: str
     id: str
@@ -57,6 +63,7 @@ class StepRow(NamedTuple):
     version: str
     worker: str | None
     error: dict[str, Any] | None
+    device_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class MapCounts:
     """A map: ``size`` elements, of which ``counts`` says how many have each status; the others are no jobs yet.
 
     ``accepted_at`` and ``started_at`` are the first element's, ``settled_at`` is the last one's so far. ``waited_s``,
-    ``ran_s`` and ``device_s`` are sums over the elements, the last one of their shares of their batches' times;
+    ``ran_s`` and ``device_s`` are sums over the elements, the last one of what their tenant was charged;
     ``mean_batch`` is the mean size of these batches.
     """
 
@@ -82,30 +89,48 @@ class MapCounts:
 @dataclass(frozen=True, slots=True)
 class RunStanding:
     """A run's graph, and what has begun of it, by step; ``failed`` are the first ``MOST_FAILED`` elements of maps that
-    failed or expired."""
+    failed or expired. ``max_parallel`` and ``budget_s`` (device seconds) are the run's bounds."""
 
     graph: Graph
     generation: int
     steps: Mapping[str, StepRow]
     maps: Mapping[str, MapCounts]
     failed: list[StepRow]
+    max_parallel: int | None = None
+    budget_s: float | None = None
 
 
 def standing(db: Database, id: str) -> RunStanding:
     """See ``Store.run_standing``."""
     arguments.job_id(id)
     with db.read() as session:
-        row = session.one(_RUN, {"run": id})
-        if row is None:
-            raise JobNotFound(f"there is no run {id!r}", fix="`penstock job get` shows a job that is none")
-        graph = plan_of(session, row[0]).graph
-        values = {"run": id, "generation": row[1]}
-        plain = [step.name for step in graph.steps if not step.maps]
-        rows = session.all(_PLAIN, values | {"names": session.ids(plain)}) if plain else []
-        maps = _maps(session, values) if len(plain) < len(graph.steps) else {}
-        failed = [each for name in sorted(maps) for each in _failed(session, values, name, maps[name])]
+        return read(session, id)
+
+
+def read(session: Session, id: str) -> RunStanding:
+    """The same within a transaction."""
+    row = session.one(_RUN, {"run": id})
+    if row is None:
+        raise JobNotFound(f"there is no run {id!r}", fix="`penstock job get` shows a job that is none")
+    graph = plan_of(session, row[0]).graph
+    values = {"run": id, "generation": row[1]}
+    plain = [step.name for step in graph.steps if not step.maps]
+    rows = session.all(_PLAIN, values | {"names": session.ids(plain)}) if plain else []
+    maps = _maps(session, values) if len(plain) < len(graph.steps) else {}
+    failed = [each for name in sorted(maps) for each in _failed(session, values, name, maps[name])]
     steps = {row[0]: _row(row) for row in rows}
-    return RunStanding(graph, row[1], steps, maps, failed[:MOST_FAILED])
+    return RunStanding(graph, row[1], steps, maps, failed[:MOST_FAILED], row[2], row[3])
+
+
+def critical_path(state: JobState, error: Mapping[str, Any] | None, standing: RunStanding) -> list[str]:
+    """The steps that decided when a run ended; none while it goes on, and where somebody or a deadline ended it."""
+    if state not in (JobState.SUCCEEDED, JobState.FAILED):
+        return []
+    times = {name: Times(row.accepted_at, row.settled_at) for name, row in standing.steps.items()}
+    for name, one in standing.maps.items():
+        times[name] = Times(one.accepted_at, one.settled_at) if one.size else Times()
+    path = (error or {}).get("step") if state is JobState.FAILED else None
+    return critical(standing.graph, times, last=None if path is None else str(path).partition("[")[0])
 
 
 def _maps(session: Session, values: dict[str, Any]) -> dict[str, MapCounts]:
@@ -149,4 +174,5 @@ def _range(name: str) -> tuple[str, str]:
 
 
 def _row(row: tuple[Any, ...]) -> StepRow:
-    return StepRow._make((*row[:-1], None if row[-1] is None else msgspec.json.decode(row[-1])))
+    *before, error, device_s = row
+    return StepRow._make((*before, None if error is None else msgspec.json.decode(error), device_s))
