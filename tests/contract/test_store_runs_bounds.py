@@ -229,6 +229,17 @@ PUT_OFF = {
         step("n", {"$item": 0}, maps=True, over=out("m")),
         output=out("n"),
     ),
+    "maps with bounds": graph(
+        step("m", {"$item": 0}, maps=True, over=[1, 2, 3, 4, 5], max_parallel=2),
+        step("o", {"$item": 0}, maps=True, over=[1, 2, 3], max_parallel=1),
+        step("n", {"$item": 0}, maps=True, over=out("m"), max_parallel=3),
+        output=[out("n"), out("o")],
+    ),
+    "a map with a bound and a choice": graph(
+        *CHAIN,
+        step("m", {"$item": 0}, maps=True, over=[1, 2, 3], max_parallel=2),
+        output=either(op("eq", out("n5"), None), out("m")),
+    ),
     "picks": graph(
         step("a", X),
         Step(name="p", kind="pick", input={"$get": [{"$first": [1, [out("a"), X]]}, 0]}),

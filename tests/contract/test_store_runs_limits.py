@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -16,7 +17,11 @@ from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
 from penstock.store.engine import Survives
-from penstock.store.runs import conclude, listed, slots
+from penstock.store.runs import conclude, listed, maps, moves, slots, values
+from penstock.store.runs.moves import STEP
+from penstock.store.runs.tend import AT_IT_S
+from penstock.store.runs.todo import BEGINNING
+from penstock.store.session import Session
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.runs import begin, claimed, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
 from tests.fixtures.store import T0, W, make_job
@@ -496,6 +501,144 @@ def test_a_loser_that_ran_is_paid_for(store: Store) -> None:
     stopped = Outcome(id=b, attempt=attempt, state=JobState.SUCCEEDED, output="1", step=True, device_s=0.7)
     store.settle([stopped], worker=W, now=T0)
     assert store.get(run).error is not None and store.get(run).error["spent_s"] == pytest.approx(1.1)  # type: ignore[index]
+
+
+# Long transactions ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """Those of all transactions that end something."""
+    found: list[Session] = []
+    original = conclude._transact
+
+    def transact(*args: Any, **given: Any) -> Any:
+        answer = original(*args, **given)
+        found.append(answer[2])
+        return answer
+
+    monkeypatch.setattr(conclude, "_transact", transact)
+    return found
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Every transaction leaves the rest to another one."""
+    monkeypatch.setattr(moves, "DECIDING", 1)
+    monkeypatch.setattr(moves, "BEGINNING", 1)
+    return monkeypatch
+
+
+def test_many_maps_with_bounds_are_not_begun_by_one_transaction(store: Store, sessions: list[Session]) -> None:
+    names = [f"m{n}" for n in range(30)]
+    over = list(range(100))
+    of = graph(*(step(name, {"$item": 0}, maps=True, over=over, max_parallel=90) for name in names), output=out("m0"))
+    run = begin(store, of)
+    assert len(sessions) > 1
+    assert max(session.begun for session in sessions) <= BEGINNING + STEP * sessions[0].bulk_rows
+    assert max(len(session.released) for session in sessions) * STEP <= BEGINNING + STEP * 90
+    assert room(store, run) == [(name, 100, 90, 90) for name in sorted(names)]
+
+
+def test_a_list_that_no_process_remembers_is_as_much_work_as_its_decision(
+    store: Store, monkeypatch: pytest.MonkeyPatch, sessions: list[Session]
+) -> None:
+    """One list may be read by each decision; a transaction makes no other one when it has taken long."""
+    monkeypatch.setattr(slots, "_listed", listed.Listed(most_chars=0))
+    monkeypatch.setattr(values, "MOST_READ", 1000)
+    monkeypatch.setattr(moves, "DECIDING", 20)
+    lists = [step(name, X) for name in ("a", "b")]
+    each = [step(f"m{one.name}", {"$item": 0}, maps=True, over=out(one.name), max_parallel=1) for one in lists]
+    run = begin(store, graph(*lists, *each, output=X))
+    for name in ("a", "b"):
+        succeed(store, [open_steps(store, run)[name]], lambda *_: ["x" * 300] * 3)
+    sessions.clear()
+    succeed(store, [open_steps(store, run)["ma[0]"], open_steps(store, run)["mb[0]"]], same)
+    assert sorted(open_steps(store, run)) == ["ma[1]", "mb[1]"]
+    assert finish(store, run, same).state is JobState.SUCCEEDED
+
+
+def test_a_runs_bounds_hold_though_everybody_dies(store: Store, short: pytest.MonkeyPatch) -> None:
+    of = graph(
+        step("m", {"$item": 0}, maps=True, over=list(range(5))),
+        step("n", {"$item": 0}, maps=True, over=out("m"), max_parallel=1),
+        *(step(f"s{n}", X) for n in range(4)),
+        output=[out("n"), *(out(f"s{n}") for n in range(4))],
+    )
+    original = conclude._rest
+
+    def rest(db: Any, left: Session, *, now: float) -> Any:
+        if left.maps or left.todo:
+            raise KeyboardInterrupt
+        return original(db, left, now=now)
+
+    short.setattr(conclude, "_rest", rest)
+    job = new_run(of, max_parallel=3)
+    with suppress(KeyboardInterrupt):
+        store.insert([job])
+    now = T0
+    for _ in range(200):
+        waiting = open_steps(store, job.id)
+        assert len(waiting) <= 3 and sum(path[0] == "n" for path in waiting) <= 1
+        if waiting:
+            with suppress(KeyboardInterrupt):
+                succeed(store, [next(iter(waiting.values()))], same, now=now)
+        if store.get(job.id).state.is_terminal:
+            break
+        now += AT_IT_S
+        with suppress(KeyboardInterrupt):
+            store.tend_runs(now=now, limit=10, heal=False)
+    assert store.get(job.id).output == [list(range(5)), 1, 1, 1, 1]
+    assert len(steps(store, job.id)) == len(store.list(run=job.id, limit=100)) == 14, "no step has begun twice"
+
+
+def test_runs_in_a_map_with_a_bound_are_begun_as_far_as_their_inputs_are_short(
+    store: Store, monkeypatch: pytest.MonkeyPatch, sessions: list[Session]
+) -> None:
+    monkeypatch.setattr(maps, "MOST_CHARACTERS", 1000)
+    each = Step(
+        name="m",
+        kind="run",
+        graph=INNER,
+        maps=True,
+        over=[1, 2, 3, 4, 5, 6],
+        input={"x": [{"$item": 0}, X]},
+        max_parallel=5,
+    )
+    run = begin(store, graph(each, output=out("m")), {"x": "x" * 600})
+    assert len(runs_in(store, run)) == 5
+    assert [len(session.inner) for session in sessions if session.inner] == [2, 2, 1]
+    assert room(store, run) == [("m", 6, 5, 5)]
+    while waiting := runs_in(store, run):
+        finish(store, next(iter(waiting.values())), lambda *_: 1)
+    assert store.get(run).output == [1] * 6
+
+
+def test_a_run_over_its_budget_that_is_left_fails_when_it_is_its_turn(
+    store: Store, short: pytest.MonkeyPatch, sessions: list[Session]
+) -> None:
+    runs = [begin(store, CHAIN, budget_s=1.0) for _ in range(3)]
+    first = [open_steps(store, run)["a"] for run in runs]
+    sessions.clear()
+    took(store, first, 1.5)
+    assert len(sessions[0].todo) == 2
+    assert [store.get(run).error["spent_s"] for run in runs] == [1.5] * 3  # type: ignore[index]
+
+
+def test_a_run_that_is_done_and_left_has_its_output_whatever_one_within_it_took(
+    store: Store, short: pytest.MonkeyPatch
+) -> None:
+    first = {"$get": [{"$first": [1, [out("a"), out("b")]]}, 0]}
+    runs = [begin(store, graph(step("a", X), step("b", X), output=first), budget_s=1.0) for _ in range(2)]
+    within = [open_steps(store, run)["a"] for run in runs]
+    for a in within:
+        expanded(store, a, CHAIN, 0.0)
+    ids = [open_steps(store, run)["b"] for run in runs] + [open_steps(store, a)["a"] for a in within]
+    took(store, ids, 1.5)
+    for run in runs:
+        job = store.get(run)
+        assert (job.state, job.output) == (JobState.SUCCEEDED, 1), job.error
+    assert [store.get(a).state for a in within] == [JobState.CANCELLED] * 2
 
 
 # Many at once -----------------------------------------------------------------------------------------------------

@@ -31,8 +31,7 @@ def upgrade() -> None:
     op.add_column("penstock_job", sa.Column("start_by", sa.Double(), nullable=True))
     op.add_column("penstock_worker", sa.Column("versions", sa.Text(), nullable=True))
     op.add_column("penstock_job", sa.Column("device_s", sa.Double(), nullable=True))
-    op.add_column("penstock_job", sa.Column("max_parallel", sa.Integer(), nullable=True))
-    op.add_column("penstock_job", sa.Column("budget_s", sa.Double(), nullable=True))
+    op.add_column("penstock_job", sa.Column("bounds", sa.Text(), nullable=True))
     op.drop_index("ix_penstock_job_settled", table_name="penstock_job")
     for name, columns, unique, where in INDEXES:
         only = sa.text(where)
@@ -145,8 +144,7 @@ def downgrade() -> None:
     op.drop_column("penstock_worker", "versions")
     for column in (
         "start_by",
-        "budget_s",
-        "max_parallel",
+        "bounds",
         "device_s",
         "retries",
         "closing",

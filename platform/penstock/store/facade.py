@@ -35,9 +35,10 @@ from penstock.store.records import (
     WorkerInfo,
 )
 from penstock.store.runs import tasks, unserved
+from penstock.store.runs.bounds import Bounds
 from penstock.store.runs.conclude import concluded
 from penstock.store.runs.cost import RunCost, cost
-from penstock.store.runs.plans import bounds_of, graph_of
+from penstock.store.runs.plans import graph_of, run_bounds
 from penstock.store.runs.standing import RunStanding, standing
 from penstock.store.runs.tasks import Ended, OpenTask, Unsent
 from penstock.store.runs.tend import tend
@@ -428,9 +429,9 @@ class Store:
         """The graph that a run goes on with, outlined; raises ``JobNotFound`` where there is no such run."""
         return graph_of(self._db, run)
 
-    def bounds_of(self, run: str) -> tuple[int | None, float | None]:
+    def bounds_of(self, run: str) -> Bounds:
         """How many steps of a run may be in flight, and its budget, device seconds; as ``graph_of``."""
-        return bounds_of(self._db, run)
+        return run_bounds(self._db, run)
 
     def fork(self, source: str, job: NewJob, again: Collection[str]) -> builtins.list[Settled]:
         """Accept a run of the graph of ``source`` that takes over its steps, but for those to be done ``again``.

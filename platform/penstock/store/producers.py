@@ -16,6 +16,7 @@ from penstock.store.engine import Database, Survives
 from penstock.store.records import Inserted, Settled
 from penstock.store.runs import pins, plans
 from penstock.store.runs import start as runs
+from penstock.store.runs.bounds import text_of
 from penstock.store.runs.conclude import concluded
 from penstock.store.session import Session
 from penstock.store.sql import Dialect, insert_sql
@@ -46,7 +47,7 @@ _FIELDS = {
 }
 _fields = attrgetter(*_FIELDS)
 #: Those that only runs have.
-_OF_RUNS = {"graph": "text", "started_at": "float", "max_parallel": "int", "budget_s": "float"}
+_OF_RUNS = {"graph": "text", "started_at": "float", "bounds": "text"}
 _columns = [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at", *_OF_RUNS]
 _types = [*_FIELDS.values(), "text", "text", "float", "float", *_OF_RUNS.values()]
 #: Those that most jobs leave empty: to bind them took a third of the time of an insert on SQLite.
@@ -280,8 +281,7 @@ def _rows(jobs: Iterable[NewJob], publish_lease_s: float) -> list[tuple[Any, ...
             *(("accepted", _lease_until(job, publish_lease_s), None) if not _starts(job) else ("running", 0.0, None)),
             None if job.graph is None else plans.digest_of(job.graph),
             job.accepted_at if _starts(job) else None,
-            job.max_parallel,
-            job.budget_s,
+            text_of(job.max_parallel, job.budget_s),
         )
         for job in jobs
     ]

@@ -156,9 +156,8 @@ class JobRow(Row, table=True):
     #: Of a step: what its tenant was charged for all its attempts, device seconds. Of a run with a budget: what its
     #: steps that have ended took in this generation.
     device_s: float | None = Field(None, sa_type=Double)
-    #: Of a run: most of its steps in flight at a time, and device seconds that they may take.
-    max_parallel: int | None = None
-    budget_s: float | None = Field(None, sa_type=Double)
+    #: Of a run with bounds: most of its steps in flight at a time, and device seconds that they may take (JSON).
+    bounds: str | None = None
 
 
 class GraphRow(Row, table=True):

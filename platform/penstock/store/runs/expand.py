@@ -21,8 +21,7 @@ _EXPAND = f"""
         settled_at = CASE WHEN {_OVER} THEN :now END, worker = CASE WHEN {_OVER} THEN worker END,
         graph = CASE WHEN {_OVER} THEN NULL ELSE {{1 text}} END, input = {{2 text}}, publish_lease_until = 0,
         device_s = coalesce(coalesce(device_s, 0) + {{4 float}}, device_s),
-        max_parallel = (SELECT max_parallel FROM penstock_job AS whole WHERE whole.id = penstock_job.run_id),
-        budget_s = (SELECT budget_s FROM penstock_job AS whole WHERE whole.id = penstock_job.run_id)
+        bounds = (SELECT bounds FROM penstock_job AS whole WHERE whole.id = penstock_job.run_id)
     FROM {{each rows}}
     WHERE penstock_job.id = {{0 text}} AND {{hidden state = 'running'}} AND attempt = {{3 int}} AND worker = :worker
         AND run_id IS NOT NULL

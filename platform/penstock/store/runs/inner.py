@@ -14,6 +14,7 @@ from penstock.errors import InvalidOutput
 from penstock.job import new_id
 from penstock.pipelines.graph import Graph, Step, input_of
 from penstock.store.runs import plans
+from penstock.store.runs.bounds import text_of
 from penstock.store.runs.run import OpenRun
 from penstock.store.runs.values import Outputs, written
 from penstock.store.session import Session
@@ -41,8 +42,7 @@ _COLUMNS = {
     "generation": "int",
     "graph": "text",
     "state": "text",
-    "max_parallel": "int",
-    "budget_s": "float",
+    "bounds": "text",
 }
 _INSERT = insert_sql("penstock_job", [*_COLUMNS], [*_COLUMNS.values()], "")
 # Its graph is this one's, but for the versions that a retry may have moved it to.
@@ -100,6 +100,7 @@ def store(session: Session, beginnings: Iterable[Beginning], *, now: float) -> N
         ids = {path: new_id() for path, _ in each.elements}
         # Its own bound, or that of the run around it; what is spent is that one's.
         most = run.max_parallel if each.graph.max_parallel is None else each.graph.max_parallel
+        bounds = text_of(most, run.budget_s)
         rows += [
             (
                 ids[path],
@@ -111,8 +112,7 @@ def store(session: Session, beginnings: Iterable[Beginning], *, now: float) -> N
                 run.generation,
                 digest,
                 "running",
-                most,
-                run.budget_s,
+                bounds,
             )
             for path, given in each.elements
         ]

@@ -22,7 +22,7 @@ from penstock.store.runs.purse import Overdraft
 from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun, locked
 from penstock.store.runs.slots import TAKES, Slots, bounded
-from penstock.store.runs.todo import BEGINNING, DECIDING, Todo, leave
+from penstock.store.runs.todo import BEGINNING, DECIDING, Todo, leave, undecided
 from penstock.store.runs.values import DECODED, Outputs, Standing, limited, load, most_read, standing, written
 from penstock.store.session import Session
 
@@ -86,10 +86,12 @@ class Moves:
 
     def stop(self) -> None:
         """End those runs that have more to do, and have spent what they had; behind ``succeed``."""
+        runs = locked(self._session, [id for id in self._over if id not in self.ends])
         # One that is left to another transaction may be done: that one tells.
-        over = [id for id in self._over if id not in self.ends and Todo(id) not in self._session.todo]
-        for run in locked(self._session, over):
-            self.ends.add(run, JobState.FAILED, error=self._over[run.id].error.as_dict())
+        left = undecided(self._session, [run.id for run in runs])
+        for run in runs:
+            if run.id not in left:
+                self.ends.add(run, JobState.FAILED, error=self._over[run.id].error.as_dict())
 
     @contextmanager
     def _effort(self) -> Iterator[Effort]:

@@ -11,6 +11,7 @@ from penstock.errors import JobNotFound, PenstockError
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import decoded
 from penstock.store.engine import Database
+from penstock.store.runs.bounds import Bounds, bounds_of
 from penstock.store.session import Session
 from penstock.store.sql import Dialect, insert_sql
 
@@ -21,7 +22,7 @@ _INSERT = insert_sql("penstock_graph", ["digest", "graph"], ["text", "text"], "O
 _HOLD = "SELECT digest FROM penstock_graph WHERE digest {in digests} {shared}"
 _GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
 
-_RUN = "SELECT graph, max_parallel, budget_s FROM penstock_job WHERE id = :id AND graph IS NOT NULL"
+_RUN = "SELECT graph, bounds FROM penstock_job WHERE id = :id AND graph IS NOT NULL"
 
 _kept: dict[str, Outline] = {}
 
@@ -76,11 +77,10 @@ def graph_of(db: Database, run: str) -> Outline:
         return plan_of(session, _row(session, run)[0])
 
 
-def bounds_of(db: Database, run: str) -> tuple[int | None, float | None]:
+def run_bounds(db: Database, run: str) -> Bounds:
     """See ``Store.bounds_of``."""
     with db.read() as session:
-        _, max_parallel, budget_s = _row(session, run)
-        return max_parallel, budget_s
+        return bounds_of(_row(session, run)[1])
 
 
 def _row(session: Session, run: str) -> tuple[Any, ...]:

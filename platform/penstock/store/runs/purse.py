@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from penstock.errors import OverBudget
 from penstock.store.records import Settled
+from penstock.store.runs.bounds import bounds_of
 from penstock.store.runs.run import OpenRun
 from penstock.store.session import Session
 
@@ -26,7 +27,7 @@ _ROOTS = """
     ) SELECT around.id, run FROM around JOIN penstock_job ON penstock_job.id = run WHERE penstock_job.run_id IS NULL"""
 _BOOK = """
     UPDATE penstock_job SET device_s = coalesce(device_s, 0) + {1 float} FROM {each rows}
-    WHERE penstock_job.id = {0 text} AND {hidden state = 'running'} RETURNING penstock_job.id, device_s, budget_s"""
+    WHERE penstock_job.id = {0 text} AND {hidden state = 'running'} RETURNING penstock_job.id, device_s, bounds"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +71,6 @@ def charge(session: Session, spent: Mapping[str, float]) -> dict[str, Overdraft]
         if run in roots:
             sums[roots[run]] = sums.get(roots[run], 0.0) + seconds
     rows = session.all(_BOOK, {"rows": session.rows(sorted(sums.items()))})
-    over = {id: Overdraft(id, took, most) for id, took, most in rows if most is not None and took > most}
+    limits = [(id, took, bounds_of(text).budget_s) for id, took, text in rows]
+    over = {id: Overdraft(id, took, most) for id, took, most in limits if most is not None and took > most}
     return {run: over[root] for run, root in roots.items() if root in over}

@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from penstock.job import NewJob
+from penstock.store.runs.bounds import bounds_of
 from penstock.store.runs.values import value_of
 from penstock.store.session import Session
 
 _LOCK = """
     SELECT id, graph, coalesce(generation, 0), input, lane, tenant, priority, deadline_at,
-        timeout_s, trace, webhook, start_by, max_parallel, budget_s FROM penstock_job
+        timeout_s, trace, webhook, start_by, bounds FROM penstock_job
     WHERE id {in ids} AND {hidden state = 'running'} AND graph IS NOT NULL ORDER BY id {locked}"""
 
 
@@ -58,7 +59,7 @@ class OpenRun:
 def locked(session: Session, ids: Sequence[str]) -> list[OpenRun]:
     """Those of these runs that go on, locked in the order of their ids: who comes second sees what the first did."""
     rows = session.all(_LOCK, {"ids": session.ids(sorted(ids))}) if ids else []
-    return [OpenRun(*row) for row in rows]
+    return [OpenRun(*row, **bounds_of(bounds)._asdict()) for *row, bounds in rows]
 
 
 def as_run(job: NewJob, digest: str) -> OpenRun:

@@ -14,6 +14,7 @@ from penstock.job import JobState
 from penstock.pipelines.critical import Times, critical
 from penstock.pipelines.graph import Graph
 from penstock.store.engine import Database
+from penstock.store.runs.bounds import bounds_of
 from penstock.store.runs.plans import plan_of
 from penstock.store.session import Session
 
@@ -25,7 +26,7 @@ _STATUS = "CASE WHEN state = 'running' AND cancel_requested THEN 'cancelling' EL
 _COUNTS = "({hidden state = 'succeeded'} OR generation = :generation)"
 
 _RUN = """
-    SELECT graph, coalesce(generation, 0), max_parallel, budget_s FROM penstock_job
+    SELECT graph, coalesce(generation, 0), bounds FROM penstock_job
     WHERE id = :run AND graph IS NOT NULL"""
 _COLUMNS = (
     f"path, id, {_STATUS}, attempt, accepted_at, started_at, settled_at, compute_s, batch_size, version, worker, error,"
@@ -119,7 +120,7 @@ def read(session: Session, id: str) -> RunStanding:
     maps = _maps(session, values) if len(plain) < len(graph.steps) else {}
     failed = [each for name in sorted(maps) for each in _failed(session, values, name, maps[name])]
     steps = {row[0]: _row(row) for row in rows}
-    return RunStanding(graph, row[1], steps, maps, failed[:MOST_FAILED], row[2], row[3])
+    return RunStanding(graph, row[1], steps, maps, failed[:MOST_FAILED], *bounds_of(row[2]))
 
 
 def critical_path(state: JobState, error: Mapping[str, Any] | None, standing: RunStanding) -> list[str]:

@@ -5,7 +5,7 @@ It is stored with the decision. Whoever decided goes on at once; when that proce
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from penstock.store.session import Session
@@ -16,6 +16,7 @@ DECIDING, BEGINNING = 40_000, 20_000
 
 _INSERT = insert_sql("penstock_todo", ["run_id", "path", "since"], ["text", "text", "float"], "ON CONFLICT DO NOTHING")
 _DONE = "DELETE FROM penstock_todo WHERE run_id = :run AND path = :path"
+_UNDECIDED = "SELECT run_id FROM penstock_todo WHERE run_id {in runs} AND path = ''"
 _LEFT = "SELECT run_id, path FROM penstock_todo WHERE since <= :before ORDER BY since LIMIT :limit"
 
 
@@ -36,6 +37,11 @@ def leave(session: Session, left: Iterable[Todo], *, now: float) -> None:
 def done(session: Session, todo: Todo) -> None:
     """Nobody has to do it any more. Of a run, before it is decided on and while it is locked."""
     session.run(_DONE, {"run": todo.run, "path": todo.step})
+
+
+def undecided(session: Session, runs: Collection[str]) -> set[str]:
+    """Those of these runs, which are locked, that somebody else goes on with."""
+    return {row[0] for row in session.all(_UNDECIDED, {"runs": session.ids(runs)})} if runs else set()
 
 
 def left(session: Session, *, before: float, limit: int) -> list[Todo]:
