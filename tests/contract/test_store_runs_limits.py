@@ -408,6 +408,25 @@ def test_a_run_that_is_done_has_its_output_whatever_the_last_step_took(store: St
     assert store.get(run).output == 1
 
 
+@pytest.mark.parametrize("bounds", [{}, {"max_parallel": 1}])
+def test_what_takes_nothing_is_done_whatever_was_spent(store: Store, bounds: Any) -> None:
+    of = graph(
+        step("a", X),
+        Step(name="pick", input={"$get": [{"$first": [1, [out("a")]]}, 0]}, kind="pick"),
+        step("m", [{"$item": 0}, out("a")], maps=True, over=[]),
+        step("n", {"$item": 0}, maps=True, over=out("m"), max_parallel=2),
+        output=[out("pick"), out("n")],
+    )
+    run = begin(store, of, budget_s=1.0, **bounds)
+    took(store, [open_steps(store, run)["a"]], 9.0)
+    job = store.get(run)
+    assert job.state is JobState.SUCCEEDED, job.error
+    over = begin(store, graph(*of.steps, step("b", out("a")), output=out("b")), budget_s=1.0, **bounds)
+    took(store, [open_steps(store, over)["a"]], 9.0)
+    assert store.get(over).error is not None and store.get(over).error["code"] == "over_budget"  # type: ignore[index]
+    assert open_steps(store, over) == {}
+
+
 def test_each_element_of_a_map_counts(store: Store) -> None:
     run = begin(store, mapped(None, 10), budget_s=1.0)
     waiting = list(open_steps(store, run).values())

@@ -157,7 +157,7 @@ class JobRow(Row, table=True):
     #: steps that have ended took in this generation.
     device_s: float | None = Field(None, sa_type=Double)
     #: Of a run with bounds: most of its steps in flight at a time, and device seconds that they may take (JSON).
-    bounds: str | None = None
+    bounds: str | None = Field(None, sa_type=Text)
 
 
 class GraphRow(Row, table=True):

@@ -12,9 +12,9 @@ import msgspec
 from penstock.errors import ExecutionError, InvalidOutput, PenstockError, TooMuchWork
 from penstock.job import JobState
 from penstock.pipelines.effort import NAMES, Effort
-from penstock.pipelines.expression import evaluate
+from penstock.pipelines.expression import evaluate, named
 from penstock.pipelines.frontier import Outline, frontier
-from penstock.pipelines.graph import items_of
+from penstock.pipelines.graph import Step, items_of
 from penstock.store.runs import following, maps, waits
 from penstock.store.runs.ends import Ends, error_of
 from penstock.store.runs.plans import plan_of
@@ -146,12 +146,12 @@ class Moves:
         return [*fresh, *self._early(run, plan, names, now_is, fresh)]
 
     def whole(self, run: OpenRun, plan: Outline, over: Overdraft | None = None) -> None:
-        """In any graph, whatever has happened; as far as this transaction has time for it. Nothing begins any more in
-        one that is ``over`` its budget.
+        """In any graph, whatever has happened; as far as this transaction has time for it. In one that is
+        ``over`` its budget nothing begins any more but what takes nothing.
         """
         now_is = Standing.new() if run.new else standing(self._session, run.id, run.generation, plan)
         outputs = Outputs(self._session, run.id, plan, now_is.ended, most=most_read(self._session))
-        slots = Slots(self._session, run, plan, now_is) if bounded(run, plan) else None
+        slots = Slots(self._session, run, plan, now_is) if bounded(run, plan) and over is None else None
         at_once: set[str] = set()
         known: dict[str, list[str]] = {}
         while True:
@@ -176,8 +176,10 @@ class Moves:
                 self._good.append((run, plan, outputs))
                 return
             if over is not None:
-                self._over[over.run] = over
-                return
+                fresh = [name for name in fresh if self._free(run, plan.steps[name], outputs)]
+                if not fresh:
+                    self._over[over.run] = over
+                    return
             begun = self._begin(run, plan, fresh, outputs, slots)
             at_once = begun.at_once
             left = begun.left or (slots is not None and self._begin_elements(slots, going))
@@ -241,6 +243,13 @@ class Moves:
             if found.left:
                 break
         return found
+
+    def _free(self, run: OpenRun, step: Step, outputs: Outputs) -> bool:
+        """Whether a step that may begin ends by that, and calls nothing: a pick, a map of nothing."""
+        if not step.maps or not all(name in outputs for name in named(step.over, "$out")):
+            return step.kind == "pick"
+        with self._effort() as effort:
+            return not items_of(step, inputs=run.inputs, outputs=outputs, effort=effort)
 
     def _begin_elements(self, slots: Slots, names: Iterable[str]) -> bool:
         """Begin elements of these maps as far as there are slots, a piece of each; whether more could begin than there
