@@ -210,7 +210,7 @@ def test_the_page_runs(settings: Settings, worker_factory: Callable[..., Any], d
     page = (Path(__file__).parents[2] / "docs" / "pipelines.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     defined = [block for block in blocks if "@penstock." in block]
-    assert (len(defined), len(blocks)) == (4, 11)
+    assert (len(defined), len(blocks)) == (4, 10)
     module = tmp_path / "shown.py"
     module.write_text("\n".join(defined))
     settings = settings.model_copy(update={"models": [str(module)]})
