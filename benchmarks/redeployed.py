@@ -24,12 +24,12 @@ _CALLS = "calls.txt"
 def calls(home: Path) -> Counter[str]:
     """How often each function has been called."""
     file = home / _CALLS
-    return Counter(file.read_text().split() if file.exists() else ())
+    return Counter(file.read_text(encoding="utf-8").split() if file.exists() else ())
 
 
 def _called(name: str, value: Any) -> Any:
     time.sleep(PAUSE_S)
-    with (Path(os.environ["PENSTOCK_HOME"]) / _CALLS).open("a") as file:
+    with (Path(os.environ["PENSTOCK_HOME"]) / _CALLS).open("a", encoding="utf-8") as file:
         file.write(f"{name}\n")
     return value
 

@@ -100,6 +100,8 @@ CLIENT: dict[str, dict[str, list[Any]]] = {
         "webhook": [*ODD, "no url"],
         "tags": [["x"], 5, "x", {"a": 1}, {1: "a"}, {"a\0": "b"}, Nasty()],
         "delay": [*NUMBERS, -1, 10**20],
+        "max_parallel": [*NUMBERS, 0, -1, 1.5, 10**20],
+        "budget": [*NUMBERS, -1],
     },
     "run": {"model": [None, 5], "result_timeout": NUMBERS},
     "enqueue_many": {"model": [None, 5], "inputs": [None, 5, "x", b"x", {"a": 1}, [Dumper()], [object()]]},
@@ -127,9 +129,9 @@ GOOD: dict[str, dict[str, Any]] = {
 HANDLE: dict[str, dict[str, list[Any]]] = {
     "wait": {"timeout": NUMBERS},
     "result": {"timeout": NUMBERS},
-    "stream": {"after": [*ODD, "x", "1.", "1.x", "9" * 5000, "5." + "9" * 5000]},
+    "stream": {"step": [*ODD, ""], "after": [*ODD, "x", "1.", "1.x", "9" * 5000, "5." + "9" * 5000]},
     "fork": {"from_step": [*ODD, ""], "inputs": [["x"], 5, "x", {"a": Nasty()}]},
-    "refresh": {}, "cancel": {}, "retry": {},
+    "refresh": {}, "cancel": {}, "retry": {}, "cost": {},
 }  # fmt: skip
 #: Of the base classes, for the client itself.
 INNER = {"learn", "hear", "restart", "value"}

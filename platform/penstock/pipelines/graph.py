@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from penstock.arguments import shown
 from penstock.errors import InvalidInput, NoValue
 from penstock.pipelines.effort import Effort
 from penstock.pipelines.expression import Checked, Expression, check, evaluate, kind_of, named, word_of
@@ -246,11 +247,11 @@ def check_bounds(where: str, max_parallel: Any, budget: Any) -> None:
     """Raise ``InvalidInput`` for bounds that are none."""
     if max_parallel is not None and not (type(max_parallel) is int and 1 <= max_parallel <= MAX_PARALLEL):
         raise InvalidInput(
-            f"{where} has max_parallel={max_parallel!r:.40}",
+            f"{where} has max_parallel={shown(max_parallel)}",
             fix=f"use a whole number from 1 to {MAX_PARALLEL:,}, or leave it out",
         )
     if budget is not None and not (type(budget) in (int, float) and 0 <= budget <= MAX_TIMEOUT_S):
-        raise InvalidInput(f"{where} has budget={budget!r:.40}", fix="give device seconds, 0 or more, or leave it out")
+        raise InvalidInput(f"{where} has budget={shown(budget)}", fix="give device seconds, 0 or more, or leave it out")
 
 
 def _names(what: str, given: Sequence[str]) -> None:
