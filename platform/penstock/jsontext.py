@@ -7,6 +7,7 @@ and pydantic models dicts (``plain``). Everything else that a writer of JSON wou
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -110,3 +111,17 @@ def loads(text: str | bytes) -> Any:
         return _decode(text)
     except UNREADABLE as error:
         raise NotJSON(str(error)) from error
+
+
+def lax(text: str | bytes) -> Any:
+    """The value of what Python's own writer makes and is no JSON: ``NaN``, ``Infinity``, half of a surrogate pair,
+    whole numbers that no float is as large as (0 stands for these). ``None`` for what cannot be read so, either.
+    """
+    try:
+        return json.loads(text, parse_int=_whole)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole(digits: str) -> int:
+    return int(digits) if len(digits) < len(_HUGE) else 0

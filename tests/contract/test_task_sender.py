@@ -204,6 +204,37 @@ def test_a_return_that_cannot_be_read_is_set_aside(bench: Bench, app: Celery) ->
     assert (bench.redis.llen(bench.queue), bench.redis.llen(keys.dead(bench.settings.namespace))) == (0, 7)
 
 
+@pytest.mark.parametrize(
+    ("job", "attempt"), [("\0", 1), ("j" * 5000, 1), ("", 1), ("j", 2**31), ("j", 10**30), ("j", -1), ("j", True)]
+)
+def test_a_return_that_no_database_can_look_for_holds_up_nobody(
+    bench: Bench, app: Celery, job: str, attempt: int
+) -> None:
+    run, id = run_of(bench.store)
+    bench.send(id)
+    for name in ("returned", "raised"):
+        bench.back(app, name, 1, job, attempt)
+    bench.back(app, "returned", 7, id, 1)
+    assert bench.returns.turn() == 0.0
+    assert bench.store.get(run).output == 7
+    assert bench.redis.llen(bench.queue) == 0
+
+
+@pytest.mark.parametrize("by", ["link", "backend"])
+@pytest.mark.parametrize("value", [float("nan"), [{"a": float("-inf")}], "\ud800"])
+def test_a_result_that_is_no_json_fails_its_step_at_once(bench: Bench, app: Celery, value: Any, by: str) -> None:
+    run, id = run_of(bench.store)
+    bench.send(id)
+    if by == "link":
+        bench.back(app, "returned", value, id, 1)
+        bench.returns.turn()
+    else:
+        app.backend.store_result(id, value, "SUCCESS")
+        bench.watch.look()
+    job = bench.store.get(run)
+    assert job.error is not None and job.error["code"] == "invalid_output" and "NaN" in job.error["message"]
+
+
 def test_a_return_stays_until_it_is_settled(bench: Bench, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     run, id = run_of(bench.store)
     bench.send(id)

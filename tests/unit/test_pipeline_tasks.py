@@ -383,4 +383,4 @@ def test_a_graph_with_tasks_is_not_run_without_servers() -> None:
 
 def test_a_result_that_cannot_be_read_is_none() -> None:
     for text in (None, b"", b"\x80\x04pickled", b"[]", b'{"status": 7}', b'{"status": "SUCCESS"' * 9):
-        assert end_of("id", 1, text) is None
+        assert end_of("id", 1, text, 100) is None

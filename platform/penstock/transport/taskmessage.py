@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from penstock.jsontext import UNREADABLE
-from penstock.pipelines.task import Task
+from penstock.jsontext import UNREADABLE, lax
+from penstock.pipelines.task import MAX_NAME, Task
 from penstock.transport import keys
 from penstock.transport.unpacking import MOST_UNPACKED
 
@@ -24,6 +24,8 @@ from penstock.transport.unpacking import MOST_UNPACKED
 RETURNED, RAISED = "task.returned", "task.raised"
 #: Length of the arguments' beginning that monitors show, characters.
 _REPR_CHARS = 64
+#: As many as SQL can count.
+_MOST_ATTEMPTS = 2**31 - 1
 
 _json = msgspec.json.encode
 
@@ -41,7 +43,7 @@ class TaskCall(NamedTuple):
 
 
 class Return(NamedTuple):
-    """What a worker says of a call: ``output``, JSON text, or that it ``raised``."""
+    """What a worker says of a call: ``output``, JSON text, or that it ``raised``; neither: it gave what is no JSON."""
 
     job: str
     attempt: int
@@ -115,17 +117,20 @@ def return_keys(namespace: str) -> list[str]:
 def decode(raw: bytes, namespace: str) -> Return | None:
     """What came back; ``None`` for what is none, or cannot be read."""
     try:
-        name, args = _call_of(msgspec.json.decode(raw))
+        name, args, readable = _call_of(_loads(raw)[0])
         value, job, attempt = args
     except (*UNREADABLE, ValueError, TypeError, KeyError, AttributeError, zlib.error):
         return None
-    if not isinstance(job, str) or type(attempt) is not int:
+    # Anybody may write to a queue: what no job can be called is none of ours, and a database may refuse to look for it.
+    if not isinstance(job, str) or not job.isprintable() or len(job) > MAX_NAME:
+        return None
+    if type(attempt) is not int or not 0 < attempt <= _MOST_ATTEMPTS:
         return None
     if name == f"{namespace}.{RAISED}":
         return Return(job, attempt, None, raised=True)
     if name != f"{namespace}.{RETURNED}":
         return None
-    return Return(job, attempt, _json(value).decode())
+    return Return(job, attempt, _json(value).decode() if readable else None)
 
 
 def _back(name: str, call: TaskCall, namespace: str) -> Mapping[str, Any]:
@@ -141,8 +146,8 @@ def _back(name: str, call: TaskCall, namespace: str) -> Mapping[str, Any]:
     }
 
 
-def _call_of(message: Any) -> tuple[str, list[Any]]:
-    """Name and arguments, of protocol 2 or 1."""
+def _call_of(message: Any) -> tuple[str, list[Any], bool]:
+    """Name and arguments, of protocol 2 or 1, and whether they are JSON: stock workers write ``NaN``, too."""
     body: Any = message["body"]
     headers = message.get("headers") or {}
     if message["properties"].get("body_encoding") == "base64":
@@ -152,10 +157,18 @@ def _call_of(message: Any) -> tuple[str, list[Any]]:
         body = stream.decompress(body, MOST_UNPACKED)
         if not stream.eof:
             raise ValueError("it is larger than it may be")
-    body = msgspec.json.decode(body)
+    body, readable = _loads(body)
     if isinstance(body, dict):
-        return body["task"], body["args"]
-    return headers["task"], body[0]
+        return body["task"], body["args"], readable
+    return headers["task"], body[0], readable
+
+
+def _loads(text: str | bytes) -> tuple[Any, bool]:
+    """The value, and whether the text is JSON. Monitors' fields repeat what was given, whatever it is."""
+    try:
+        return msgspec.json.decode(text), True
+    except UNREADABLE:
+        return lax(text), False
 
 
 def _date(at: float | None) -> str | None:

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import redis
 
-from penstock.errors import TaskFailed, TaskRevoked, safe_text
+from penstock.errors import InvalidOutput, TaskFailed, TaskRevoked, safe_text
 from penstock.job import JobState
-from penstock.jsontext import UNREADABLE
+from penstock.jsontext import UNREADABLE, lax
 from penstock.settings import Settings
 from penstock.store.runs.tasks import Ended
 from penstock.transport.url import connect, unavailable
@@ -27,6 +27,7 @@ class Results:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.results
         self._client = connect(self._url, timeout_s=_ANSWER_S)
+        self._max_bytes = settings.job.max_output_bytes
 
     def ends(self, tasks: Sequence[tuple[str, int]]) -> dict[str, Ended]:
         """How these (ids and attempts) have ended, as far as it is known there. Raises ``BrokerUnavailable``."""
@@ -36,7 +37,7 @@ class Results:
             texts: Any = self._client.mget([_KEY + id for id, _ in tasks])
         except (redis.RedisError, OSError) as error:
             raise unavailable(self._url, error) from error
-        found = (end_of(id, attempt, text) for (id, attempt), text in zip(tasks, texts, strict=True))
+        found = (end_of(id, attempt, text, self._max_bytes) for (id, attempt), text in zip(tasks, texts, strict=True))
         return {end.id: end for end in found if end is not None}
 
     def close(self) -> None:
@@ -44,17 +45,34 @@ class Results:
         self._client.close()
 
 
-def end_of(id: str, attempt: int, text: bytes | None) -> Ended | None:
+def gave(id: str, attempt: int, output: str | None, max_bytes: int) -> Ended:
+    """PURE: how a task ended that gave this, JSON text; ``None``: something that is no JSON."""
+    if output is None:
+        fault = InvalidOutput(
+            "the task's result is no JSON: it holds NaN, Infinity, half of a character, or a number of thousands of"
+            " digits; return None or a text in its place"
+        )
+    elif (size := len(output.encode())) > max_bytes:
+        fault = InvalidOutput(
+            f"the task's result has {size:,} bytes of JSON; the limit is {max_bytes:,}: PENSTOCK_JOB__MAX_OUTPUT_BYTES"
+        )
+    else:
+        return Ended(id, attempt, JobState.SUCCEEDED, output=output)
+    return Ended(id, attempt, JobState.FAILED, error=fault.as_dict())
+
+
+def end_of(id: str, attempt: int, text: bytes | None, max_bytes: int) -> Ended | None:
     """PURE: how a task ended by its result's text; ``None`` where it has not, or where that cannot be told."""
+    readable = True
     try:
         meta = None if text is None else msgspec.json.decode(text)
     except UNREADABLE:
-        return None
+        meta, readable = lax(text or b""), False
     if not isinstance(meta, dict):
         return None
     status, result = meta.get("status"), meta.get("result")
     if status == "SUCCESS":
-        return Ended(id, attempt, JobState.SUCCEEDED, output=msgspec.json.encode(result).decode())
+        return gave(id, attempt, msgspec.json.encode(result).decode() if readable else None, max_bytes)
     if status == "FAILURE":
         return Ended(id, attempt, JobState.FAILED, error=TaskFailed(_said(result)).as_dict())
     if status == "REVOKED":

@@ -13,8 +13,8 @@ import redis
 import structlog
 
 from penstock import clock
-from penstock.dispatch.tasks.results import Results
-from penstock.errors import BrokerUnavailable, InvalidOutput, StoreUnavailable, TaskFailed
+from penstock.dispatch.tasks.results import Results, gave
+from penstock.errors import BrokerUnavailable, StoreUnavailable, TaskFailed
 from penstock.job import JobState
 from penstock.settings import Settings
 from penstock.store import Store
@@ -131,10 +131,4 @@ def _ended(found: Return, errors: dict[str, Ended], max_bytes: int) -> Ended:
             return told._replace(attempt=found.attempt)
         error = TaskFailed("the task raised; its worker's log says what, and no result backend that is read here")
         return Ended(found.job, found.attempt, JobState.FAILED, error=error.as_dict())
-    size = len((found.output or "").encode())
-    if size > max_bytes:
-        too_long = InvalidOutput(
-            f"the task's result has {size:,} bytes of JSON; the limit is {max_bytes:,}: PENSTOCK_JOB__MAX_OUTPUT_BYTES"
-        )
-        return Ended(found.job, found.attempt, JobState.FAILED, error=too_long.as_dict())
-    return Ended(found.job, found.attempt, JobState.SUCCEEDED, output=found.output)
+    return gave(found.job, found.attempt, found.output, max_bytes)
