@@ -286,10 +286,13 @@ def test_what_is_too_large_to_be_given_fails_the_run(store: Store) -> None:
 
 
 def test_a_run_that_is_gone_leaves_nothing_of_those_within(store: Store) -> None:
-    run = begin(store, LINES, {"x": list(range(30))})
-    finish(store, run)
-    while store.prune(before=T0 + 1, limit=10):
-        pass
+    deep = graph(mapped("m", LINES, [X, X]), step("z", X), output=[out("m"), out("z")])
+    run, other = begin(store, LINES, {"x": list(range(30))}), begin(store, deep, {"x": list(range(7))})
+    assert all(finish(store, each).state is JobState.SUCCEEDED for each in (run, other))
+    jobs, removed = 1 + 30 * 3 + 2 + 2 * (1 + 7 * 3), []
+    while count := store.prune(before=T0 + 1, limit=10):
+        removed.append(count)
+    assert sum(removed) <= jobs and max(removed) <= 2 * 10, "no transaction removes more than a few times its limit"
     with store._db.read() as session:
         for table in ("job", "map", "map_chunk", "graph"):
             assert session.all(f"SELECT * FROM penstock_{table}") == [], table  # noqa: S608 - a constant

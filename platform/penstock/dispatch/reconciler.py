@@ -296,7 +296,7 @@ class Reconciler:
         while not self._stopping.is_set():
             pruned = self._store.prune(before=before, limit=CHUNK)
             total += pruned
-            if pruned < CHUNK:
+            if not pruned:
                 break
         if total:
             log.info("old jobs pruned", action="jobs_pruned", jobs=total)

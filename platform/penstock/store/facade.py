@@ -500,9 +500,9 @@ class Store:
         return relay.unfinished_canvas(self._db, older_than=older_than, limit=limit, exclude=exclude)
 
     def prune(self, *, before: float, limit: int) -> int:
-        """Delete at most ``limit`` jobs that ended before ``before``, with what belongs to them. How many.
+        """Delete about ``limit`` jobs that ended before ``before``, with what belongs to them. How many.
 
-        Call again while the answer is ``limit``. Pending webhook deliveries are kept.
+        A run goes behind its steps, and behind the runs within it: call again until the answer is 0. Pending webhook deliveries are kept.
         """
         return retention.prune(self._db, before=before, limit=limit)
 

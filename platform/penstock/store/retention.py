@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 
 from penstock.store.engine import Database, Survives
 from penstock.store.session import Session
@@ -13,7 +13,7 @@ _OLD_JOBS = """
     WHERE settled_at IS NOT NULL AND run_id IS NULL AND settled_at < :before
     ORDER BY settled_at LIMIT :limit {skip locked}"""
 # Steps that have gone on as runs: their own steps first, or nobody would find those.
-_WITHIN = "SELECT id, graph FROM penstock_job WHERE run_id {in runs} AND graph IS NOT NULL"
+_WITHIN = "SELECT id, graph FROM penstock_job WHERE run_id {in runs} AND graph IS NOT NULL LIMIT :limit"
 _DELETE_STEPS = """
     DELETE FROM penstock_job
     WHERE id IN (SELECT id FROM penstock_job WHERE run_id {in runs} AND graph IS NULL LIMIT :limit)"""
@@ -44,30 +44,39 @@ def prune(db: Database, *, before: float, limit: int) -> int:
     def call() -> int:
         with db.write(Survives.NOTHING) as session:
             old = session.all(_OLD_JOBS, {"before": before, "limit": limit})
-            runs = [(row[0], row[1]) for row in old if row[1] is not None]
-            runs += (within := _within(session, [id for id, _ in runs]))
-            if runs and (removed := _prune_steps(session, [id for id, _ in runs], limit)) == limit:
-                return removed  # there may be more of them, and their runs go last
-            ids = session.ids([*(row[0] for row in old), *(id for id, _ in within)])
-            session.run(_DELETE_TAGS, {"ids": ids})
-            session.run(_DELETE_JOBS, {"ids": ids})
-            prune_graphs(session, {digest for _, digest in runs})
+            runs = {row[0]: row[1] for row in old if row[1] is not None}
+            if within := _innermost(session, runs, limit):
+                removed = _prune_steps(session, within, limit)
+                if removed == limit:
+                    return removed
+                _prune_jobs(session, within, within.values())
+                return removed + len(within)  # there may be more of them, and the runs around them go last
+            if runs and (removed := _prune_steps(session, runs, limit)) == limit:
+                return removed
+            _prune_jobs(session, [row[0] for row in old], runs.values())
             session.run(_DELETE_DELIVERIES, {"before": before, "limit": limit})
         return len(old)
 
     return db.again(call)
 
 
-def _within(session: Session, runs: Sequence[str]) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+def _innermost(session: Session, runs: Collection[str], limit: int) -> dict[str, str]:
+    """Some of the runs within these that have no others in them, with their graphs: of maps there may be very many."""
+    found: dict[str, str] = {}
     while runs:
-        rows = [(row[0], row[1]) for row in session.all(_WITHIN, {"runs": session.ids(runs)})]
-        found += rows
-        runs = [id for id, _ in rows]
+        below = dict(session.all(_WITHIN, {"runs": session.ids(runs), "limit": limit}))
+        runs, found = below, below or found
     return found
 
 
-def _prune_steps(session: Session, runs: Sequence[str], limit: int) -> int:
+def _prune_jobs(session: Session, jobs: Collection[str], graphs: Iterable[str]) -> None:
+    ids = session.ids(jobs)
+    session.run(_DELETE_TAGS, {"ids": ids})
+    session.run(_DELETE_JOBS, {"ids": ids})
+    prune_graphs(session, set(graphs))
+
+
+def _prune_steps(session: Session, runs: Collection[str], limit: int) -> int:
     ids = session.ids(runs)
     removed = session.run(_DELETE_STEPS, {"runs": ids, "limit": limit})
     if removed < limit:
