@@ -447,3 +447,31 @@ def test_runs_in_a_map_are_begun_as_far_as_their_inputs_are_short(
     for path, id in sorted(steps(store, run).items()):
         assert come_to_an_end(store, id.id) is JobState.SUCCEEDED, path
     assert store.get(run).output == [1] * 5
+
+
+@pytest.mark.parametrize("long", ["elements", "input"])
+def test_runs_that_follow_elements_are_begun_as_far_as_these_are_short(
+    store: Store, monkeypatch: pytest.MonkeyPatch, sessions: list[Session], long: str
+) -> None:
+    monkeypatch.setattr(maps, "MOST_CHARACTERS", 1000)
+    within = graph(step("b", X), output=out("b"))
+    given = [{"$item": 0}, out("late"), X if long == "input" else 1]
+    of = graph(
+        step("m", {"$item": 0}, maps=True, over=[1, 2, 3, 4, 5]),
+        step("late", 1),
+        Step(name="n", kind="run", graph=within, maps=True, over=out("m"), input={"x": given}),
+        output=out("n"),
+    )
+    run = begin(store, of, {"x": "x" * 600})
+    late = open_steps(store, run)["late"]
+    others = [id for path, id in open_steps(store, run).items() if path != "late"]
+    succeed(store, others[:4], lambda *_: "y" * (600 if long == "elements" else 1))
+    sessions.clear()
+    succeed(store, [late], one)
+    begun = {path: id for path, id in steps(store, run).items() if path.startswith("n")}
+    assert [len(begun), len([session for session in sessions if session.inner])] == [4, 2]
+    succeed(store, others[4:], one)
+    for path, job in sorted(steps(store, run).items()):
+        if job.graph is not None:
+            assert come_to_an_end(store, job.id) is JobState.SUCCEEDED, path
+    assert store.get(run).output == [1] * 5

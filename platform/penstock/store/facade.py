@@ -502,7 +502,8 @@ class Store:
     def prune(self, *, before: float, limit: int) -> int:
         """Delete about ``limit`` jobs that ended before ``before``, with what belongs to them. How many.
 
-        A run goes behind its steps, and behind the runs within it: call again until the answer is 0. Pending webhook deliveries are kept.
+        A run goes behind its steps, and behind the runs within it: call again until the answer is 0. Pending webhook
+        deliveries are kept.
         """
         return retention.prune(self._db, before=before, limit=limit)
 

@@ -7,7 +7,8 @@ that the cursor has passed it, or who moves the cursor sees that ``a[i]`` has en
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.pipelines.frontier import Outline
@@ -23,6 +24,9 @@ _SOURCE = "SELECT size, pending FROM penstock_map WHERE run_id = :run AND path =
 _TOUCHED = """
     SELECT chunk FROM penstock_map_chunk WHERE run_id = :run AND path = :path
         AND pending < CASE WHEN (chunk + 1) * :most > :size THEN :size - chunk * :most ELSE :most END LIMIT 1"""
+_LENGTHS = """
+    SELECT path, length(output) FROM penstock_job
+    WHERE run_id = :run AND path {in paths} AND {hidden state = 'succeeded'}"""
 _CURSORS = """
     SELECT run_id, penstock_map.path, begun FROM {each rows}
     JOIN penstock_map ON run_id = {0 text} AND penstock_map.path = {1 text}"""
@@ -77,14 +81,30 @@ def release(session: Session, run: OpenRun, plan: Outline, elements: Iterable[Du
     """Begin these elements; raises ``NoValue`` and ``InvalidOutput``."""
     for name, indices in elements:
         step, source = plan.steps[name], plan.elementwise.source[name]
-        if step.graph is None:  # what it is of is read at its claim, where it is not at hand
-            known = ((index, session.outputs.get((run.id, element(source, index)))) for index in indices)
-            at_hand = {element(name, index): f"[{text}]" for index, text in known if text is not None}
-            released.add(run, step, ((element(name, index), NO_ELEMENT) for index in indices), at_hand)
+        if step.graph is not None:
+            _release_runs(session, run, plan, step, indices, released)
             continue
-        texts = element_outputs(session, [(run.id, element(source, index)) for index in indices])
-        given = [(element(name, index), value_of(texts[run.id, element(source, index)])) for index in indices]
-        released.add_items(run, step, Outputs(session, run.id, plan), given)
+        # What it is of is read at its claim, where it is not at hand.
+        known = ((index, session.outputs.get((run.id, element(source, index)))) for index in indices)
+        at_hand = {element(name, index): f"[{text}]" for index, text in known if text is not None}
+        released.add(run, step, ((element(name, index), NO_ELEMENT) for index in indices), at_hand)
+
+
+def _release_runs(
+    session: Session,
+    run: OpenRun,
+    plan: Outline,
+    step: Step,
+    indices: Sequence[int],
+    released: Release,
+    *,
+    most: int = sys.maxsize,
+) -> int:
+    """The same for elements that are runs, whose inputs are stored with each: as many as ``Release.add_items`` says."""
+    source = plan.elementwise.source[step.name]
+    texts = element_outputs(session, [(run.id, element(source, index)) for index in indices])
+    given = [(element(step.name, index), value_of(texts[run.id, element(source, index)])) for index in indices]
+    return released.add_items(run, step, Outputs(session, run.id, plan), given, most=most)
 
 
 def _begin_more(
@@ -94,7 +114,27 @@ def _begin_more(
     there = maps.succeeded(session, run, plan.elementwise.source[step.name], piece)
     if run.generation:  # what an earlier one has left is not done again
         there -= maps.succeeded(session, run, step.name, piece)
-    release(session, run, plan, [Due(step.name, sorted(there))], released)
-    maps.move(session, run, step, piece.stop, now=now)
-    if piece.stop < size:
+    left, stop = sorted(there), piece.stop
+    if step.graph is None:
+        release(session, run, plan, [Due(step.name, left)], released)
+    else:
+        short = _short(session, run, plan.elementwise.source[step.name], left)
+        added = _release_runs(session, run, plan, step, left[:short], released, most=maps.MOST_CHARACTERS)
+        stop = stop if added == len(left) else left[added]
+    maps.move(session, run, step, stop, now=now)
+    if stop < size:
         session.maps.append(maps.Rest(run.id, step.name))
+
+
+def _short(session: Session, run: OpenRun, source: str, indices: Sequence[int]) -> int:
+    """How many of these elements are read together: the last one may go beyond what one transaction begins."""
+    if not indices:
+        return 0
+    paths = session.ids([element(source, index) for index in indices])
+    lengths = dict(session.all(_LENGTHS, {"run": run.id, "paths": paths}))
+    total = 0
+    for number, index in enumerate(indices):
+        if total >= maps.MOST_CHARACTERS:
+            return number
+        total += lengths[element(source, index)]
+    return len(indices)
