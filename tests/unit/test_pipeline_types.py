@@ -20,8 +20,10 @@ from penstock.calltypes import schemas_of
 from penstock.errors import ConfigError, NoValue
 from penstock.payload import write_output
 from penstock.pipelines.computed import NeverAValue, shape_of
+from penstock.pipelines.connected import fault
 from penstock.pipelines.expression import OPERATORS, evaluate
 from penstock.pipelines.fits import clash
+from penstock.pipelines.graph import Graph, Step
 from penstock.pipelines.shape import ANY, Shape, of_value, read
 from tests.fixtures.examples import examples
 
@@ -461,3 +463,20 @@ def test_types_that_hold_themselves_have_names_of_their_own_among_arguments() ->
     assert clash(of_value({"one": {"name": "a"}, "two": [{"name": "b", "inside": []}]}), takes) is None
     assert json.dumps(schemas_of(walk)), "it is announced as JSON"
     assert read(schemas_of(walk).gives) != ANY
+
+
+@pytest.mark.parametrize(
+    "output", [{"$else": [{"$out": "a99"}, {"$out": "b99"}]}, {"$op": ["add", {"$out": "a99"}, 1]}]
+)
+def test_values_in_values_are_looked_at_in_a_bounded_time(output: Any) -> None:
+    """Each step's output holds that of the one before twice: written out, the last one has 2 ** 100 parts."""
+    steps = []
+    for letter in "ab":
+        before: Any = {"$in": "x"}
+        for number in range(100):
+            name = f"{letter}{number}"
+            steps.append(Step(name=name, kind="pick", input={"one": before, "two": [before]}))
+            before = {"$out": name}
+    found = fault(Graph(name="deep", inputs=["x"], steps=steps, output=output), {}, {})
+    assert found is None if "$else" in output else found is not None and "'add'" in found
+    assert len(found or "") < 10_000

@@ -9,7 +9,7 @@ from penstock.pipelines.computed import NeverAValue, shape_of
 from penstock.pipelines.expression import Expression, named, word_of
 from penstock.pipelines.fits import Clash, clash
 from penstock.pipelines.graph import Graph, Step, in_order
-from penstock.pipelines.shape import ANY, NULL, Anything, Items, Record, Row, Shape, alternatives, either
+from penstock.pipelines.shape import ANY, NULL, Anything, Items, Record, Row, Shape, alternatives, bounded, either
 
 
 class Called(NamedTuple):
@@ -41,12 +41,12 @@ def _output(graph: Graph, models: Mapping[str, Called], inputs: Mapping[str, Sha
     steps = {step.name: step for step in graph.steps}
     for name in in_order(graph):
         try:
-            given, outputs[name] = _around(steps[name], models, inputs, outputs)
+            given, found = _around(steps[name], models, inputs, outputs)
+            outputs[name] = bounded(found)
         except NeverAValue as error:
             raise NeverAValue(f"step {name!r}: {error}") from None
-        found = clash(given, models.get(steps[name].model, UNKNOWN).takes)
-        if found is not None:
-            raise NeverAValue(_told(steps[name], found))
+        if (misfit := clash(given, models.get(steps[name].model, UNKNOWN).takes)) is not None:
+            raise NeverAValue(_told(steps[name], misfit))
     try:
         return shape_of(graph.output, inputs=inputs, outputs=outputs)
     except NeverAValue as error:

@@ -13,6 +13,9 @@ from typing import Any
 DEEPEST = 6
 #: Most alternatives of a shape; what has more is anything.
 MOST = 16
+#: Most parts of the shape of a step's output, and levels of them: what is in others, which are in others, would have a
+#: size that doubles with each step.
+MOST_PARTS, MOST_LEVELS = 200, 8
 #: What a type is called, by JSON's own name of it.
 _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 
@@ -103,6 +106,29 @@ def either(shapes: Iterable[Shape]) -> Shape:
 def alternatives(shape: Shape) -> tuple[Shape, ...]:
     """Those of a choice, else itself."""
     return shape.of if isinstance(shape, Either) else (shape,)
+
+
+def bounded(shape: Shape) -> Shape:
+    """The same, of which so much is known as can be looked at whatever it is made of."""
+    left = MOST_PARTS
+
+    def walk(here: Shape, levels: int) -> Shape:
+        nonlocal left
+        left -= 1
+        if left < 0 or not levels:
+            return ANY
+        if isinstance(here, Either):
+            return either([walk(each, levels) for each in here.of])
+        if isinstance(here, Items):
+            return Items(walk(here.of, levels - 1))
+        if isinstance(here, Row):
+            return Row(tuple(walk(each, levels - 1) for each in here.items))
+        if isinstance(here, Record):
+            fields = {name: walk(each, levels - 1) for name, each in here.fields.items()}
+            return Record(fields, here.required, here.rest and walk(here.rest, levels - 1))
+        return here
+
+    return walk(shape, MOST_LEVELS)
 
 
 def of_value(value: Any) -> Shape:
