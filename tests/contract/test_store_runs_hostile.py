@@ -14,7 +14,8 @@ from penstock.errors import PenstockError
 from penstock.job import JobState, NewJob, Outcome
 from penstock.pipelines.graph import Step
 from penstock.store import Store, claims
-from penstock.store.runs import again, closing, conclude, maps, tend, waits
+from penstock.store.engine import Survives
+from penstock.store.runs import again, closing, conclude, maps, plans, tend, waits
 from penstock.store.runs import start as starts
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.runs import begin, claimed, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
@@ -635,3 +636,37 @@ def test_pieces_of_a_long_map_and_a_retry_meet(shared: Store, meeting: Meeting, 
     meeting.end()
     assert len(open_steps(shared, job.id)) == size and retried == []
     assert finish(shared, job.id, lambda _, value: value).output == list(range(size))
+
+
+# A graph that this process cannot read ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED])
+@pytest.mark.parametrize("text", ["{}", None], ids=["newer", "gone"])
+def test_a_graph_that_cannot_be_read_is_its_own_runs_fault(
+    store: Store, monkeypatch: pytest.MonkeyPatch, text: str | None, state: JobState
+) -> None:
+    """Its steps are claimed and settled together with those of others."""
+    strange = graph(step("a", [X, "strange"]), output=out("a"))
+    lost, run = begin(store, strange), begin(store, graph(step("a", [X, 1], retry=1), output=out("a")))
+    ids = {each: open_steps(store, each)["a"] for each in (lost, run)}
+    with store._db.write(Survives.CRASH) as session:
+        values = {"digest": strange.digest, "text": text}
+        if text is None:
+            session.run("DELETE FROM penstock_graph WHERE digest = :digest", values)
+        else:
+            session.run("UPDATE penstock_graph SET graph = :text WHERE digest = :digest", values)
+    monkeypatch.setattr(plans, "_kept", {})
+    rows = store.claim(list(ids.values()), worker=W, now=T0, need_input=list(ids.values())).claimed
+    assert rows[ids[run]].input == "[1,1]"
+    given = rows[ids[lost]]
+    assert given.input is None and given.step and "cannot be read" in (given.fault or "")
+    error = {"code": "broken", "message": "it broke", "retryable": False}
+    good = state is JobState.SUCCEEDED
+    outcomes = [
+        Outcome(id=id, attempt=1, state=state, output="7" if good else None, error=None if good else error, step=True)
+        for id in ids.values()
+    ]
+    store.settle(outcomes, worker=W, now=T0)
+    assert store.get(lost).state is JobState.FAILED
+    assert store.get(run).state is (JobState.SUCCEEDED if good else JobState.RUNNING), "it is tried again"

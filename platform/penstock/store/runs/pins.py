@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import msgspec
 
-from penstock.errors import PenstockError, Unreachable
 from penstock.job import NewJob, Outcome
 from penstock.pipelines.expansion import MAX_DEPTH
 from penstock.pipelines.graph import read
@@ -84,22 +83,16 @@ def within(session: Session, outcomes: Sequence[Outcome], *, now: float) -> list
         runs = around[outcome.id]
         versions = dict(chosen(by, runs[-1][0] if runs else outcome.id))
         for _, graph in reversed(runs):
-            versions |= pins_of(plans.plan_of(session, graph).graph)
+            plan = plans.readable(session, graph)
+            versions |= {} if plan is None else pins_of(plan.graph)
         found.append(_pinned(text, versions))
     return found
 
 
 def _readable(session: Session, runs: Sequence[OpenRun]) -> dict[str, str]:
     """The graphs of these runs by their ids; one that cannot be read ends its own run, later, and nobody else's."""
-    found = {}
-    for run in runs:
-        try:
-            found[run.id] = plans.plan_of(session, run.graph).graph.to_json().decode()
-        except Unreachable:
-            raise
-        except PenstockError:
-            continue
-    return found
+    found = {run.id: plans.readable(session, run.graph) for run in runs}
+    return {id: plan.graph.to_json().decode() for id, plan in found.items() if plan is not None}
 
 
 def _served(session: Session, now: float) -> Served:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
-from penstock.errors import JobNotFound, PenstockError
+from penstock.errors import JobNotFound, PenstockError, Unreachable
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import decoded
 from penstock.store.engine import Database
@@ -53,6 +53,17 @@ def plan_of(session: Session, digest: str) -> Outline:
             raise PenstockError(f"the graph {digest} of a run is not in the database", fix="restore it from a backup")
         plan = _keep(digest, row[0])
     return plan
+
+
+def readable(session: Session, digest: str) -> Outline | None:
+    """The same, for who looks at the runs of many: ``None`` for one that cannot be read, of a newer release for
+    instance. It ends its own run, when that is decided on, and holds up nobody else's."""
+    try:
+        return plan_of(session, digest)
+    except Unreachable:
+        raise
+    except PenstockError:
+        return None
 
 
 def know(texts: Iterable[str | None]) -> None:

@@ -10,14 +10,18 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from penstock.errors import NoValue
+from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import input_of
-from penstock.store.runs.plans import plan_of
+from penstock.store.runs.plans import readable
 from penstock.store.runs.release import NO_ELEMENT
 from penstock.store.runs.values import Outputs, element, element_outputs, load, place, standing, value_of, written
 from penstock.store.session import Session
 
 _RUNS = """
     SELECT id, graph, input, coalesce(generation, 0) FROM penstock_job WHERE id {in ids} AND graph IS NOT NULL"""
+
+
+_UNREADABLE = "the graph of its run cannot be read by this release, or is not in the database"
 
 
 class Given(NamedTuple):
@@ -32,10 +36,10 @@ class Given(NamedTuple):
 class _Run:
     """What the steps of one run share: values that are read once."""
 
-    def __init__(self, session: Session, id: str, digest: str, inputs: str, generation: int) -> None:
+    def __init__(self, session: Session, id: str, plan: Outline, inputs: str, generation: int) -> None:
         self.id = id
         self._session, self._generation = session, generation
-        self.plan = plan_of(session, digest)
+        self.plan = plan
         self._inputs = inputs
         self._all = Outputs(session, id, self.plan)
 
@@ -58,18 +62,24 @@ class _Run:
 def resolve(session: Session, steps: Iterable[tuple[str, str, str, str]]) -> dict[str, Given]:
     """What each step is given, by its id. ``steps`` are ids, what the maps around are at, runs and paths."""
     steps = list(steps)
-    runs = {
-        row[0]: _Run(session, *row) for row in session.all(_RUNS, {"ids": session.ids({run for _, _, run, _ in steps})})
-    }
+    runs: dict[str, _Run] = {}
+    lost: set[str] = set()
+    for run, digest, inputs, generation in session.all(_RUNS, {"ids": session.ids({run for _, _, run, _ in steps})}):
+        plan = readable(session, digest)
+        if plan is None:
+            lost.add(run)
+        else:
+            runs[run] = _Run(session, run, plan, inputs, generation)
     # A run may be gone by now, and then its steps are, too.
     there = [(id, items, runs[run], path) for id, items, run, path in steps if run in runs]
     load((run.outputs(name), run.plan.read[name]) for *_, run, path in there for name in [place(path)[0]])
     pairs = {id: pair for id, items, run, path in there if (pair := _followed(run, path, items)) is not None}
     texts = element_outputs(session, pairs.values())
-    return {
+    found = {
         id: _given(run, place(path)[0], f"[{texts.get(pairs[id])}]" if id in pairs else items)
         for id, items, run, path in there
     }
+    return found | {id: Given(None, _UNREADABLE, step=True) for id, _, run, _ in steps if run in lost}
 
 
 def _followed(run: _Run, path: str, items: str) -> tuple[str, str] | None:

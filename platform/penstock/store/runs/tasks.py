@@ -18,7 +18,7 @@ from penstock.pipelines.task import PREFIX, Task
 from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 from penstock.store.runs.conclude import concluded
-from penstock.store.runs.plans import plan_of
+from penstock.store.runs.plans import readable
 from penstock.store.runs.resolve import Given, resolve
 from penstock.store.runs.values import place
 from penstock.store.session import Session
@@ -200,7 +200,7 @@ def lose(db: Database, *, now: float, limit: int, most: int) -> list[Settled]:
 
 def _plans(session: Session, runs: set[str]) -> dict[str, Any]:
     rows = session.all(_GRAPHS, {"ids": session.ids(sorted(runs))}) if runs else []
-    return {run: plan_of(session, digest) for run, digest in rows}
+    return {run: plan for run, digest in rows if (plan := readable(session, digest)) is not None}
 
 
 def _encode(value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from penstock.job import JobState
 from penstock.store.records import Settled
-from penstock.store.runs.plans import plan_of
+from penstock.store.runs.plans import readable
 from penstock.store.runs.values import place
 from penstock.store.session import Session
 
@@ -34,7 +34,8 @@ def again(session: Session, failed: Sequence[Settled], *, now: float) -> set[str
     graphs = dict(session.all(_GRAPHS, {"ids": session.ids({row.run_id or "" for row in failed})}))
     by_most: dict[int, list[str]] = {}
     for row in failed:
-        most = plan_of(session, graphs[row.run_id]).steps[place(row.path or "")[0]].retry if row.run_id in graphs else 0
+        plan = readable(session, graphs[row.run_id]) if row.run_id in graphs else None
+        most = 0 if plan is None else plan.steps[place(row.path or "")[0]].retry
         if most:
             by_most.setdefault(most, []).append(row.id)
     back: set[str] = set()
