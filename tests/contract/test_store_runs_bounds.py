@@ -17,6 +17,7 @@ from penstock.store.runs import conclude, maps, moves, values
 from penstock.store.runs.moves import STEP, WAIT
 from penstock.store.runs.tend import AT_IT_S
 from penstock.store.runs.todo import BEGINNING, DECIDING
+from penstock.store.runs.values import LOOK
 from penstock.store.session import Session
 from tests.fixtures import hostilegraphs
 from tests.fixtures.hostilegraphs import X, either, op
@@ -474,4 +475,18 @@ def test_runs_that_follow_elements_are_begun_as_far_as_these_are_short(
     for path, job in sorted(steps(store, run).items()):
         if job.graph is not None:
             assert come_to_an_end(store, job.id) is JobState.SUCCEEDED, path
+    assert store.get(run).output == [1] * 5
+
+
+def test_runs_in_a_map_are_looked_at_as_far_as_there_is_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch, sessions: list[Session]
+) -> None:
+    """One statement asks for all steps of them, of which each may have two thousand."""
+    monkeypatch.setattr("penstock.store.runs.first.MOST_LOOKED", 5 * LOOK)
+    within = graph(*[step(name, X) for name in "abc"], output=out("c"))
+    each = Step(name="m", kind="run", graph=within, maps=True, over=X, input={"x": {"$item": 0}})
+    run = begin(store, graph(each, output=out("m")), {"x": [1, 2, 3, 4, 5]})
+    assert [len(session.released) for session in sessions] == [0, 6, 6, 3]
+    for job in steps(store, run).values():
+        assert come_to_an_end(store, job.id) is JobState.SUCCEEDED
     assert store.get(run).output == [1] * 5

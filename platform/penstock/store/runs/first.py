@@ -9,17 +9,31 @@ from penstock.store.records import Settled
 from penstock.store.runs.advance import advance
 from penstock.store.runs.maps import Rest
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.run import locked
-from penstock.store.runs.values import standings
+from penstock.store.runs.run import OpenRun, locked
+from penstock.store.runs.todo import DECIDING
+from penstock.store.runs.values import LOOK, Look, standings
 from penstock.store.session import Session
+
+#: Operations that it takes to look whether steps have begun: the rest of a transaction's are for beginning them.
+MOST_LOOKED = DECIDING // 2
 
 _LEFT = "SELECT run_id, path FROM penstock_map WHERE run_id {in runs} AND begun < size"
 
 
 def first(ids: Sequence[str], session: Session, *, now: float) -> list[Settled]:
-    """Begin what can begin in these runs; the rows of those that have ended with that."""
-    runs = locked(session, ids)
-    looks = [(run.id, run.generation, plan, list(plan.steps)) for run in runs for plan in [plan_of(session, run.graph)]]
+    """Begin what can begin in these runs; the rows of those that have ended with that. ``session.inner`` are those for
+    which there was no time."""
+    runs: list[OpenRun] = []
+    looks: list[Look] = []
+    looked = 0
+    for run in locked(session, ids):
+        if looked >= MOST_LOOKED:
+            session.inner.append(run.id)
+            continue
+        plan = plan_of(session, run.graph)
+        looked += LOOK * len(plan.steps)
+        runs.append(run)
+        looks.append((run.id, run.generation, plan, list(plan.steps)))
     # Somebody may have been here before; and what an earlier generation has begun has been taken over.
     begun = {run for run, standing in standings(session, looks).items() if standing.begun}
     left = session.all(_LEFT, {"runs": session.ids(sorted(begun))}) if begun else []
