@@ -763,6 +763,16 @@ def test_what_a_step_answers_with_is_to_be_done_before_what_comes_behind_it(stor
     assert {path: job.start_by for path, job in steps(store, plan).items()} == {"a": T0 + 35, "b": T0 + 36}
 
 
+def test_a_run_within_a_run_is_to_be_done_before_what_comes_behind_it(store: Store) -> None:
+    learn(store, a=1.0, b=2.0, m=4.0, last=8.0)
+    inner = graph(step("a", X), step("b", out("a")), output=out("b"))
+    line = Step(name="line", kind="run", graph=inner, input={"x": {"$item": 0}}, maps=True, over=[1, 2])
+    run = begin(store, graph(line, step("last", out("line")), output=out("last")), deadline_at=T0 + 50)
+    within = [job for job in steps(store, run).values() if job.graph is not None]
+    assert [job.start_by for job in within] == [T0 + 42] * 2
+    assert [steps(store, job.id)["a"].start_by for job in within] == [T0 + 39] * 2
+
+
 def test_a_run_that_is_tried_again_after_its_deadline_has_none(store: Store) -> None:
     learn(store, a=1.0)
     run = begin(store, CHAIN, deadline_at=T0 + 50)

@@ -43,6 +43,7 @@ _COLUMNS = {
     "graph": "text",
     "state": "text",
     "bounds": "text",
+    "start_by": "float",
 }
 _INSERT = insert_sql("penstock_job", [*_COLUMNS], [*_COLUMNS.values()], "")
 # Its graph is this one's, but for the versions that a retry may have moved it to.
@@ -72,6 +73,8 @@ class Beginning:
     run: OpenRun
     graph: Graph
     elements: Sequence[tuple[str, str]]
+    #: When they should have ended, for the run around to be in time: see ``slack``.
+    start_by: float | None = None
 
 
 def inputs_of(run: OpenRun, step: Step, outputs: Outputs, items: Sequence[Any], max_bytes: int) -> str:
@@ -113,6 +116,7 @@ def store(session: Session, beginnings: Iterable[Beginning], *, now: float) -> N
                 digest,
                 "running",
                 bounds,
+                each.start_by,
             )
             for path, given in each.elements
         ]

@@ -78,7 +78,7 @@ class Release:
                 break
             given.append((path, inputs_of(run, step, outputs, (item,), self._session.max_output_bytes)))
             characters += len(given[-1][1])
-        self._inner.append(Beginning(run, step.graph, given))
+        self._inner.append(Beginning(run, step.graph, given, start_by(self._session, run, step)))
         return len(given)
 
     def add(
