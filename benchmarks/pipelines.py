@@ -15,7 +15,7 @@ from benchmarks.shapes import Node, Shape
 from benchmarks.subject import Noop
 
 import penstock
-from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.writing.pipeline import Pipeline
 
 
 def shapes_of(seed: int) -> dict[str, Shape]:

@@ -186,7 +186,7 @@ def page_blocks(page: str) -> list[str]:
 def test_celery_page_runs() -> None:
     """The model and the task are there, and the canvases are made of them."""
     from penstock.dispatch.tasks.routing import route_by
-    from penstock.pipelines.canvas import translate
+    from penstock.pipelines.canvas.reading import translate
     from penstock.pipelines.task import Task
     from penstock.settings import Settings
     from penstock.testing import run_model

@@ -90,7 +90,7 @@ ALLOWED_UP = {
     ("penstock.using", "penstock.signatures"),
     ("penstock.model", "penstock.eager"),
     # The canvas of a pipeline is made of such signatures.
-    ("penstock.pipelines.pipeline", "penstock.signatures"),
+    ("penstock.pipelines.writing.pipeline", "penstock.signatures"),
 }
 
 LIBRARIES_ABOVE_PURE = {"celery", "kombu", "redis", "sqlmodel", "sqlalchemy", "torch"}

@@ -229,7 +229,7 @@ def _webhook(received: queue.Queue[Received], job_id: str) -> str | None:
 def _show(app: App, report: Report, run: Run) -> None:
     from rich.console import Console
 
-    from penstock.pipelines.draw import draw
+    from penstock.pipelines.show.draw import draw
     from penstock_cli.examples.search.report import show
     from penstock_cli.runshow import run_dict, table
     from penstock_cli.runview import views

@@ -70,7 +70,7 @@ def show(app: App, name: str | None, mermaid: bool, schema: bool) -> None:
         raise _unknown(name, list(found))
     one = found[name]
     if mermaid:
-        from penstock.pipelines.mermaid import mermaid as drawn
+        from penstock.pipelines.show.mermaid import mermaid as drawn
 
         text = drawn(one.graph)
         if app.out.json:
@@ -82,7 +82,7 @@ def show(app: App, name: str | None, mermaid: bool, schema: bool) -> None:
 
         app.out.data(decode(one.text))
     else:
-        from penstock.pipelines.draw import draw
+        from penstock.pipelines.show.draw import draw
 
         inputs = ", ".join(_input(*each) for each in one.inputs.items())
         app.out.pairs([("name", name), ("description", one.describe()), ("inputs", inputs or "none")])

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.job import Job
-from penstock.pipelines.draw import called
 from penstock.pipelines.graph import Step
-from penstock.pipelines.levels import levels
 from penstock.pipelines.nested import models_of
+from penstock.pipelines.show.draw import called
+from penstock.pipelines.show.levels import levels
 from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
 from penstock.store.runs.standing import critical_path as decided
 

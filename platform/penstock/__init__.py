@@ -34,10 +34,10 @@ from penstock.functions import step
 from penstock.job import Job, JobState
 from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, model
-from penstock.pipelines.expansion import expand
 from penstock.pipelines.graph import Graph
-from penstock.pipelines.pipeline import Pipeline, pipeline
-from penstock.pipelines.words import fallback, quorum, race, refine, sleep, wait_for, when
+from penstock.pipelines.writing.expansion import expand
+from penstock.pipelines.writing.pipeline import Pipeline, pipeline
+from penstock.pipelines.writing.words import fallback, quorum, race, refine, sleep, wait_for, when
 from penstock.stepwise import Progress, StepModel
 
 if TYPE_CHECKING:

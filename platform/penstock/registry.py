@@ -22,7 +22,7 @@ from penstock import usercode
 from penstock.errors import ConfigError, UnknownModel
 from penstock.functions import Function
 from penstock.model import Model, check_model
-from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.writing.pipeline import Pipeline
 
 ENTRY_POINTS = "penstock.models"
 

@@ -22,7 +22,7 @@ from penstock.lane import LANES, Lane, queue_name, split_name, task_name
 from penstock.model import Model
 from penstock.options import CARRIED, CARRIER, Options
 from penstock.payload import for_celery
-from penstock.pipelines.series import Canvas, Chain, Group, Task
+from penstock.pipelines.canvas.series import Canvas, Chain, Group, Task
 
 
 def model_signature(

@@ -22,9 +22,9 @@ from penstock.lane import split_name
 from penstock.model import Batching, Model, check_model
 from penstock.payload import write_input, write_output
 from penstock.pipelines import local, plaingraph
-from penstock.pipelines.expansion import Expansion
 from penstock.pipelines.graph import Graph, check_bounds
-from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.writing.expansion import Expansion
+from penstock.pipelines.writing.pipeline import Pipeline
 from penstock.registry import unknown_model
 from penstock.results import results_of
 

@@ -1,4 +1,4 @@
-"""Who writes down the calls of models now, instead of their being made: see ``pipelines.trace``."""
+"""Who writes down the calls of models now, instead of their being made: see ``pipelines.writing.trace``."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 
 from penstock.errors import InvalidInput, TooLarge
 from penstock.pipelines.announced import Announced, announcement
-from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.writing.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -20,9 +20,9 @@ import penstock
 from penstock.codec import item_from_call
 from penstock.errors import InvalidInput, NotSerializable
 from penstock.pipelines import memory
-from penstock.pipelines.canvas import Translated, translate
+from penstock.pipelines.canvas.reading import Translated, translate
+from penstock.pipelines.canvas.said import options_of
 from penstock.pipelines.graph import Step
-from penstock.pipelines.said import options_of
 
 app = Celery("program", broker="memory://", backend="cache+memory://", set_as_current=False)
 

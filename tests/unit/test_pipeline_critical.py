@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.pipelines.critical import Times, critical
 from penstock.pipelines.frontier import frontier
 from penstock.pipelines.graph import Graph
+from penstock.pipelines.show.critical import Times, critical
 from tests.unit.test_pipeline_graph import CHOICE, EACH, N, X, call, graph, graphs, out, step
 
 LINE = graph(step("a", X), step("b", out("a")), step("c", out("b")), output=out("c"))

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.pipelines.draw import NARROWEST, call, draw
 from penstock.pipelines.graph import Graph, Step, parents
-from penstock.pipelines.infix import MAX_LITERAL, MAX_TEXT, infix
-from penstock.pipelines.levels import levels
-from penstock.pipelines.mermaid import Use, mermaid, uses
+from penstock.pipelines.show.draw import NARROWEST, call, draw
+from penstock.pipelines.show.infix import MAX_LITERAL, MAX_TEXT, infix
+from penstock.pipelines.show.levels import levels
+from penstock.pipelines.show.mermaid import Use, mermaid, uses
 from tests.unit.test_pipeline_graph import CHOICE, EACH, N, X, graph, graphs, out, step
 
 

@@ -23,7 +23,7 @@ from penstock.pipelines.expression import (
     named,
     truth,
 )
-from penstock.pipelines.traced import Traced, expression_of
+from penstock.pipelines.writing.traced import Traced, expression_of
 
 INPUTS = {"question": "why", "number": 7, "flag": True}
 OUTPUTS = {"judge": 0.75, "docs": [{"text": "a", "score": 1}, {"text": "b", "score": 2}], "none": None, "yes": True}

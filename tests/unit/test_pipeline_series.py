@@ -15,10 +15,10 @@ import penstock
 from penstock.codec import item_from_call
 from penstock.errors import ConfigError, InvalidInput, NoValue
 from penstock.pipelines import memory
-from penstock.pipelines.canvas import translate
+from penstock.pipelines.canvas.reading import translate
+from penstock.pipelines.canvas.series import canvas_of
 from penstock.pipelines.graph import Graph, Step
-from penstock.pipelines.series import canvas_of
-from penstock.pipelines.trace import trace
+from penstock.pipelines.writing.trace import trace
 from penstock.signatures import signature_of
 from penstock.tracing import current
 

@@ -18,12 +18,12 @@ from penstock.dispatch.tasks.results import end_of
 from penstock.dispatch.tasks.routing import route_by, same_broker
 from penstock.errors import InvalidInput
 from penstock.pipelines import memory
-from penstock.pipelines.canvas import Translated, translate
-from penstock.pipelines.draw import draw
+from penstock.pipelines.canvas.reading import Translated, translate
+from penstock.pipelines.canvas.signature import Signature
 from penstock.pipelines.graph import Graph, Step, read, verify
 from penstock.pipelines.local import run as run_local
-from penstock.pipelines.mermaid import mermaid
-from penstock.pipelines.signature import Signature
+from penstock.pipelines.show.draw import draw
+from penstock.pipelines.show.mermaid import mermaid
 from penstock.pipelines.task import Task
 from penstock.settings import Settings
 

@@ -10,8 +10,8 @@ import pytest
 from penstock.errors import ConfigError, InvalidInput, NotSerializable, NoValue, WrongResultCount
 from penstock.pipelines import memory
 from penstock.pipelines.graph import Graph, Step, read
-from penstock.pipelines.trace import trace
-from penstock.pipelines.words import MAX_ROUNDS, refine, sleep, wait_for, when
+from penstock.pipelines.writing.trace import trace
+from penstock.pipelines.writing.words import MAX_ROUNDS, refine, sleep, wait_for, when
 from penstock.tracing import current
 
 

@@ -19,12 +19,12 @@ from penstock import valuetypes
 from penstock.calltypes import schemas_of
 from penstock.errors import ConfigError, NoValue
 from penstock.payload import write_output
-from penstock.pipelines.computed import NeverAValue, shape_of
-from penstock.pipelines.connected import fault
 from penstock.pipelines.expression import OPERATORS, evaluate
-from penstock.pipelines.fits import clash
 from penstock.pipelines.graph import Graph, Step
-from penstock.pipelines.shape import ANY, Shape, of_value, read
+from penstock.pipelines.shapes.computed import NeverAValue, shape_of
+from penstock.pipelines.shapes.connected import fault
+from penstock.pipelines.shapes.fits import clash
+from penstock.pipelines.shapes.shape import ANY, Shape, of_value, read
 from tests.fixtures.examples import examples
 
 

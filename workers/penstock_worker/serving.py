@@ -19,7 +19,7 @@ from penstock import __version__, clock
 from penstock.errors import PenstockError, Unreachable
 from penstock.model import Model, bytes_of
 from penstock.pipelines.announced import announcement
-from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.writing.pipeline import Pipeline
 from penstock.policy.latency import LatencyBook
 from penstock.settings import Settings
 from penstock.store import Store

@@ -26,7 +26,7 @@ from penstock.lane import Lane
 from penstock.model import Model
 from penstock.options import Options
 from penstock.pipelines.graph import Graph
-from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.writing.pipeline import Pipeline
 from penstock.settings import Settings
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from penstock.lane import Lane
 from penstock.model import Model
 from penstock.options import Options
 from penstock.pipelines.graph import Graph
-from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.writing.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from typing import Self, Unpack

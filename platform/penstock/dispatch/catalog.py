@@ -27,12 +27,12 @@ from penstock.lane import split_name
 from penstock.model import MAX_VERSION, Model, check_model
 from penstock.payload import write_input
 from penstock.pipelines.announced import Announced
-from penstock.pipelines.connected import Called, fault
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.nested import all_steps
-from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plaingraph import PlainGraph, from_graph
-from penstock.pipelines.shape import read
+from penstock.pipelines.shapes.connected import Called, fault
+from penstock.pipelines.shapes.shape import read
+from penstock.pipelines.writing.pipeline import Pipeline
 from penstock.registry import Registry, Source, are_imported, unknown_model
 from penstock.settings import Settings
 from penstock.store import Store

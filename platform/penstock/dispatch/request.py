@@ -19,7 +19,7 @@ from penstock.lane import LANES, MAX_PRIORITY, MIN_PRIORITY, Lane
 from penstock.model import Model
 from penstock.options import MAX_TEXT, Options
 from penstock.pipelines.graph import Graph, check_bounds
-from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.writing.pipeline import Pipeline
 
 #: Furthest time from now that an option may name, and longest timeout, seconds: a hundred years. Times beyond the year
 #: 9999 have no date.

@@ -37,8 +37,8 @@ from penstock.pipelines.certain import certain
 from penstock.pipelines.fork import affected
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import Graph, read
-from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plaingraph import PlainGraph
+from penstock.pipelines.writing.pipeline import Pipeline
 from penstock.registry import Source
 from penstock.settings import Settings
 from penstock.store import Store

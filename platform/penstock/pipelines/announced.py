@@ -14,7 +14,7 @@ from penstock.itemschema import misfit, tells_all
 from penstock.payload import constant, write_input
 from penstock.pipelines.graph import Graph, read
 from penstock.pipelines.inputs import by_name, missing_input
-from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.writing.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -18,7 +18,7 @@ from penstock.pipelines.comfynodes import Node, NodeClass, classes_of, is_link, 
 from penstock.pipelines.expression import Expression
 from penstock.pipelines.graph import Graph, Step
 from penstock.pipelines.plaingraph import MAX_BYTES, from_graph, too_large
-from penstock.pipelines.traced import Traced, expression_of
+from penstock.pipelines.writing.traced import Traced, expression_of
 
 _NONE: Mapping[str, tuple[str, str]] = MappingProxyType({})
 

@@ -8,8 +8,8 @@ from typing import Any
 from penstock.errors import InvalidInput, WaitTimeout
 from penstock.payload import constant
 from penstock.pipelines import memory
-from penstock.pipelines.expansion import Expansion
 from penstock.pipelines.graph import Graph, Step
+from penstock.pipelines.writing.expansion import Expansion
 
 
 def run(

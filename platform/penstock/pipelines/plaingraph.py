@@ -14,7 +14,7 @@ from penstock.errors import InvalidInput, NotSerializable, TooLarge
 from penstock.payload import read_strictly, write_input
 from penstock.pipelines.graph import Graph, read
 from penstock.pipelines.inputs import by_name, missing_input
-from penstock.pipelines.pipeline import NAME
+from penstock.pipelines.writing.pipeline import NAME
 
 #: Longest JSON text of a graph, bytes; and how deep the lists and objects of all of it may be nested: an expression's
 #: own bound, each of whose words is two of them, and some more for values that stand for themselves.

@@ -23,7 +23,7 @@ from penstock.errors import (
 from penstock.job import JobState, Outcome
 from penstock.lane import Lane
 from penstock.payload import write_output
-from penstock.pipelines.expansion import Expansion
+from penstock.pipelines.writing.expansion import Expansion
 from penstock.policy.overload import RetryBudget
 from penstock.policy.retry import Budgets, Cause, Spent, retry_at
 from penstock_worker.item import Item, Run

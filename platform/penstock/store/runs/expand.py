@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from penstock.errors import InvalidOutput
 from penstock.job import JobState, Outcome
-from penstock.pipelines.expansion import MAX_DEPTH
+from penstock.pipelines.writing.expansion import MAX_DEPTH
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 from penstock.store.runs import pins, plans, purse
 from penstock.store.runs.advance import advance

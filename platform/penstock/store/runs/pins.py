@@ -12,9 +12,9 @@ from dataclasses import replace
 import msgspec
 
 from penstock.job import NewJob, Outcome
-from penstock.pipelines.expansion import MAX_DEPTH
 from penstock.pipelines.graph import read
 from penstock.pipelines.pins import Served, Versions, chosen, moved, open_models, pinned, pins_of, served
+from penstock.pipelines.writing.expansion import MAX_DEPTH
 from penstock.store.retention import prune_graphs
 from penstock.store.runs import plans
 from penstock.store.runs.run import OpenRun

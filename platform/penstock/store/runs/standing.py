@@ -11,8 +11,8 @@ import msgspec
 from penstock import arguments
 from penstock.errors import JobNotFound
 from penstock.job import JobState
-from penstock.pipelines.critical import Times, critical
 from penstock.pipelines.graph import Graph
+from penstock.pipelines.show.critical import Times, critical
 from penstock.store.engine import Database
 from penstock.store.runs.bounds import bounds_of
 from penstock.store.runs.plans import plan_of

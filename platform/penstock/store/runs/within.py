@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock.pipelines.expansion import MAX_DEPTH
+from penstock.pipelines.writing.expansion import MAX_DEPTH
 from penstock.store.engine import Database
 from penstock.store.records import Within
 

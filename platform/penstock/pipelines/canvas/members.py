@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from penstock.errors import InvalidInput
-from penstock.pipelines.signature import CHAIN, CHORD, GROUP, Signature
+from penstock.pipelines.canvas.signature import CHAIN, CHORD, GROUP, Signature
 
 
 class Member(NamedTuple):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from penstock.pipelines.elementwise import followed
 from penstock.pipelines.expression import Expression, named, parts_of, word_of
 from penstock.pipelines.graph import Graph, parents, unnamed
-from penstock.pipelines.levels import levels
+from penstock.pipelines.show.levels import levels
 
 
 class Times(NamedTuple):

@@ -15,8 +15,8 @@ from penstock.arguments import shown
 from penstock.errors import InvalidInput
 from penstock.options import CARRIER
 from penstock.payload import constant
-from penstock.pipelines.said import OF_MESSAGES
-from penstock.pipelines.signature import Signature
+from penstock.pipelines.canvas.said import OF_MESSAGES
+from penstock.pipelines.canvas.signature import Signature
 from penstock.pipelines.task import Task, check_task
 
 #: Asks the program for the options with which it would send a signature: ``queue`` and others of a message.

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.errors import ConfigError
-from penstock.pipelines.trace import Tracer
-from penstock.pipelines.traced import Traced, expression_of
+from penstock.pipelines.writing.trace import Tracer
+from penstock.pipelines.writing.traced import Traced, expression_of
 from penstock.tracing import current
 
 #: Most rounds of ``refine``: each is a choice inside the one before, and leaves room for what ``until`` says.

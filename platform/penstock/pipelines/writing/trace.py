@@ -12,7 +12,7 @@ from typing import Any
 
 from penstock.errors import ConfigError, InvalidInput
 from penstock.pipelines.graph import Graph, Step, verify
-from penstock.pipelines.traced import Traced, expression_of
+from penstock.pipelines.writing.traced import Traced, expression_of
 from penstock.tracing import StepOptions, tracing
 
 _NONE: StepOptions = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.errors import InvalidInput
 from penstock.pipelines.graph import Graph
-from penstock.pipelines.trace import trace
+from penstock.pipelines.writing.trace import trace
 
 #: How deep steps may answer with steps that answer with steps.
 MAX_DEPTH = 100

@@ -17,12 +17,12 @@ from penstock.calltypes import inputs_of, schemas_of
 from penstock.errors import ConfigError, InvalidInput
 from penstock.jsontext import loads
 from penstock.payload import write_input
-from penstock.pipelines.connected import Called, fault
+from penstock.pipelines.canvas.series import canvas_of
 from penstock.pipelines.graph import Graph, check_bounds
 from penstock.pipelines.inputs import by_name, missing_input
-from penstock.pipelines.series import canvas_of
-from penstock.pipelines.shape import read
-from penstock.pipelines.trace import Tracer, trace
+from penstock.pipelines.shapes.connected import Called, fault
+from penstock.pipelines.shapes.shape import read
+from penstock.pipelines.writing.trace import Tracer, trace
 from penstock.tracing import current
 
 if TYPE_CHECKING:

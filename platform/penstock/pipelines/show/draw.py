@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 
 from penstock.pipelines.graph import Graph, Step
-from penstock.pipelines.infix import cut, infix
-from penstock.pipelines.levels import levels
+from penstock.pipelines.show.infix import cut, infix
+from penstock.pipelines.show.levels import levels
 
 #: Names are aligned up to this length; lines are broken no narrower than this, characters.
 ALIGNED, NARROWEST = 20, 24

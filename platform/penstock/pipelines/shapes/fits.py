@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from penstock.itemschema import is_number
-from penstock.pipelines.shape import ANY, Anything, Either, Items, Plain, Record, Row, Shape, alternatives
+from penstock.pipelines.shapes.shape import ANY, Anything, Either, Items, Plain, Record, Row, Shape, alternatives
 
 #: What a plain value may be read as, by JSON schema's names.
 _READ_AS = {

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from penstock.errors import ConfigError
-from penstock.pipelines.flows import RUN, Call, Flow, flows_of
+from penstock.pipelines.canvas.flows import RUN, Call, Flow, flows_of
 from penstock.pipelines.graph import Graph, unnamed
 
 

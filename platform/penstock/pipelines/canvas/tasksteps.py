@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock.payload import constant
+from penstock.pipelines.canvas.members import Member
+from penstock.pipelines.canvas.tasksaid import Route, carried, task_of
 from penstock.pipelines.expression import Expression
 from penstock.pipelines.graph import Step
-from penstock.pipelines.members import Member
-from penstock.pipelines.tasksaid import Route, carried, task_of
 
 #: Longest part of a step's name that is the task's, characters.
 _MAX = 100

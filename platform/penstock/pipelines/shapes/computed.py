@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.pipelines.expression import OPERATORS, Expression, word_of
-from penstock.pipelines.shape import (
+from penstock.pipelines.shapes.shape import (
     ANY,
     BOOLEAN,
     INTEGER,

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from penstock.pipelines.computed import NeverAValue, shape_of
 from penstock.pipelines.expression import Expression, named, word_of
-from penstock.pipelines.fits import Clash, clash
 from penstock.pipelines.graph import Graph, Step, in_order
-from penstock.pipelines.shape import ANY, NULL, Anything, Items, Record, Row, Shape, alternatives, bounded, either
+from penstock.pipelines.shapes.computed import NeverAValue, shape_of
+from penstock.pipelines.shapes.fits import Clash, clash
+from penstock.pipelines.shapes.shape import (
+    ANY,
+    NULL,
+    Anything,
+    Items,
+    Record,
+    Row,
+    Shape,
+    alternatives,
+    bounded,
+    either,
+)
 
 
 class Called(NamedTuple):

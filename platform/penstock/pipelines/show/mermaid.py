@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import IntEnum
 
-from penstock.pipelines.draw import called
 from penstock.pipelines.expression import Expression, parts_of, word_of
 from penstock.pipelines.graph import Graph, Step
-from penstock.pipelines.infix import cut
+from penstock.pipelines.show.draw import called
+from penstock.pipelines.show.infix import cut
 
 #: Longest label, characters.
 MAX_LABEL = 120

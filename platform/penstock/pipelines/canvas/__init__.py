@@ -1,0 +1,1 @@
+"""Celery's canvases: read as graphs, and written from them. PURE."""

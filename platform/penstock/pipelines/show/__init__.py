@@ -1,0 +1,1 @@
+"""Graphs and runs for people to read. PURE."""
