@@ -104,6 +104,8 @@ class Catalog:
 
         Raises ``UnknownModel``, ``InvalidInput`` for a version or a graph, or ``StoreUnavailable`` when it had to ask.
         """
+        if isinstance(model, (str, type)) and (target := self._local.get(model)) is not None:
+            return target
         if isinstance(model, Mapping):
             limit = self._settings.job.max_input_bytes
             canvas = as_graph(model, self._settings.namespace, self.find, limit, route_by(self._settings))
@@ -116,8 +118,7 @@ class Catalog:
             model = model.model
         if not isinstance(model, (str, type)):  # nor, perhaps, anything that can be a key
             raise _no_model(model)
-        target = self._local.get(model)
-        if target is not None:
+        if (target := self._local.get(model)) is not None:  # of a function
             return target
         if not isinstance(model, str):
             target = self._local[model] = _local(_checked(model))

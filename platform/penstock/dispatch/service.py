@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, cast
 
+from msgspec import structs
+
 from penstock import clock
 from penstock.arguments import job_id, text
 from penstock.dispatch.admission import Admission
@@ -218,7 +220,7 @@ class Submitter:
             return self.admission.check(job)
         for model in models_of(job.graph):
             name, asked = split_name(model)
-            refused = self.admission.check(replace(job, model=name, asked_version=asked))
+            refused = self.admission.check(structs.replace(job, model=name, asked_version=asked))
             if refused is not None:
                 return refused
         return None

@@ -61,6 +61,8 @@ _RARE = (
     "trace",
     "canvas",
     "run_id",
+    "tags",
+    "graph",
     "path",
     "generation",
 )
@@ -126,17 +128,15 @@ def insert_groups(
             )
         )
         return [refusal or next(results) for refusal in refused]
-    keyed = [job for group in groups for job in group if job.idempotency_key is not None]
-    tagged = [job for group in groups for job in group if job.tags]
-    graphs = any(job.graph is not None for group in groups for job in group)
-    if not keyed and not tagged and not graphs:
+    jobs = [job for group in groups for job in group]
+    plain = all(_rare(job) == _NOTHING_RARE for job in jobs)
+    if plain or not any(job.idempotency_key is not None or job.tags or job.graph is not None for job in jobs):
         # One statement is the whole transaction.
-        jobs = [job for group in groups for job in group]
-        plain = all(_rare(job) == _NOTHING_RARE for job in jobs)
         spell, rows = (_INSERT_PLAIN, _plain_rows) if plain else (_INSERT, _rows)
         with db.step(Survives.CRASH if more_follow else Survives.POWER) as session:
             session.insert(spell, rows(jobs, publish_lease_s))
         return [[Inserted(job.id, True) for job in group] for group in groups]
+    keyed = [job for job in jobs if job.idempotency_key is not None]
     while True:
         try:
             return _insert_keyed(db, groups, keyed, publish_lease_s)

@@ -94,8 +94,13 @@ class Publisher:
         now = clock.now()
         queues: dict[str, None] = {}
         shared: dict[str, set[str]] = {}
+        kind, queue, key = None, "", ""
         for job in jobs:
-            queue = queue_name(self.namespace, job.model, job.lane, job.asked_version)
+            mine = (job.model, job.lane, job.asked_version, job.priority, job.tenant)
+            if mine != kind:  # neighbours are mostly alike
+                kind = mine
+                queue = queue_name(self.namespace, job.model, job.lane, job.asked_version)
+                key = keys.list_key(queue, job.priority, job.tenant)
             try:
                 message = encode(job, self.namespace)
             except Exception as error:
@@ -103,7 +108,6 @@ class Publisher:
                 refused.append(Refused(job, error))
                 continue
             queues[queue] = None
-            key = keys.list_key(queue, job.priority, job.tenant)
             if job.start_by is not None and job.start_by <= now:
                 late.setdefault(key, []).append((job.start_by, message))
             else:

@@ -99,7 +99,7 @@ class TaskSender:
 
 def split(jobs: Sequence[NewJob | Job]) -> tuple[Sequence[NewJob | Job], Sequence[NewJob | Job]]:
     """Jobs of models, and calls of plain tasks."""
-    tasks = [job for job in jobs if is_task(job.model)]
+    tasks = [job for job in jobs if job.run_id is not None and is_task(job.model)]
     return (jobs, tasks) if not tasks else ([job for job in jobs if not is_task(job.model)], tasks)
 
 

@@ -38,7 +38,10 @@ def begun(session: Session, jobs: Sequence[NewJob], *, now: float) -> list[NewJo
     if not session.pins or not any(job.graph is not None and _open(job.graph) for job in jobs):
         return list(jobs)
     by = _served(session, now)
-    return [job if job.graph is None else replace(job, graph=_pinned(job.graph, chosen(by, job.id))) for job in jobs]
+    return [
+        job if job.graph is None else msgspec.structs.replace(job, graph=_pinned(job.graph, chosen(by, job.id)))
+        for job in jobs
+    ]
 
 
 def due(session: Session, runs: Sequence[OpenRun], *, now: float) -> list[OpenRun]:
@@ -66,7 +69,7 @@ def forked(session: Session, job: NewJob, *, now: float) -> NewJob:
     text = _moved(job.graph, _served(session, now), job.id)
     if text != job.graph:
         plans.store(session, [text])
-    return replace(job, graph=text)
+    return msgspec.structs.replace(job, graph=text)
 
 
 def within(session: Session, outcomes: Sequence[Outcome], *, now: float) -> list[str]:
