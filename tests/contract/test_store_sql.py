@@ -139,6 +139,9 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {text}", values).fetchall())
     for table in ("penstock_job", "penstock_job_tag"):
         assert not re.search(rf"Seq Scan on {table}\b", plan), plan
+    # Nor by walking through all of them in the order of their ids; `min` and `max` take the first.
+    walks = re.findall(r"Index (?:Only )?Scan using pk_penstock_job on [^\n]*\n(?! *Index Cond)", plan)
+    assert not walks or "max(id)" in text, plan
 
 
 @pytest.mark.parametrize("before", [False, True])
