@@ -21,7 +21,7 @@ _EXPIRE = f"""
         WHERE graph IS NOT NULL AND closing IS NULL AND state = 'running' AND deadline_at <= :now
         ORDER BY deadline_at LIMIT :limit {{skip locked}}
     ) AND {{hidden state = 'running'}} RETURNING {SETTLED_COLUMNS}"""  # noqa: S608 - constants only
-# In the order of the index: Postgres, which has no statistics of a new table, walks through all jobs for the order of ids.
+# In the order of the index: for that of ids, Postgres, which knows nothing of a new table, walks through all jobs.
 _CLOSING = """
     SELECT id FROM penstock_job {by ix_penstock_job_run}
     WHERE graph IS NOT NULL AND closing = true ORDER BY closing, state, deadline_at LIMIT :limit"""
