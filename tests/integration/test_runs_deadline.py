@@ -11,7 +11,7 @@ import pytest
 import penstock
 from penstock import Client, Lane
 from penstock.clock import now
-from penstock.settings import Settings
+from penstock.settings import Lanes, LaneSettings, Settings
 from penstock.store import Store
 from penstock.store.records import Latency
 from tests.fixtures.models import echo, inc
@@ -27,7 +27,10 @@ def later(x: int) -> Any:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"admission": settings.admission.model_copy(update={"enabled": False})})
+    # What can no longer meet the interactive target makes room for more, which are then claimed before the late step.
+    lanes = Lanes(interactive=LaneSettings(target=PATIENCE_S))
+    admission = settings.admission.model_copy(update={"enabled": False})
+    return settings.model_copy(update={"admission": admission, "lanes": lanes})
 
 
 @pytest.fixture
