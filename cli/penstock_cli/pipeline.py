@@ -83,9 +83,17 @@ def show(app: App, name: str | None, mermaid: bool, schema: bool) -> None:
         app.out.data(decode(one.text))
     else:
         from penstock.pipelines.show.draw import draw
+        from penstock.pipelines.show.limits import of_graph
 
         inputs = ", ".join(_input(*each) for each in one.inputs.items())
-        app.out.pairs([("name", name), ("description", one.describe()), ("inputs", inputs or "none")])
+        app.out.pairs(
+            [
+                ("name", name),
+                ("description", one.describe()),
+                ("inputs", inputs or "none"),
+                ("bounds", of_graph(one.graph)),
+            ]
+        )
         app.out.line()
         for line in draw(one.graph, width=app.out.width):
             app.out.line(line)

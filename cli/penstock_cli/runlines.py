@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from penstock.clock import isoformat
+from penstock.pipelines.show.limits import words
 from penstock.store.runs.cost import RunCost
 from penstock.store.runs.standing import RunStanding, StepRow
 from penstock_cli.jobview import counted, seconds, short
@@ -41,6 +42,7 @@ def step_dict(view: StepView) -> dict[str, Any]:
         "worker": view.worker,
         "error": view.error,
         "critical": view.critical,
+        "limits": dict(view.limits),
         "elements": elements,
     }
 
@@ -61,7 +63,7 @@ def step_row(view: StepView, now: float | None = None) -> list[Any]:
         seconds(view.run_s(at)),
         None if view.batch is None else f"{view.batch:.3g}",
         "*" if view.critical else None,
-        view.calls,
+        f"{view.calls} ({held})" if (held := words(view.limits)) else view.calls,
     ]
 
 

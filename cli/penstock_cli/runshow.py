@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 from penstock.clock import monotonic_s, now
 from penstock.errors import ResultTimeout, StoreUnavailable
 from penstock.job import Job, JobState
+from penstock.lane import split_name
+from penstock.pipelines.nested import models_of
+from penstock.pipelines.show.limits import of_run
 from penstock.store.runs.cost import RunCost
 from penstock.store.runs.standing import MOST_FAILED, RunStanding
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED as FAILED_STATUS
 from penstock_cli.jobview import job_dict, job_pairs
 from penstock_cli.reminder import Reminder
+from penstock_cli.runhearing import Hearing
 from penstock_cli.runlines import DROP, HEADER, cost_dict, cost_pairs, failure_row, failures, step_dict, step_row
 from penstock_cli.runscreen import Screen
+from penstock_cli.runtails import may_stream
 from penstock_cli.runview import FAILED, StepView, critical_path, not_done, views, waits_for
 from penstock_cli.serving import warn_if_unserved
 
@@ -43,10 +48,11 @@ def show(app: App, run: Job, *, failed: bool) -> None:
 def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:
     """Follow a run's steps to its end, then show it; the exit status."""
     run, standing = handle.job, app.store.run_standing(handle.id)
-    with Screen(app) as screen, Reminder(app, ()) as reminder:
+    hearing = Hearing(_speaker(app, run, standing))
+    with Screen(app, hearing.tails) as screen, Reminder(app, ()) as reminder, hearing:
         shown = views(run, standing)
         reminder.wait_for(not_done(standing, shown))
-        screen.show(run, shown)
+        screen.show(run, shown, held=_held(standing))
         warned: set[str] = set()
         away_since: float | None = None
         while not run.state.is_terminal:
@@ -60,11 +66,25 @@ def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:
                 continue
             away_since = None
             shown = views(run, standing)
-            if screen.show(run, shown):
+            if screen.show(run, shown, held=_held(standing)):
                 reminder.news()
                 reminder.wait_for(not_done(standing, shown))
+        hearing.last()
+        screen.last(run)
     _print(app, run, standing, failed=failed, line=True)
     return None if run.state is JobState.SUCCEEDED else FAILED_STATUS
+
+
+def _speaker(app: App, run: Job, standing: RunStanding) -> JobHandle | None:
+    """A handle of the run where its steps may have partial output."""
+    if run.state.is_terminal:
+        return None
+    models = {split_name(name)[0] for name in models_of(standing.graph.steps)}
+    return app.client.get(run.id) if may_stream(models, app.store.models()) else None
+
+
+def _held(standing: RunStanding) -> str:
+    return of_run(standing.max_parallel, standing.budget_s)
 
 
 def _warn_once(app: App, models: list[str], warned: set[str]) -> None:

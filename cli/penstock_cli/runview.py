@@ -11,6 +11,7 @@ from penstock.pipelines.graph import Step
 from penstock.pipelines.nested import models_of
 from penstock.pipelines.show.draw import called
 from penstock.pipelines.show.levels import levels
+from penstock.pipelines.show.limits import Limits, limits
 from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
 from penstock.store.runs.standing import critical_path as decided
 
@@ -47,6 +48,8 @@ class StepView:
     worker: str | None = None
     error: Mapping[str, Any] | None = None
     critical: bool = False
+    #: What is set on the step to hold it back.
+    limits: Limits = field(default_factory=dict)
 
     def wait_s(self, now: float | None = None) -> float | None:
         """From when it could run to when it ran; so far, of one that has not ended, at ``now``."""
@@ -69,7 +72,7 @@ def views(run: Job, standing: RunStanding) -> list[StepView]:
         elif step.name in standing.steps:
             found.append(_plain(step, standing.steps[step.name], marked))
         else:
-            found.append(StepView(name=step.name, calls=called(step), status=absent))
+            found.append(StepView(name=step.name, calls=called(step), status=absent, limits=limits(step)))
     return found
 
 
@@ -118,6 +121,7 @@ def _plain(step: Step, row: StepRow, marked: set[str]) -> StepView:
         worker=row.worker,
         error=row.error,
         critical=step.name in marked,
+        limits=limits(step),
     )
 
 
@@ -136,6 +140,7 @@ def _map(step: Step, of: MapCounts, marked: set[str]) -> StepView:
         device_s=of.device_s,
         batch=of.mean_batch,
         critical=step.name in marked,
+        limits=limits(step),
     )
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +22,12 @@ import pytest
 import penstock
 from penstock import AsyncClient, Client, InvalidInput, JobNotFound, JobState
 from penstock.client import JobEvent
+from penstock.client.handle import JobHandle
 from penstock.settings import Settings
-from tests.fixtures.models import echo
+from penstock.transport.progress import ProgressLog
+from penstock_cli.main import run
+from penstock_cli.runscreen import Screen
+from tests.fixtures.models import echo, gated
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.stepmodels import Speller, plan
@@ -32,6 +42,12 @@ def report(title: dict[str, Any], chapters: list[dict[str, Any]]) -> Any:
     """Two ways that spell at the same time, and one behind them."""
     first, all_chapters = Speller(title), Speller.map(chapters)
     return echo({"title": first["text"], "chapters": all_chapters})
+
+
+@penstock.pipeline
+def plainly(gate: str) -> Any:
+    """Of models that answer once."""
+    return echo(gated(gate))
 
 
 @penstock.pipeline
@@ -213,3 +229,114 @@ def test_the_command_line_says_which_step_is_heard(
     ]  # fmt: skip
     done = penstock("job", "stream", job.id, "--step", "spell")
     assert done.returncode != 0 and "no step 'spell'" in done.stderr and "speller" in done.stderr
+
+
+class Watching:
+    """``penstock job watch`` of a run, with a terminal or without."""
+
+    def __init__(self, settings: Settings, *words: str, terminal: bool = False) -> None:
+        self.text = ""
+        reader, writer = pty.openpty() if terminal else os.pipe()
+        if terminal:
+            fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "penstock_cli", "job", "watch", *words],
+            env=clean_environ() | settings.environ() | {"TERM": "xterm", "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
+        )
+        os.close(writer)
+        self._reader = os.fdopen(reader, "rb", buffering=0)
+
+    def read(self, until: str = "") -> str:
+        """All that it prints, or as far as these words, which it has to print."""
+        with contextlib.suppress(OSError):  # of a terminal whose other side is closed
+            while (not until or until not in self.text) and (piece := self._reader.read(65536)):
+                self.text += piece.decode()
+        assert until in self.text, self.text
+        return self.text
+
+    def close(self) -> int:
+        self._reader.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        return self.process.wait(PATIENCE_S)
+
+
+LONG = "abcdefghij" * 4
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_watch_shows_the_end_of_what_steps_give(
+    sdk: Client, settings: Settings, worker_factory: WorkerFactory, terminal: bool
+) -> None:
+    """Of a step, and of one element of a map, as it grows; with what a terminal would obey as escapes."""
+    title = ask("\x1b]0;evil\x07\n" + LONG, 0.05)
+    job = sdk.enqueue(report, {"title": title, "chapters": [ask("one" * 20, 0.05), ask("two" * 20, 0.05)]})
+    watching = Watching(settings, job.id, terminal=terminal)
+    try:
+        watching.read(until="speller")
+        worker_factory()
+        watching.read(until=r"speller  \x1b]")
+        watching.read(until="speller-2[")
+        text = watching.read()
+        assert watching.process.wait(PATIENCE_S) == 0, text
+    finally:
+        watching.close()
+    assert "\x1b]0;" not in text and "\x07" not in text
+    if terminal:
+        assert LONG[:39] in text or "jabcdefghij" in text, "it grew"
+        assert f"{job.id}  running" in text
+
+
+def test_watch_json_has_a_line_for_what_each_step_gives(
+    sdk: Client, settings: Settings, worker_factory: WorkerFactory
+) -> None:
+    job = sdk.enqueue(report, {"title": ask(LONG, 0.03), "chapters": [ask("one"), ask("\x9btwo", 0.03)]})
+    watching = Watching(settings, job.id, "--json")
+    try:
+        watching.read(until='"speller"')
+        worker_factory()
+        *lines, run = map(json.loads, watching.read().splitlines())
+        assert watching.text.isascii() and watching.process.wait(PATIENCE_S) == 0
+    finally:
+        watching.close()
+    assert run["status"] == "succeeded" and {line["run"] for line in lines} == {job.id}
+    partial = [line for line in lines if "partial" in line]
+    last = {line["step"]: line for line in partial}
+    assert {path: line["partial"] for path, line in last.items()} == {
+        "speller": LONG, "speller-2[0]": "one", "speller-2[1]": "\x9btwo",
+    }  # fmt: skip
+    assert all(line["partial"] == LONG[: line["index"] + 1] for line in partial if line["step"] == "speller")
+    assert len({line["index"] for line in partial if line["step"] == "speller"}) > 1, "it was told while it grew"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_where_no_step_streams_nothing_is_listened_for(
+    settings: Settings,
+    sdk: Client,
+    worker_factory: WorkerFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    streams: bool,
+) -> None:
+    """Not one command more at the broker, and not one statement more, although there are models that would."""
+    worker_factory()
+    gate = tmp_path / "gate"
+    job = sdk.enqueue(twice, {"first": ask("one", 0.3)}) if streams else sdk.enqueue(plainly, {"gate": str(gate)})
+    looks: set[str] = set()
+    read, stream, show = ProgressLog.read, JobHandle.stream, Screen.show
+
+    def shown(screen: Screen, job: Any, views: Any, **more: Any) -> bool:
+        if any(view.status == "running" for view in views):
+            gate.touch()
+        return show(screen, job, views, **more)
+
+    monkeypatch.setattr(Screen, "show", shown)
+    monkeypatch.setattr(ProgressLog, "read", lambda *args: looks.add("read") or read(*args))
+    monkeypatch.setattr(JobHandle, "stream", lambda *args, **options: looks.add("stream") or stream(*args, **options))
+    for name, value in settings.environ().items():
+        monkeypatch.setenv(name, value)
+    assert run(["job", "watch", job.id]) == int(streams), "the one that streams fails, as it is told to"
+    assert looks == ({"read", "stream"} if streams else set())

@@ -118,6 +118,18 @@ def test_the_json_of_a_step_has_lists_and_names_at_any_size() -> None:
     assert dumps(shown and one)
 
 
+def test_what_holds_a_step_back_is_shown_where_it_is_set() -> None:
+    held = graph(
+        step("list", X, retry=3, timeout=5.0),
+        step("each", {"$item": 0}, maps=True, over=out("list"), max_parallel=2),
+        step("join", out("each")),
+        output=out("join"),
+    )
+    shown = views(run(), standing(row("list", "running", 1, 2, None), of=held, each=MapCounts(3, {"queued": 2}, 1.0)))
+    assert [step_row(view)[-1] for view in shown] == ["list (retry=3, timeout=5)", "each (max_parallel=2)", "join"]
+    assert [step_dict(view)["limits"] for view in shown] == [{"retry": 3, "timeout": 5.0}, {"max_parallel": 2}, {}]
+
+
 def test_only_what_ended_well_or_failed_has_a_critical_path() -> None:
     ended = standing(row("list", "succeeded", 1, 2, 3), row("join", "succeeded", 8, 9, 10), each=DONE)
     assert critical_path(run("succeeded"), ended) == ["list", "each", "join"]

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from penstock.pipelines.graph import Graph, Step, parents
 from penstock.pipelines.show.draw import NARROWEST, call, draw
 from penstock.pipelines.show.infix import MAX_LITERAL, MAX_TEXT, infix
 from penstock.pipelines.show.levels import levels
+from penstock.pipelines.show.limits import of_run
 from penstock.pipelines.show.mermaid import Use, mermaid, uses
 from tests.unit.test_pipeline_graph import CHOICE, EACH, N, X, graph, graphs, out, step
 
@@ -84,6 +86,19 @@ WITHIN = graph(
 )
 
 
+HELD = replace(
+    graph(
+        step("a", X, retry=2, timeout=1.5),
+        step("m", {"$item": 0}, maps=True, over=out("a"), max_parallel=1000),
+        Step(name="all", kind="run", graph=Graph(name="g", inputs=["x"], steps=[], output=X, max_parallel=3),
+             input={"x": {"$item": 0}}, maps=True, over=X, max_parallel=8),
+        Step(name="w", kind="wait", signal="ok", input=None, timeout=86400),
+        output=out("m"),
+    ),
+    max_parallel=4, budget=2.5,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("of", "lines"),
     [
@@ -98,6 +113,10 @@ WITHIN = graph(
           "-> 1"]),
         (WITHIN, ['1  all = run of g({"x": item}) for item in $x', '2  one = run of g({"x": all})', "-> one"]),
         (graph(Step(name="f", model="price@2", input=X), output=out("f")), ["1  f = price@2($x)", "-> f"]),
+        (HELD, ["1  a   = m($x) using retry=2, timeout=1.5",
+                '   all = run of g({"x": item}) for item in $x using max_parallel=8, max_parallel_within=3',
+                "   w   = wait_for(ok) using timeout=86400",
+                "2  m   = m(item) for item in a using max_parallel=1000", "-> m"]),
     ],
 )  # fmt: skip
 def test_a_drawing(of: Graph, lines: list[str]) -> None:
@@ -150,6 +169,30 @@ def test_mermaid() -> None:
     ]
     assert '    step1[["m"]]' in mermaid(EACH)
     assert '    step0[["all<br>run of g"]]' in mermaid(WITHIN)
+
+
+def test_bounds_are_shown_where_there_are_any() -> None:
+    lines = mermaid(HELD).splitlines()
+    assert '    bounds>"at most 4 steps at a time#44; 2.5 device seconds"]' in lines
+    assert '    step0["a<br>m<br>retry#61;2#44; timeout#61;1.5"]' in lines
+    assert '    step1[["m<br>max_parallel#61;1000"]]' in lines
+    long = Step(name="n" * 128, model="m" * 200, input=X, retry=3)
+    assert '<br>retry#61;3"]' in mermaid(graph(long, output=1))
+    assert "#61;" not in mermaid(CHOICE) and "bounds" not in mermaid(CHOICE)
+
+
+@pytest.mark.parametrize(
+    ("max_parallel", "budget", "text"),
+    [
+        (None, None, ""),
+        (1, None, "at most 1 step at a time"),
+        (1000, 0, "at most 1,000 steps at a time, 0 device seconds"),
+        (None, 1, "1 device second"),
+        (None, 12345678.25, "12,345,678.25 device seconds"),
+    ],
+)
+def test_the_bounds_of_a_run(max_parallel: int | None, budget: float | None, text: str) -> None:
+    assert of_run(max_parallel, budget) == text
 
 
 def test_no_name_is_taken_for_mermaids_words() -> None:

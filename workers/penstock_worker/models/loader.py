@@ -127,6 +127,7 @@ def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
             "max_size": cls.batching.max_size,
             "pool": cls.resources.pool,
             "steps": issubclass(cls, StepModel),
+            "function": hasattr(cls, "of_function"),
             "memory": cls.resources.memory_bytes,
             "schema": dict(codec_of(cls).schema()),
             "exact": codec_of(cls).schema_tells_all(),

@@ -7,6 +7,7 @@ import textwrap
 from penstock.pipelines.graph import Graph, Step
 from penstock.pipelines.show.infix import cut, infix
 from penstock.pipelines.show.levels import levels
+from penstock.pipelines.show.limits import limits, words
 
 #: Names are aligned up to this length; lines are broken no narrower than this, characters.
 ALIGNED, NARROWEST = 20, 24
@@ -23,7 +24,7 @@ def draw(graph: Graph, *, width: int | None = None) -> list[str]:
     for number, steps in enumerate(found, 1):
         for place, step in enumerate(steps):
             head = f"{'' if place else number:<{margin}}{step.name:<{names}} = "
-            lines += _wrapped(head, call(step), width, margin)
+            lines += _wrapped(head, _held(call(step), step), width, margin)
     return [*lines, *_wrapped("-> ".ljust(margin), infix(graph.output), width, margin)]
 
 
@@ -47,6 +48,12 @@ def called(step: Step) -> str:
     if step.task is not None:
         return cut(step.task.name, MAX_CALLED)
     return f"wait for {step.signal}" if step.kind == "wait" else step.kind
+
+
+def _held(text: str, step: Step) -> str:
+    """What it calls, and what holds it back: ``embed(item) for item in $texts using max_parallel=2``."""
+    found = words(limits(step))
+    return f"{text} using {found}" if found else text
 
 
 def _wrapped(head: str, text: str, width: int | None, margin: int) -> list[str]:

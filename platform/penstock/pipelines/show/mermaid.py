@@ -13,6 +13,7 @@ from penstock.pipelines.expression import Expression, parts_of, word_of
 from penstock.pipelines.graph import Graph, Step
 from penstock.pipelines.show.draw import called
 from penstock.pipelines.show.infix import cut
+from penstock.pipelines.show.limits import limits, of_graph, words
 
 #: Longest label, characters.
 MAX_LABEL = 120
@@ -30,13 +31,16 @@ _ARROWS = {Use.MAYBE: "-.->", Use.ALWAYS: "-->", Use.CHOOSES: "==>"}
 
 
 def mermaid(graph: Graph) -> str:
-    """The drawing, top down: inputs, steps (with two bars at each side where one is a map), and the output."""
+    """The drawing, top down: inputs, steps (with two bars at each side where one is a map), the output, and a flag with
+    the bounds of its runs, if there are any."""
     ids = {("$in", name): f"in{number}" for number, name in enumerate(graph.inputs)}
     ids |= {("$out", step.name): f"step{number}" for number, step in enumerate(graph.steps)}
     lines = ["flowchart TD"]
     lines += [f"    {ids['$in', name]}([{_quoted(name)}])" for name in graph.inputs]
     lines += [f"    {ids['$out', step.name]}{_box(step)}" for step in graph.steps]
     lines.append("    output([output])")
+    if held := of_graph(graph):
+        lines.append(f"    bounds>{_quoted(held)}]")
     for step in graph.steps:
         lines += _arrows(ids, ids["$out", step.name], *step.expressions)
     return "\n".join([*lines, *_arrows(ids, "output", graph.output)]) + "\n"
@@ -74,13 +78,13 @@ def _arrows(ids: dict[tuple[str, str], str], to: str, *expressions: Expression) 
 
 def _box(step: Step) -> str:
     calls = called(step)
-    label = _quoted(step.name if calls == step.name else f"{step.name}\n{calls}")
+    label = _quoted(step.name if calls == step.name else f"{step.name}\n{calls}", words(limits(step)))
     return f"[[{label}]]" if step.maps else f"[{label}]"
 
 
-def _quoted(text: str) -> str:
-    """A label: what Mermaid or HTML would read as a sign of theirs is written by its number."""
-    safe = "".join(
-        letter if letter.isalnum() or letter in " _-.@\n" else f"#{ord(letter)};" for letter in cut(text, MAX_LABEL)
-    )
+def _quoted(text: str, below: str = "") -> str:
+    """A label, and what stands ``below``, which is never cut: what Mermaid or HTML would read as a sign of theirs is
+    written by its number."""
+    whole = cut(text, MAX_LABEL) + (f"\n{below}" if below else "")
+    safe = "".join(letter if letter.isalnum() or letter in " _-.@\n" else f"#{ord(letter)};" for letter in whole)
     return '"' + safe.replace("\n", "<br>") + '"'

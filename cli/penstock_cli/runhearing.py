@@ -1,0 +1,51 @@
+"""Hears a run's partial output, beside whoever looks at its steps."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from penstock.clock import monotonic_s
+from penstock.errors import PenstockError
+from penstock_cli.runtails import Tails
+
+if TYPE_CHECKING:
+    from penstock import JobHandle
+
+#: How long a run that has ended is given to tell its last piece, seconds.
+LAST_S = 1.0
+
+
+class Hearing:
+    """For the length of a ``with``. ``handle`` is its own: nobody else looks at it meanwhile. Without one there is
+    nothing to hear, and nothing is read."""
+
+    def __init__(self, handle: JobHandle | None) -> None:
+        self.tails = Tails()
+        self._handle = handle
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="penstock-hearing", daemon=True)
+
+    def __enter__(self) -> Hearing:
+        if self._handle is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped = True  # it ends with its run, or with the client
+
+    def last(self) -> None:
+        """The run has ended: wait a little for what is still on its way."""
+        if self._handle is not None:
+            self._thread.join(LAST_S)
+
+    def _run(self) -> None:
+        assert self._handle is not None
+        try:
+            for event in self._handle.stream():
+                if self._stopped:
+                    return
+                if event.kind == "progress":
+                    self.tails.hear(event.data, monotonic_s())
+        except PenstockError:
+            pass  # the client was closed, or the database is away, which whoever looks at the steps says
