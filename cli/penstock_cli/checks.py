@@ -17,7 +17,7 @@ import redis
 
 from penstock import __version__, clock, private
 from penstock.dispatch.reconciler import ALIVE_S
-from penstock.errors import NamespaceTaken, PenstockError, Unreachable, install
+from penstock.errors import ConfigError, NamespaceTaken, PenstockError, Unreachable, install
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.refusals import Refused
@@ -60,6 +60,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("workers", lambda: _workers(app)),
         ("versions", lambda: _versions(app)),
         ("queues", lambda: _queues(app)),
+        ("task results", lambda: _task_results(settings)),
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
@@ -280,6 +281,21 @@ def _queues(app: App) -> Iterator[Finding]:
         )
     if not stray:
         yield Finding("queues", OK, "every queue that holds messages is consumed")
+
+
+def _task_results(settings: Settings) -> Iterator[Finding]:
+    """Of plain tasks in runs: whether a dispatcher that runs here could read them, if it is told where they are."""
+    if settings.celery.task_result_url is None:
+        return
+    from penstock.dispatch.tasks.results import Results
+
+    results = Results(settings)
+    try:
+        yield Finding("task results", OK, f"{results.check()} can be read")
+    except ConfigError as error:
+        yield Finding("task results", WARNING, error.message, error.fix)
+    finally:
+        results.close()
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

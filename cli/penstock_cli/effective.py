@@ -68,7 +68,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
-        return {name: item.model_dump(exclude_none=True) for name, item in value.items()}
+        # What a setting of Celery's holds may be a password.
+        return {
+            name: item.model_dump(exclude_none=True) if isinstance(item, BaseModel) else "(set, not shown)"
+            for name, item in value.items()
+        }
     return str(value) if isinstance(value, Path) else value
 
 

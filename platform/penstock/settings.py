@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -180,6 +181,13 @@ class DashboardSettings(_Section):
     _split = field_validator("allowed_hosts", mode="before")(sources.words)
 
 
+#: What the names of Celery's settings about results begin with.
+_RESULT_SETTINGS = re.compile(
+    r"(result|database|redis|mongodb|cache|cassandra|elasticsearch|couchbase|arangodb|dynamodb|s3|gcs|azureblockblob"
+    r"|cosmosdbsql)_[a-z_]+"
+)
+
+
 class CelerySettings(_Section):
     """Canvases that run through models and through tasks of your own."""
 
@@ -192,6 +200,24 @@ class CelerySettings(_Section):
         86400.0,
         description="a plain task in a run that is not heard of for so long, seconds, is lost",
     )
+    task_result_url: str | None = Field(
+        None, repr=False, description="`result_backend` of the app whose tasks are in runs; default: `result_url`"
+    )
+    task_result_options: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description='settings of that app about its results: `{"database_table_names": {"task": "results"}}`',
+    )
+
+    _blank = field_validator("task_result_url", mode="before")(sources.blank)
+
+    @field_validator("task_result_options")
+    @classmethod
+    def _about_results(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not _RESULT_SETTINGS.fullmatch(name):
+                raise ValueError(f"{name!r:.80} is no setting of Celery's about results, such as result_extended")
+        return value
 
 
 class MetricsSettings(_Section):

@@ -17,6 +17,8 @@ NO_URL = "(no URL, not shown)"
 _REDIS = frozenset({"redis", "rediss", "sentinel"})
 _FILES = frozenset({"sqlite", "redis+socket", "unix", "file"})
 _SQL = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+#: What Celery writes before the URL of a database.
+_CELERYS = ("db+", "database+")
 _OTHERS = frozenset({"http", "https", "s3", "gs"})
 #: Parameters that hold no secret.
 _OPEN = frozenset(
@@ -32,6 +34,9 @@ _PLACE = re.compile(r"([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.%]+\])(:[0-9]*)?")
 
 def safe_url(url: str) -> str:
     """The URL (of several hosts, perhaps) without what may be a secret."""
+    for prefix in _CELERYS:
+        if url.startswith(prefix) and (shown := _safe(url.removeprefix(prefix))) != NO_URL:
+            return prefix + shown
     if not url.startswith("sentinel://"):
         return _safe(url)
     parts = [part if "://" in part else f"sentinel://{part}" for part in url.split(";") if part]

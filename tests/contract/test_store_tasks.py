@@ -147,10 +147,10 @@ def test_one_that_nobody_hears_of_is_lost(store: Store) -> None:
     run, id = run_of(store)
     waiting = begin(store, graph(Step(name="w", kind="wait", signal="s", input=None, timeout=1), output=out("w")))
     send(store, id, until=T0 + 60)
-    assert store.lose_tasks(now=T0 + 59, limit=9, most=5) == []
+    assert store.lose_tasks([id], now=T0 + 59, most=5) == []
     assert {row.id for row in store.tend_runs(now=T0 + 61, limit=9)} >= {waiting}, "waits have a limit of their own"
     assert store.get(run).state is JobState.RUNNING
-    rows = store.lose_tasks(now=T0 + 61, limit=9, most=5)
+    rows = store.lose_tasks([id], now=T0 + 61, most=5)
     assert {row.id for row in rows} == {id, run} and revoked == [id]
     job = store.get(run)
     assert job.error is not None and (job.error["code"], job.error["step"]) == ("task_lost", "a")
@@ -162,7 +162,7 @@ def test_one_that_may_run_twice_is_sent_again(store: Store) -> None:
     for sending in range(2):
         assert [each.sending for each in store.unsent_tasks([id])] == [sending]
         assert send(store, id, until=T0 + 60) == {id}
-        assert store.lose_tasks(now=T0 + 61, limit=9, most=2) == []
+        assert store.lose_tasks([id], now=T0 + 61, most=2) == []
         assert store.get(id).state is JobState.ACCEPTED
         assert [job.id for job in store.take_due(now=T0 + 62, limit=9, lease_s=0.0)] == [id]
     assert store.end_tasks([good(id)], now=T0 + 63), "of whichever message it is"
@@ -171,7 +171,7 @@ def test_one_that_may_run_twice_is_sent_again(store: Store) -> None:
     run, id = run_of(store, graph(task("a", ARGS, resend=True), output=out("a")))
     for _ in range(3):
         send(store, id, until=T0 + 60)
-        store.lose_tasks(now=T0 + 61, limit=9, most=2)
+        store.lose_tasks([id], now=T0 + 61, most=2)
     assert store.get(run).state is JobState.FAILED, "not for ever"
 
 
@@ -225,7 +225,7 @@ def test_what_was_cancelled_is_walked_over_once(store: Store) -> None:
     send(store, id)
     store.cancel(run, now=T0 + 1)
     assert [(each.id, each.open) for each in store.open_tasks()] == [(id, False)]
-    assert store.open_tasks() == [] and store.lose_tasks(now=T0 + 1e6, limit=9, most=5) == []
+    assert store.open_tasks() == [] and store.lose_tasks([id], now=T0 + 1e6, most=5) == []
     run, id = run_of(store)
     send(store, id)
     store.cancel(run, now=T0 + 1)

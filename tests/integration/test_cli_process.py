@@ -76,6 +76,22 @@ def test_doctor_without_anything_says_what_to_start(penstock: Penstock) -> None:
     assert "Traceback" not in ended.out + ended.err
 
 
+def test_doctor_tries_the_results_of_plain_tasks_where_it_is_told_of_them(penstock: Penstock) -> None:
+    def found(url: str) -> list[tuple[str, str, str]]:
+        env = {"PENSTOCK_CELERY__TASK_RESULT_URL": url}
+        report = penstock("doctor", "--json", env=env).json()
+        assert "hunter2" not in str(report)
+        return [(f["status"], f["detail"], f["fix"]) for f in report["findings"] if f["name"] == "task results"]
+
+    (penstock.folder / "results").mkdir()
+    assert found("") == []
+    assert found(f"file://{penstock.folder}/results") == [("ok", f"file://{penstock.folder}/results can be read", "")]
+    [(status, detail, fix)] = found("db+nosuch://user:hunter2@host/name")
+    assert (status, "nosuch" in detail, "TASK_RESULT_URL" in fix) == ("error", True, True)
+    [(status, detail, fix)] = found("rpc://")
+    assert (status, "rpc://" in detail, "result_backend" in fix) == ("warning", True, True)
+
+
 def test_db_upgrade_makes_the_embedded_database(penstock: Penstock) -> None:
     none = penstock("db", "current")
     assert (none.status, none.out) == (3, "none\n")

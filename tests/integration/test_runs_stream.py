@@ -298,7 +298,7 @@ def test_watch_json_has_a_line_for_what_each_step_gives(
     try:
         watching.read(until='"speller"')
         worker_factory()
-        *lines, run = map(json.loads, watching.read().splitlines())
+        *lines, run = [json.loads(line) for line in watching.read().splitlines() if line.startswith("{")]
         assert watching.text.isascii() and watching.process.wait(PATIENCE_S) == 0
     finally:
         watching.close()

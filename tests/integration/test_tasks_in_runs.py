@@ -24,11 +24,28 @@ from penstock_cli.runview import views
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Process, clean_environ, wait_for
 
+#: Where the stock worker keeps results: for tests that ask for them.
+KEPT = pytest.mark.parametrize("kept", ["redis", "db+sqlite", "file"], indirect=True)
+
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    """The ``result_backend`` of the program, where it is not the broker."""
+    match getattr(request, "param", "redis"):
+        case "db+sqlite":
+            return f"db+sqlite:///{tmp_path / 'results.db'}"
+        case "file":
+            (tmp_path / "results").mkdir()
+            return f"file://{tmp_path / 'results'}"
+    return None
+
+
+@pytest.fixture
+def settings(settings: Settings, kept: str | None) -> Settings:
     """Nothing is refused: what is offered at once here may be more than a busy machine can do in time."""
-    return settings.model_copy(update={"admission": settings.admission.model_copy(update={"enabled": False})})
+    admission = settings.admission.model_copy(update={"enabled": False})
+    celery = settings.celery.model_copy(update={"task_result_url": kept})
+    return settings.model_copy(update={"admission": admission, "celery": celery})
 
 
 @pytest.fixture
@@ -55,7 +72,7 @@ def shop(settings: Settings) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def stock(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+def stock(settings: Settings, kept: str | None, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """``stock()`` starts a stock worker of the program; ``backend=False``: one that keeps no results."""
     started: list[Process] = []
     url, socket = for_kombu(settings.broker).url, parse(settings.broker)
@@ -64,7 +81,7 @@ def stock(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Process]
         name = f"shop{len(started)}"
         env = clean_environ() | {
             "SHOP_BROKER": url,
-            "SHOP_BACKEND": url if backend else "",
+            "SHOP_BACKEND": (kept or url) if backend else "",
             "SHOP_MARKS": f"unix://{socket.path}?db={socket.db}" if socket.path else settings.broker,
             "SHOP_LATE": "1" if late else "",
             "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -151,6 +168,7 @@ def test_values(
     }
 
 
+@KEPT
 def test_a_failure_is_the_runs(
     signs: Signs, stock: Callable[..., Process], dispatcher: Any, sdk: Client, marks: redis_py.Redis
 ) -> None:
@@ -213,6 +231,7 @@ def sent(sdk: Client, run: Any) -> Any:
     return wait_for(lambda: [one for one in sdk.list(run=run.id) if one.status == "running"], what="it to be sent")[0]
 
 
+@KEPT
 def test_what_calls_nothing_is_noticed(
     signs: Signs, stock: Callable[..., Process], dispatcher: Any, sdk: Client, marks: redis_py.Redis, shop: Celery
 ) -> None:
@@ -285,7 +304,11 @@ def test_a_cancelled_run_revokes_its_tasks(
     assert [one.status for one in sdk.list(run=held.id)] == ["cancelled"]
 
 
-@pytest.mark.parametrize("resend", [False, True])
+@pytest.mark.parametrize(
+    ("kept", "resend"),
+    [("redis", False), ("redis", True), ("db+sqlite", False), ("file", False), ("file", True)],
+    indirect=["kept"],
+)
 def test_a_worker_that_is_killed(
     signs: Signs,
     stock: Callable[..., Process],
@@ -311,6 +334,7 @@ def test_a_worker_that_is_killed(
     assert job.result(PATIENCE_S) == 2
 
 
+@KEPT
 def test_a_killed_child_is_told_by_its_worker(
     signs: Signs, stock: Callable[..., Process], dispatcher: Any, sdk: Client, marks: redis_py.Redis
 ) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Queue
 
-from penstock.dispatch.tasks.results import end_of
+from penstock.dispatch.tasks.endings import end_of
 from penstock.dispatch.tasks.routing import route_by, same_broker
 from penstock.errors import InvalidInput
 from penstock.pipelines import memory

@@ -138,6 +138,24 @@ def test_secrets_are_not_shown(monkeypatch):
     assert "topsecret" not in repr(Settings.load())
 
 
+def test_the_backend_of_plain_tasks_by_variables_and_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_CELERY__TASK_RESULT_URL", "db+postgresql://shop:hunter2@db/shop")
+    monkeypatch.setenv("PENSTOCK_CELERY__TASK_RESULT_OPTIONS", '{"database_table_names": {"task": "r"}}')
+    loaded = Settings.load()
+    assert loaded.celery.task_result_options == {"database_table_names": {"task": "r"}}
+    for name, value in loaded.environ().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PENSTOCK_CELERY__TASK_RESULT_URL")
+    monkeypatch.delenv("PENSTOCK_CELERY__TASK_RESULT_OPTIONS")
+    assert Settings.load().celery == loaded.celery and "hunter2" not in repr(loaded)
+    monkeypatch.delenv("PENSTOCK_CELERY")
+    monkeypatch.setenv("PENSTOCK_CELERY__TASK_RESULT_URL", "")
+    assert Settings.load().celery.task_result_url is None
+    for name in ("broker_url", "task_serializer", "result", "os.system"):
+        with pytest.raises(ConfigError, match="no setting of Celery's about results"):
+            Settings.load(celery={"task_result_options": {name: 1}})
+
+
 def test_tenants_by_variable_and_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_TENANTS", '{"acme": {"weight": 2, "cap": 3}, "b c": {}}')
     loaded = Settings.load()

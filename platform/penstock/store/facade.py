@@ -465,10 +465,10 @@ class Store:
         """Plain tasks that were sent, those first that are waited for least long; some of them may have ended."""
         return tasks.open_tasks(self._db, after=after, limit=limit)
 
-    def lose_tasks(self, *, now: float, limit: int, most: int) -> builtins.list[Settled]:
-        """Fail plain tasks of which nobody has heard in time, as ``task_lost``; those that may run twice are due again,
-        ``most`` times each. The rows of all that ended."""
-        return tasks.lose(self._db, now=now, limit=limit, most=most)
+    def lose_tasks(self, ids: Sequence[str], *, now: float, most: int) -> builtins.list[Settled]:
+        """Fail those of these plain tasks of which nobody has heard in time, as ``task_lost``; those that may run twice
+        are due again, ``most`` times each. The rows of all that ended."""
+        return tasks.lose(self._db, ids, now=now, most=most)
 
     def waiting_steps(self, *, before: float) -> builtins.list[tuple[str, str | None]]:
         """The models, and versions of them, that steps of runs have waited for since ``before`` or longer."""

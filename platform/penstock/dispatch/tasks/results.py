@@ -1,95 +1,176 @@
-"""What Celery's result backend says of plain tasks, in the form of its Redis backend."""
+"""What the result backend says of plain tasks, within bounds of time, whatever it is and however it fails."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
+from urllib.parse import unquote
 
-import msgspec
-import redis
+import structlog
 
-from penstock.errors import InvalidOutput, TaskFailed, TaskRevoked, safe_text
-from penstock.job import JobState
-from penstock.jsontext import UNREADABLE, lax
+from penstock.clock import monotonic_s
+from penstock.dispatch.tasks.backends import Backend, backend_of
+from penstock.dispatch.tasks.endings import end_of, is_result
+from penstock.dispatch.tasks.readers import Reader, reader_of
+from penstock.errors import ConfigError, PenstockError, Unreachable, safe_text
 from penstock.settings import Settings
 from penstock.store.runs.tasks import Ended
-from penstock.transport.url import connect, unavailable
+from penstock.urltext import HIDDEN
 
-#: What comes before a task's id in the key of its result.
-_KEY = "celery-task-meta-"
-#: Longest wait for an answer, seconds.
-_ANSWER_S = 2.0
+log = structlog.get_logger(__name__)
+
+#: How long the dispatcher asks at a time, and how long it waits for an answer beyond that, seconds.
+ROUND_S, ANSWER_S = 1.0, 2.0
+_HANGS = "it does not answer"
+#: What an error is that says that something is missing here, and not there.
+_MISSING = frozenset({"ImportError", "ImproperlyConfigured", "NoSuchModuleError"})
+#: Longest reason that is quoted, characters.
+_LONGEST = 300
+
+
+class Answer(NamedTuple):
+    """How tasks ended, as far as it is known; of those that were asked for, the first ``asked`` were come to."""
+
+    ends: dict[str, Ended]
+    asked: int
 
 
 class Results:
-    """Thread-safe. Connects on first use."""
+    """Thread-safe. Connects on first use. Says once that the backend is away, and once that it is back."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._url = settings.results
-        self._client = connect(self._url, timeout_s=_ANSWER_S)
+    def __init__(self, settings: Settings, *, round_s: float = ROUND_S, answer_s: float = ANSWER_S) -> None:
+        self._backend = backend_of(settings)
         self._max_bytes = settings.job.max_output_bytes
+        self._round_s, self._answer_s = round_s, answer_s
+        self._reader = reader_of(self._backend)
+        self._mutex = threading.Lock()
+        self._asking: _Asking | None = None
+        self._away = self._unreadable = self._told = False
 
-    def ends(self, tasks: Sequence[tuple[str, int]]) -> dict[str, Ended]:
-        """How these (ids and attempts) have ended, as far as it is known there. Raises ``BrokerUnavailable``."""
+    def ends(self, tasks: Sequence[tuple[str, int]]) -> Answer:
+        """How these (ids and attempts) have ended. Returns within ``round_s`` and ``answer_s``, with those that there
+        was time for. Raises ``Unreachable`` while the backend is away; one that nobody can ask knows nothing of any."""
         if not tasks:
-            return {}
-        try:
-            texts: Any = self._client.mget([_KEY + id for id, _ in tasks])
-        except (redis.RedisError, OSError) as error:
-            raise unavailable(self._url, error) from error
-        found = (end_of(id, attempt, text, self._max_bytes) for (id, attempt), text in zip(tasks, texts, strict=True))
-        return {end.id: end for end in found if end is not None}
+            return Answer({}, 0)
+        if self._backend.nobodys:
+            if not self._told:
+                self._told = True
+                _warn("results of tasks cannot be asked for", "tasks.nobodys_results", nobodys(self._backend))
+            return Answer({}, len(tasks))
+        with self._mutex:
+            try:
+                texts, asked = self._ask([id for id, _ in tasks])
+            except Unreachable as error:
+                if not self._away:
+                    self._away = True
+                    _warn("results of tasks cannot be read", "tasks.no_results", error)
+                raise
+            if self._away:
+                self._away = False
+                log.info("results of tasks are read again", action="tasks.results", backend=self._backend.where)
+        ends = {}
+        for id, attempt in tasks[:asked]:
+            if (text := texts.get(id)) is None:
+                continue
+            if (end := end_of(id, attempt, text, self._max_bytes)) is not None:
+                ends[id] = end
+            elif not is_result(text):
+                self._say_unreadable()
+        return Answer(ends, asked)
+
+    def check(self) -> str:
+        """Where the backend is, if it can be read; else raises ``Unreachable``, or ``ConfigError`` for one that nobody
+        can ask."""
+        if self._backend.nobodys:
+            raise nobodys(self._backend)
+        with self._mutex:
+            self._ask(["penstock-doctor"])
+        return self._backend.where
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        if self._asking is None:  # else it is left with what it hangs at
+            self._reader.close()
+
+    def _ask(self, ids: Sequence[str]) -> tuple[dict[str, bytes], int]:
+        if self._asking is not None and self._asking.is_alive():
+            raise unreachable(self._backend, TimeoutError(_HANGS))
+        self._asking = None
+        asking = _Asking(self._reader, ids, until=monotonic_s() + self._round_s)
+        if self._reader.bounded:
+            asking.run()
+        else:
+            asking.start()
+            asking.join(self._round_s + self._answer_s)
+            if asking.is_alive():
+                self._asking = asking
+                raise unreachable(self._backend, TimeoutError(_HANGS))
+        if asking.error is not None:
+            raise unreachable(self._backend, asking.error) from asking.error
+        return asking.texts, asking.asked
+
+    def _say_unreadable(self) -> None:
+        """Once: it is a matter of the program's settings."""
+        if not self._unreadable:
+            self._unreadable = True
+            log.warning(
+                "a result of a task is no JSON, and is not read",
+                action="tasks.unreadable_result",
+                backend=self._backend.where,
+                fix='set result_serializer="json" in the tasks\' app, and leave result_compression out',
+            )
 
 
-def gave(id: str, attempt: int, output: str | None, max_bytes: int) -> Ended:
-    """PURE: how a task ended that gave this, JSON text; ``None``: something that is no JSON."""
-    if output is None:
-        fault = InvalidOutput(
-            "the task's result is no JSON: it holds NaN, Infinity, half of a character, or a number of thousands of"
-            " digits; return None or a text in its place"
-        )
-    elif (size := len(output.encode())) > max_bytes:
-        fault = InvalidOutput(
-            f"the task's result has {size:,} bytes of JSON; the limit is {max_bytes:,}: PENSTOCK_JOB__MAX_OUTPUT_BYTES"
-        )
+class _Asking(threading.Thread):
+    """Asks for results until the time is over: in a thread of its own where the backend's library may hang."""
+
+    def __init__(self, reader: Reader, ids: Sequence[str], *, until: float) -> None:
+        super().__init__(name="penstock-results", daemon=True)
+        self._reader, self._ids, self._until = reader, ids, until
+        self.texts: dict[str, bytes] = {}
+        self.asked = 0
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            for piece in self._reader.texts(self._ids):
+                self.asked += len(piece)
+                self.texts.update((id, text) for id, text in piece if text is not None)
+                if monotonic_s() > self._until:
+                    return
+        except Exception as error:  # whatever the library raises: it is told by whoever asks
+            self.error = error
+
+
+def _warn(words: str, action: str, error: PenstockError) -> None:
+    log.warning(words, action=action, error=error.message, fix=error.fix)
+
+
+def nobodys(backend: Backend) -> ConfigError:
+    """PURE: what to say of a backend that nobody can ask."""
+    return ConfigError(
+        f"the result backend of plain tasks, {backend.scheme}://, {backend.nobodys}: of tasks that call nothing"
+        " (revoked, expired, killed) nobody hears, and they are lost by time",
+        fix="give their app another result_backend (redis://, db+postgresql://, file:// …), and"
+        " PENSTOCK_CELERY__TASK_RESULT_URL its URL",
+    )
+
+
+def unreachable(backend: Backend, error: Exception) -> Unreachable:
+    """PURE: the error to raise for whatever a library raises, without a secret of the URL."""
+    missing = bool(_MISSING & {kind.__name__ for kind in type(error).__mro__})
+    lines = str(error).splitlines() or [type(error).__name__]
+    reason = " ".join(lines if missing else lines[:1])  # statements and their values follow, or good advice
+    user, at, _ = backend.url.partition("://")[2].rpartition("@")
+    for secret in filter(None, (backend.url, user.partition(":")[2] if at else "")):
+        reason = reason.replace(secret, HIDDEN).replace(unquote(secret), HIDDEN)
+    if missing:
+        fix = f"install what this backend needs beside the dispatcher, or correct {backend.variable}"
     else:
-        return Ended(id, attempt, JobState.SUCCEEDED, output=output)
-    return Ended(id, attempt, JobState.FAILED, error=fault.as_dict())
-
-
-def end_of(id: str, attempt: int, text: bytes | None, max_bytes: int) -> Ended | None:
-    """PURE: how a task ended by its result's text; ``None`` where it has not, or where that cannot be told."""
-    readable = True
-    try:
-        meta = None if text is None else msgspec.json.decode(text)
-    except UNREADABLE:
-        meta, readable = lax(text or b""), False
-    if not isinstance(meta, dict):
-        return None
-    status, result = meta.get("status"), meta.get("result")
-    if status == "SUCCESS":
-        return gave(id, attempt, msgspec.json.encode(result).decode() if readable else None, max_bytes)
-    if status == "FAILURE":
-        return Ended(id, attempt, JobState.FAILED, error=TaskFailed(_said(result)).as_dict())
-    if status == "REVOKED":
-        return Ended(id, attempt, JobState.FAILED, error=TaskRevoked(f"the task was {_reason(result)}").as_dict())
-    return None
-
-
-def _said(result: Any) -> str:
-    """An exception as Celery writes it: its type, its arguments."""
-    if not isinstance(result, dict):
-        return safe_text(result)
-    words = result.get("exc_message")
-    text = ", ".join(map(str, words)) if isinstance(words, list | tuple) else str(words)
-    return safe_text(f"{result.get('exc_type', 'an error')}: {text}")
-
-
-def _reason(result: Any) -> str:
-    words = result.get("exc_message") if isinstance(result, dict) else None
-    word = words[0] if isinstance(words, list) and words else words
-    return {"expired": "not begun before it expired", "terminated": "terminated"}.get(str(word), "revoked")
+        fix = (
+            f"start it, or correct {backend.variable}: it is the result_backend of the app whose workers run the tasks"
+        )
+    return Unreachable(
+        f"the result backend of plain tasks, {backend.where}, cannot be read: {safe_text(reason)[:_LONGEST]}", fix=fix
+    )

@@ -13,8 +13,9 @@ import redis
 import structlog
 
 from penstock import clock
-from penstock.dispatch.tasks.results import Results, gave
-from penstock.errors import BrokerUnavailable, StoreUnavailable, TaskFailed
+from penstock.dispatch.tasks.endings import gave
+from penstock.dispatch.tasks.results import Results
+from penstock.errors import StoreUnavailable, TaskFailed, Unreachable
 from penstock.job import JobState
 from penstock.settings import Settings
 from penstock.store import Store
@@ -110,9 +111,8 @@ class Returns:
         if not ids:
             return {}
         try:
-            return self._results.ends([(id, 1) for id in ids])
-        except BrokerUnavailable as error:
-            log.warning("no errors of tasks", action="tasks.no_errors", error=error.message)
+            return self._results.ends([(id, 1) for id in ids]).ends
+        except Unreachable:  # it was said
             return {}
 
     def _set_aside(self, messages: Sequence[bytes]) -> None:

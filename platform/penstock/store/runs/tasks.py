@@ -63,7 +63,7 @@ _OPEN = """
 _OVERDUE = """
     SELECT job.id, job.run_id, job.path, job.losses
     FROM penstock_task JOIN penstock_job AS job ON job.id = penstock_task.job_id
-    WHERE penstock_task.until <= :now AND job.state = 'running' ORDER BY penstock_task.until LIMIT :limit"""
+    WHERE job.id {in ids} AND penstock_task.until <= :now AND job.state = 'running' ORDER BY penstock_task.until"""
 # Its row says until when, too: it may have been sent again since it was looked for.
 _STILL = "{hidden state = 'running'} AND available_at <= :now"
 _LOSE = f"""
@@ -174,11 +174,13 @@ def open_tasks(db: Database, *, after: OpenTask | None, limit: int) -> list[Open
     return [OpenTask(until, id, attempt or 1, state == "running") for until, id, attempt, state in rows]
 
 
-def lose(db: Database, *, now: float, limit: int, most: int) -> list[Settled]:
+def lose(db: Database, ids: Sequence[str], *, now: float, most: int) -> list[Settled]:
     """See ``Store.lose_tasks``."""
+    if not ids:
+        return []
 
     def work(session: Session) -> list[Settled]:
-        rows = session.all(_OVERDUE, {"now": now, "limit": limit})
+        rows = session.all(_OVERDUE, {"now": now, "ids": session.ids(sorted(ids))})
         if not rows:
             return []
         plans = _plans(session, {row[1] for row in rows})
