@@ -123,6 +123,36 @@ def test_a_pipeline_is_shown(lines: Penstock) -> None:
     assert unknown.status == 2 and "did you mean 'quadruple'?" in unknown.err
 
 
+def test_bounds_are_shown_where_they_are_set(lines: Penstock, gate: Path) -> None:
+    """Of the pipeline, of its run, and of each step; and nothing where there are none."""
+    module = (
+        "import penstock\nfrom my_models import Double, Slow\n\n"
+        "@penstock.pipeline(max_parallel=4, budget=100.5)\n"
+        "def held(gate: str, xs: list[int]):\n"
+        "    return [Slow.using(retry=2)(gate), Double.using(max_parallel=2, timeout=9).map(xs)]\n"
+    )
+    (lines.folder / "held_pipelines.py").write_text(module)
+    env = {"PENSTOCK_MODELS": "held_pipelines"}
+    shown = lines("pipeline", "show", "held", env=env).out.splitlines()
+    assert "bounds  at most 4 steps at a time, 100.5 device seconds" in shown
+    assert "1  slow   = slow($gate) using retry=2" in shown
+    assert "   double = double(item) for item in $xs using max_parallel=2, timeout=9" in shown
+    assert "bounds" not in lines("pipeline", "show", "quadruple", env=DEFINED).out
+
+    given = json.dumps({"gate": str(gate), "xs": [1, 2, 3]})
+    id = lines("submit", "held", given, "--max-parallel", "3", "--json", env=env).json()["id"]
+    text = lines("job", "get", id).out
+    assert re.search(r"in flight +at most 3", text) and re.search(r"budget +100.50 s", text)
+    assert "slow (retry=2)" in text and "double@2 (max_parallel=2, timeout=9)" in text
+    told = lines("job", "get", id, "--json").json()
+    assert (told["max_parallel"], told["budget_s"]) == (3, 100.5)
+    assert {step["step"]: step["limits"] for step in told["steps"]} == {
+        "slow": {"retry": 2}, "double": {"max_parallel": 2, "timeout": 9},
+    }  # fmt: skip
+    gate.touch()
+    assert lines("job", "watch", id).status == 0
+
+
 def test_what_is_shown_as_json_can_be_submitted(lines: Penstock) -> None:
     given = lines("pipeline", "show", "quadruple", "--json", env=DEFINED)
     ended = lines("pipeline", "submit", "-", '{"x": 3, "why": ""}', input=given.out)
