@@ -278,7 +278,7 @@ def test_watch_shows_the_end_of_what_steps_give(
     try:
         watching.read(until="speller")
         worker_factory()
-        watching.read(until=r"speller  \x1b]")
+        watching.read(until=r"speller  \x1b")
         watching.read(until="speller-2[")
         text = watching.read()
         assert watching.process.wait(PATIENCE_S) == 0, text
