@@ -19,8 +19,10 @@ from penstock.job import JobState
 from penstock.lane import queue_name, task_name
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.transport import keys
 from penstock.transport.url import connect, for_kombu, parse
 from penstock_cli.runview import views
+from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Process, clean_environ, wait_for
 
@@ -240,6 +242,20 @@ def test_what_calls_nothing_is_noticed(
     with pytest.raises(JobFailed, match="the task was revoked"):
         behind.result(PATIENCE_S)
     assert not marks.exists("behind")
+
+
+def test_a_queue_that_nobody_consumes_is_named(
+    signs: Signs, dispatcher: Any, sdk: Client, settings: Settings, marks: redis_py.Redis, tmp_path: Path
+) -> None:
+    """Also where no producer of Celery's has ever declared it, and what stood where its name is kept was broken."""
+    penstock = Penstock(tmp_path, settings.environ())
+    marks.set(keys.task_queues(settings.namespace), "broken")
+    run = sdk.enqueue(signs.t("echo", 1, options={"queue": "nowhere", "priority": 3}))
+    sent(sdk, run)
+    assert marks.llen(keys.list_key("nowhere", 3)) == 1
+    rows = penstock("queue", "stats", "--json").jsonl()
+    assert [(row["queue"], row["ready"]) for row in rows if "queue" in row] == [("nowhere", 1)]
+    run.cancel()
 
 
 def test_a_countdown_counts_from_the_parents_end(

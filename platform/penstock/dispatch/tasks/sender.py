@@ -86,7 +86,7 @@ class TaskSender:
 
     def _push(self, marked: Sequence[tuple[str, TaskCall]]) -> None:
         for start in range(0, len(marked), PIECE):
-            names: list[Arg] = []
+            names: list[Arg] = [keys.task_queues(self._settings.namespace)]
             args: list[Arg] = [MARK_S]
             for mark, call in marked[start : start + PIECE]:
                 names += [mark, queue_key(call.task)]
