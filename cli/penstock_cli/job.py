@@ -10,7 +10,7 @@ import click
 
 from penstock.clock import isoformat, now
 from penstock.job import JobState
-from penstock.lane import LANES, full_name
+from penstock.lane import LANES
 from penstock_cli import jobbulk, jobsteer, jobwatch, preflight, runshow
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
@@ -27,7 +27,7 @@ from penstock_cli.jobview import (
     step_row,
 )
 from penstock_cli.params import Duration, complete_name
-from penstock_cli.serving import check_known, warn_if_unserved
+from penstock_cli.serving import check_known, models_behind, warn_if_unserved
 
 #: From so many columns on, a terminal has room for whole ids.
 WHOLE_IDS = 120
@@ -73,9 +73,10 @@ def get(app: App, id: str, failed: bool) -> None:
         return
     app.out.pairs(job_pairs(found))
     if found.state in (JobState.ACCEPTED, JobState.QUEUED):
-        warn_if_unserved(app, full_name(found.model, found.asked_version))
+        for model in models_behind(app, found):
+            warn_if_unserved(app, model)
     if found.state in (JobState.FAILED, JobState.EXPIRED):
-        app.out.say(f"run it again: penstock job retry {found.id}")
+        app.out.say(f"run it again: penstock job retry {found.run_id or found.id}")
 
 
 @job.command("list")

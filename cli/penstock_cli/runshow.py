@@ -37,7 +37,7 @@ def show(app: App, run: Job, *, failed: bool) -> None:
     if app.out.json:
         return
     if run.state in (JobState.FAILED, JobState.EXPIRED):
-        app.out.say(f"go on from there: penstock job retry {run.id}")
+        app.out.say(f"go on from there: penstock job retry {run.run_id or run.id}")
 
 
 def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:

@@ -23,6 +23,7 @@ _HOLD = "SELECT digest FROM penstock_graph WHERE digest {in digests} {shared}"
 _GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
 
 _RUN = "SELECT graph, bounds FROM penstock_job WHERE id = :id AND graph IS NOT NULL"
+_WHOSE = "SELECT run_id, path FROM penstock_job WHERE id = :id"
 
 _kept: dict[str, Outline] = {}
 
@@ -97,5 +98,16 @@ def run_bounds(db: Database, run: str) -> Bounds:
 def _row(session: Session, run: str) -> tuple[Any, ...]:
     row = session.one(_RUN, {"id": run})
     if row is None:
-        raise JobNotFound(f"there is no run {run!r}", fix="`penstock job list` shows the runs that are kept")
+        raise no_run(session, run)
     return row
+
+
+def no_run(session: Session, id: str) -> JobNotFound:
+    """What to raise for an id that is no run's: it may be a step's, whose run is meant, or a plain job's."""
+    row = session.one(_WHOSE, {"id": id})
+    if row is None:
+        return JobNotFound(f"there is no run {id!r}", fix="`penstock job list` shows the runs that are kept")
+    run, path = row
+    if run is None:
+        return JobNotFound(f"job {id} is a plain job, and no run", fix="`penstock job list` shows runs among the jobs")
+    return JobNotFound(f"job {id} is step {path!r} of run {run}, and no run itself", fix=f"use the run's id: {run}")

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock import arguments
-from penstock.errors import JobNotFound
 from penstock.job import JobState
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.show.critical import Times, critical
 from penstock.store.engine import Database
 from penstock.store.runs.bounds import bounds_of
-from penstock.store.runs.plans import plan_of
+from penstock.store.runs.plans import no_run, plan_of
 from penstock.store.session import Session
 
 #: Elements of maps that failed, of which each is told.
@@ -112,7 +111,7 @@ def read(session: Session, id: str) -> RunStanding:
     """The same within a transaction."""
     row = session.one(_RUN, {"run": id})
     if row is None:
-        raise JobNotFound(f"there is no run {id!r}", fix="`penstock job get` shows a job that is none")
+        raise no_run(session, id)
     graph = plan_of(session, row[0]).graph
     values = {"run": id, "generation": row[1]}
     plain = [step.name for step in graph.steps if not step.maps]

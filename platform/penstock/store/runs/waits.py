@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from penstock.errors import IllegalTransition, InvalidInput, JobNotFound, NoValue, WaitTimeout
+from penstock.errors import IllegalTransition, InvalidInput, NoValue, WaitTimeout
 from penstock.job import new_id
 from penstock.pipelines.effort import Effort
 from penstock.pipelines.expression import kind_of
 from penstock.pipelines.graph import Step, input_of
 from penstock.store.events import write_waiting
 from penstock.store.records import SETTLED_COLUMNS, STATES, Settled, settled_of
-from penstock.store.runs.plans import plan_of
+from penstock.store.runs.plans import no_run, plan_of
 from penstock.store.runs.run import OpenRun
 from penstock.store.runs.values import DECODED, Outputs, limited, written
 from penstock.store.session import Session
@@ -154,7 +154,7 @@ def receive(session: Session, run_id: str, name: str, value: str, id: str, *, no
     """Store a signal, and end the step that waits for it; see ``Store.signal``."""
     row = session.one(_RUN, {"run": run_id})
     if row is None or row[1] is None:
-        raise JobNotFound(f"there is no run {run_id!r}", fix="`penstock job list` shows the runs that are kept")
+        raise no_run(session, run_id)
     paths = [step.name for step in plan_of(session, row[1]).graph.steps if step.signal == name]
     if not paths:
         raise _unknown(session, row[1], run_id, name)
