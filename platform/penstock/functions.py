@@ -63,7 +63,10 @@ class Function:
 
     def item(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name; raises ``TypeError``."""
-        return dict(self._signature.bind(*args, **kwargs).arguments)
+        try:
+            return dict(self._signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise TypeError(f"step {self.name!r}: {error}; its arguments: {self._signature}") from None
 
     def _make(self, version: str | None, pool: str, timeout_s: float | None) -> type[Model]:
         def predict(_: Model, batch: list[dict[str, Any]]) -> Sequence[Any]:

@@ -296,6 +296,19 @@ def test_what_failed(lines: Penstock) -> None:
     assert "no step has failed" in lines("job", "get", good, "--failed").err
 
 
+def test_who_waits_is_told_the_step_that_failed(lines: Penstock) -> None:
+    id = submitted(lines, "each.json", '{"x": ["bad"]}')
+    told = f"job {id}: failed in step 'each[0]': ValueError: no mood for this item"
+    assert told in lines("job", "wait", id).err
+
+
+def test_a_step_is_no_pipeline_by_another_name(lines: Penstock) -> None:
+    """``onee`` is near to the pipeline ``one``, which a step cannot call."""
+    (lines.folder / "near.json").write_text(json.dumps(graph({"name": "a", "model": "onee", "input": 1}, output=1)))
+    refused = lines("pipeline", "submit", "near.json", '{"x": 1}', env=DEFINED)
+    assert "no model is named 'onee'" in refused.err and "'one'" not in refused.err
+
+
 def test_a_run_goes_on_from_where_it_failed(lines: Penstock) -> None:
     id = submitted(lines, "each.json", '{"x": ["a", "bad"]}')
     lines("job", "wait", id)

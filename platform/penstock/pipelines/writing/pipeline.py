@@ -176,7 +176,7 @@ def _check_types(pipeline: Pipeline, tracer: Tracer) -> None:
     if (found := fault(pipeline.graph, models, inputs)) is not None:
         raise ConfigError(
             f"pipeline {pipeline.name!r} can never work: {found}",
-            fix="correct the hints of what the two steps take and give, or put a step between them",
+            fix="correct the call, or the hints of what steps take and give, or put a step between them",
         )
 
 
