@@ -13,7 +13,7 @@ import redis as redis_py
 from celery import Celery, chain, chord, group, signature
 from celery.canvas import chunks, xmap, xstarmap
 
-from penstock import Client, JobFailed
+from penstock import Client, InvalidInput, JobFailed
 from penstock.dispatch.daemon import Dispatcher
 from penstock.job import JobState
 from penstock.lane import queue_name, task_name
@@ -242,6 +242,16 @@ def test_what_calls_nothing_is_noticed(
     with pytest.raises(JobFailed, match="the task was revoked"):
         behind.result(PATIENCE_S)
     assert not marks.exists("behind")
+
+
+def test_a_task_alone_is_run_by_its_signature(shop: Celery, sdk: Client) -> None:
+    def same(x: int) -> int:
+        return x
+
+    task = shop.task(same, name="shop.same")
+    with pytest.raises(InvalidInput, match="is a plain Celery task") as caught:
+        sdk.enqueue(task, 1)
+    assert "task.s(…)" in caught.value.fix
 
 
 def test_a_queue_that_nobody_consumes_is_named(

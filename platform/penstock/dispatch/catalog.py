@@ -248,4 +248,6 @@ def _checked(model: Any) -> type[Model]:
 
 
 def _no_model(model: Any) -> InvalidInput:
+    if hasattr(model, "apply_async"):  # Celery is not imported for it
+        return InvalidInput(f"{shown(model)} is a plain Celery task", fix="pass a signature of it: task.s(…)")
     return InvalidInput(f"{shown(model)} is no model", fix='pass its name, for example "embed", or its class')
