@@ -14,6 +14,7 @@ from penstock.store.runs.cost import RunCost
 from penstock.store.runs.standing import MOST_FAILED, RunStanding
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED as FAILED_STATUS
+from penstock_cli.jobids import in_tables
 from penstock_cli.jobview import job_dict, job_pairs
 from penstock_cli.reminder import Reminder
 from penstock_cli.runlines import DROP, HEADER, cost_dict, cost_pairs, failure_row, failures, step_dict, step_row
@@ -127,7 +128,9 @@ def _print(app: App, run: Job, standing: RunStanding, *, failed: bool, line: boo
     if found:
         if not failed:
             app.out.line()
-        app.out.table(("step", "job", "error"), map(failure_row, found), drop=("job",), wide=("error",))
+        ids = in_tables(app, [one["id"] for one in found])
+        rows = [failure_row(one | {"id": ids[one["id"]]}) for one in found]
+        app.out.table(("step", "job", "error"), rows, drop=("job",), wide=("error",))
         if len(standing.failed) == MOST_FAILED:
             app.out.say(f"the first {MOST_FAILED}; all: penstock job list --run {run.id} --status failed")
     elif failed:

@@ -296,6 +296,18 @@ def test_what_failed(lines: Penstock) -> None:
     assert "no step has failed" in lines("job", "get", good, "--failed").err
 
 
+def test_on_a_narrow_terminal_an_error_has_room_beside_the_beginning_of_its_jobs_id(lines: Penstock) -> None:
+    id = submitted(lines, "each.json", '{"x": ["bad", "a"]}')
+    lines("job", "wait", id)
+    [failed] = lines("job", "get", id, "--failed", "--json").json()["failed"]
+    _, shown = on_terminal(lines, 70, "job", "get", id, "--failed")
+    [line] = [line for line in shown.splitlines() if line.startswith("each[0]")]
+    _, job, *words = line.split()
+    assert failed["id"].startswith(job) and job != failed["id"]
+    assert " ".join(words).startswith("ValueError: no mood for this")
+    assert lines("job", "get", job, "--json").json()["id"] == failed["id"]
+
+
 def test_who_waits_is_told_the_step_that_failed(lines: Penstock) -> None:
     id = submitted(lines, "each.json", '{"x": ["bad"]}')
     told = f"job {id}: failed in step 'each[0]': ValueError: no mood for this item"
