@@ -12,13 +12,19 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Table
 
 from penstock.store import Store, claims, deliveries, events, producers, relay, retention, runs, users, workers
+from penstock.store.columns import type_of
 from penstock.store.sql import Dialect, compile_sql, insert_sql
+from penstock.store.tables import Row
 
 MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
 # Every module of runs, so that none is forgotten.
 MODULES += tuple(import_module(f"{runs.__name__}.{found.name}") for found in pkgutil.iter_modules(runs.__path__))
+
+#: Types of columns, as statements write them.
+NAMES = {str: "text", float: "float", int: "int", bool: "bool"}
 
 #: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
 SMALL = re.compile(
@@ -57,12 +63,19 @@ def test_a_cast_is_no_parameter() -> None:
 
 
 def test_a_bulk_insert_is_rows_of_parameters_on_sqlite_and_one_parameter_on_postgres() -> None:
-    spell = insert_sql("t", ["a", "b"], ["text", "int"], "ON CONFLICT DO NOTHING")
-    assert spell(Dialect.SQLITE, 1) == "INSERT INTO t (a, b) VALUES (?, ?) ON CONFLICT DO NOTHING"
-    assert spell(Dialect.SQLITE, 2) == "INSERT INTO t (a, b) VALUES (?, ?), (?, ?) ON CONFLICT DO NOTHING"
+    spell = insert_sql("t", ["path", "size"], "ON CONFLICT DO NOTHING")
+    assert spell(Dialect.SQLITE, 1) == "INSERT INTO t (path, size) VALUES (?, ?) ON CONFLICT DO NOTHING"
+    assert spell(Dialect.SQLITE, 2) == "INSERT INTO t (path, size) VALUES (?, ?), (?, ?) ON CONFLICT DO NOTHING"
     assert spell(Dialect.POSTGRES, 1).startswith(
-        "INSERT INTO t (a, b) SELECT (r.value->>0)::text, (r.value->>1)::int FROM"
+        "INSERT INTO t (path, size) SELECT (r.value->>0)::text, (r.value->>1)::int FROM"
     )
+
+
+@pytest.mark.parametrize("table", Row.metadata.sorted_tables, ids=str)
+def test_columns_have_the_types_of_the_schema(table: Table) -> None:
+    assert {column.name: type_of(column.name) for column in table.columns} == {
+        column.name: NAMES[column.type.python_type] for column in table.columns
+    }
 
 
 @pytest.mark.parametrize(("module", "statement"), [*statements()])

@@ -21,35 +21,33 @@ from penstock.store.runs.conclude import concluded
 from penstock.store.session import Session
 from penstock.store.sql import Dialect, insert_sql
 
-#: Columns that are copied from a ``NewJob``, with their types.
-_FIELDS = {
-    "id": "text",
-    "model": "text",
-    "version": "text",
-    "asked_version": "text",
-    "input": "text",
-    "lane": "text",
-    "accepted_at": "float",
-    "available_at": "float",
-    "tenant": "text",
-    "priority": "int",
-    "deadline_at": "float",
-    "timeout_s": "float",
-    "idempotency_key": "text",
-    "digest": "text",
-    "webhook": "text",
-    "trace": "text",
-    "reply_to": "text",
-    "canvas": "text",
-    "run_id": "text",
-    "path": "text",
-    "generation": "int",
-}
+#: Columns that are copied from a ``NewJob``.
+_FIELDS = (
+    "id",
+    "model",
+    "version",
+    "asked_version",
+    "input",
+    "lane",
+    "accepted_at",
+    "available_at",
+    "tenant",
+    "priority",
+    "deadline_at",
+    "timeout_s",
+    "idempotency_key",
+    "digest",
+    "webhook",
+    "trace",
+    "reply_to",
+    "canvas",
+    "run_id",
+    "path",
+    "generation",
+)
 _fields = attrgetter(*_FIELDS)
 #: Those that only runs have.
-_OF_RUNS = {"graph": "text", "started_at": "float", "bounds": "text"}
-_columns = [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at", *_OF_RUNS]
-_types = [*_FIELDS.values(), "text", "text", "float", "float", *_OF_RUNS.values()]
+_OF_RUNS = ("graph", "started_at", "bounds")
 #: Those that most jobs leave empty: to bind them took a third of the time of an insert on SQLite.
 _RARE = (
     "asked_version",
@@ -68,20 +66,14 @@ _RARE = (
 )
 _rare = attrgetter(*_RARE)
 _NOTHING_RARE = (None,) * len(_RARE)
-_PLAIN = {name: kind for name, kind in _FIELDS.items() if name not in _RARE}
+_PLAIN = [name for name in _FIELDS if name not in _RARE]
 _plain = attrgetter(*_PLAIN)
 
 # An id that exists already is the same job: a caller that does not know whether its commit arrived repeats it.
-_INSERT = insert_sql("penstock_job", _columns, _types, "ON CONFLICT DO NOTHING")
-_INSERT_PLAIN = insert_sql(
-    "penstock_job",
-    [*_PLAIN, "state", "publish_lease_until"],
-    [*_PLAIN.values(), "text", "float"],
-    "ON CONFLICT DO NOTHING",
-)
-_INSERT_TAGS = insert_sql(
-    "penstock_job_tag", ["name", "value", "job_id"], ["text", "text", "text"], "ON CONFLICT DO NOTHING"
-)
+_ONCE = "ON CONFLICT DO NOTHING"
+_INSERT = insert_sql("penstock_job", [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at", *_OF_RUNS], _ONCE)
+_INSERT_PLAIN = insert_sql("penstock_job", [*_PLAIN, "state", "publish_lease_until"], _ONCE)
+_INSERT_TAGS = insert_sql("penstock_job_tag", ["name", "value", "job_id"], _ONCE)
 _BY_KEY = """
     SELECT tenant, idempotency_key, penstock_job.id, digest FROM {each rows}
     JOIN penstock_job ON tenant = {0 text} AND idempotency_key = {1 text}"""

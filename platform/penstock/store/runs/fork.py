@@ -38,11 +38,6 @@ _COPIED = (
     "output",
     "path",
 )
-_TYPES = {
-    name: "float"
-    for name in _COPIED
-    if name.endswith(("_at", "_s"))
-} | dict.fromkeys(("attempt", "priority", "batch_size"), "int")  # fmt: skip
 _PLAIN = f"""
     SELECT {", ".join(_COPIED)} FROM penstock_job
     WHERE run_id = :run AND path {{in names}} AND {{hidden state = 'succeeded'}}"""  # noqa: S608 - constants only
@@ -50,17 +45,10 @@ _ELEMENTS = f"""
     SELECT {", ".join(_COPIED)} FROM penstock_job
     WHERE run_id = :run AND path >= :low AND path < :high AND {{hidden state = 'succeeded'}}"""  # noqa: S608
 _MAPS = "SELECT path, size FROM penstock_map WHERE run_id = :run AND pending = 0"
-_INSERT = insert_sql(
-    "penstock_job",
-    ["id", "run_id", "generation", *_COPIED],
-    ["text", "text", "int", *(_TYPES.get(name, "text") for name in _COPIED)],
-    "",
-)
+_INSERT = insert_sql("penstock_job", ["id", "run_id", "generation", *_COPIED])
 _INSERT_MAP = insert_sql(
     "penstock_map",
     ["run_id", "path", "size", "begun", "pending", "begun_at"],
-    ["text", "text", "int", "int", "int", "float"],
-    "",
 )
 
 

@@ -27,14 +27,10 @@ CHUNK = 256
 _INSERT = insert_sql(
     "penstock_map",
     ["run_id", "path", "size", "begun", "pending", "begun_at"],
-    ["text", "text", "int", "int", "int", "float"],
-    "",
 )
 _INSERT_CHUNK = insert_sql(
     "penstock_map_chunk",
     ["run_id", "path", "chunk", "pending", "followed", "watched"],
-    ["text", "text", "int", "int", "bool", "bool"],
-    "",
 )
 _COUNT_CHUNK = """
     UPDATE penstock_map_chunk SET pending = pending - {3 int} FROM {each rows}

@@ -18,7 +18,7 @@ from penstock.store.sql import Dialect, insert_sql
 #: Graphs that a process keeps.
 MOST_KEPT = 256
 
-_INSERT = insert_sql("penstock_graph", ["digest", "graph"], ["text", "text"], "ON CONFLICT DO NOTHING")
+_INSERT = insert_sql("penstock_graph", ["digest", "graph"], "ON CONFLICT DO NOTHING")
 _HOLD = "SELECT digest FROM penstock_graph WHERE digest {in digests} {shared}"
 _GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
 

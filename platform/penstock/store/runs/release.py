@@ -13,6 +13,7 @@ from penstock.job import NewJob, new_id
 from penstock.lane import split_name
 from penstock.pipelines.graph import Step
 from penstock.pipelines.task import model_of
+from penstock.store.columns import STEP
 from penstock.store.runs.athand import AtHand
 from penstock.store.runs.inner import Beginning, inputs_of, store
 from penstock.store.runs.run import OpenRun
@@ -24,33 +25,10 @@ from penstock.store.sql import insert_sql
 #: The input of a step that is none of a map's: what it is given is the graph's to say, at its claim.
 NO_ELEMENT = "[]"
 
-_COLUMNS = {
-    "id": "text",
-    "model": "text",
-    "version": "text",
-    "asked_version": "text",
-    "input": "text",
-    "lane": "text",
-    "accepted_at": "float",
-    "available_at": "float",
-    "tenant": "text",
-    "priority": "int",
-    "deadline_at": "float",
-    "timeout_s": "float",
-    "trace": "text",
-    "run_id": "text",
-    "path": "text",
-    "generation": "int",
-    "start_by": "float",
-}
+_COLUMNS = (*STEP, "asked_version", "deadline_at", "start_by")
 _encode = msgspec.json.encode
 _values = attrgetter(*_COLUMNS)
-_INSERT = insert_sql(
-    "penstock_job",
-    [*_COLUMNS, "state", "publish_lease_until"],
-    [*_COLUMNS.values(), "text", "float"],
-    "",
-)
+_INSERT = insert_sql("penstock_job", [*_COLUMNS, "state", "publish_lease_until"])
 
 
 class Release:

@@ -28,8 +28,6 @@ from penstock.store.sql import insert_sql
 _INSERT = insert_sql(
     "penstock_map_room",
     ["run_id", "path", "size", "begun", "in_flight"],
-    ["text", "text", "int", "int", "int"],
-    "",
 )
 _ROOMS = "SELECT path, size, begun, in_flight FROM penstock_map_room WHERE run_id = :run"
 _BEGUN = """

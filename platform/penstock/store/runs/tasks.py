@@ -49,7 +49,6 @@ _END = f"""
 _NOTE = insert_sql(
     "penstock_task",
     ["job_id", "until"],
-    ["text", "float"],
     "ON CONFLICT (job_id) DO UPDATE SET until = excluded.until",
 )
 _FORGET = "DELETE FROM penstock_task WHERE job_id {in ids}"

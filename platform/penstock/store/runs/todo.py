@@ -14,7 +14,7 @@ from penstock.store.sql import insert_sql
 #: Operations after which a transaction begins no other decision, and those that begin steps: about 40 and 20 ms.
 DECIDING, BEGINNING = 40_000, 20_000
 
-_INSERT = insert_sql("penstock_todo", ["run_id", "path", "since"], ["text", "text", "float"], "ON CONFLICT DO NOTHING")
+_INSERT = insert_sql("penstock_todo", ["run_id", "path", "since"], "ON CONFLICT DO NOTHING")
 _DONE = "DELETE FROM penstock_todo WHERE run_id = :run AND path = :path"
 _UNDECIDED = "SELECT run_id FROM penstock_todo WHERE run_id {in runs} AND path = ''"
 _LEFT = "SELECT run_id, path FROM penstock_todo WHERE since <= :before ORDER BY since LIMIT :limit"
