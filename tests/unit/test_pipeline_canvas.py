@@ -20,8 +20,8 @@ import penstock
 from penstock.codec import item_from_call
 from penstock.errors import InvalidInput, NotSerializable
 from penstock.pipelines import memory
+from penstock.pipelines.canvas.modeloptions import options_of
 from penstock.pipelines.canvas.reading import Translated, translate
-from penstock.pipelines.canvas.said import options_of
 from penstock.pipelines.graph import Step
 
 app = Celery("program", broker="memory://", backend="cache+memory://", set_as_current=False)
