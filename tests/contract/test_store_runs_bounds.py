@@ -29,21 +29,6 @@ BATCH = 128
 
 
 @pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
-    """Those of all transactions that end something."""
-    found: list[Session] = []
-    original = conclude._transact
-
-    def transact(*args: Any, **given: Any) -> Any:
-        answer = original(*args, **given)
-        found.append(answer[2])
-        return answer
-
-    monkeypatch.setattr(conclude, "_transact", transact)
-    return found
-
-
-@pytest.fixture
 def on_sqlite(sqlite_url: str) -> Iterator[Store]:
     """Where a long transaction holds up everybody."""
     store = Store.open(sqlite_url)
@@ -191,14 +176,6 @@ def test_rows_are_read_to_a_length(store: Store, most: int, there: bool) -> None
 
 def die(*_: Any, **__: Any) -> Any:
     raise KeyboardInterrupt
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Every transaction leaves the rest to another one."""
-    monkeypatch.setattr(moves, "DECIDING", 1)
-    monkeypatch.setattr(moves, "BEGINNING", 1)
-    return monkeypatch
 
 
 def nap(name: str, after: Any = None) -> Step:

@@ -525,29 +525,6 @@ def test_a_loser_that_ran_is_paid_for(store: Store) -> None:
 # Long transactions ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
-    """Those of all transactions that end something."""
-    found: list[Session] = []
-    original = conclude._transact
-
-    def transact(*args: Any, **given: Any) -> Any:
-        answer = original(*args, **given)
-        found.append(answer[2])
-        return answer
-
-    monkeypatch.setattr(conclude, "_transact", transact)
-    return found
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Every transaction leaves the rest to another one."""
-    monkeypatch.setattr(moves, "DECIDING", 1)
-    monkeypatch.setattr(moves, "BEGINNING", 1)
-    return monkeypatch
-
-
 def test_many_maps_with_bounds_are_not_begun_by_one_transaction(store: Store, sessions: list[Session]) -> None:
     names = [f"m{n}" for n in range(30)]
     over = list(range(100))

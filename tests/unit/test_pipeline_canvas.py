@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from celery import Celery, _state, chain, chord, group
+from celery import Celery, chain, chord, group
 from celery.canvas import _chain, chunks, maybe_unroll_group, xmap, xstarmap
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +23,7 @@ from penstock.pipelines import memory
 from penstock.pipelines.canvas.modeloptions import options_of
 from penstock.pipelines.canvas.reading import Translated, translate
 from penstock.pipelines.graph import Step
+from tests.fixtures import celeryapps
 
 app = Celery("program", broker="memory://", backend="cache+memory://", set_as_current=False)
 
@@ -41,12 +42,8 @@ for _name in "abcde":
 
 @pytest.fixture(scope="module", autouse=True)
 def _current() -> Iterator[None]:
-    """Celery looks up members of a chord in the current app, where it runs them itself."""
-    app.set_current()
-    yield
-    app.close()
-    _state._set_current_app(None)
-    _state.default_app = None
+    with celeryapps.current(app):
+        yield
 
 
 def s(name: str, *args: Any, **kwargs: Any) -> Any:
