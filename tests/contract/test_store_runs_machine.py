@@ -23,7 +23,7 @@ from penstock.pipelines.frontier import Frontier, Outline, frontier
 from penstock.pipelines.graph import Graph, Step, in_order, input_of, items_of, parents
 from penstock.store import Store
 from penstock.store.runs import conclude, moves
-from penstock.store.runs.values import place
+from penstock.store.runs.paths import place
 from penstock.store.session import Session
 from tests.fixtures.examples import examples
 from tests.fixtures.runs import graph, new_run, out, step

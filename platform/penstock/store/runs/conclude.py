@@ -22,10 +22,10 @@ from penstock.store.runs.ends import Ends, error_of
 from penstock.store.runs.first import first
 from penstock.store.runs.inner import PIECE
 from penstock.store.runs.moves import Moves
+from penstock.store.runs.paths import place
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import OpenRun, locked
 from penstock.store.runs.todo import Todo, done
-from penstock.store.runs.values import place
 from penstock.store.session import Session
 
 Work = Callable[[Session], Iterable[Settled]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from penstock.job import NewJob, new_id
 from penstock.pipelines.frontier import Outline
-from penstock.store.runs.values import place
+from penstock.store.runs.paths import elements_of, place
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -58,8 +58,8 @@ def take_over(session: Session, source: str, run: NewJob, plan: Outline, again: 
     rows = session.all(_PLAIN, {"run": source, "names": session.ids(names)})
     whole = [(path, size) for path, size in session.all(_MAPS, {"run": source}) if path not in again]
     for path, size in whole:
-        values = {"run": source, "low": f"{path}[", "high": f"{path}\\"}
-        found = {place(row[-1])[1]: row for row in session.all(_ELEMENTS, values)}
+        elements = session.all(_ELEMENTS, {"run": source, **elements_of(path)})
+        found = {place(row[-1])[1]: row for row in elements}
         rows += [found[index] for index in range(size)]
     copies: list[tuple[Any, ...]] = [(new_id(), run.id, 0, *row) for row in rows]
     session.insert(_INSERT, copies)

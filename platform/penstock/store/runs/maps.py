@@ -13,9 +13,10 @@ from penstock.pipelines.effort import Effort
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import Step, items_of
 from penstock.store.records import Settled
+from penstock.store.runs.paths import element, place
 from penstock.store.runs.release import Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, element, most_read, place, standing
+from penstock.store.runs.values import Outputs, most_read, standing
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 

@@ -17,6 +17,7 @@ from penstock.pipelines.frontier import Outline, frontier
 from penstock.pipelines.graph import Step, items_of
 from penstock.store.runs import following, maps, waits
 from penstock.store.runs.ends import Ends, error_of
+from penstock.store.runs.paths import elements_of
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.purse import Overdraft
 from penstock.store.runs.release import NO_ELEMENT, Release
@@ -275,7 +276,7 @@ def _lost(plan: Outline, now_is: Standing) -> set[str]:
 
 def _error(session: Session, run: OpenRun, name: str) -> Mapping[str, Any]:
     """The error of a step that has failed, with its path."""
-    values = {"run": run.id, "path": name, "low": f"{name}[", "high": f"{name}\\", "generation": run.generation}
+    values = {"run": run.id, "path": name, "generation": run.generation, **elements_of(name)}
     row = session.one(_ERROR, values)
     if row is None:
         return {"code": "failed", "message": f"step {name!r} failed", "retryable": False, "step": name}

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from penstock.errors import NoValue
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import input_of
+from penstock.store.runs.paths import element, place
 from penstock.store.runs.plans import readable
 from penstock.store.runs.release import NO_ELEMENT
-from penstock.store.runs.values import Outputs, element, element_outputs, load, place, standing, value_of, written
+from penstock.store.runs.values import Outputs, element_outputs, load, standing, value_of, written
 from penstock.store.session import Session
 
 _RUNS = """

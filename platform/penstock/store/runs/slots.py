@@ -19,9 +19,10 @@ from penstock.pipelines.graph import Step, items_of
 from penstock.store.records import Settled
 from penstock.store.runs import maps
 from penstock.store.runs.listed import Listed
+from penstock.store.runs.paths import element, place
 from penstock.store.runs.release import Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, Standing, element, most_read, place, value_of
+from penstock.store.runs.values import Outputs, Standing, most_read, value_of
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 

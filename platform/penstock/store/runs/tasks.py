@@ -18,9 +18,9 @@ from penstock.pipelines.task import PREFIX, Task
 from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 from penstock.store.runs.conclude import concluded
+from penstock.store.runs.paths import place
 from penstock.store.runs.plans import readable
 from penstock.store.runs.resolve import Given, resolve
-from penstock.store.runs.values import place
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 

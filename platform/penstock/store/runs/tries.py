@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from penstock.job import JobState
 from penstock.store.records import Settled
+from penstock.store.runs.paths import place
 from penstock.store.runs.plans import readable
-from penstock.store.runs.values import place
 from penstock.store.session import Session
 
 #: Wait before the first such try, seconds, how often it doubles, and how long it is from then on.

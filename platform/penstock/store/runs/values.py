@@ -12,6 +12,7 @@ from penstock.errors import InvalidOutput, NoValue, TooMuchWork
 from penstock.job import OPEN
 from penstock.pipelines.frontier import Outline
 from penstock.store.records import STATES
+from penstock.store.runs.paths import elements_of, place
 from penstock.store.session import Session
 
 #: Most characters of outputs that one decision reads, where a single output may not have more.
@@ -32,21 +33,9 @@ _STEPS_OF = """
     SELECT run_id, penstock_job.path, state, generation FROM {each rows}
     JOIN penstock_job ON run_id = {0 text} AND penstock_job.path = {1 text}"""
 _MAPS_OF = "SELECT run_id, path, pending FROM penstock_map WHERE run_id {in runs}"
-# The paths of a map's elements begin with its name and a bracket; the next character after it ends them.
 _ELEMENTS = """
     SELECT path, output FROM penstock_job
     WHERE run_id = :run AND path >= :low AND path < :high AND {hidden state = 'succeeded'}"""
-
-
-def element(name: str, index: int) -> str:
-    """The path of one of a map's elements."""
-    return f"{name}[{index}]"
-
-
-def place(path: str) -> tuple[str, int | None]:
-    """The name of a path's step, and which element of a map it is, if any."""
-    name, bracket, rest = path.partition("[")
-    return name, int(rest[:-1]) if bracket else None
 
 
 def written(value: Any) -> str:
@@ -259,8 +248,7 @@ def element_outputs(session: Session, pairs: Iterable[tuple[str, str]]) -> dict[
 
 
 def _elements(outputs: Outputs, name: str) -> list[str]:
-    values = {"run": outputs.run, "low": f"{name}[", "high": f"{name}\\"}
-    rows = _select(outputs, _ELEMENTS, values)
+    rows = _select(outputs, _ELEMENTS, {"run": outputs.run, **elements_of(name)})
     if rows is None:
         raise outputs.too_long()
     rows.sort(key=lambda row: place(row[0])[1] or 0)
