@@ -12,6 +12,7 @@ from penstock.job import JobState, NewJob, Outcome
 from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
+from penstock.store.engine import Left
 from penstock.store.records import Latency
 from penstock.transport.message import decode, encode
 from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
@@ -180,6 +181,22 @@ def _die(*_: Any, **__: Any) -> Any:
 
 
 # Ends -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_commit_leaves_is_done_by_who_takes_it(store: Store) -> None:
+    """Elements of a long map: the call that ends the step before them returns with the first ones begun."""
+    size = 2 * store.bulk_rows + 1
+    run = begin(store, graph(step("list", X), step("m", {"$item": 0}, maps=True, over=out("list")), output=out("m")))
+    taken: list[Left] = []
+    store.leave_to(taken.append)
+    succeed(store, list(open_steps(store, run).values()), lambda *_: list(range(size)))
+    begun = [len(open_steps(store, run))]
+    while taken[0]:
+        assert taken[0].step(now=T0) == []
+        begun.append(len(open_steps(store, run)))
+    assert begun == [store.bulk_rows, 2 * store.bulk_rows, size]
+    assert finish(store, run, lambda _, value: value).output == list(range(size))
+    assert len(taken) == 1, "nothing is handed over where nothing is left"
 
 
 def test_a_failed_step_fails_the_run_and_cancels_what_is_open(store: Store) -> None:

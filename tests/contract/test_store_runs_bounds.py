@@ -248,12 +248,12 @@ def finish_by_dispatchers(store: Store, run: str) -> None:
 def test_a_run_comes_to_its_end_though_everybody_dies(store: Store, short: pytest.MonkeyPatch, name: str) -> None:
     of = PUT_OFF[name]
     job = new_run(of)
-    original = conclude._rest
+    original = conclude.Behind
 
-    def rest(db: Any, left: Session, *, now: float) -> Any:
-        return die() if left.maps or left.todo else original(db, left, now=now)
+    def behind(db: Any, left: Session) -> Any:
+        return die() if left.maps or left.todo else original(db, left)
 
-    short.setattr(conclude, "_rest", rest)
+    short.setattr(conclude, "Behind", behind)
     with suppress(KeyboardInterrupt):
         store.insert([job])
     finish_by_dispatchers(store, job.id)
@@ -289,7 +289,7 @@ def nothing_is_left(store: Store) -> bool:
 def test_what_was_left_of_a_run_that_has_ended_is_forgotten(store: Store, short: pytest.MonkeyPatch) -> None:
     job = new_run(PUT_OFF["side by side"])
     with short.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(conclude, "_rest", die)
+        patch.setattr(conclude, "Behind", die)
         store.insert([job])
     assert not nothing_is_left(store)
     store.cancel(job.id, now=T0)
@@ -301,7 +301,7 @@ def test_what_was_left_of_a_run_that_has_ended_is_forgotten(store: Store, short:
 def test_who_has_just_left_something_is_taken_to_be_at_it(store: Store, short: pytest.MonkeyPatch) -> None:
     job = new_run(PUT_OFF["side by side"])
     with short.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(conclude, "_rest", die)
+        patch.setattr(conclude, "Behind", die)
         store.insert([job])
     store.tend_runs(now=T0 + AT_IT_S / 2, limit=10)
     assert len(steps(store, job.id)) == 1
@@ -312,7 +312,7 @@ def test_who_has_just_left_something_is_taken_to_be_at_it(store: Store, short: p
 def test_a_run_that_is_gone_leaves_nothing_to_do(store: Store, short: pytest.MonkeyPatch) -> None:
     job = new_run(PUT_OFF["side by side"])
     with short.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(conclude, "_rest", die)
+        patch.setattr(conclude, "Behind", die)
         store.insert([job])
     store.cancel(job.id, now=T0)
     while store.prune(before=T0 + 1, limit=100):

@@ -561,14 +561,14 @@ def test_a_runs_bounds_hold_though_everybody_dies(store: Store, short: pytest.Mo
         *(step(f"s{n}", X) for n in range(4)),
         output=[out("n"), *(out(f"s{n}") for n in range(4))],
     )
-    original = conclude._rest
+    original = conclude.Behind
 
-    def rest(db: Any, left: Session, *, now: float) -> Any:
+    def behind(db: Any, left: Session) -> Any:
         if left.maps or left.todo:
             raise KeyboardInterrupt
-        return original(db, left, now=now)
+        return original(db, left)
 
-    short.setattr(conclude, "_rest", rest)
+    short.setattr(conclude, "Behind", behind)
     job = new_run(of, max_parallel=3)
     with suppress(KeyboardInterrupt):
         store.insert([job])

@@ -36,36 +36,46 @@ def concluded(db: Database, survives: Survives, work: Work, *, now: float) -> tu
 
     The answer has those rows, and those of runs that ended with them and of their open steps. What is too much for one
     transaction (elements of long maps, many decisions, the open steps of runs that have ended) is done in more of them,
-    behind it; the dispatcher does it when this process dies in between.
+    behind it; the dispatcher does it when this process dies in between. Where somebody takes what is left
+    (``db.on_left``), the rows of what ends with that are told to them.
     """
     rows, also, left = _transact(db, survives, work, now=now)
-    also += _rest(db, left, now=now)
-    for row in [*rows, *also]:
-        if row.closing:
-            also += close(db, row.id, now=now)
+    also += _closed(db, [*rows, *also], now=now)
+    behind = Behind(db, left)
+    if behind and db.on_left is not None:
+        db.on_left(behind)
+        return rows, also
+    while behind:
+        also += behind.step(now=now)
     return rows, also
 
 
-def _rest(db: Database, left: Session, *, now: float) -> list[Settled]:
-    """Do what a transaction has left, and what that leaves; the rows of what has ended with it."""
-    also: list[Settled] = []
-    waiting: list[maps.Rest | Todo] = [*left.maps, *left.todo]
-    inner = list(left.inner)
-    while waiting or inner:
-        if inner:
-            work = partial(first, inner[:PIECE], now=now)
-            del inner[:PIECE]
+class Behind:
+    """What a transaction has left to others behind it, and what those leave. True while there is something."""
+
+    def __init__(self, db: Database, left: Session) -> None:
+        self._db = db
+        self._waiting: list[maps.Rest | Todo] = [*left.maps, *left.todo]
+        #: Runs within runs whose first steps are to begin.
+        self._inner = list(left.inner)
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._inner)
+
+    def step(self, *, now: float) -> list[Settled]:
+        """One transaction of it; the rows of what has ended with it. When it fails, that part is the dispatcher's."""
+        if self._inner:
+            work = partial(first, self._inner[:PIECE], now=now)
+            del self._inner[:PIECE]
         else:
-            rest = waiting.pop()
+            rest = self._waiting.pop()
             if isinstance(rest, Todo) and rest.step:
-                also += drop(db, rest, now=now)
-                continue
+                return drop(self._db, rest, now=now)
             work = partial(_go_on, rest, now=now) if isinstance(rest, maps.Rest) else partial(_decide, rest, now=now)
-        rows, ended, left = _transact(db, Survives.CRASH, work, now=now)
-        waiting += [*left.maps, *left.todo]
-        inner += left.inner
-        also += [*rows, *ended]
-    return also
+        rows, also, left = _transact(self._db, Survives.CRASH, work, now=now)
+        self._waiting += [*left.maps, *left.todo]
+        self._inner += left.inner
+        return [*rows, *also, *_closed(self._db, [*rows, *also], now=now)]
 
 
 def finish(db: Database, todo: Todo, *, now: float) -> list[Settled]:
@@ -109,6 +119,11 @@ def _transact(
             return rows, ended, session
 
     return db.again(call)
+
+
+def _closed(db: Database, rows: Sequence[Settled], *, now: float) -> list[Settled]:
+    """Close those of these that are runs and have ended; the rows of their steps that ended with that."""
+    return [closed for row in rows if row.closing for closed in close(db, row.id, now=now)]
 
 
 def _go_on(rest: maps.Rest, session: Session, *, now: float) -> list[Settled]:
