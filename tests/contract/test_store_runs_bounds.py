@@ -15,9 +15,9 @@ from penstock.pipelines.graph import Step, verify
 from penstock.store import Store
 from penstock.store.runs import conclude, maps, moves, values
 from penstock.store.runs.moves import STEP, WAIT
+from penstock.store.runs.stepstates import LOOK
 from penstock.store.runs.tend import AT_IT_S
 from penstock.store.runs.todo import BEGINNING, DECIDING
-from penstock.store.runs.values import LOOK
 from penstock.store.session import Session
 from tests.fixtures import hostilegraphs
 from tests.fixtures.hostilegraphs import X, either, op

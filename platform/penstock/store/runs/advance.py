@@ -13,7 +13,7 @@ from penstock.store.runs import following, purse, slots
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.moves import Moves
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Look, standings
+from penstock.store.runs.stepstates import Look, some_step_states
 from penstock.store.session import Session
 
 NOTHING: Mapping[str, Collection[str]] = {}
@@ -44,7 +44,7 @@ def advance(
     over = purse.book(session, runs, settled)
     slow = bounded | over.keys()
     quick = {run.id: ended[run.id] for run in runs if run.id in ended and plans[run.id].straight and run.id not in slow}
-    looks = standings(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])
+    looks = some_step_states(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])
     # Before anything begins: what does, sees which elements have succeeded.
     due = following.due(session, plans, {run.id: elements[run.id] for run in runs if run.id in elements})
     for number, run in enumerate(runs):

@@ -10,8 +10,8 @@ from penstock.store.runs.advance import advance
 from penstock.store.runs.maps import Rest
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import OpenRun, locked
+from penstock.store.runs.stepstates import LOOK, Look, some_step_states
 from penstock.store.runs.todo import DECIDING
-from penstock.store.runs.values import LOOK, Look, standings
 from penstock.store.session import Session
 
 #: Operations that it takes to look whether steps have begun: the rest of a transaction's are for beginning them.
@@ -35,7 +35,7 @@ def first(ids: Sequence[str], session: Session, *, now: float) -> list[Settled]:
         runs.append(run)
         looks.append((run.id, run.generation, plan, list(plan.steps)))
     # Somebody may have been here before; and what an earlier generation has begun has been taken over.
-    begun = {run for run, standing in standings(session, looks).items() if standing.begun}
+    begun = {run for run, states in some_step_states(session, looks).items() if states.begun}
     left = session.all(_LEFT, {"runs": session.ids(sorted(begun))}) if begun else []
     session.maps += [Rest(run, path) for run, path in left]
     return advance(session, [replace(run, new=run.id not in begun) for run in runs], now=now)

@@ -16,7 +16,8 @@ from penstock.store.records import Settled
 from penstock.store.runs.paths import element, place
 from penstock.store.runs.release import Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, most_read, standing
+from penstock.store.runs.stepstates import step_states
+from penstock.store.runs.values import Outputs, most_read
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -117,7 +118,7 @@ def go_on(session: Session, run: OpenRun, plan: Outline, rest: Rest, held: Held,
         return
     outputs = Outputs(session, run.id, plan, most=most_read(session))
     if not plan.straight:
-        ended = standing(session, run.id, run.generation, plan).ended
+        ended = step_states(session, run.id, run.generation, plan).ended
         if failed == run.generation or rest.path not in plan.wanted(ended):  # a retry begins it from its beginning
             move(session, run, step, size, now=now)
             return

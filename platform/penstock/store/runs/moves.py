@@ -23,8 +23,9 @@ from penstock.store.runs.purse import Overdraft
 from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun, locked
 from penstock.store.runs.slots import TAKES, Slots, bounded
+from penstock.store.runs.stepstates import StepStates, step_states
 from penstock.store.runs.todo import BEGINNING, DECIDING, Todo, leave, undecided
-from penstock.store.runs.values import DECODED, Outputs, Standing, limited, load, most_read, standing, written
+from penstock.store.runs.values import DECODED, Outputs, limited, load, most_read, written
 from penstock.store.session import Session
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class Moves:
             )
             self.ends.add(run, JobState.FAILED, error=fault.as_dict())
 
-    def straight(self, run: OpenRun, plan: Outline, now_is: Standing, ended: Collection[str]) -> bool:
+    def straight(self, run: OpenRun, plan: Outline, now_is: StepStates, ended: Collection[str]) -> bool:
         """In a graph where every step is needed; whether that was all: a step that ends as it begins is not."""
         fresh = self._next(run, plan, plan.following(ended), now_is)
         outputs = Outputs(self._session, run.id, plan, most=most_read(self._session))
@@ -136,7 +137,7 @@ class Moves:
             self._good.append((run, plan, outputs))
         return True
 
-    def _next(self, run: OpenRun, plan: Outline, names: Collection[str], now_is: Standing) -> list[str]:
+    def _next(self, run: OpenRun, plan: Outline, names: Collection[str], now_is: StepStates) -> list[str]:
         """Those of these that can start in a graph where every step is needed."""
         self._session.spent += sum(len(plan.parents[name]) // NAMES + 1 for name in names)
         fresh = [
@@ -150,7 +151,7 @@ class Moves:
         """In any graph, whatever has happened; as far as this transaction has time for it. In one that is
         ``over`` its budget nothing begins any more but what takes nothing.
         """
-        now_is = Standing.new() if run.new else standing(self._session, run.id, run.generation, plan)
+        now_is = StepStates.new() if run.new else step_states(self._session, run.id, run.generation, plan)
         outputs = Outputs(self._session, run.id, plan, now_is.ended, most=most_read(self._session))
         slots = Slots(self._session, run, plan, now_is) if bounded(run, plan) and over is None else None
         at_once: set[str] = set()
@@ -195,7 +196,7 @@ class Moves:
             outputs.end(at_once)
 
     def _early(
-        self, run: OpenRun, plan: Outline, names: Collection[str], now_is: Standing, fresh: Sequence[str]
+        self, run: OpenRun, plan: Outline, names: Collection[str], now_is: StepStates, fresh: Sequence[str]
     ) -> list[str]:
         """Maps among these that begin before what they follow has ended."""
         if not plan.elementwise.source or run.max_parallel is not None:
@@ -269,7 +270,7 @@ class Moves:
         return False
 
 
-def _lost(plan: Outline, now_is: Standing) -> set[str]:
+def _lost(plan: Outline, now_is: StepStates) -> set[str]:
     """What is open and needed no longer."""
     return now_is.open - plan.wanted(now_is.ended) if plan.picks or now_is.failed else set()
 

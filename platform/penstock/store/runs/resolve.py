@@ -15,7 +15,8 @@ from penstock.pipelines.graph import input_of
 from penstock.store.runs.paths import element, place
 from penstock.store.runs.plans import readable
 from penstock.store.runs.release import NO_ELEMENT
-from penstock.store.runs.values import Outputs, element_outputs, load, standing, value_of, written
+from penstock.store.runs.stepstates import step_states
+from penstock.store.runs.values import Outputs, element_outputs, load, value_of, written
 from penstock.store.session import Session
 
 _RUNS = """
@@ -52,7 +53,7 @@ class _Run:
 
     @functools.cached_property
     def _ended(self) -> Outputs:
-        ended = standing(self._session, self.id, self._generation, self.plan).ended
+        ended = step_states(self._session, self.id, self._generation, self.plan).ended
         return Outputs(self._session, self.id, self.plan, ended)
 
     def outputs(self, name: str) -> Outputs:

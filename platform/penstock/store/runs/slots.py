@@ -22,7 +22,8 @@ from penstock.store.runs.listed import Listed
 from penstock.store.runs.paths import element, place
 from penstock.store.runs.release import Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, Standing, most_read, value_of
+from penstock.store.runs.stepstates import StepStates
+from penstock.store.runs.values import Outputs, most_read, value_of
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -74,7 +75,7 @@ def rewind(session: Session, run: str) -> None:
 class Slots:
     """Those of one run, which is held; ``count`` them before anything begins. ``now_is`` is kept up by who decides."""
 
-    def __init__(self, session: Session, run: OpenRun, plan: Outline, now_is: Standing) -> None:
+    def __init__(self, session: Session, run: OpenRun, plan: Outline, now_is: StepStates) -> None:
         self._session = session
         self._run = run
         self._plan = plan
