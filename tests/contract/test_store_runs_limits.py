@@ -17,7 +17,7 @@ from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
 from penstock.store.engine import Survives
-from penstock.store.runs import conclude, listed, maps, moves, slots, values
+from penstock.store.runs import conclude, listcache, maps, moves, slots, values
 from penstock.store.runs.moves import STEP
 from penstock.store.runs.tend import AT_IT_S
 from penstock.store.runs.todo import BEGINNING
@@ -89,7 +89,7 @@ def test_a_map_of_fewer_is_as_any_other(store: Store, size: int) -> None:
 
 
 def test_elements_are_begun_although_the_list_is_kept_nowhere(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "_listed", listed.Listed(most_chars=0))
+    monkeypatch.setattr(slots, "_lists", listcache.ListCache(most_chars=0))
     of = graph(
         step("list", X), step("each", {"$item": 0}, maps=True, over=out("list"), max_parallel=2), output=out("each")
     )
@@ -540,7 +540,7 @@ def test_a_list_that_no_process_remembers_is_as_much_work_as_its_decision(
     store: Store, monkeypatch: pytest.MonkeyPatch, sessions: list[Session]
 ) -> None:
     """One list may be read by each decision; a transaction makes no other one when it has taken long."""
-    monkeypatch.setattr(slots, "_listed", listed.Listed(most_chars=0))
+    monkeypatch.setattr(slots, "_lists", listcache.ListCache(most_chars=0))
     monkeypatch.setattr(values, "MOST_READ", 1000)
     monkeypatch.setattr(moves, "DECIDING", 20)
     lists = [step(name, X) for name in ("a", "b")]

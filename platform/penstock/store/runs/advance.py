@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from penstock.pipelines.frontier import Outline
 from penstock.store.records import Settled
-from penstock.store.runs import following, purse, slots
+from penstock.store.runs import budget, following, slots
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.moves import Moves
 from penstock.store.runs.run import OpenRun
@@ -41,7 +41,7 @@ def advance(
     runs = [run for run in runs if run.id in plans]
     bounded = {run.id for run in runs if slots.bounded(run, plans[run.id])}
     slots.free(session, (row for row in settled if row.run_id in bounded))
-    over = purse.book(session, runs, settled)
+    over = budget.book(session, runs, settled)
     slow = bounded | over.keys()
     quick = {run.id: ended[run.id] for run in runs if run.id in ended and plans[run.id].straight and run.id not in slow}
     looks = some_step_states(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])

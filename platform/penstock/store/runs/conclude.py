@@ -15,7 +15,7 @@ from penstock.job import JobState
 from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import Settled
-from penstock.store.runs import following, maps, tries
+from penstock.store.runs import following, maps, retries
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close, drop
 from penstock.store.runs.ends import Ends, error_of
@@ -86,7 +86,7 @@ def finish(db: Database, todo: Todo, *, now: float) -> list[Settled]:
     return [*rows, *also]
 
 
-def expand(db: Database, run: str, path: str, *, now: float) -> list[Settled]:
+def finish_map(db: Database, run: str, path: str, *, now: float) -> list[Settled]:
     """Go on with a map that somebody has left; as ``concluded``."""
     rows, also = concluded(db, Survives.CRASH, partial(_go_on, maps.Rest(run, path), now=now), now=now)
     return [*rows, *also]
@@ -150,7 +150,7 @@ def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[S
     good = [step for step in steps if step.state is JobState.SUCCEEDED]
     # A cancelled one is the loser of a race, or its run has ended.
     bad = [step for step in steps if step.state in (JobState.FAILED, JobState.EXPIRED)]
-    back = tries.again(session, bad, now=now)
+    back = retries.put_back(session, bad, now=now)
     session.put_back |= back
     bad = [step for step in bad if step.id not in back]
     whole, followed, watched = maps.count(session, good)

@@ -21,8 +21,9 @@ _LEFT = "SELECT run_id, path FROM penstock_map WHERE run_id {in runs} AND begun 
 
 
 def first(ids: Sequence[str], session: Session, *, now: float) -> list[Settled]:
-    """Begin what can begin in these runs; the rows of those that have ended with that. ``session.inner`` are those for
-    which there was no time."""
+    """Begin what can begin in these runs; the rows of those that have ended with that. Those for which there was no
+    time are in ``session.inner`` again.
+    """
     runs: list[OpenRun] = []
     looks: list[Look] = []
     looked = 0

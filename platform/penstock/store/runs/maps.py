@@ -52,11 +52,11 @@ _SUCCEEDED = """
 
 
 class Rest(NamedTuple):
-    """A map that is begun in part: whoever did so goes on."""
+    """A map of which a part has begun: whoever began that goes on with the rest, in another transaction."""
 
     run: str
     path: str
-    #: All elements, where they are at hand.
+    #: All elements, where this process has them.
     items: Sequence[Any] | None = None
 
 

@@ -16,10 +16,10 @@ from penstock.pipelines.expression import evaluate, named
 from penstock.pipelines.frontier import Outline, frontier
 from penstock.pipelines.graph import Step, items_of
 from penstock.store.runs import following, maps, waits
+from penstock.store.runs.budget import Overdraft
 from penstock.store.runs.ends import Ends, error_of
 from penstock.store.runs.paths import elements_of
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.purse import Overdraft
 from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun, locked
 from penstock.store.runs.slots import TAKES, Slots, bounded
@@ -52,7 +52,9 @@ class _Begun(NamedTuple):
 
 
 class Moves:
-    """What they come to is stored in the end: ``released`` and ``ends``."""
+    """Decides on runs, whose rows are locked. What it decides is collected in ``released`` and ``ends``; the caller
+    stores both, once for all runs.
+    """
 
     def __init__(self, session: Session, now: float, ends: Ends) -> None:
         self._session = session
@@ -72,7 +74,7 @@ class Moves:
         leave(self._session, [Todo(run.id)], now=self._now)
 
     def succeed(self) -> None:
-        """End those runs of which nothing is left to do."""
+        """End those runs whose output is known, with it."""
         with suppress(TooMuchWork):  # of one of them, which meets it again when it is its turn
             load((outputs, plan.named) for _, plan, outputs in self._good)
         for number, (run, plan, outputs) in enumerate(self._good):
@@ -87,7 +89,7 @@ class Moves:
                 self.ends.add(run, JobState.SUCCEEDED, output=output)
 
     def stop(self) -> None:
-        """End those runs that have more to do, and have spent what they had; behind ``succeed``."""
+        """End those runs that have more to do and are over their budgets; call it after ``succeed``."""
         runs = locked(self._session, [id for id in self._over if id not in self.ends])
         # One that is left to another transaction may be done: that one tells.
         left = undecided(self._session, [run.id for run in runs])
@@ -124,7 +126,9 @@ class Moves:
             self.ends.add(run, JobState.FAILED, error=fault.as_dict())
 
     def straight(self, run: OpenRun, plan: Outline, now_is: StepStates, ended: Collection[str]) -> bool:
-        """In a graph where every step is needed; whether that was all: a step that ends as it begins is not."""
+        """Begin what follows the steps that have just ``ended``, in a graph where every step is needed. False where one
+        has ended as it began: then ``whole`` has to look at the run.
+        """
         fresh = self._next(run, plan, plan.following(ended), now_is)
         outputs = Outputs(self._session, run.id, plan, most=most_read(self._session))
         begun = self._begin(run, plan, fresh, outputs)
@@ -148,8 +152,8 @@ class Moves:
         return [*fresh, *self._early(run, plan, names, now_is, fresh)]
 
     def whole(self, run: OpenRun, plan: Outline, over: Overdraft | None = None) -> None:
-        """In any graph, whatever has happened; as far as this transaction has time for it. In one that is
-        ``over`` its budget nothing begins any more but what takes nothing.
+        """Decide on a run of any graph, whatever has happened in it, as far as this transaction has time. Where it is
+        ``over`` its budget, only what calls nothing begins any more.
         """
         now_is = StepStates.new() if run.new else step_states(self._session, run.id, run.generation, plan)
         outputs = Outputs(self._session, run.id, plan, now_is.ended, most=most_read(self._session))

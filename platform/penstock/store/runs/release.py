@@ -43,8 +43,10 @@ class Release:
     def add_items(
         self, run: OpenRun, step: Step, outputs: Outputs, items: Sequence[tuple[str, Any]], *, most: int = sys.maxsize
     ) -> int:
-        """``items`` are paths, and what the map is at. How many of them were added: of runs, whose inputs are stored
-        with each, no more than these have so many characters. Raises ``NoValue`` and ``InvalidOutput``.
+        """Begin a step once for each of ``items``: paths, and the elements of the map there (``None`` for no map).
+
+        How many of them were added: where each is a run, whose input is stored with it, as many as have ``most``
+        characters together; else all. Raises ``NoValue`` and ``InvalidOutput``.
         """
         if step.graph is None:
             self.add(run, step, ((path, _encode([item]).decode()) for path, item in items))
@@ -62,8 +64,10 @@ class Release:
     def add(
         self, run: OpenRun, step: Step, elements: Iterable[tuple[str, str]], around: Mapping[str, str] | None = None
     ) -> None:
-        """``elements`` are paths, and JSON lists of what the maps around are at. Where that is not stored with them,
-        ``around`` has it by path, as far as it is at hand."""
+        """Begin a step that is no run, once for each of ``elements``: paths, and what is stored as the job's input, a
+        JSON list with the map's element (``NO_ELEMENT`` for no map). ``around`` has such lists by path where they are
+        not stored, as far as they are at hand.
+        """
         if step.task is not None:
             model, asked, due_at = model_of(step.task.name), None, step.task.due_at(self._now)
         else:

@@ -1,4 +1,4 @@
-"""Steps that are plain Celery tasks: jobs that no worker of ours takes. Their whole life is told from outside.
+"""Steps that are plain Celery tasks: jobs that no penstock worker takes, and whose states the dispatcher writes.
 
 ``accepted`` is not sent yet (the outbox, as for any job); ``running``, without a worker, is sent; ``available_at`` is
 then until when somebody must have heard of it, which ``penstock_task`` has in order. What ends one is guarded: what

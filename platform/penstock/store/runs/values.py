@@ -60,7 +60,8 @@ def most_read(session: Session) -> int:
 
 
 class Outputs(Mapping[str, Any]):
-    """Outputs by step. ``ended`` are the steps that have one; without it, all that are asked for are taken to.
+    """Outputs by step, read when they are asked for. ``ended`` are the steps that have one; without it, every step that
+    is asked for is taken to have one.
 
     With ``most``, all that are read together have no more characters: raises ``TooMuchWork``.
     """

@@ -7,11 +7,11 @@ when it holds the run: so one of the two sees the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import msgspec
 
+from penstock.arguments import nearest
 from penstock.errors import IllegalTransition, InvalidInput, JobNotFound, NoValue, WaitTimeout
 from penstock.job import new_id
 from penstock.pipelines.effort import Effort
@@ -186,8 +186,7 @@ def _deliver(session: Session, run: str, name: str, paths: Sequence[str], *, now
 
 def _unknown(session: Session, digest: str, run: str, name: str) -> InvalidInput:
     known = sorted({step.signal for step in plan_of(session, digest).graph.steps if step.signal})
-    near = get_close_matches(name, known, n=1)
-    fix = f"did you mean {near[0]!r}?" if near else f"it waits for: {', '.join(known) or 'nothing'}"
+    fix = nearest(name, known, f"it waits for: {', '.join(known) or 'nothing'}")
     return InvalidInput(f"no step of run {run} waits for a signal {name!r:.80}", fix=fix)
 
 

@@ -23,7 +23,7 @@ _AGAIN = """
     RETURNING penstock_job.id"""
 
 
-def again(session: Session, failed: Sequence[Settled], *, now: float) -> set[str]:
+def put_back(session: Session, failed: Sequence[Settled], *, now: float) -> set[str]:
     """Put back those of these steps that may be tried once more; their ids.
 
     Their runs are not locked: one that ends meanwhile cancels what it finds open, these among it.
