@@ -12,7 +12,7 @@ from penstock.job import JobState, NewJob, Outcome
 from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
-from penstock.store.engine import Left
+from penstock.store.engine import Left, Survives
 from penstock.store.records import Latency
 from penstock.transport.message import decode, encode
 from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
@@ -690,6 +690,20 @@ def test_a_fork_takes_whole_maps_over(store: Store) -> None:
     again = fork(store, run, {"x": 1}, from_step="join")
     assert sorted(open_steps(store, again)) == ["join"]
     assert finish(store, again, work).output == 300
+
+
+def test_a_fork_of_a_run_that_goes_on_takes_nothing_over_without_what_it_came_of(store: Store) -> None:
+    def work(model: str, value: Any) -> Any:
+        return [1, 2] if model == "list" else value
+
+    run = begin(store, MAP)
+    finish(store, run, work)
+    # As when the first step ends between the look at the steps and the one at the maps.
+    with store._db.write(Survives.CRASH) as session:
+        session.run("UPDATE penstock_job SET state = 'running' WHERE run_id = :run AND path = 'list'", {"run": run})
+    again = fork(store, run, {"x": 1})
+    assert sorted(open_steps(store, again)) == ["list"]
+    assert finish(store, again, work).output == store.get(run).output
 
 
 def test_a_fork_of_a_failed_run_goes_on_from_what_has_succeeded(store: Store) -> None:

@@ -33,7 +33,7 @@ def first(ids: Sequence[str], session: Session, *, now: float) -> list[Settled]:
         plan = plan_of(session, run.graph)
         looked += LOOK * len(plan.steps)
         runs.append(run)
-        looks.append((run.id, run.generation, plan, list(plan.steps)))
+        looks.append((run.id, run.generation, plan, (), list(plan.steps)))
     # Somebody may have been here before; and what an earlier generation has begun has been taken over.
     begun = {run for run, standing in standings(session, looks).items() if standing.begun}
     left = session.all(_LEFT, {"runs": session.ids(sorted(begun))}) if begun else []

@@ -69,6 +69,13 @@ def take_over(session: Session, source: str, run: NewJob, plan: Outline, again: 
     names = [name for name in plan.plain if name not in again]
     rows = session.all(_PLAIN, {"run": source, "names": session.ids(names)})
     whole = [(path, size) for path, size in session.all(_MAPS, {"run": source}) if path not in again]
+    kept = {*(row[-1] for row in rows), *(path for path, _ in whole)}
+    if plan.straight:  # what has ended between the two looks is not taken over without what it came of
+        for name in plan.order:
+            if not kept.issuperset(plan.parents[name]):
+                kept.discard(name)
+        rows = [row for row in rows if row[-1] in kept]
+        whole = [(path, size) for path, size in whole if path in kept]
     for path, size in whole:
         values = {"run": source, "low": f"{path}[", "high": f"{path}\\"}
         found = {place(row[-1])[1]: row for row in session.all(_ELEMENTS, values)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -100,8 +100,8 @@ def most_read(session: Session) -> int:
     return MOST_READ if most == sys.maxsize else max(MOST_READ, most)
 
 
-#: A run, its generation and plan, and the steps that are asked for.
-Look = tuple[str, int, Outline, Sequence[str]]
+#: A run, its generation and plan, the steps that are known to have ended, and those that are asked for.
+Look = tuple[str, int, Outline, Collection[str], Sequence[str]]
 
 
 def standing(session: Session, run: str, generation: int, plan: Outline) -> Standing:
@@ -123,16 +123,16 @@ def standing(session: Session, run: str, generation: int, plan: Outline) -> Stan
 
 def standings(session: Session, looks: Sequence[Look]) -> dict[str, Standing]:
     """Where some steps of some runs are; two statements for all of them."""
-    found = {run: Standing.new() for run, _, _, _ in looks}
-    generations = {run: generation for run, generation, _, _ in looks}
-    pairs = [(run, name) for run, _, plan, names in looks for name in names if not plan.steps[name].maps]
+    found = {run: Standing(set(ended), set(ended), set(), set()) for run, _, _, ended, _ in looks}
+    generations = {run: generation for run, generation, *_ in looks}
+    pairs = [(run, name) for run, _, plan, _, names in looks for name in names if not plan.steps[name].maps]
     session.spent += LOOK * len(pairs)
     for run, path, state, since in session.all(_STEPS_OF, {"rows": session.rows(pairs)}) if pairs else ():
         if state == "succeeded":
             found[run].ended.add(path)
         if state == "succeeded" or since == generations[run]:
             found[run].begun.add(path)
-    mapping = [run for run, _, plan, names in looks if any(plan.steps[name].maps for name in names)]
+    mapping = [run for run, _, plan, _, names in looks if any(plan.steps[name].maps for name in names)]
     for run, path, pending in session.all(_MAPS_OF, {"runs": session.ids(mapping)}) if mapping else ():
         found[run].begun.add(path)
         if pending == 0:
@@ -230,6 +230,8 @@ def load(wanted: Iterable[tuple[Outputs, Iterable[str]]]) -> bool:
         for name in outputs.wanted(names):
             if outputs.plan.steps[name].maps:
                 outputs.take(name, _elements(outputs, name))
+            elif (text := outputs.session.outputs.get((outputs.run, name))) is not None:
+                outputs.take(name, text)
             else:
                 pairs[outputs.run, name] = None
                 by_run.setdefault(outputs.run, {})[id(outputs)] = outputs
