@@ -1,4 +1,4 @@
-"""Whether every worker knows runs: one of an earlier release would give a step an empty list, and its answer would count."""
+"""Whether every worker knows runs: one of an earlier release would give a step an empty list, and answer for it."""
 
 from __future__ import annotations
 

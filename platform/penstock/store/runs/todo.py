@@ -11,7 +11,7 @@ from typing import NamedTuple
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
-#: Operations after which a transaction begins no other decision, and those that begin steps: about 40 and 20 ms.
+#: Operations after which a transaction begins no other decision, and those that begin steps: about 40 ms each.
 DECIDING, BEGINNING = 40_000, 20_000
 
 _INSERT = insert_sql("penstock_todo", ["run_id", "path", "since"], ["text", "text", "float"], "ON CONFLICT DO NOTHING")
