@@ -154,7 +154,7 @@ def fork(db: Database, source: str, job: NewJob, again: Collection[str]) -> list
         return runs.fork(session, source, new, again)
 
     rows, followed = concluded(db, Survives.POWER, work, now=job.accepted_at)
-    return [*rows, *followed]
+    return [*rows, *followed, *runs.complete(db, job.id, now=job.accepted_at)]
 
 
 def adopt(db: Database, jobs: Group) -> list[str]:
