@@ -12,7 +12,7 @@ from penstock.job import JobState, NewJob, Outcome
 from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
-from penstock.store.engine import Left
+from penstock.store.engine import Left, Survives
 from penstock.store.records import Latency
 from penstock.transport.message import decode, encode
 from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
@@ -692,6 +692,20 @@ def test_a_fork_takes_whole_maps_over(store: Store) -> None:
     assert finish(store, again, work).output == 300
 
 
+def test_a_fork_of_a_run_that_goes_on_takes_nothing_over_without_what_it_came_of(store: Store) -> None:
+    def work(model: str, value: Any) -> Any:
+        return [1, 2] if model == "list" else value
+
+    run = begin(store, MAP)
+    finish(store, run, work)
+    # As when the first step ends between the look at the steps and the one at the maps.
+    with store._db.write(Survives.CRASH) as session:
+        session.run("UPDATE penstock_job SET state = 'running' WHERE run_id = :run AND path = 'list'", {"run": run})
+    again = fork(store, run, {"x": 1})
+    assert sorted(open_steps(store, again)) == ["list"]
+    assert finish(store, again, work).output == store.get(run).output
+
+
 def test_a_fork_of_a_failed_run_goes_on_from_what_has_succeeded(store: Store) -> None:
     run = begin(store, N)
     succeed(store, [open_steps(store, run)["a"]], tell)
@@ -783,11 +797,15 @@ def test_what_a_step_answers_with_is_to_be_done_before_what_comes_behind_it(stor
 def test_a_run_within_a_run_is_to_be_done_before_what_comes_behind_it(store: Store) -> None:
     learn(store, a=1.0, b=2.0, m=4.0, last=8.0)
     inner = graph(step("a", X), step("b", out("a")), output=out("b"))
-    line = Step(name="line", kind="run", graph=inner, input={"x": {"$item": 0}}, maps=True, over=[1, 2])
-    run = begin(store, graph(line, step("last", out("line")), output=out("last")), deadline_at=T0 + 50)
+    before = step("before", X, model="m")
+    over = [1, 2, out("before")]
+    line = Step(name="line", kind="run", graph=inner, input={"x": {"$item": 0}}, maps=True, over=over)
+    run = begin(store, graph(before, line, step("last", out("line")), output=out("last")), deadline_at=T0 + 50)
+    assert steps(store, run)["before"].start_by == T0 + 50 - (4 + 1 + 2 + 8), "a run takes as long as its own steps"
+    succeed(store, [open_steps(store, run)["before"]], tell)
     within = [job for job in steps(store, run).values() if job.graph is not None]
-    assert [job.start_by for job in within] == [T0 + 42] * 2
-    assert [steps(store, job.id)["a"].start_by for job in within] == [T0 + 39] * 2
+    assert [job.start_by for job in within] == [T0 + 42] * 3, "by when they should have ended"
+    assert [steps(store, job.id)["a"].start_by for job in within] == [T0 + 39] * 3
 
 
 def test_a_run_that_is_tried_again_after_its_deadline_has_none(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from penstock.job import JobState, Outcome
 from penstock.pipelines import memory
 from penstock.pipelines.effort import MAX_OPERATIONS
-from penstock.pipelines.graph import Step, verify
+from penstock.pipelines.graph import Graph, Step, verify
 from penstock.store import Store
 from penstock.store.runs import conclude, maps, moves, values
 from penstock.store.runs.moves import STEP, WAIT
@@ -84,6 +85,47 @@ def test_many_runs_are_not_begun_by_one_transaction(store: Store, sessions: list
     are_short(sessions)
     assert len(sessions) > 1
     assert all(len(open_steps(store, job.id)) == 100 for job in jobs)
+
+
+def wide(steps: int, **fields: Any) -> Graph:
+    """All of its steps can start at once."""
+    made = (step(f"s{number}", X, model="m", **fields) for number in range(steps))
+    return graph(*made, output=X)
+
+
+WAITS = graph(*(Step(name=f"w{n}", kind="wait", signal=f"w{n}", timeout=60, input=[X]) for n in range(300)), output=X)
+LISTS = wide(60, maps=True, over=list(range(100)))
+
+
+@pytest.mark.parametrize(
+    ("of", "runs", "each"),
+    [
+        (wide(1), 400, 1),
+        (wide(20), 100, 20),
+        (wide(100), 40, 100),
+        (wide(1900), 3, 1900),
+        (WAITS, 5, 300),
+        (LISTS, 2, 6000),
+    ],
+)
+def test_a_transaction_stores_few_rows_however_wide_the_runs_within_a_run_are(
+    of: Graph, runs: int, each: int, on_sqlite: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """About 60 µs each, while nobody else can write."""
+    stored: Counter[Session] = Counter()
+    insert = Session.insert
+
+    def counted(session: Session, spell: Any, rows: Any) -> None:
+        stored[session] += len(rows)
+        insert(session, spell, rows)
+
+    monkeypatch.setattr(Session, "insert", counted)
+    within = Step(name="r", kind="run", graph=of, input={"x": {"$item": 0}}, maps=True, over=list(range(runs)))
+    run = begin(on_sqlite, graph(within, output=out("r")))
+    assert max(stored.values()) <= 800
+    assert len(stored) <= 4 + sum(stored.values()) // 60, "nor are they cut into very many"
+    for job in on_sqlite.list(run=run, limit=1000):
+        assert len({one.path for one in on_sqlite.list(run=job.id, limit=10_000)}) == each
 
 
 # Values -------------------------------------------------------------------------------------------------------------

@@ -290,7 +290,7 @@ class Histories(RuleBasedStateMachine):
                 continue
             row = result.claimed[job.id]
             known = self.runs[job.run_id or ""]
-            assert row.step and row.input is not None
+            assert row.run_id == job.run_id and row.input is not None
             if known.state is not JobState.SUCCEEDED:
                 assert Session.rows(None, known.given(job.path or "")) == row.input  # type: ignore[arg-type]
             self.held[job.id] = (job.run_id or "", worker, row.attempt)

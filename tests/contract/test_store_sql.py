@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import Table
 
 from penstock.store import Store, claims, deliveries, events, producers, relay, retention, runs, users, workers
@@ -94,7 +95,7 @@ def test_sqlite_finds_rows_by_an_index(sqlite_url: str, module: ModuleType, stat
 
 @pytest.mark.parametrize(("module", "statement"), [*statements()])
 def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, statement: str) -> None:
-    """With the settings of our connections, on tables that are empty when the plan is made."""
+    """With the settings of our connections, on tables that are empty when the plan is made, for whatever values."""
     from penstock.store import place, postgres
 
     text = compile_sql(statement, Dialect.POSTGRES)
@@ -148,8 +149,15 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
     where = place.read(postgres_url)
     assert isinstance(where, place.PostgresDatabase)
     connection: psycopg.Connection[Any] = postgres.connect(where.parameters, durable=True)
+    for number, name in enumerate(names, 1):
+        text = text.replace(f"%({name})s", f"${number}")
+    given = sql.SQL(", ").join(sql.Literal(values[name]) for name in names)
     with connection:
-        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {text}", values).fetchall())
+        types = [{bool: "bool", int: "smallint", list: "text[]"}.get(type(values[name]), "unknown") for name in names]
+        head = f"PREPARE found ({', '.join(types)})" if names else "PREPARE found"
+        connection.execute(f"{head} AS {text}".encode())
+        asked = sql.SQL("EXPLAIN EXECUTE found ({})" if names else "EXPLAIN EXECUTE found").format(given)
+        plan = "\n".join(row[0] for row in connection.execute(asked).fetchall())
     for table in ("penstock_job", "penstock_job_tag"):
         assert not re.search(rf"Seq Scan on {table}\b", plan), plan
     # Nor by walking through all of them in the order of their ids; `min` and `max` take the first.
@@ -176,3 +184,12 @@ def test_a_list_walks_an_index_by_time(store: Store, filters: str, before: bool)
         assert "ix_penstock_job_time" in plan, plan
     if db.dialect is Dialect.SQLITE and filters == "status":
         assert "TEMP B-TREE" not in plan, plan
+
+
+def test_postgres_plans_once_and_translates_nothing(postgres_url: str) -> None:
+    """What reads a table of workers would be machine code first, each time: what is switched off looks enormous."""
+    store = Store.open(postgres_url)
+    with store._db.read() as session:
+        found = session.all("SELECT current_setting('plan_cache_mode'), current_setting('jit')")
+    store.close()
+    assert found == [("force_generic_plan", "off")]

@@ -158,6 +158,7 @@ AB = [A, B]
         (chunks(s("a"), [(1,), (2,), (3,)], 2).group() | s("b"), ["b", [[["a", 1], ["a", 2]], [["a", 3]]]]),
         # Here a Celery worker gives something else than Celery's documentation says: docs/celery.md.
         (chord([s("a", 1), g(s("b", 2), s("c", 3))], s("d")), ["d", [A, B, ["c", 3]]]),
+        (g(chord([s("a", 1)], g()), s("b", 2)), [[], B]),
         (chain(g(s("a", 1), s("b", 2)), g(s("c"), s("d")), g(s("a"), s("b"))),
          [["a", [["c", AB], ["d", AB]]], ["b", [["c", AB], ["d", AB]]]]),
     ],

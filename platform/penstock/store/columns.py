@@ -14,8 +14,8 @@ _NUMBERS = {
         "updated_at", "weight",
     ),
     "int": (
-        "attempt", "attempts", "batch_size", "begun", "cap", "chunk", "failed", "failures", "generation", "in_flight",
-        "kills", "losses", "ooms", "pending", "priority", "retries", "size", "status_code", "suspicions",
+        "attempt", "attempts", "batch_size", "begun", "cap", "chunk", "copied", "failed", "failures", "generation",
+        "in_flight", "kills", "losses", "ooms", "pending", "priority", "retries", "size", "status_code", "suspicions",
     ),
     "bool": ("cancel_requested", "canvas_done", "closing", "followed", "watched"),
 }  # fmt: skip

@@ -174,6 +174,8 @@ class Database:
         self._learned = Learned()
         #: Whether runs are put on the versions that are served when they begin.
         self.pins = False
+        #: Whether it is known that every worker knows runs.
+        self.knows_runs = False
 
     @property
     def bulk_rows(self) -> int:

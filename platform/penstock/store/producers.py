@@ -14,7 +14,7 @@ from penstock.errors import IdempotencyConflict, InvalidInput, PenstockError
 from penstock.job import NewJob
 from penstock.store.engine import Database, Survives
 from penstock.store.records import Inserted, Settled
-from penstock.store.runs import pins, plans
+from penstock.store.runs import fleet, pins, plans
 from penstock.store.runs import start as runs
 from penstock.store.runs.bounds import text_of
 from penstock.store.runs.conclude import concluded
@@ -111,7 +111,7 @@ def insert_groups(
     db: Database, groups: Sequence[Group], *, publish_lease_s: float, more_follow: bool = False
 ) -> list[GroupResult]:
     """See ``Store.insert_groups``."""
-    refused = [_refusal(group) for group in groups]
+    refused = [_refusal(group) or _too_early(db, group) for group in groups]
     if any(refused):
         # Rare, so simple: the good groups alone, then everything in place.
         results = iter(
@@ -146,7 +146,7 @@ def fork(db: Database, source: str, job: NewJob, again: Collection[str]) -> list
         return runs.fork(session, source, new, again)
 
     rows, followed = concluded(db, Survives.POWER, work, now=job.accepted_at)
-    return [*rows, *followed]
+    return [*rows, *followed, *runs.complete(db, job.id, now=job.accepted_at)]
 
 
 def adopt(db: Database, jobs: Group) -> list[str]:
@@ -301,6 +301,10 @@ def _conflict(job: NewJob, holder: str) -> IdempotencyConflict:
         f"idempotency key {job.idempotency_key!r} of tenant {job.tenant!r} is that of job {holder}, with another body",
         fix="use a new key for a new request, or repeat the first one unchanged",
     )
+
+
+def _too_early(db: Database, group: Group) -> PenstockError | None:
+    return fleet.refusal(db) if any(job.graph is not None for job in group) else None
 
 
 def _refusal(group: Group) -> InvalidInput | None:

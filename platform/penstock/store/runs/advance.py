@@ -64,11 +64,14 @@ def advance(
 
 
 def _look(run: OpenRun, plan: Outline, ended: Collection[str]) -> Look:
-    """The steps whose standing decides what follows these."""
+    """The steps whose standing decides what follows these, as far as it is not known: these have ended, and what waits
+    for them has not begun."""
     names: dict[str, None] = {}
     for child in plan.following(ended):
-        names[child] = None
+        # It may have, where it begins with what it follows; and in another try of the run.
+        if run.generation or child in plan.elementwise.source:
+            names[child] = None
         names |= dict.fromkeys(plan.parents[child])
     if not plan.last.isdisjoint(ended):
         names |= dict.fromkeys(plan.last)
-    return run.id, run.generation, plan, list(names)
+    return run.id, run.generation, plan, ended, [name for name in names if name not in ended]

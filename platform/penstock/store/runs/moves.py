@@ -33,8 +33,16 @@ log = logging.getLogger(__name__)
 #: What a run's own graph and values can raise.
 _OF_THE_RUN = (PenstockError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
-#: Operations that it takes to begin a step, and one that waits without a worker.
-STEP, WAIT = 10, 40
+#: Operations that it takes to begin a step, and one that waits without a worker: rows of the job table and its indexes.
+STEP, WAIT = 30, 80
+
+
+def cost(session: Session, step: Step) -> int:
+    """Operations that it takes to begin this step, of a map its first elements."""
+    if step.kind not in TAKES:
+        return WAIT
+    return STEP * session.bulk_rows if step.maps else STEP
+
 
 _ERROR = """
     SELECT id, path, error FROM penstock_job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from penstock.job import OPEN
@@ -43,8 +43,8 @@ class StepStates(NamedTuple):
         return cls(set(), set(), set(), set())
 
 
-#: A run, its generation and plan, and the steps that are asked for.
-Look = tuple[str, int, Outline, Sequence[str]]
+#: A run, its generation and plan, the steps that are known to have ended, and those that are asked for.
+Look = tuple[str, int, Outline, Collection[str], Sequence[str]]
 
 
 def step_states(session: Session, run: str, generation: int, plan: Outline) -> StepStates:
@@ -66,16 +66,16 @@ def step_states(session: Session, run: str, generation: int, plan: Outline) -> S
 
 def some_step_states(session: Session, looks: Sequence[Look]) -> dict[str, StepStates]:
     """Of some steps of some runs, by run, with two statements for all; ``failed`` and ``open`` stay empty."""
-    found = {run: StepStates.new() for run, _, _, _ in looks}
-    generations = {run: generation for run, generation, _, _ in looks}
-    pairs = [(run, name) for run, _, plan, names in looks for name in names if not plan.steps[name].maps]
+    found = {run: StepStates(set(ended), set(ended), set(), set()) for run, _, _, ended, _ in looks}
+    generations = {run: generation for run, generation, *_ in looks}
+    pairs = [(run, name) for run, _, plan, _, names in looks for name in names if not plan.steps[name].maps]
     session.spent += LOOK * len(pairs)
     for run, path, state, since in session.all(_STEPS_OF, {"rows": session.rows(pairs)}) if pairs else ():
         if state == "succeeded":
             found[run].ended.add(path)
         if state == "succeeded" or since == generations[run]:
             found[run].begun.add(path)
-    mapping = [run for run, _, plan, names in looks if any(plan.steps[name].maps for name in names)]
+    mapping = [run for run, _, plan, _, names in looks if any(plan.steps[name].maps for name in names)]
     for run, path, pending in session.all(_MAPS_OF, {"runs": session.ids(mapping)}) if mapping else ():
         found[run].begun.add(path)
         if pending == 0:

@@ -7,8 +7,9 @@ from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close
 from penstock.store.runs.conclude import concluded, finish, finish_map
+from penstock.store.runs.fork import abandoned
 from penstock.store.runs.run import locked
-from penstock.store.runs.start import start_due
+from penstock.store.runs.start import complete, start_due
 from penstock.store.runs.todo import left
 from penstock.store.runs.waits import over
 from penstock.store.session import Session
@@ -64,10 +65,13 @@ def tend(db: Database, *, now: float, limit: int, heal: bool) -> list[Settled]:
         closing = [row[0] for row in session.all(_CLOSING, {"limit": limit})]
         maps = [(row[0], row[1]) for row in session.all(_MAPS, {"limit": limit, "before": now - AT_IT_S})]
         todo = left(session, before=now - AT_IT_S, limit=limit)
+        forks = abandoned(session, before=now - AT_IT_S, limit=limit)
     for run in closing:
         ended += close(db, run, now=now)
     for run, path in maps:
         ended += finish_map(db, run, path, now=now)
+    for run in forks:
+        ended += complete(db, run, now=now)
     for each in todo:
         ended += finish(db, each, now=now)
     return ended

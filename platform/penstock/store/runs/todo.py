@@ -11,8 +11,8 @@ from typing import NamedTuple
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
-#: Operations after which a transaction takes up no other run, and after which it begins no more steps: about 40 and
-#: 20 ms.
+#: Operations after which a transaction takes up no other run, and after which it begins no more steps: about 40 ms
+#: each.
 DECIDING, BEGINNING = 40_000, 20_000
 
 _INSERT = insert_sql("penstock_todo", ["run_id", "path", "since"], "ON CONFLICT DO NOTHING")

@@ -150,6 +150,8 @@ def load(wanted: Iterable[tuple[Outputs, Iterable[str]]]) -> bool:
         for name in outputs.wanted(names):
             if outputs.plan.steps[name].maps:
                 outputs.take(name, _elements(outputs, name))
+            elif (text := outputs.session.outputs.get((outputs.run, name))) is not None:
+                outputs.take(name, text)
             else:
                 pairs[outputs.run, name] = None
                 by_run.setdefault(outputs.run, {})[id(outputs)] = outputs
