@@ -24,19 +24,12 @@ from penstock.transport.url import connect, for_kombu, parse
 from penstock_cli.runview import views
 from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.worker import Process, clean_environ, wait_for
+from tests.fixtures.worker import Process, clean_environ, unrefused, wait_for
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Nothing is refused: what is offered at once here may be more than a busy machine can do in time."""
-    return settings.model_copy(update={"admission": settings.admission.model_copy(update={"enabled": False})})
-
-
-@pytest.fixture
-def sdk(settings: Settings) -> Iterator[Client]:
-    with Client(settings) as client:
-        yield client
+    return unrefused(settings)
 
 
 @pytest.fixture

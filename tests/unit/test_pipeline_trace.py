@@ -14,18 +14,7 @@ from penstock.pipelines.graph import Graph, Step, read
 from penstock.pipelines.writing.trace import trace
 from penstock.pipelines.writing.words import MAX_ROUNDS, refine, sleep, wait_for, when
 from penstock.tracing import current
-
-
-def call(model: str, *args: Any) -> Any:
-    tracer = current()
-    assert tracer is not None
-    return tracer.call(model, args[0] if len(args) == 1 else list(args))
-
-
-def each(model: str, values: Any) -> Any:
-    tracer = current()
-    assert tracer is not None
-    return tracer.each(model, values)
+from tests.fixtures.calls import call, each
 
 
 def answer(question: str, passages: list[str]) -> Any:

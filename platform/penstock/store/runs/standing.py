@@ -14,6 +14,7 @@ from penstock.pipelines.graph import Graph
 from penstock.pipelines.show.critical import Times, critical
 from penstock.store.engine import Database
 from penstock.store.runs.bounds import bounds_of
+from penstock.store.runs.paths import elements_of
 from penstock.store.runs.plans import no_run, plan_of
 from penstock.store.session import Session
 
@@ -135,7 +136,7 @@ def critical_path(state: JobState, error: Mapping[str, Any] | None, standing: Ru
 
 def _maps(session: Session, values: dict[str, Any]) -> dict[str, MapCounts]:
     sizes = dict(session.all(_MAPS, values))
-    rows = session.rows([(name, *_range(name)) for name in sizes])
+    rows = session.rows([(name, *elements_of(name).values()) for name in sizes])
     found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in sizes}
     for name, *row in session.all(_ELEMENTS, values | {"rows": rows}) if sizes else ():
         found[name].append(tuple(row))
@@ -164,13 +165,8 @@ def _counts(size: int, rows: list[tuple[Any, ...]]) -> MapCounts:
 def _failed(session: Session, values: dict[str, Any], name: str, of: MapCounts) -> list[StepRow]:
     if not (of.counts.get("failed") or of.counts.get("expired")):
         return []
-    low, high = _range(name)
-    return [_row(row) for row in session.all(_FAILED, values | {"low": low, "high": high, "limit": MOST_FAILED})]
-
-
-def _range(name: str) -> tuple[str, str]:
-    """Between which texts the paths of a map's elements are."""
-    return f"{name}[", f"{name}\\"
+    found = session.all(_FAILED, values | elements_of(name) | {"limit": MOST_FAILED})
+    return [_row(row) for row in found]
 
 
 def _row(row: tuple[Any, ...]) -> StepRow:
