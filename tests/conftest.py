@@ -38,6 +38,7 @@ pytest_plugins = [
     "tests.fixtures.client",
     "tests.fixtures.cli",
     "tests.fixtures.store",
+    "tests.fixtures.runs",
 ]
 
 #: A test that starts one of these takes seconds.

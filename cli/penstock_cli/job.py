@@ -10,11 +10,11 @@ import click
 
 from penstock.clock import isoformat, now
 from penstock.job import JobState
-from penstock.lane import LANES, full_name
+from penstock.lane import LANES
 from penstock_cli import jobbulk, jobsteer, jobwatch, preflight, runshow
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
-from penstock_cli.jobids import beginnings, only_of_runs, whole
+from penstock_cli.jobids import in_tables, only_of_runs, whole
 from penstock_cli.jobview import (
     AGES_HEADER,
     ROW_DROP,
@@ -27,10 +27,8 @@ from penstock_cli.jobview import (
     step_row,
 )
 from penstock_cli.params import Duration, complete_name
-from penstock_cli.serving import check_known, warn_if_unserved
+from penstock_cli.serving import check_known, models_behind, warn_if_unserved
 
-#: From so many columns on, a terminal has room for whole ids.
-WHOLE_IDS = 120
 #: Jobs removed per transaction, so that nobody waits long for the write lock.
 PRUNE_CHUNK = 1000
 
@@ -73,9 +71,10 @@ def get(app: App, id: str, failed: bool) -> None:
         return
     app.out.pairs(job_pairs(found))
     if found.state in (JobState.ACCEPTED, JobState.QUEUED):
-        warn_if_unserved(app, full_name(found.model, found.asked_version))
+        for model in models_behind(app, found):
+            warn_if_unserved(app, model)
     if found.state in (JobState.FAILED, JobState.EXPIRED):
-        app.out.say(f"run it again: penstock job retry {found.id}")
+        app.out.say(f"run it again: penstock job retry {found.run_id or found.id}")
 
 
 @job.command("list")
@@ -122,9 +121,7 @@ def list_(
     line = job_row
     if run is not None:
         header, line = (STEP_HEADER if width is None else STEP_AGES_HEADER), step_row
-    ids = {id: id for id in jobs}
-    if width is not None and width < WHOLE_IDS and not (app.out.json or app.out.quiet):
-        ids = beginnings(jobs, app.store.neighbours(list(jobs)))
+    ids = in_tables(app, jobs)
 
     def cells(row: Mapping[str, Any]) -> list[Any]:
         return line(jobs[row["id"]], id=ids[row["id"]], now=at)

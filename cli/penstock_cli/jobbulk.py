@@ -90,11 +90,13 @@ def _named(app: App, verb: str, ids: tuple[str, ...]) -> None:
     unmoved: list[str] = []
 
     def told(part: Bulk) -> None:
+        steps = _steps(app, part.left) if verb == "retry" else ()
         for id, status in (part.changed | part.left).items():
-            if verb == "retry" and status == JobState.SUCCEEDED:
-                succeeded.append(id)
-            elif id in part.left and status in (CANCELLABLE if verb == "cancel" else RETRYABLE):
+            left = id in part.left  # else it may have run, and succeeded, by now
+            if left and (id in steps or status in (CANCELLABLE if verb == "cancel" else RETRYABLE)):
                 unmoved.append(id)
+            elif left and verb == "retry" and status == JobState.SUCCEEDED:
+                succeeded.append(id)
             elif app.out.json:
                 app.out.jsonl({"id": id, "status": status})
             else:
@@ -117,6 +119,11 @@ def _named(app: App, verb: str, ids: tuple[str, ...]) -> None:
         handle = app.client.get(id)
         status = handle.cancel() if verb == "cancel" else handle.retry().status
         told(Bulk({id: status}))
+
+
+def _steps(app: App, ids: Iterable[str]) -> set[str]:
+    """Those of these jobs that are steps of runs."""
+    return {job.id for job in app.store.get_many(list(ids)).values() if job.run_id is not None} if ids else set()
 
 
 def _some(what: str, ids: list[str]) -> str:

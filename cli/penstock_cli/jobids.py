@@ -13,6 +13,8 @@ from penstock_cli.context import App
 
 #: Ids begin with the time, so that shorter ones would mean all jobs of some minutes.
 SHORTEST = 6
+#: From so many columns on, a terminal has room for whole ids.
+WHOLE_IDS = 120
 
 
 def each_id(ids: tuple[str, ...]) -> Iterator[str]:
@@ -51,6 +53,14 @@ def only_of_runs(id: str, option: str, *, given: bool = True) -> None:
     """Raise ``UsageError`` where the option was given for a job that is no run."""
     if given:
         raise click.UsageError(f"{option} is for runs of pipelines, and job {id} is none.")
+
+
+def in_tables(app: App, ids: Iterable[str]) -> dict[str, str]:
+    """Each id as a table shows it: on a narrow terminal as much of it as tells it from all others."""
+    ids, width = list(ids), app.out.width
+    if width is None or width >= WHOLE_IDS or app.out.json or app.out.quiet:
+        return {id: id for id in ids}
+    return beginnings(ids, app.store.neighbours(ids))
 
 
 def beginnings(ids: Iterable[str], neighbours: Iterable[str], shortest: int = 13) -> dict[str, str]:

@@ -75,7 +75,7 @@ def job_pairs(job: Job) -> list[tuple[str, Any]]:
         ("step", f"{job.path} of run {job.run_id}" if job.run_id else None),
         (
             "model" if job.graph is None else "pipeline",
-            f"{full_name(job.model, job.asked_version)}{f' (version {job.version})' if job.version else ''}",
+            f"{full_name(job.model, job.asked_version)}{f' (version {job.version})' if job.version else ''}" or None,
         ),
         ("output", None if job.output is None else short(dumps(job.output), 400)),
         ("error", _error(job)),

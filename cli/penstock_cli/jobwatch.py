@@ -54,7 +54,8 @@ def _ended(app: App, handle: JobHandle, *, alone: bool) -> None:
         app.out.line(dumps(handle.output) if alone else f"{handle.id}  {dumps(handle.output)}")
     else:
         error = handle.error or {}
-        app.out.warn(f"job {handle.id}: {handle.status}" + (f": {error['message']}" if error else ""))
+        step = f" in step {error['step']!r}" if error.get("step") else ""  # of a run
+        app.out.warn(f"job {handle.id}: {handle.status}{step}" + (f": {error['message']}" if error else ""))
     app.out.flush()
 
 

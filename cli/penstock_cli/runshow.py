@@ -17,6 +17,7 @@ from penstock.store.runs.cost import RunCost
 from penstock.store.runs.standing import MOST_FAILED, RunStanding
 from penstock_cli.context import App
 from penstock_cli.errors import FAILED as FAILED_STATUS
+from penstock_cli.jobids import in_tables
 from penstock_cli.jobview import job_dict, job_pairs
 from penstock_cli.reminder import Reminder
 from penstock_cli.runhearing import Hearing
@@ -42,7 +43,7 @@ def show(app: App, run: Job, *, failed: bool) -> None:
     if app.out.json:
         return
     if run.state in (JobState.FAILED, JobState.EXPIRED):
-        app.out.say(f"go on from there: penstock job retry {run.id}")
+        app.out.say(f"go on from there: penstock job retry {run.run_id or run.id}")
 
 
 def watch(app: App, handle: JobHandle, *, failed: bool) -> int | None:
@@ -147,7 +148,9 @@ def _print(app: App, run: Job, standing: RunStanding, *, failed: bool, line: boo
     if found:
         if not failed:
             app.out.line()
-        app.out.table(("step", "job", "error"), map(failure_row, found), drop=("job",), wide=("error",))
+        ids = in_tables(app, [one["id"] for one in found])
+        rows = [failure_row(one | {"id": ids[one["id"]]}) for one in found]
+        app.out.table(("step", "job", "error"), rows, drop=("job",), wide=("error",))
         if len(standing.failed) == MOST_FAILED:
             app.out.say(f"the first {MOST_FAILED}; all: penstock job list --run {run.id} --status failed")
     elif failed:

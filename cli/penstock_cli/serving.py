@@ -13,6 +13,7 @@ from penstock.errors import ConfigError
 from penstock.job import Job
 from penstock.lane import full_name, split_name
 from penstock.pipelines.nested import models_of
+from penstock.pipelines.task import is_task
 from penstock.policy.versions import Served
 from penstock.registry import Registry, unknown_model
 from penstock.store.records import WorkerInfo
@@ -109,9 +110,10 @@ def check_known(app: App, model: str) -> None:
 
 
 def models_behind(app: App, job: Job) -> list[str]:
-    """Whose workers a job waits for: its model's; of a run, those of its steps' models."""
+    """Whose workers a job waits for: its model's; of a run, those of its steps' models. A step that waits, or is a
+    plain task of another program's, has none."""
     if job.graph is None:
-        return [full_name(job.model, job.asked_version)]
+        return [full_name(job.model, job.asked_version)] if job.model and not is_task(job.model) else []
     return sorted(models_of(app.store.run_standing(job.id).graph.steps))
 
 

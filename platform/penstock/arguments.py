@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from penstock.errors import InvalidInput
 
 #: Most jobs that one list may have: they are held in memory.
 MAX_LIST = 1_000_000
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The ``fix`` for a name that is not known: the nearest of those that are, else ``otherwise``."""
+    near = get_close_matches(name[:150], list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def job_id(value: Any, name: str = "id") -> None:

@@ -21,7 +21,12 @@ def as_datetime(at: float | None) -> datetime | None:
 
 
 def isoformat(at: float | None) -> str | None:
-    """Unix seconds as RFC 3339 text in UTC, with milliseconds (``None`` stays ``None``)."""
+    """Unix seconds as RFC 3339 text in UTC, with milliseconds; ``None`` stays ``None``, and is what times
+    become that no calendar has: a wait without an end is over in the year 31690708.
+    """
     if at is None:
         return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Who serves functions: a worker that has no device to keep waiting.
 POOL = "cpu"
+#: What a task of Celery's has, and many will look for.
+CELERYS = ("s", "si", "delay", "apply_async", "signature")
 
 
 class Function:
@@ -49,6 +51,14 @@ class Function:
     def __repr__(self) -> str:
         return f"<step {self.name!r}>"
 
+    def __getattr__(self, name: str) -> Any:
+        if name in CELERYS:
+            raise AttributeError(
+                f"step {self.name!r} has no {name!r}: it is called in the function of a pipeline; what is to be in a"
+                " canvas is a model, or a task of your Celery app"
+            )
+        raise AttributeError(f"step has no {name!r}")
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs) if current() is None else self.using()(*args, **kwargs)
 
@@ -63,7 +73,10 @@ class Function:
 
     def item(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name; raises ``TypeError``."""
-        return dict(self._signature.bind(*args, **kwargs).arguments)
+        try:
+            return dict(self._signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise TypeError(f"step {self.name!r}: {error}; its arguments: {self._signature}") from None
 
     def _make(self, version: str | None, pool: str, timeout_s: float | None) -> type[Model]:
         def predict(_: Model, batch: list[dict[str, Any]]) -> Sequence[Any]:

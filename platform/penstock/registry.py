@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,12 +20,15 @@ from pathlib import Path
 from types import ModuleType
 
 from penstock import usercode
-from penstock.errors import ConfigError, UnknownModel
+from penstock.errors import ConfigError, PenstockError, UnknownModel
 from penstock.functions import Function
 from penstock.model import Model, check_model
 from penstock.pipelines.writing.pipeline import Pipeline
 
 ENTRY_POINTS = "penstock.models"
+
+#: Where the code is that a user cannot correct: Python's, that of installed packages, and ours.
+_OTHERS = (*(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), str(Path(__file__).parent))
 
 
 class Registry:
@@ -179,22 +183,27 @@ def _explained(source: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
+    except PenstockError as error:
+        raise ConfigError(f"cannot import {source!r}: {error.message} ({_place(error)})", fix=error.fix) from error
     except BaseException as error:
         if not usercode.is_its_own(error):
             raise
         name = source.partition(":")[0]
+        place = ""
         if isinstance(error, ModuleNotFoundError) and error.name == name.split(".")[0]:
             fix = f"check the spelling, or run where {name!r} can be imported (its folder on PYTHONPATH)"
         elif isinstance(error, SystemExit):
             fix = f'take the call of exit() out of it, or put it under `if __name__ == "__main__":` ({_place(error)})'
         else:
             fix = f"`python -c 'import {name}'` shows the whole traceback"
-        raise ConfigError(f"cannot import {source!r}: {usercode.told(error)}", fix=fix) from error
+            place = "" if isinstance(error, SyntaxError) else f" ({_place(error)})"  # which says its own
+        raise ConfigError(f"cannot import {source!r}: {usercode.told(error)}{place}", fix=fix) from error
 
 
 def _place(error: BaseException) -> str:
-    """Where it was raised, as far as that was in a file of Python."""
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if "_sitebuiltins" not in frame.filename]
+    """Where in the user's code it was raised, as far as that was in a file of Python."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    lines = [frame for frame in frames if not frame.filename.startswith(_OTHERS)] or frames
     return f"{lines[-1].filename}:{lines[-1].lineno}" if lines else "somewhere in it"
 
 

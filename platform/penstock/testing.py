@@ -119,7 +119,9 @@ def run_pipeline(
             raise OverBudget(spent_s=spent_s, budget_s=budget_s)
         plain, _ = split_name(name)
         if plain not in known:
-            raise unknown_model(plain, known)
+            missing = unknown_model(plain, known)
+            missing.fix = f"run_pipeline(…, models=[…]) names what its steps call, {plain!r} among them"
+            raise missing
         if plain not in loaded:
             model = known[plain]
             loaded[plain] = model if isinstance(model, Model) else model()

@@ -13,6 +13,7 @@ from celery.canvas import chord
 from celery.exceptions import ChordError
 
 from penstock_worker.canvas.results import BulkRedisBackend, bulk_url
+from tests.fixtures import celeryapps
 
 # Celery's own calls, and a connection of its own that it does not close.
 pytestmark = [
@@ -32,9 +33,7 @@ def app(broker_url: str) -> Iterator[Celery]:
 
     yield app
     gc.collect()  # results unsubscribe when they go: while the server is there
-    app.backend.result_consumer.stop()
-    app.backend.client.connection_pool.disconnect()
-    app.close()
+    celeryapps.close(app)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from penstock.dispatch.unserved import EVERY_S, Unserved
-from penstock.errors import NotServed
+from penstock.errors import NotServed, Rejected
 from penstock.job import JobState, Outcome
 from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
@@ -17,7 +17,7 @@ from penstock.settings import RunSettings, Settings
 from penstock.store import Store
 from penstock.store.engine import Survives
 from tests.fixtures.runs import begin, claimed, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
-from tests.fixtures.store import T0, W, add, register
+from tests.fixtures.store import T0, W, add, make_job, register
 
 CHAIN = graph(step("a", {"$in": "x"}), step("b", out("a")), output=out("b"))
 MAP = graph(step("a", {"$in": "x"}), step("b", {"$item": 0}, over=out("a"), maps=True), output=out("b"))
@@ -351,3 +351,21 @@ def test_an_error_says_what_to_do_as_json(pinning: Store, settings: Settings) ->
     run = begin(pinning, graph(step("removed", 1), output=out("removed")))
     Clock(pinning, settings).until(WAIT_S + 120)
     assert msgspec.json.encode(pinning.get(run).error)
+
+
+def test_no_run_begins_beside_a_worker_that_does_not_know_runs(store: Store) -> None:
+    """It would give each step an empty list, and what it answers would count."""
+    register(store, "earlier", lease_until=T0 - 1)  # slow, perhaps
+    with store._db.write(Survives.CRASH) as session:  # as a release before runs writes it
+        session.run("UPDATE penstock_worker SET versions = NULL WHERE instance = 'earlier'")
+    run, plain = new_run(CHAIN), make_job()
+    refused, taken = store.insert_groups([[run], [plain]])
+    assert isinstance(refused, Rejected) and "worker earlier" in refused.message
+    assert not isinstance(taken, Exception) and taken[0].id == plain.id
+    delayed = new_run(CHAIN, available_at=T0 + 60)
+    for job in (run, delayed):
+        with pytest.raises(Rejected):
+            store.insert([job])
+        assert store.statuses([job.id]) == {}, "nothing was stored"
+    store.unregister_worker("earlier")
+    assert store.insert([run])[0].created and open_steps(store, run.id).keys() == {"a"}

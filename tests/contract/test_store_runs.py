@@ -12,6 +12,7 @@ from penstock.job import JobState, NewJob, Outcome
 from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
+from penstock.store.engine import Left, Survives
 from penstock.store.records import Latency
 from penstock.transport.message import decode, encode
 from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
@@ -180,6 +181,22 @@ def _die(*_: Any, **__: Any) -> Any:
 
 
 # Ends -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_commit_leaves_is_done_by_who_takes_it(store: Store) -> None:
+    """Elements of a long map: the call that ends the step before them returns with the first ones begun."""
+    size = 2 * store.bulk_rows + 1
+    run = begin(store, graph(step("list", X), step("m", {"$item": 0}, maps=True, over=out("list")), output=out("m")))
+    taken: list[Left] = []
+    store.leave_to(taken.append)
+    succeed(store, list(open_steps(store, run).values()), lambda *_: list(range(size)))
+    begun = [len(open_steps(store, run))]
+    while taken[0]:
+        assert taken[0].step(now=T0) == []
+        begun.append(len(open_steps(store, run)))
+    assert begun == [store.bulk_rows, 2 * store.bulk_rows, size]
+    assert finish(store, run, lambda _, value: value).output == list(range(size))
+    assert len(taken) == 1, "nothing is handed over where nothing is left"
 
 
 def test_a_failed_step_fails_the_run_and_cancels_what_is_open(store: Store) -> None:
@@ -675,6 +692,20 @@ def test_a_fork_takes_whole_maps_over(store: Store) -> None:
     assert finish(store, again, work).output == 300
 
 
+def test_a_fork_of_a_run_that_goes_on_takes_nothing_over_without_what_it_came_of(store: Store) -> None:
+    def work(model: str, value: Any) -> Any:
+        return [1, 2] if model == "list" else value
+
+    run = begin(store, MAP)
+    finish(store, run, work)
+    # As when the first step ends between the look at the steps and the one at the maps.
+    with store._db.write(Survives.CRASH) as session:
+        session.run("UPDATE penstock_job SET state = 'running' WHERE run_id = :run AND path = 'list'", {"run": run})
+    again = fork(store, run, {"x": 1})
+    assert sorted(open_steps(store, again)) == ["list"]
+    assert finish(store, again, work).output == store.get(run).output
+
+
 def test_a_fork_of_a_failed_run_goes_on_from_what_has_succeeded(store: Store) -> None:
     run = begin(store, N)
     succeed(store, [open_steps(store, run)["a"]], tell)
@@ -766,11 +797,15 @@ def test_what_a_step_answers_with_is_to_be_done_before_what_comes_behind_it(stor
 def test_a_run_within_a_run_is_to_be_done_before_what_comes_behind_it(store: Store) -> None:
     learn(store, a=1.0, b=2.0, m=4.0, last=8.0)
     inner = graph(step("a", X), step("b", out("a")), output=out("b"))
-    line = Step(name="line", kind="run", graph=inner, input={"x": {"$item": 0}}, maps=True, over=[1, 2])
-    run = begin(store, graph(line, step("last", out("line")), output=out("last")), deadline_at=T0 + 50)
+    before = step("before", X, model="m")
+    over = [1, 2, out("before")]
+    line = Step(name="line", kind="run", graph=inner, input={"x": {"$item": 0}}, maps=True, over=over)
+    run = begin(store, graph(before, line, step("last", out("line")), output=out("last")), deadline_at=T0 + 50)
+    assert steps(store, run)["before"].start_by == T0 + 50 - (4 + 1 + 2 + 8), "a run takes as long as its own steps"
+    succeed(store, [open_steps(store, run)["before"]], tell)
     within = [job for job in steps(store, run).values() if job.graph is not None]
-    assert [job.start_by for job in within] == [T0 + 42] * 2
-    assert [steps(store, job.id)["a"].start_by for job in within] == [T0 + 39] * 2
+    assert [job.start_by for job in within] == [T0 + 42] * 3, "by when they should have ended"
+    assert [steps(store, job.id)["a"].start_by for job in within] == [T0 + 39] * 3
 
 
 def test_a_run_that_is_tried_again_after_its_deadline_has_none(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -11,13 +12,13 @@ import pytest
 from penstock.job import JobState, Outcome
 from penstock.pipelines import memory
 from penstock.pipelines.effort import MAX_OPERATIONS
-from penstock.pipelines.graph import Step, verify
+from penstock.pipelines.graph import Graph, Step, verify
 from penstock.store import Store
 from penstock.store.runs import conclude, maps, moves, values
 from penstock.store.runs.moves import STEP, WAIT
+from penstock.store.runs.stepstates import LOOK
 from penstock.store.runs.tend import AT_IT_S
 from penstock.store.runs.todo import BEGINNING, DECIDING
-from penstock.store.runs.values import LOOK
 from penstock.store.session import Session
 from tests.fixtures import hostilegraphs
 from tests.fixtures.hostilegraphs import X, either, op
@@ -26,21 +27,6 @@ from tests.fixtures.store import T0, W, register
 
 #: Steps that a worker settles at once.
 BATCH = 128
-
-
-@pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
-    """Those of all transactions that end something."""
-    found: list[Session] = []
-    original = conclude._transact
-
-    def transact(*args: Any, **given: Any) -> Any:
-        answer = original(*args, **given)
-        found.append(answer[2])
-        return answer
-
-    monkeypatch.setattr(conclude, "_transact", transact)
-    return found
 
 
 @pytest.fixture
@@ -99,6 +85,47 @@ def test_many_runs_are_not_begun_by_one_transaction(store: Store, sessions: list
     are_short(sessions)
     assert len(sessions) > 1
     assert all(len(open_steps(store, job.id)) == 100 for job in jobs)
+
+
+def wide(steps: int, **fields: Any) -> Graph:
+    """All of its steps can start at once."""
+    made = (step(f"s{number}", X, model="m", **fields) for number in range(steps))
+    return graph(*made, output=X)
+
+
+WAITS = graph(*(Step(name=f"w{n}", kind="wait", signal=f"w{n}", timeout=60, input=[X]) for n in range(300)), output=X)
+LISTS = wide(60, maps=True, over=list(range(100)))
+
+
+@pytest.mark.parametrize(
+    ("of", "runs", "each"),
+    [
+        (wide(1), 400, 1),
+        (wide(20), 100, 20),
+        (wide(100), 40, 100),
+        (wide(1900), 3, 1900),
+        (WAITS, 5, 300),
+        (LISTS, 2, 6000),
+    ],
+)
+def test_a_transaction_stores_few_rows_however_wide_the_runs_within_a_run_are(
+    of: Graph, runs: int, each: int, on_sqlite: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """About 60 µs each, while nobody else can write."""
+    stored: Counter[Session] = Counter()
+    insert = Session.insert
+
+    def counted(session: Session, spell: Any, rows: Any) -> None:
+        stored[session] += len(rows)
+        insert(session, spell, rows)
+
+    monkeypatch.setattr(Session, "insert", counted)
+    within = Step(name="r", kind="run", graph=of, input={"x": {"$item": 0}}, maps=True, over=list(range(runs)))
+    run = begin(on_sqlite, graph(within, output=out("r")))
+    assert max(stored.values()) <= 800
+    assert len(stored) <= 4 + sum(stored.values()) // 60, "nor are they cut into very many"
+    for job in on_sqlite.list(run=run, limit=1000):
+        assert len({one.path for one in on_sqlite.list(run=job.id, limit=10_000)}) == each
 
 
 # Values -------------------------------------------------------------------------------------------------------------
@@ -193,14 +220,6 @@ def die(*_: Any, **__: Any) -> Any:
     raise KeyboardInterrupt
 
 
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Every transaction leaves the rest to another one."""
-    monkeypatch.setattr(moves, "DECIDING", 1)
-    monkeypatch.setattr(moves, "BEGINNING", 1)
-    return monkeypatch
-
-
 def nap(name: str, after: Any = None) -> Step:
     return Step(name=name, kind="sleep", input=[0, after])
 
@@ -271,12 +290,12 @@ def finish_by_dispatchers(store: Store, run: str) -> None:
 def test_a_run_comes_to_its_end_though_everybody_dies(store: Store, short: pytest.MonkeyPatch, name: str) -> None:
     of = PUT_OFF[name]
     job = new_run(of)
-    original = conclude._rest
+    original = conclude.Behind
 
-    def rest(db: Any, left: Session, *, now: float) -> Any:
-        return die() if left.maps or left.todo else original(db, left, now=now)
+    def behind(db: Any, left: Session) -> Any:
+        return die() if left.maps or left.todo else original(db, left)
 
-    short.setattr(conclude, "_rest", rest)
+    short.setattr(conclude, "Behind", behind)
     with suppress(KeyboardInterrupt):
         store.insert([job])
     finish_by_dispatchers(store, job.id)
@@ -312,7 +331,7 @@ def nothing_is_left(store: Store) -> bool:
 def test_what_was_left_of_a_run_that_has_ended_is_forgotten(store: Store, short: pytest.MonkeyPatch) -> None:
     job = new_run(PUT_OFF["side by side"])
     with short.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(conclude, "_rest", die)
+        patch.setattr(conclude, "Behind", die)
         store.insert([job])
     assert not nothing_is_left(store)
     store.cancel(job.id, now=T0)
@@ -324,7 +343,7 @@ def test_what_was_left_of_a_run_that_has_ended_is_forgotten(store: Store, short:
 def test_who_has_just_left_something_is_taken_to_be_at_it(store: Store, short: pytest.MonkeyPatch) -> None:
     job = new_run(PUT_OFF["side by side"])
     with short.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(conclude, "_rest", die)
+        patch.setattr(conclude, "Behind", die)
         store.insert([job])
     store.tend_runs(now=T0 + AT_IT_S / 2, limit=10)
     assert len(steps(store, job.id)) == 1
@@ -335,7 +354,7 @@ def test_who_has_just_left_something_is_taken_to_be_at_it(store: Store, short: p
 def test_a_run_that_is_gone_leaves_nothing_to_do(store: Store, short: pytest.MonkeyPatch) -> None:
     job = new_run(PUT_OFF["side by side"])
     with short.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(conclude, "_rest", die)
+        patch.setattr(conclude, "Behind", die)
         store.insert([job])
     store.cancel(job.id, now=T0)
     while store.prune(before=T0 + 1, limit=100):

@@ -316,3 +316,6 @@ def test_a_map_that_is_too_long_for_the_output_of_its_run_fails_it_by_the_name_o
     job = finish(store, run, lambda _, value: f"{value:01000}")
     assert job.state is JobState.FAILED and job.error is not None
     assert "PENSTOCK_JOB__MAX_OUTPUT_BYTES" in job.error["message"]
+    store.limit_outputs(200_000)
+    assert store.retry(run, now=T0).state is JobState.SUCCEEDED, "all its steps have ended: nothing is done again"
+    assert len(steps(store, run)) == 101 and len(store.get(run).output) == 101

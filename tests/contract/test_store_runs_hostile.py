@@ -660,7 +660,7 @@ def test_a_graph_that_cannot_be_read_is_its_own_runs_fault(
     rows = store.claim(list(ids.values()), worker=W, now=T0, need_input=list(ids.values())).claimed
     assert rows[ids[run]].input == "[1,1]"
     given = rows[ids[lost]]
-    assert given.input is None and given.step and "cannot be read" in (given.fault or "")
+    assert given.input is None and given.run_id and "cannot be read" in (given.fault or "")
     error = {"code": "broken", "message": "it broke", "retryable": False}
     good = state is JobState.SUCCEEDED
     outcomes = [

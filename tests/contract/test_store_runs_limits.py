@@ -17,7 +17,7 @@ from penstock.pipelines.fork import affected
 from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
 from penstock.store.engine import Survives
-from penstock.store.runs import conclude, listed, maps, moves, slots, values
+from penstock.store.runs import conclude, listcache, maps, moves, slots, values
 from penstock.store.runs.moves import STEP
 from penstock.store.runs.tend import AT_IT_S
 from penstock.store.runs.todo import BEGINNING
@@ -89,7 +89,7 @@ def test_a_map_of_fewer_is_as_any_other(store: Store, size: int) -> None:
 
 
 def test_elements_are_begun_although_the_list_is_kept_nowhere(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "_listed", listed.Listed(most_chars=0))
+    monkeypatch.setattr(slots, "_lists", listcache.ListCache(most_chars=0))
     of = graph(
         step("list", X), step("each", {"$item": 0}, maps=True, over=out("list"), max_parallel=2), output=out("each")
     )
@@ -525,29 +525,6 @@ def test_a_loser_that_ran_is_paid_for(store: Store) -> None:
 # Long transactions ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
-    """Those of all transactions that end something."""
-    found: list[Session] = []
-    original = conclude._transact
-
-    def transact(*args: Any, **given: Any) -> Any:
-        answer = original(*args, **given)
-        found.append(answer[2])
-        return answer
-
-    monkeypatch.setattr(conclude, "_transact", transact)
-    return found
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Every transaction leaves the rest to another one."""
-    monkeypatch.setattr(moves, "DECIDING", 1)
-    monkeypatch.setattr(moves, "BEGINNING", 1)
-    return monkeypatch
-
-
 def test_many_maps_with_bounds_are_not_begun_by_one_transaction(store: Store, sessions: list[Session]) -> None:
     names = [f"m{n}" for n in range(30)]
     over = list(range(100))
@@ -563,7 +540,7 @@ def test_a_list_that_no_process_remembers_is_as_much_work_as_its_decision(
     store: Store, monkeypatch: pytest.MonkeyPatch, sessions: list[Session]
 ) -> None:
     """One list may be read by each decision; a transaction makes no other one when it has taken long."""
-    monkeypatch.setattr(slots, "_listed", listed.Listed(most_chars=0))
+    monkeypatch.setattr(slots, "_lists", listcache.ListCache(most_chars=0))
     monkeypatch.setattr(values, "MOST_READ", 1000)
     monkeypatch.setattr(moves, "DECIDING", 20)
     lists = [step(name, X) for name in ("a", "b")]
@@ -584,14 +561,14 @@ def test_a_runs_bounds_hold_though_everybody_dies(store: Store, short: pytest.Mo
         *(step(f"s{n}", X) for n in range(4)),
         output=[out("n"), *(out(f"s{n}") for n in range(4))],
     )
-    original = conclude._rest
+    original = conclude.Behind
 
-    def rest(db: Any, left: Session, *, now: float) -> Any:
+    def behind(db: Any, left: Session) -> Any:
         if left.maps or left.todo:
             raise KeyboardInterrupt
-        return original(db, left, now=now)
+        return original(db, left)
 
-    short.setattr(conclude, "_rest", rest)
+    short.setattr(conclude, "Behind", behind)
     job = new_run(of, max_parallel=3)
     with suppress(KeyboardInterrupt):
         store.insert([job])

@@ -23,7 +23,7 @@ from penstock.pipelines.frontier import Frontier, Outline, frontier
 from penstock.pipelines.graph import Graph, Step, in_order, input_of, items_of, parents
 from penstock.store import Store
 from penstock.store.runs import conclude, moves
-from penstock.store.runs.values import place
+from penstock.store.runs.paths import place
 from penstock.store.session import Session
 from tests.fixtures.examples import examples
 from tests.fixtures.runs import graph, new_run, out, step
@@ -290,7 +290,7 @@ class Histories(RuleBasedStateMachine):
                 continue
             row = result.claimed[job.id]
             known = self.runs[job.run_id or ""]
-            assert row.step and row.input is not None
+            assert row.run_id == job.run_id and row.input is not None
             if known.state is not JobState.SUCCEEDED:
                 assert Session.rows(None, known.given(job.path or "")) == row.input  # type: ignore[arg-type]
             self.held[job.id] = (job.run_id or "", worker, row.attempt)

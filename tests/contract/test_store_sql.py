@@ -12,13 +12,20 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
+from sqlalchemy import Table
 
 from penstock.store import Store, claims, deliveries, events, producers, relay, retention, runs, users, workers
+from penstock.store.columns import type_of
 from penstock.store.sql import Dialect, compile_sql, insert_sql
+from penstock.store.tables import Row
 
 MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
 # Every module of runs, so that none is forgotten.
 MODULES += tuple(import_module(f"{runs.__name__}.{found.name}") for found in pkgutil.iter_modules(runs.__path__))
+
+#: Types of columns, as statements write them.
+NAMES = {str: "text", float: "float", int: "int", bool: "bool"}
 
 #: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
 SMALL = re.compile(
@@ -57,12 +64,19 @@ def test_a_cast_is_no_parameter() -> None:
 
 
 def test_a_bulk_insert_is_rows_of_parameters_on_sqlite_and_one_parameter_on_postgres() -> None:
-    spell = insert_sql("t", ["a", "b"], ["text", "int"], "ON CONFLICT DO NOTHING")
-    assert spell(Dialect.SQLITE, 1) == "INSERT INTO t (a, b) VALUES (?, ?) ON CONFLICT DO NOTHING"
-    assert spell(Dialect.SQLITE, 2) == "INSERT INTO t (a, b) VALUES (?, ?), (?, ?) ON CONFLICT DO NOTHING"
+    spell = insert_sql("t", ["path", "size"], "ON CONFLICT DO NOTHING")
+    assert spell(Dialect.SQLITE, 1) == "INSERT INTO t (path, size) VALUES (?, ?) ON CONFLICT DO NOTHING"
+    assert spell(Dialect.SQLITE, 2) == "INSERT INTO t (path, size) VALUES (?, ?), (?, ?) ON CONFLICT DO NOTHING"
     assert spell(Dialect.POSTGRES, 1).startswith(
-        "INSERT INTO t (a, b) SELECT (r.value->>0)::text, (r.value->>1)::int FROM"
+        "INSERT INTO t (path, size) SELECT (r.value->>0)::text, (r.value->>1)::int FROM"
     )
+
+
+@pytest.mark.parametrize("table", Row.metadata.sorted_tables, ids=str)
+def test_columns_have_the_types_of_the_schema(table: Table) -> None:
+    assert {column.name: type_of(column.name) for column in table.columns} == {
+        column.name: NAMES[column.type.python_type] for column in table.columns
+    }
 
 
 @pytest.mark.parametrize(("module", "statement"), [*statements()])
@@ -81,7 +95,7 @@ def test_sqlite_finds_rows_by_an_index(sqlite_url: str, module: ModuleType, stat
 
 @pytest.mark.parametrize(("module", "statement"), [*statements()])
 def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, statement: str) -> None:
-    """With the settings of our connections, on tables that are empty when the plan is made."""
+    """With the settings of our connections, on tables that are empty when the plan is made, for whatever values."""
     from penstock.store import place, postgres
 
     text = compile_sql(statement, Dialect.POSTGRES)
@@ -135,8 +149,15 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
     where = place.read(postgres_url)
     assert isinstance(where, place.PostgresDatabase)
     connection: psycopg.Connection[Any] = postgres.connect(where.parameters, durable=True)
+    for number, name in enumerate(names, 1):
+        text = text.replace(f"%({name})s", f"${number}")
+    given = sql.SQL(", ").join(sql.Literal(values[name]) for name in names)
     with connection:
-        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {text}", values).fetchall())
+        types = [{bool: "bool", int: "smallint", list: "text[]"}.get(type(values[name]), "unknown") for name in names]
+        head = f"PREPARE found ({', '.join(types)})" if names else "PREPARE found"
+        connection.execute(f"{head} AS {text}".encode())
+        asked = sql.SQL("EXPLAIN EXECUTE found ({})" if names else "EXPLAIN EXECUTE found").format(given)
+        plan = "\n".join(row[0] for row in connection.execute(asked).fetchall())
     for table in ("penstock_job", "penstock_job_tag"):
         assert not re.search(rf"Seq Scan on {table}\b", plan), plan
     # Nor by walking through all of them in the order of their ids; `min` and `max` take the first.
@@ -163,3 +184,12 @@ def test_a_list_walks_an_index_by_time(store: Store, filters: str, before: bool)
         assert "ix_penstock_job_time" in plan, plan
     if db.dialect is Dialect.SQLITE and filters == "status":
         assert "TEMP B-TREE" not in plan, plan
+
+
+def test_postgres_plans_once_and_translates_nothing(postgres_url: str) -> None:
+    """What reads a table of workers would be machine code first, each time: what is switched off looks enormous."""
+    store = Store.open(postgres_url)
+    with store._db.read() as session:
+        found = session.all("SELECT current_setting('plan_cache_mode'), current_setting('jit')")
+    store.close()
+    assert found == [("force_generic_plan", "off")]

@@ -13,7 +13,8 @@ from penstock.pipelines.graph import Graph, Step
 from penstock.pipelines.task import Task
 from penstock.store import Store
 from penstock.store.runs.tasks import Ended
-from tests.fixtures.runs import begin, graph, open_steps, out, step, steps, succeed
+from tests.contract.test_store_runs import fork
+from tests.fixtures.runs import begin, finish, graph, open_steps, out, step, steps, succeed
 from tests.fixtures.store import T0
 
 X = {"$in": "x"}
@@ -242,3 +243,77 @@ def test_open_tasks_are_walked_in_pages(store: Store) -> None:
         seen += [each.id for each in page]
         after = page[-1]
     assert sorted(seen) == sorted(ids) and len(seen) == 5
+
+
+def forked(store: Store, run: str, from_step: str | None = None) -> dict[str, str]:
+    """The steps of a fork of such a run that wait for somebody, by path, and the fork."""
+    copy = fork(store, run, {"x": 1}, from_step=from_step)
+    return {"run": copy, **open_steps(store, copy)}
+
+
+@pytest.mark.parametrize(("from_step", "again"), [("m", "m"), ("a", "a"), ("n", "n"), (None, "")])
+def test_a_fork_sends_a_task_again_only_from_there_on(store: Store, from_step: str | None, again: str) -> None:
+    run = begin(store, BEHIND)
+    succeed(store, [open_steps(store, run)["m"]], tell)
+    old = open_steps(store, run)["a"]
+    send(store, old)
+    store.end_tasks([good(old)], now=T0 + 1)
+    finish(store, run, tell, now=T0 + 2)
+    before = store.get(old)
+    waiting = forked(store, run, from_step)
+    assert waiting.keys() - {"run"} == set(again)
+    copy = waiting["run"]
+    task = steps(store, copy).get("a")
+    if again in ("n", ""):
+        assert task is not None and task.id != old
+        assert (task.state, task.output, task.attempt) == (JobState.SUCCEEDED, 7, 1), "taken over"
+        assert store.unsent_tasks([task.id]) == [] and send(store, task.id) == set(), "and sent no more"
+    if again == "m":
+        assert task is None
+        succeed(store, [waiting["m"]], tell, now=T0 + 3)
+    if again in ("m", "a"):
+        new = open_steps(store, copy)["a"]
+        assert new != old and [(each.id, each.sending) for each in store.unsent_tasks([new])] == [(new, 0)]
+        assert store.end_tasks([good(old, "9")], now=T0 + 4) == [], "the other one's return is not its own"
+        send(store, new, now=T0 + 4)
+        store.end_tasks([good(new, "8")], now=T0 + 5)
+    assert store.open_tasks() == []
+    assert finish(store, copy, tell, now=T0 + 6).output == ["n", 8 if again in ("m", "a") else 7]
+    assert store.get(run).output == ["n", 7] and store.get(old) == before, "the old run is as it was"
+
+
+def test_a_task_in_flight_is_not_its_forks(store: Store) -> None:
+    """It is sent a second time, for the fork; each run hears of its own, and a cancelled fork revokes its own."""
+    revoked: list[str] = []
+    store.revoke_by(revoked.extend)
+    run = begin(store, BEHIND)
+    succeed(store, [open_steps(store, run)["m"]], tell)
+    old = open_steps(store, run)["a"]
+    send(store, old, until=T0 + 60)
+    before = store.get(old)
+    waiting = forked(store, run)
+    assert waiting.keys() - {"run"} == {"a"} and waiting["a"] != old, "what was before it is taken over"
+    other = forked(store, run, "m")
+    new = waiting["a"]
+    send(store, new, until=T0 + 90)
+    assert [each.id for each in store.open_tasks()] == [old, new] and store.get(old) == before
+    store.cancel(waiting["run"], now=T0 + 1)
+    assert revoked == [new]
+    store.end_tasks([good(old)], now=T0 + 2)
+    assert finish(store, run, tell, now=T0 + 3).output == ["n", 7]
+    assert (store.get(waiting["run"]).state, store.get(other["run"]).state) == (JobState.CANCELLED, JobState.RUNNING)
+
+
+def test_a_map_of_tasks_is_taken_over_whole_or_not_at_all(store: Store) -> None:
+    item = {"args": [{"$item": 0}], "kwargs": {}}
+    of = graph(task("a", item, over=[1, 2]), step("n", out("a")), output=out("n"))
+    run = begin(store, of)
+    ids = open_steps(store, run)
+    send(store, *ids.values())
+    store.end_tasks([good(ids["a[0]"])], now=T0 + 1)
+    half = forked(store, run)
+    assert half.keys() - {"run"} == {"a[0]", "a[1]"}, "what has ended of it is called again"
+    store.end_tasks([good(ids["a[1]"], "8")], now=T0 + 2)
+    whole = forked(store, run)
+    assert whole.keys() - {"run"} == {"n"}
+    assert finish(store, whole["run"], tell, now=T0 + 3).output == ["n", [7, 8]]

@@ -103,11 +103,14 @@ def test_a_message_is_sent_once_whoever_dies_before_it_is_noted(bench: Bench, mo
         with pytest.raises(KeyboardInterrupt):
             bench.send(id)
     assert (bench.at_broker(), bench.store.get(id).state) == (1, JobState.ACCEPTED)
+    mark = f"{keys.task(bench.settings.namespace, id)}:0"
+    assert bench.redis.ttl(mark) > 29 * 86400, "the database may be away for long"
     relay = Relay(bench.store, bench.publisher, bench.settings.dispatcher, tasks=bench.sender)
     relay.turn()
     relay.turn()
     job = bench.store.get(id)
     assert (bench.at_broker(), job.state, job.attempt) == (1, JobState.RUNNING, 1)
+    assert 3500 < bench.redis.ttl(mark) <= 3600, "for who has looked before it was noted"
 
 
 def test_what_two_have_sent_is_revoked_by_neither(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import select
-import shutil
 import socket
 import ssl
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -26,6 +23,7 @@ from penstock.transport.claims import restore_expired
 from penstock.transport.publisher import Publisher
 from penstock.transport.refusals import Refused
 from penstock.transport.url import connect, for_kombu
+from tests.fixtures.certificate import certificate_of
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.ports import free_port
 from tests.fixtures.redis import RedisServer, until
@@ -132,18 +130,7 @@ class TLSProxy:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        assert not os.environ.get("CI"), "openssl is needed to make a certificate"
-        pytest.skip("openssl is needed to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
+    return certificate_of("localhost", tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from celery.exceptions import TaskRevokedError
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport.url import connect, for_kombu, parse
+from tests.fixtures import celeryapps
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Process, Worker, clean_environ, wait_for
 
@@ -101,11 +102,7 @@ def bench(
     marks = connect(settings.broker)
     yield Bench(request.param, app, marks, tmp_path, settings)
     marks.close()
-    # Celery leaves its subscription and its pool open.
-    app.backend.result_consumer.stop()
-    app.backend.client.close()
-    app.backend.client.connection_pool.disconnect()
-    app.close()
+    celeryapps.close(app)
 
 
 def test_a_result(bench: Bench):

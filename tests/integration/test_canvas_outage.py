@@ -14,9 +14,10 @@ from penstock.errors import StoreUnavailable
 from penstock.job import JobState, Outcome
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.transport.url import connect, for_kombu
+from penstock.transport.url import connect
 from penstock_worker.canvas import finisher as module
 from penstock_worker.canvas.finisher import CanvasFinisher
+from tests.fixtures import celeryapps
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.store import claim, end, make_job
@@ -30,13 +31,8 @@ def database_url(sqlite_url: str) -> str:
 
 @pytest.fixture
 def producer(settings: Settings) -> Iterator[Celery]:
-    url = for_kombu(settings.broker).url
-    app = Celery("producer", broker=url, backend=url, set_as_current=False)
-    yield app
-    app.backend.result_consumer.stop()
-    app.backend.client.close()
-    app.backend.client.connection_pool.disconnect()
-    app.close()
+    with celeryapps.program("producer", settings.broker) as app:
+        yield app
 
 
 def refuse(server: RedisServer, url: str, seen: Callable[[], bool]) -> None:

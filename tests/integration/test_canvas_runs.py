@@ -18,33 +18,21 @@ from penstock.lane import queue_name, task_name
 from penstock.pipelines.graph import Graph, Step
 from penstock.pipelines.task import Task
 from penstock.settings import Settings
-from penstock.transport.url import for_kombu
+from tests.fixtures import celeryapps
 from tests.fixtures.models import echo, inc, total
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.worker import unrefused
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Nothing is refused: what is offered at once here may be more than a busy machine can do in time."""
-    return settings.model_copy(update={"admission": settings.admission.model_copy(update={"enabled": False})})
-
-
-@pytest.fixture
-def sdk(settings: Settings) -> Iterator[Client]:
-    with Client(settings) as client:
-        yield client
+    return unrefused(settings)
 
 
 @pytest.fixture
 def program(settings: Settings) -> Iterator[Celery]:
-    url = for_kombu(settings.broker).url
-    app = Celery("program", broker=url, backend=url, set_as_current=False)
-    yield app
-    app.backend.result_consumer.stop()
-    app.backend.result_consumer._pubsub = None  # results that are collected later would connect again
-    app.backend.client.close()
-    app.backend.client.connection_pool.disconnect()
-    app.close()
+    with celeryapps.program("program", settings.broker) as app:
+        yield app
 
 
 def signer(app: Celery | None, namespace: str, *, immutable: bool = False) -> Callable[..., Any]:

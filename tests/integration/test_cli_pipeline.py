@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 
 from penstock.pipelines.plaingraph import MAX_BYTES
+from penstock.store import Store
 from penstock_cli import runshow
 from penstock_cli.context import App
 from tests.fixtures.cli import AT_ONCE_S, Penstock
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.worker import wait_for
 
 PIPELINES = '''
 import penstock
@@ -54,13 +56,18 @@ PLUS = graph(
     {"name": "b", "model": "double", "input": out("a")},
     output=[out("a"), out("b")],
 )
+WAITS = graph(
+    {"name": "a", "model": "double", "input": X},
+    {"name": "said", "kind": "wait", "signal": "said", "input": out("a")},
+    output=[out("a"), out("said")],
+)
 EACH = graph({"name": "each", "model": "moody", "input": {"$item": 0}, "over": X, "maps": True}, output=out("each"))
 
 
 @pytest.fixture(scope="module")
 def lines(up: Penstock) -> Penstock:
     (up.folder / "pipelines_of_tests.py").write_text(PIPELINES)
-    for name, value in (("plus", PLUS), ("each", EACH)):
+    for name, value in (("plus", PLUS), ("each", EACH), ("waits", WAITS)):
         (up.folder / f"{name}.json").write_text(json.dumps(value))
     return up
 
@@ -203,15 +210,7 @@ def test_a_pipeline_is_run_by_its_name(lines: Penstock) -> None:
     assert (ended.status, ended.out, ended.err) == (0, "2\n", ""), "nobody misses a worker for it"
 
 
-WAITS = graph(
-    {"name": "a", "model": "double", "input": X},
-    {"name": "said", "kind": "wait", "signal": "said", "input": out("a")},
-    output=[out("a"), out("said")],
-)
-
-
 def test_a_run_is_told_what_it_waits_for_and_forked(lines: Penstock) -> None:
-    (lines.folder / "waits.json").write_text(json.dumps(WAITS))
     run = submitted(lines, "waits.json", '{"x": 2}')
     refused = lines("job", "signal", run, "sayd", "1")
     assert refused.status != 0 and "did you mean 'said'?" in refused.err
@@ -327,6 +326,31 @@ def test_what_failed(lines: Penstock) -> None:
     assert "no step has failed" in lines("job", "get", good, "--failed").err
 
 
+def test_on_a_narrow_terminal_an_error_has_room_beside_the_beginning_of_its_jobs_id(lines: Penstock) -> None:
+    id = submitted(lines, "each.json", '{"x": ["bad", "a"]}')
+    lines("job", "wait", id)
+    [failed] = lines("job", "get", id, "--failed", "--json").json()["failed"]
+    _, shown = on_terminal(lines, 70, "job", "get", id, "--failed")
+    [line] = [line for line in shown.splitlines() if line.startswith("each[0]")]
+    _, job, *words = line.split()
+    assert failed["id"].startswith(job) and job != failed["id"]
+    assert " ".join(words).startswith("ValueError: no mood for this")
+    assert lines("job", "get", job, "--json").json()["id"] == failed["id"]
+
+
+def test_who_waits_is_told_the_step_that_failed(lines: Penstock) -> None:
+    id = submitted(lines, "each.json", '{"x": ["bad"]}')
+    told = f"job {id}: failed in step 'each[0]': ValueError: no mood for this item"
+    assert told in lines("job", "wait", id).err
+
+
+def test_a_step_is_no_pipeline_by_another_name(lines: Penstock) -> None:
+    """``onee`` is near to the pipeline ``one``, which a step cannot call."""
+    (lines.folder / "near.json").write_text(json.dumps(graph({"name": "a", "model": "onee", "input": 1}, output=1)))
+    refused = lines("pipeline", "submit", "near.json", '{"x": 1}', env=DEFINED)
+    assert "no model is named 'onee'" in refused.err and "'one'" not in refused.err
+
+
 def test_a_run_goes_on_from_where_it_failed(lines: Penstock) -> None:
     id = submitted(lines, "each.json", '{"x": ["a", "bad"]}')
     lines("job", "wait", id)
@@ -352,11 +376,62 @@ def test_a_step_is_steered_with_its_run(lines: Penstock, gate: Path) -> None:
     assert too_soon.status in (0, 2) and (too_soon.status == 0 or "try again in a moment" in too_soon.err)
 
 
+def test_a_run_that_has_succeeded_again_by_the_time_it_is_told_was_retried(
+    lines: Penstock, gate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = graph({"name": "wait", "model": "slow", "input": X}, output=out("wait"))
+    (lines.folder / "again.json").write_text(json.dumps(slow))
+    id = submitted(lines, "again.json", json.dumps({"x": str(gate)}))
+    assert lines("job", "cancel", id).status == 0
+    gate.touch()
+    retry = Store.retry
+
+    def until_it_ends(store: Store, id: str, **options: Any) -> Any:
+        retry(store, id, **options)
+        return wait_for(lambda: (job := store.get(id)).state.is_terminal and job, what="the run to end again")
+
+    def tried() -> Any:
+        again = lines("job", "retry", id)
+        return "try again in a moment" not in again.err and again
+
+    monkeypatch.setattr(Store, "retry", until_it_ends)
+    again = wait_for(tried, what="the cancelled step to stop")
+    assert (again.status, again.out) == (0, f"{id}  succeeded\n"), again.err
+
+
+def test_what_is_for_runs_names_the_run_of_a_step(lines: Penstock) -> None:
+    run = submitted(lines, "waits.json", '{"x": 2}')
+    listed = lambda: lines("job", "list", "--run", run, "--status", "running", "--json").jsonl()  # noqa: E731
+    [row] = wait_for(listed, what="the run to wait")
+    assert row["step"] == "said" and row["available_at"] is None, "it has no end"
+    step = row["id"]
+    for args in (("retry", step), ("cancel", step), ("fork", step), ("signal", step, "said")):
+        refused = lines("job", *args)
+        assert refused.status == 2 and f"use the run's id: {run}" in refused.err, (args, refused.err)
+    shown = lines("job", "get", step)
+    assert not any(line.startswith("model") for line in shown.out.splitlines()) and "no worker" not in shown.err
+    assert lines("job", "signal", run, "said").status == 0
+    lines("job", "wait", run)
+    [ended] = [id for id in lines("job", "list", "--run", run, "-q").out.split() if id != step]
+    refused = lines("job", "retry", ended)
+    assert refused.status == 2 and f"use the run's id: {run}" in refused.err
+
+
+def test_a_step_that_failed_is_run_again_with_its_run(lines: Penstock) -> None:
+    run = submitted(lines, "each.json", '{"x": ["bad"]}')
+    lines("job", "wait", run)
+    [step] = lines("job", "list", "--run", run, "-q").out.split()
+    assert f"penstock job retry {run}" in lines("job", "get", step).err
+
+
 def test_a_plain_job_has_no_steps(lines: Penstock) -> None:
     id = lines("run", "double", "1", "--json").json()["id"]
     for args in (("get", id, "--failed"), ("watch", id, "--failed"), ("list", "--run", id)):
         ended = lines("job", *args)
         assert ended.status == 2 and "is none" in ended.err
+    for args in (("fork", id), ("signal", id, "said")):
+        ended = lines("job", *args)
+        assert ended.status == 2 and "plain job, and no run" in ended.err
 
 
 def test_watch_tells_the_steps_line_by_line_where_nobody_looks(lines: Penstock, gate: Path) -> None:

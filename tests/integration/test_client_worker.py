@@ -16,12 +16,12 @@ from penstock.settings import Settings
 from penstock.testing import assert_settled
 from tests.fixtures.client import until
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.worker import unrefused
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Nothing is refused: how much is offered at once here may be more than a busy machine can do in time."""
-    return settings.model_copy(update={"admission": settings.admission.model_copy(update={"enabled": False})})
+    return unrefused(settings)
 
 
 @pytest.fixture

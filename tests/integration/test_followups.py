@@ -15,6 +15,7 @@ from penstock import routes
 from penstock.settings import Settings
 from penstock.signatures import model_signature
 from penstock.transport.url import connect, for_kombu, parse
+from tests.fixtures import celeryapps
 from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Process, Worker, clean_environ, wait_for
@@ -63,16 +64,11 @@ def start_plain(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str, b
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Celery]:
     """The user's app: it knows no task, and its default queue is not Celery's."""
-    url = for_kombu(settings.broker).url
-    app = Celery("shop", broker=url, backend=url, set_as_current=False)
-    app.conf.update(task_default_queue="plain", task_routes={"nobody.*": "lonely"})
-    app.set_current()
-    yield app
-    Celery("default").set_current()
-    app.backend.result_consumer.stop()
-    app.backend.client.close()
-    app.backend.client.connection_pool.disconnect()
-    app.close()
+    with celeryapps.program("shop", settings.broker) as app:
+        app.conf.update(task_default_queue="plain", task_routes={"nobody.*": "lonely"})
+        app.set_current()
+        yield app
+        Celery("default").set_current()
 
 
 @pytest.fixture

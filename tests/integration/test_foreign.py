@@ -26,6 +26,7 @@ from penstock.signatures import celery_options
 from penstock.store import Store
 from penstock.transport import inspect, keys
 from penstock.transport.url import connect, for_kombu
+from tests.fixtures import celeryapps
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, wait_for
 
@@ -105,10 +106,7 @@ class Stranger:
     def close(self) -> None:
         self.store.close()
         self.broker.close()
-        self.app.backend.result_consumer.stop()
-        self.app.backend.client.close()
-        self.app.backend.client.connection_pool.disconnect()
-        self.app.close()
+        celeryapps.close(self.app)
 
 
 @pytest.fixture

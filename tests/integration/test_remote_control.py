@@ -17,6 +17,7 @@ from penstock.errors import JobCancelled, JobExpired
 from penstock.job import JobState
 from penstock.settings import Settings
 from penstock.transport.url import for_kombu
+from tests.fixtures import celeryapps
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, wait_for
 
@@ -72,10 +73,7 @@ class Monitor:
             thread.join(PATIENCE_S)
 
     def close(self) -> None:
-        self.app.backend.result_consumer.stop()
-        self.app.backend.client.close()
-        self.app.backend.client.connection_pool.disconnect()
-        self.app.close()
+        celeryapps.close(self.app)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from penstock.settings import Settings
 from penstock.transport import usage
 from tests.fixtures.models import echo, fail, halve, inc, label, total
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.worker import clean_environ, wait_for
+from tests.fixtures.worker import clean_environ, unrefused, wait_for
 
 
 @penstock.pipeline
@@ -69,8 +69,7 @@ def odd_part(x: int) -> Any:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Nothing is refused: what is offered at once here may be more than a busy machine can do in time."""
-    return settings.model_copy(update={"admission": settings.admission.model_copy(update={"enabled": False})})
+    return unrefused(settings)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from penstock.store import Store
 from penstock.store.records import Latency
 from tests.fixtures.models import echo, inc
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.worker import unrefused
 
 
 @penstock.pipeline
@@ -29,14 +30,7 @@ def later(x: int) -> Any:
 def settings(settings: Settings) -> Settings:
     # What can no longer meet the interactive target makes room for more, which are then claimed before the late step.
     lanes = Lanes(interactive=LaneSettings(target=PATIENCE_S))
-    admission = settings.admission.model_copy(update={"enabled": False})
-    return settings.model_copy(update={"admission": admission, "lanes": lanes})
-
-
-@pytest.fixture
-def sdk(settings: Settings) -> Iterator[Client]:
-    with Client(settings) as client:
-        yield client
+    return unrefused(settings).model_copy(update={"lanes": lanes})
 
 
 #: Batches of ``inc`` have 16 items at most; a worker has claimed one or two of them before it hears of anything else.

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,6 @@ def twice(first: dict[str, Any]) -> Any:
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"models": [MODELS, STEPS]})
-
-
-@pytest.fixture
-def sdk(settings: Settings) -> Iterator[Client]:
-    with Client(settings) as client:
-        yield client
 
 
 def ask(text: str, step_s: float = 0.0, **trouble: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,6 @@ LONG = {"text": "x" * 900, "step_s": 0.025}
 def settings(settings: Settings) -> Settings:
     """A deployment that serves step-wise models beside ordinary ones."""
     return settings.model_copy(update={"models": [MODELS, STEPS]})
-
-
-@pytest.fixture
-def sdk(settings: Settings) -> Iterator[Client]:
-    with Client(settings) as client:
-        yield client
 
 
 def text_of(events: list[JobEvent], attempt: int = 1) -> str:

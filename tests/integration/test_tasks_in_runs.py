@@ -13,16 +13,18 @@ import redis as redis_py
 from celery import Celery, chain, chord, group, signature
 from celery.canvas import chunks, xmap, xstarmap
 
-from penstock import Client, JobFailed
+from penstock import Client, InvalidInput, JobFailed
 from penstock.dispatch.daemon import Dispatcher
 from penstock.job import JobState
 from penstock.lane import queue_name, task_name
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.transport import keys
 from penstock.transport.url import connect, for_kombu, parse
 from penstock_cli.runview import views
+from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.worker import Process, clean_environ, wait_for
+from tests.fixtures.worker import Process, clean_environ, unrefused, wait_for
 
 #: Where the stock worker keeps results: for tests that ask for them.
 KEPT = pytest.mark.parametrize("kept", ["redis", "db+sqlite", "file"], indirect=True)
@@ -42,16 +44,8 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
 
 @pytest.fixture
 def settings(settings: Settings, kept: str | None) -> Settings:
-    """Nothing is refused: what is offered at once here may be more than a busy machine can do in time."""
-    admission = settings.admission.model_copy(update={"enabled": False})
     celery = settings.celery.model_copy(update={"task_result_url": kept})
-    return settings.model_copy(update={"admission": admission, "celery": celery})
-
-
-@pytest.fixture
-def sdk(settings: Settings) -> Iterator[Client]:
-    with Client(settings) as client:
-        yield client
+    return unrefused(settings).model_copy(update={"celery": celery})
 
 
 @pytest.fixture
@@ -259,6 +253,30 @@ def test_what_calls_nothing_is_noticed(
     with pytest.raises(JobFailed, match="the task was revoked"):
         behind.result(PATIENCE_S)
     assert not marks.exists("behind")
+
+
+def test_a_task_alone_is_run_by_its_signature(shop: Celery, sdk: Client) -> None:
+    def same(x: int) -> int:
+        return x
+
+    task = shop.task(same, name="shop.same")
+    with pytest.raises(InvalidInput, match="is a plain Celery task") as caught:
+        sdk.enqueue(task, 1)
+    assert "task.s(…)" in caught.value.fix
+
+
+def test_a_queue_that_nobody_consumes_is_named(
+    signs: Signs, dispatcher: Any, sdk: Client, settings: Settings, marks: redis_py.Redis, tmp_path: Path
+) -> None:
+    """Also where no producer of Celery's has ever declared it, and what stood where its name is kept was broken."""
+    penstock = Penstock(tmp_path, settings.environ())
+    marks.set(keys.task_queues(settings.namespace), "broken")
+    run = sdk.enqueue(signs.t("echo", 1, options={"queue": "nowhere", "priority": 3}))
+    sent(sdk, run)
+    assert marks.llen(keys.list_key("nowhere", 3)) == 1
+    rows = penstock("queue", "stats", "--json").jsonl()
+    assert [(row["queue"], row["ready"]) for row in rows if "queue" in row] == [("nowhere", 1)]
+    run.cancel()
 
 
 def test_a_countdown_counts_from_the_parents_end(

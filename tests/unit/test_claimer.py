@@ -17,6 +17,7 @@ from penstock.model import Model
 from penstock.store import Store
 from penstock_worker.item import Batch, Item
 from penstock_worker.schedule.claimer import Claimer
+from tests.fixtures.runs import begin, graph, open_steps, out, step
 from tests.fixtures.store import T0, W, add, make_job
 
 
@@ -99,3 +100,18 @@ def test_a_message_with_the_id_of_a_job_that_has_ended_is_told_of(store: Store) 
         assert not run.live and not run.unfinished
         told.append([(line["action"], line["job"]) for line in logs])
     assert told == [[("claim.ended", row.id)], []]
+
+
+def test_a_step_that_was_sent_as_a_plain_job_is_given_what_the_graph_says(store: Store) -> None:
+    """A dispatcher of a release before runs sends what stands in the row, an empty list."""
+    of = graph(step("a", {"$in": "x"}, model="embed"), output=out("a"))
+    id = open_steps(store, begin(store, of, {"x": "given"}))["a"]
+    (plain,) = add(store)
+    early = make_item(id)
+    early.input = "[]"
+    claimer = Claimer(store, worker=W, insist=lambda call: call(), dismiss=lambda *_: None)
+    run = claimer(Batch(Echo, [early, make_item(plain)], "idle"))
+    assert {item.id: (item.input, item.step, item.error) for item in run.live} == {
+        id: ('"given"', True, None),
+        plain: ('"x"', False, None),
+    }

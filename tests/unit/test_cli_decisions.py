@@ -96,6 +96,13 @@ def test_the_next_command_names_a_model_that_has_an_example(tmp_path: Path) -> N
     assert example_command(settings, []) is None
 
 
+def test_the_next_command_finds_the_servers(tmp_path: Path) -> None:
+    """Those of a variable that only this terminal has; passwords do not go into a history."""
+    servers = {"broker_url": "redis://host:6390/0", "database_url": "postgresql://me:secret@host/db"}
+    command = example_command(Settings.load(home=tmp_path, **servers), [model()])
+    assert command == f"penstock run --home {tmp_path} --broker-url redis://host:6390/0 double 21"
+
+
 def test_the_usual_home_is_not_repeated() -> None:
     command = example_command(Settings.load(home=Path("~/.penstock")), [model()])
     assert command == "penstock run double 21"

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.client import _flow
 from penstock.client._flow import PIECES, Call, Emit, Open, Wait, completed, streamed
-from penstock.client.handle import Handle
+from penstock.client.handle import Handle, unsuccessful
 from penstock.client.inbox import Inbox, Ticket
 from penstock.errors import (
     BrokerUnavailable,
@@ -321,3 +321,9 @@ def test_a_stream_without_a_broker_has_the_states() -> None:
     rig.sql = {"a": make_job("a", "succeeded", attempt=1, claimed_at=1.0, settled_at=9.0)}
     assert rig.start(streamed(rig.runtime, Handle("a"), None)) is None
     assert told(rig) == ["accepted 0", "running 1", "succeeded 1"]
+
+
+def test_the_error_of_a_run_names_the_step() -> None:
+    error = {"code": "model_raised", "message": "ValueError: no", "step": "embed[7]"}
+    assert "job 1 failed in step 'embed[7]': ValueError: no" in str(unsuccessful("1", JobState.FAILED, error))
+    assert "job 1 failed: ValueError: no" in str(unsuccessful("1", JobState.FAILED, error | {"step": None}))

@@ -11,6 +11,7 @@ from celery import Celery, chain, chord, group
 import penstock
 from penstock.errors import ConfigError, InvalidInput
 from penstock.signatures import model_signature
+from tests.fixtures import celeryapps
 
 
 @penstock.model(name="shouter", max_size=4)
@@ -30,13 +31,8 @@ def app() -> Iterator[Celery]:
     """The program's own app, current and eager."""
     app = Celery("program", broker="memory://", backend="cache+memory://")
     app.conf.update(task_always_eager=True, task_store_eager_result=False)
-    app.set_current()
-    yield app
-    app.close()
-    from celery import _state
-
-    _state._set_current_app(None)
-    _state.default_app = None
+    with celeryapps.current(app):
+        yield app
 
 
 def test_an_eager_program_runs_models_itself(app: Celery) -> None:

@@ -237,7 +237,7 @@ def test_what_is_said_of_classes_is_checked(name: str) -> None:
         ({"outputs": ["9", "8"]}, "the output names the node '8'"),
         ({"inputs": {"seed": ("8", "seed")}}, "input 'seed' names the node '8'"),
         ({"inputs": {"seed": ("3", "sed")}}, "node '3' .Sample. has no input 'sed'"),
-        ({"inputs": {"a b": ("3", "seed")}}, "no name of a input"),
+        ({"inputs": {"a b": ("3", "seed")}}, "no name of an input"),
         ({"name": "No"}, "a graph is named"),
     ],
 )

@@ -203,8 +203,13 @@ def test_results_of_any_operator_are_bounded() -> None:
         (lambda: docs(), "@penstock.step"),
         (lambda: docs[1:], "step"),
         (lambda: setattr(docs, "x", 1), "step"),
-        (lambda: {docs: 1}, "unhashable"),
-        (lambda: {docs}, "unhashable"),
+        (lambda: docs.__setitem__(0, 1), "@penstock.step"),
+        (lambda: docs.__delitem__(0), "@penstock.step"),
+        (lambda: round(judge, 2), "@penstock.step"),
+        (lambda: complex(judge), "@penstock.step"),
+        (lambda: reversed(docs), "@penstock.step"),
+        (lambda: {docs: 1}, "@penstock.step"),
+        (lambda: {docs}, "@penstock.step"),
     ],
 )
 def test_what_needs_the_value_now_says_what_does_it_later(use: Any, instead: str) -> None:

@@ -146,7 +146,7 @@ def test_bounds_are_part_of_a_graph_and_none_are_no_part_of_it() -> None:
         (bad(CALL | {"name": ""}), "no name of a step"),
         (bad(CALL | {"name": "a b"}), "no name of a step"),
         (bad(CALL | {"name": "x" * 200}), "no name of a step"),
-        (bad(inputs=("$x",)), "no name of a input"),
+        (bad(inputs=("$x",)), "no name of an input"),
         (bad(output=out("a")), "the output names 'a'"),
         (bad(output={"$in": "y"}), "the output names 'y'"),
         (bad(output={"$item": 0}), "outside of a map"),

@@ -179,13 +179,15 @@ def test_signals_are_given() -> None:
     assert run_pipeline(approved, {"x": 1}, models=MODELS, signals={"decision": "yes"}) == [2, None]
     with pytest.raises(ModelRaised, match="odd"):
         run_pipeline(approved, {"x": 1}, models=MODELS, signals={"decision": "no"})
-    with pytest.raises(WaitTimeout, match="decision"):
+    with pytest.raises(WaitTimeout, match="decision") as caught:
         run_pipeline(approved, {"x": 1}, models=MODELS)
+    assert "signals={'decision': …}" in caught.value.fix
 
 
 def test_what_is_not_there_is_named() -> None:
-    with pytest.raises(UnknownModel, match="shift"):
+    with pytest.raises(UnknownModel, match="shift") as caught:
         run_pipeline(shifted, {"x": 1}, models=[double])
+    assert "models=[…]" in caught.value.fix
     with pytest.raises(InvalidInput, match="given no 'x'"):
         run_pipeline(shifted, {}, models=MODELS)
 

@@ -66,6 +66,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "code": (bad(CALL | {"eval": "__import__('os')"}), "unknown field"),
     "an operator": (bad(output={"$op": ["system", 1, 2]}), "is no expression"),
     "a word": (bad(output={"$import": "os"}), "no expression begins with '$import'"),
+    "a workflow": ({"1": {"class_type": "Save", "inputs": {}}}, "a workflow of ComfyUI's"),
     "a wrong type": (bad(CALL | {"maps": 1}), "Expected `bool`"),
     "a name": (bad(name="../etc"), "no name of a pipeline"),
     "a name's name": (bad(name="G"), "is named 'G'"),

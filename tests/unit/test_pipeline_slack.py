@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from penstock.pipelines.frontier import Outline, frontier
 from penstock.pipelines.graph import MAX_TIMEOUT_S, Graph, Step
-from penstock.pipelines.slack import MOST_ARCS, paths, remaining
+from penstock.pipelines.slack import MOST_ARCS, longest, paths, remaining
 from penstock.store.learned import Learned
 from tests.fixtures import hostilegraphs
 from tests.fixtures.runs import graph, out, step
@@ -38,6 +38,18 @@ DEEP = graph(
 )
 
 
+def run(name: str, of: Graph, given: Any = X, **fields: Any) -> Step:
+    """A step that is a run of this graph."""
+    return Step(name=name, kind="run", graph=of, input={"x": given}, **fields)
+
+
+# A run within a run, between two steps; and for each element of a list.
+WITHIN = graph(step("z", X), run("r", LINE, out("z")), step("e", out("r")), output=out("e"))
+EACH_RUN = graph(step("z", X), run("r", N, {"$item": 0}, over=out("z"), maps=True), output=out("r"))
+DEEPER = graph(run("s", WITHIN), run("t", CHOICE, out("s")), step("f", out("t")), output=out("f"))
+EMPTY = graph(run("r", graph(output=1)), step("e", out("r")), output=out("e"))
+
+
 def pause(seconds: Any) -> Graph:
     return graph(step("a", X), Step(name="nap", kind="sleep", input=[seconds, out("a")]), output=out("nap"))
 
@@ -58,12 +70,33 @@ def pause(seconds: Any) -> Graph:
         (pause(60), {"a": 1}, {"a": 61, "nap": 60}),
         (pause(X), {"a": 1}, {"a": 1, "nap": 0}),
         (pause(1e300), {}, {"a": MAX_TIMEOUT_S, "nap": MAX_TIMEOUT_S}),
+        (WITHIN, {"z": 1, "a": 2, "b": 4, "c": 8, "e": 16}, {"z": 31, "r": 30, "e": 16}),
+        (WITHIN, {"z": 1, "e": 16}, {"z": 17, "r": 16, "e": 16}),
+        # Elements run side by side: as one of them, which takes its own longest path.
+        (EACH_RUN, {"z": 1, "a": 1, "b": 1, "c": 5, "d": 2}, {"z": 7, "r": 6}),
+        (graph(run("r", EACH), output=out("r")), {"a": 1, "m": 2, "z": 3}, {"r": 6}),
+        (graph(run("r", pause(60)), output=out("r")), {"a": 1}, {"r": 61}),
+        (graph(run("r", SPARE), output=out("r")), {"a": 1, "b": 2, "c": 9}, {"r": 9}),
+        (
+            DEEPER,
+            {"z": 1, "a": 2, "b": 4, "c": 8, "e": 16, "judge": 32, "draft": 64, "rewrite": 128, "f": 256},
+            {"s": 31 + 224 + 256, "t": 224 + 256, "f": 256},
+        ),
+        (EMPTY, {"e": 2}, {"r": 2, "e": 2}),
         (LINE, {"a": float("nan"), "b": -5.0, "c": float("inf")}, dict.fromkeys("abc", MAX_TIMEOUT_S)),
     ],
 )
 def test_the_longest_path_that_remains(of: Graph, seconds: dict[str, float], needed: dict[str, float]) -> None:
     plan = Outline(of)
-    assert remaining(plan, paths(plan), lambda model: seconds.get(model, 0.0)) == needed
+    found = remaining(paths(plan), lambda model: seconds.get(model, 0.0))
+    assert {name: each.all_s for name, each in found.items()} == needed
+
+
+def test_what_is_behind_a_step_is_told_apart() -> None:
+    """A run within a run is to have ended by then."""
+    takes = {"z": 1.0, "a": 2.0, "b": 4.0, "c": 8.0, "e": 16.0}
+    found = remaining(paths(Outline(WITHIN)), lambda model: takes[model])
+    assert {name: each.behind_s for name, each in found.items()} == {"z": 30, "r": 16, "e": 0}
 
 
 @given(graphs(), st.data())
@@ -71,7 +104,7 @@ def test_whatever_is_given_a_steps_output_is_reckoned_with(of: Graph, data: st.D
     """Also where conditions wait for each other's branches."""
     plan = Outline(replace(of, steps=[replace(each, model=each.name) for each in of.steps]))
     takes = {name: data.draw(st.integers(0, 5)) for name in plan.steps}
-    needed = remaining(plan, paths(plan), lambda model: takes[model])
+    needed = {name: each.all_s for name, each in remaining(paths(plan), lambda model: takes[model]).items()}
     assert needed.keys() == takes.keys()
     for name, children in plan.children.items():
         assert needed[name] >= takes[name] + max((needed[child] for child in children), default=0)
@@ -90,7 +123,7 @@ def straight_graphs(draw: st.DrawFn) -> Graph:
 def test_with_workers_for_all_a_run_takes_as_long_as_was_reckoned(of: Graph, data: st.DataObject) -> None:
     plan = Outline(of)
     takes = {name: data.draw(st.integers(0, 5)) for name in plan.steps}
-    needed = remaining(plan, paths(plan), lambda model: takes[model])
+    needed = {name: each.all_s for name, each in remaining(paths(plan), lambda model: takes[model]).items()}
     outputs: dict[str, Any] = {}
     ends: dict[str, int] = {}
     now = 0
@@ -100,6 +133,7 @@ def test_with_workers_for_all_a_run_takes_as_long_as_was_reckoned(of: Graph, dat
         now = min(end for name, end in ends.items() if name not in outputs)
         outputs |= {name: 1 for name, end in ends.items() if end == now}
     assert now == max(needed[name] for name in plan.steps if not plan.parents[name])
+    assert now == longest(paths(Outline(graph(run("r", of), output=out("r")))), lambda model: takes[model])
 
 
 def test_the_newest_that_workers_have_stored_is_believed() -> None:
@@ -116,12 +150,21 @@ def test_the_newest_that_workers_have_stored_is_believed() -> None:
     assert not learned.is_old
     names = ("a", "a@1", "a@2", "a@3", "b", "nobody")
     plan = Outline(graph(*(step(f"s{n}", X, model=name) for n, name in enumerate(names)), output=X))
-    assert list(learned.remaining("digest", plan).values()) == [1.5, 8.0, 1.5, 1.5, 0.25, 0.0]
+    assert [each.all_s for each in learned.remaining("digest", plan).values()] == [1.5, 8.0, 1.5, 1.5, 0.25, 0.0]
 
 
 @pytest.mark.parametrize("name", hostilegraphs.GRAPHS)
 def test_a_strangers_graph_has_a_bounded_number_of_ways(name: str) -> None:
     plan = Outline(hostilegraphs.GRAPHS[name]())
     ways = paths(plan)
-    assert sum(len(list(after)) for _, after in ways) <= sum(map(len, plan.parents.values())) + MOST_ARCS
-    assert set(remaining(plan, ways, lambda _: 1.0)) == set(plan.steps)
+    assert sum(len(list(way.after)) for way in ways) <= sum(map(len, plan.parents.values())) + MOST_ARCS
+    assert set(remaining(ways, lambda _: 1.0)) == set(plan.steps)
+
+
+def test_runs_within_a_run_are_looked_at_as_far_as_there_is_room() -> None:
+    """Each is a graph that is read while nobody else can write: those behind the last one count nothing."""
+    large = graph(step("a", X), *(step(f"b{n}", [X] * (MOST_ARCS // 16)) for n in range(4)), output=out("a"))
+    plan = Outline(graph(*(run(f"r{n}", large) for n in range(8)), output=X))
+    found = remaining(paths(plan), lambda _: 1.0)
+    assert [each.all_s for each in found.values()].count(1.0) == 3
+    assert {each.all_s for each in found.values()} == {0.0, 1.0}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from celery import Celery, _state, chain, chord, group
+from celery import Celery, chain, chord, group
 from celery.canvas import chunks, xmap, xstarmap
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +26,7 @@ from penstock.pipelines.show.draw import draw
 from penstock.pipelines.show.mermaid import mermaid
 from penstock.pipelines.task import Task
 from penstock.settings import Settings
+from tests.fixtures import celeryapps
 
 app = Celery("program", broker="redis://localhost:6379/0", backend="cache+memory://", set_as_current=False)
 app.conf.task_default_queue = "shop"
@@ -53,12 +54,8 @@ def limited() -> None: ...
 
 @pytest.fixture(scope="module", autouse=True)
 def _current() -> Iterator[None]:
-    """Celery looks up members of a chord in the current app, where it runs them itself."""
-    app.set_current()
-    yield
-    app.close()
-    _state._set_current_app(None)
-    _state.default_app = None
+    with celeryapps.current(app):
+        yield
 
 
 def t(*args: Any, **kwargs: Any) -> Any:

@@ -154,3 +154,92 @@ def test_a_defect_is_reported_and_nothing_is_acknowledged(error: BaseException):
     assert settler.stop(5)
     assert defects == [1]
     assert log.calls == []
+
+
+class Pieces:
+    """What a transaction has left: so many pieces, or those that fail."""
+
+    def __init__(self, log: Log, name: str, *pieces: BaseException | None) -> None:
+        self._log, self._name, self._pieces = log, name, list(pieces)
+        self.done = threading.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def step(self, *, now: float) -> list[Settled]:
+        error = self._pieces.pop(0)
+        self._log.calls.append(f"{self._name} {len(self._pieces)}")
+        if not self._pieces:
+            self.done.set()
+        if error is not None:
+            raise error
+        return [Settled(self._name, JobState.SUCCEEDED, 1, None, None, "run", "interactive", None)]
+
+
+def told(log: Log) -> list[str]:
+    """Without the news of each piece."""
+    return [call for call in log.calls if not call.startswith("news")]
+
+
+def test_what_commits_leave_is_done_in_turns_behind_them_and_told():
+    log = Log()
+    log.gate.clear()
+    settler = make(log, busy=True)
+    settler.settle(make_run("a"))
+    assert log.entered.wait(PATIENCE_S)
+    settler.go_on(long := Pieces(log, "long", None, None, None))
+    settler.go_on(Pieces(log, "short", None))
+    settler.settle(make_run("b"))
+    log.gate.set()
+    assert long.done.wait(PATIENCE_S)
+    assert settler.stop(5)
+    assert told(log) == ["commit a", "ack a", "commit b", "ack b", "long 2", "short 0", "long 1", "long 0"]
+    assert log.calls.count("news long") == 3 and log.calls.count("news short") == 1
+
+
+@pytest.mark.parametrize(("error", "after"), [(StoreUnavailable("away"), []), (TypeError("our fault"), [1])], ids=repr)
+def test_a_piece_that_fails_does_not_hold_up_the_others(error: BaseException, after: list[int]):
+    log, defects = Log(), []
+    settler = make(log, busy=False, defects=defects)
+    settler.go_on(left := Pieces(log, "left", error, None))
+    assert left.done.wait(PATIENCE_S)
+    assert settler.stop(5)
+    assert log.calls[:2] == ["left 1", "left 0"] and defects == after
+
+
+def test_who_settles_does_not_wait_for_what_is_left():
+    log = Log()
+    busy, free = threading.Event(), threading.Event()
+
+    class Long(Pieces):
+        def step(self, *, now: float) -> list[Settled]:
+            busy.set()
+            assert free.wait(PATIENCE_S)
+            return super().step(now=now)
+
+    settler = make(log, busy=False)
+    settler.go_on(Long(log, "long", None))
+    assert busy.wait(PATIENCE_S)
+    settler.settle(make_run("a"))
+    assert log.calls == ["commit a", "news a", "ack a"]
+    free.set()
+    assert settler.stop(5)
+
+
+def test_a_worker_that_stops_leaves_the_rest_to_the_dispatcher():
+    log = Log()
+    begun, free = threading.Event(), threading.Event()
+
+    class Long(Pieces):
+        def step(self, *, now: float) -> list[Settled]:
+            begun.set()
+            assert free.wait(PATIENCE_S)
+            return super().step(now=now)
+
+    settler = make(log, busy=False)
+    settler.go_on(Long(log, "long", *[None] * 1000))
+    assert begun.wait(PATIENCE_S)
+    settler._stopping.set()
+    free.set()
+    assert settler.stop(5)
+    assert told(log) == ["long 999"]

@@ -56,6 +56,33 @@ def test_a_module_that_ends_the_program_is_named(module: Callable[[str], str], w
             assert f"{name}.py:2" in caught.value.fix and "__main__" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("def f():\n    import json; json.loads('x')\nf()", 3, "Expecting value"),  # raised in Python's own files
+        ("import penstock\n@penstock.pipeline\ndef p(x): return x if x else 1\n", 4, "penstock.when"),  # and in ours
+        (
+            "import penstock\n@penstock.step\ndef s(a): return a\n@penstock.pipeline\ndef p(x): return s()\n",
+            6,
+            "step 's': missing a required argument: 'a'; its arguments: (a)",
+        ),
+    ],
+)
+def test_the_line_of_the_module_is_told(module: Callable[[str], str], text: str, line: int, words: str) -> None:
+    name = module(text)
+    with pytest.raises(ConfigError) as caught:
+        Registry.load([name])
+    assert words in caught.value.message and f"{name}.py:{line})" in caught.value.message
+
+
+def test_what_is_wrong_with_a_pipeline_keeps_its_fix(module: Callable[[str], str]) -> None:
+    name = module("import penstock\n@penstock.pipeline\ndef p(größe): return größe\n")
+    with pytest.raises(ConfigError) as caught:
+        Registry.load([name])
+    assert "no name of an input" in caught.value.message and f"{name}.py:3)" in caught.value.message
+    assert caught.value.fix.startswith("use letters")
+
+
 @pytest.mark.parametrize("way", ["raise SystemExit", "raise KeyboardInterrupt"])
 @pytest.mark.parametrize(
     "text",

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +16,7 @@ import pytest
 
 from penstock.settings import WebhookSettings
 from penstock.webhooks.sender import Answer, Sender
+from tests.fixtures.certificate import certificate_of
 from tests.fixtures.patience import PATIENCE_S
 
 BODY = '{"a":"ü"}'
@@ -187,18 +185,7 @@ def test_private_addresses_are_refused_unless_allowed() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for `hook.example`, and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        assert not os.environ.get("CI"), "openssl is needed to make a certificate"
-        pytest.skip("openssl is needed to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=hook.example",
-         "-addext", "subjectAltName=DNS:hook.example", "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
-    return certificate, key
+    return certificate_of("hook.example", tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.parametrize(

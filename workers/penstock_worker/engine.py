@@ -149,6 +149,7 @@ class Engine:
             on_defect=self._on_defect,
             on_settled=self.batcher.settled_after,
         )
+        store.leave_to(self.settler.go_on)
         self.runner = Runner(
             models,
             claim=(claimer := Claimer(store, worker=worker, insist=self._insist, dismiss=self._dismiss)),

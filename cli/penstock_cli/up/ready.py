@@ -13,6 +13,7 @@ import psutil
 
 from penstock.clock import now
 from penstock.settings import Settings
+from penstock.urltext import safe_url
 from penstock_cli.up.probe import ModelInfo
 
 
@@ -70,12 +71,17 @@ def dashboard_answers(url: str | None) -> bool:
 def example_command(settings: Settings, models: Sequence[ModelInfo]) -> str | None:
     """The next thing to type: a job for a model that is served, with an input that it takes."""
     for model in sorted(models, key=lambda model: model.example is None):
-        words = ["penstock", "run", *home_option(settings), model.name, model.example or "…"]
+        words = ["penstock", "run", *options(settings), model.name, model.example or "…"]
         return shlex.join(words) if model.example else f"{shlex.join(words[:-1])} INPUT"
     return None
 
 
-def home_option(settings: Settings) -> list[str]:
-    """``--home`` for a command that must work in another terminal too."""
+def options(settings: Settings) -> list[str]:
+    """What a command needs that must work in another terminal too: the home, and servers that are not the embedded
+    ones. A URL with a secret in it is not repeated.
+    """
     usual = Path("~/.penstock").expanduser().absolute()
-    return [] if settings.home == usual else ["--home", str(settings.home)]
+    words = [] if settings.home == usual else ["--home", str(settings.home)]
+    for name, url in (("--broker-url", settings.broker_url), ("--database-url", settings.database_url)):
+        words += [name, url] if url and safe_url(url) == url else []
+    return words

@@ -116,6 +116,17 @@ def upgrade() -> None:
     )
     op.create_index("ix_penstock_todo_since", "penstock_todo", ["since"])
     op.create_table(
+        "penstock_fork",
+        sa.Column("run_id", id, nullable=False),
+        sa.Column("source", id, nullable=False),
+        sa.Column("taken", sa.Text(), nullable=False),
+        sa.Column("copied", sa.Integer(), nullable=False),
+        sa.Column("since", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_penstock_fork")),
+    )
+    op.create_index("ix_penstock_fork_source", "penstock_fork", ["source"])
+    op.create_index("ix_penstock_fork_since", "penstock_fork", ["since"])
+    op.create_table(
         "penstock_pipeline",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("graph", sa.Text(), nullable=False),
@@ -127,6 +138,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("penstock_pipeline")
+    op.drop_table("penstock_fork")
     op.drop_table("penstock_todo")
     op.drop_table("penstock_signal")
     op.drop_table("penstock_task")

@@ -221,7 +221,7 @@ def streamed(runtime: Runtime, handle: Handle, after: str | None, step: str | No
 
 
 def _check_step(runtime: Runtime, run: str, step: str) -> None:
-    from penstock.pipelines.known import check_path
+    from penstock.pipelines.names import check_path
 
     check_path(runtime.store.graph_of(run), step)
 

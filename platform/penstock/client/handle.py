@@ -88,7 +88,9 @@ def unsuccessful(id: str, state: JobState, error: dict[str, Any] | None) -> JobU
     if state is JobState.EXPIRED:
         return JobExpired(f"job {id} expired: its deadline passed first", job_id=id, error=error)
     reason = error.get("message") or error.get("code") or "no reason was recorded"
-    return JobFailed(f"job {id} failed: {reason}", job_id=id, error=error, fix=f"`penstock job get {id}` shows all")
+    step = f" in step {error['step']!r}" if error.get("step") else ""  # of a run
+    fix = f"`penstock job get {id}` shows all"
+    return JobFailed(f"job {id} failed{step}: {reason}", job_id=id, error=error, fix=fix)
 
 
 class JobHandle(Handle):

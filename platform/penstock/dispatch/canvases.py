@@ -12,9 +12,9 @@ from penstock.errors import InvalidInput, TooLarge
 from penstock.jsontext import loads
 from penstock.options import Options
 from penstock.payload import write_input
+from penstock.pipelines.canvas.modeloptions import Said, options_of
 from penstock.pipelines.canvas.reading import NAME, translate
-from penstock.pipelines.canvas.said import Said, options_of
-from penstock.pipelines.canvas.tasksaid import Route
+from penstock.pipelines.canvas.taskoptions import Route
 
 if TYPE_CHECKING:
     from penstock.dispatch.catalog import Target

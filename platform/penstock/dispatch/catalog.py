@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from penstock.arguments import shown
 from penstock.calltypes import schemas_of
@@ -20,7 +20,7 @@ from penstock.clock import monotonic_s
 from penstock.codec import ItemCodec, codec_of
 from penstock.dispatch.canvases import Canvas, as_graph
 from penstock.dispatch.tasks.routing import route_by
-from penstock.errors import ConfigError, InvalidInput, Rejected
+from penstock.errors import ConfigError, InvalidInput, Rejected, UnknownModel
 from penstock.functions import Function
 from penstock.itemschema import at_once, misfit
 from penstock.lane import split_name
@@ -130,7 +130,9 @@ class Catalog:
         if found is None and (pipeline := self._registered().pipelines.get(name)) is not None:
             found = Target(name, pipeline=pipeline)
         if found is None and name not in self._registered():
-            found = self._find_announced(name) or self._unknown(name)
+            found = self._find_announced(name)
+            if found is None:
+                raise self._unknown(name)
         if found is not None and found.pipeline is not None and asked is not None:
             raise InvalidInput(
                 f"{name!r} is a pipeline, and pipelines have no versions",
@@ -160,8 +162,10 @@ class Catalog:
             try:
                 target = self.find(step.model)
             except Rejected as error:
+                if isinstance(error, UnknownModel):  # no pipeline is meant
+                    error = self._unknown(split_name(step.model)[0], pipelines=False)
                 error.message = f"step {step.name!r}: {error.message}"
-                raise
+                raise error from None
             if target.pipeline is not None:
                 raise InvalidInput(
                     f"step {step.name!r} calls {step.model!r}, which is a pipeline",
@@ -194,10 +198,10 @@ class Catalog:
                 self._read()
             return self._announced.get(name)
 
-    def _unknown(self, name: str) -> NoReturn:
-        pipelines = {each for each, target in self._announced.items() if target.pipeline is not None}
-        models = self._announced.keys() - pipelines | {cls.name for cls in self._registered()}
-        raise unknown_model(name, models, pipelines | self._registered().pipelines.keys())
+    def _unknown(self, name: str, *, pipelines: bool = True) -> UnknownModel:
+        runs = {each for each, target in self._announced.items() if target.pipeline is not None}
+        models = self._announced.keys() - runs | {cls.name for cls in self._registered()}
+        return unknown_model(name, models, runs | self._registered().pipelines.keys() if pipelines else ())
 
     def _read(self) -> None:
         self._announced = announced(self._store.models(), self._store.pipelines())
@@ -244,4 +248,6 @@ def _checked(model: Any) -> type[Model]:
 
 
 def _no_model(model: Any) -> InvalidInput:
+    if hasattr(model, "apply_async"):  # Celery is not imported for it
+        return InvalidInput(f"{shown(model)} is a plain Celery task", fix="pass a signature of it: task.s(…)")
     return InvalidInput(f"{shown(model)} is no model", fix='pass its name, for example "embed", or its class')

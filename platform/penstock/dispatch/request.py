@@ -13,7 +13,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
-from penstock.arguments import shown, storable
+from penstock.arguments import nearest, shown, storable
 from penstock.errors import InvalidInput
 from penstock.lane import LANES, MAX_PRIORITY, MIN_PRIORITY, Lane
 from penstock.model import Model
@@ -88,8 +88,8 @@ def terms(
 ) -> Terms:
     """Check options; raises ``InvalidInput`` or ``WebhookRefused``, a misspelt name is a ``TypeError``."""
     for name in unknown:
-        near = get_close_matches(name, Options.__optional_keys__, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(Options.__optional_keys__))}"
+        known = sorted(Options.__optional_keys__)
+        hint = nearest(name, known, f"there are {', '.join(known)}")
         raise TypeError(f"there is no option {name!r}: {hint}")
     if tenant != "default":
         tenant = _text("tenant", tenant)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from penstock.pipelines.expression import named
 from penstock.pipelines.frontier import Outline
-from penstock.pipelines.known import check_names
+from penstock.pipelines.names import check_names
 
 
 def affected(plan: Outline, *, from_step: str | None, inputs: Iterable[str]) -> set[str]:

@@ -46,7 +46,10 @@ class Outline:
                 self.children[parent].append(name)
         self.named: Sequence[str] = list(dict.fromkeys(output.given("$out")))
         #: Called for what they do: nobody uses their outputs.
-        self.unnamed = [name for name in self.steps if not self.children[name] and name not in set(self.named)]
+        used = set(self.named)
+        self.unnamed = [name for name in self.steps if not self.children[name] and name not in used]
+        #: Those that can start at once, whatever comes out, if they are needed.
+        self.first: Sequence[Step] = [step for step in graph.steps if not self.parents[step.name]]
         #: With these the run has ended, where it has no choices.
         self.last = frozenset([*self.unnamed, *self.named])
         #: Those whose input may be another one when something has failed.

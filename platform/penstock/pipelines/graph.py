@@ -258,7 +258,10 @@ def _names(what: str, given: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in given:
         if not _NAME.fullmatch(name):
-            raise InvalidInput(f"{name!r:.150} is no name of a {what}", fix="use letters, digits, '_', '-' and '.'")
+            raise InvalidInput(
+                f"{name!r:.150} is no name of {'an' if what == 'input' else 'a'} {what}",
+                fix="use letters (a to z, A to Z), digits, '_', '-' and '.', and begin with a letter or '_'",
+            )
         if name in seen:
             raise InvalidInput(f"two {what}s are called {name!r}", fix="give each a name of its own")
         seen.add(name)

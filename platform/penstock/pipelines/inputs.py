@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
+from penstock.arguments import nearest
 from penstock.errors import InvalidInput
 
 
@@ -20,11 +20,9 @@ def by_name(pipeline: str, names: Sequence[str], inputs: Any) -> dict[str, Any]:
     given = {str(name): value for name, value in inputs.items()}
     for name in given:
         if name not in names:
-            near = get_close_matches(name[:150], names, n=1)
-            there = ", ".join(names[:20]) or "none"
             raise InvalidInput(
                 f"pipeline {pipeline!r} has no input {name!r:.80}",
-                fix=f"did you mean {near[0]!r}?" if near else f"its inputs: {there}",
+                fix=nearest(name, names, f"its inputs: {', '.join(names[:20]) or 'none'}"),
             )
     return given
 

@@ -51,7 +51,12 @@ def run(
         if step.kind == "wait":
             if step.signal in signals:
                 return [signals[step.signal]]
-            return [WaitTimeout(f"step {step.name!r} waits for the signal {step.signal!r}, which nobody sends")]
+            return [
+                WaitTimeout(
+                    f"step {step.name!r} waits for the signal {step.signal!r}, which nobody sends",
+                    fix=f"run_pipeline(…, signals={{{step.signal!r}: …}}) sends it; a fallback stands in for it",
+                )
+            ]
         results = call(step.model, items)
         for _ in range(step.retry):
             again = [at for at, result in enumerate(results) if isinstance(result, BaseException)]

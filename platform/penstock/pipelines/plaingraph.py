@@ -46,8 +46,14 @@ class PlainGraph:
 
 def from_text(text: bytes) -> PlainGraph:
     """A graph of a file; raises ``InvalidInput`` or ``TooLarge``."""
-    if not isinstance(bounded(text, what="graph", fix=_SEE), dict):
+    value = bounded(text, what="graph", fix=_SEE)
+    if not isinstance(value, dict):
         raise InvalidInput("a graph is an object with name, inputs, steps and output", fix=_SEE)
+    if value and all(isinstance(node, dict) and "class_type" in node for node in value.values()):
+        raise InvalidInput(
+            "this is no graph, but a workflow of ComfyUI's",
+            fix="say which models its classes are: `penstock pipeline submit --comfyui CLASSES …`, or comfyui.read",
+        )
     graph = read(text)
     _check_name(graph)
     return PlainGraph(graph, graph.to_json().decode())

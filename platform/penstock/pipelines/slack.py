@@ -9,53 +9,110 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from penstock.pipelines.certain import certain
 from penstock.pipelines.expression import Expression, parts_of, word_of
 from penstock.pipelines.frontier import Outline
-from penstock.pipelines.graph import MAX_TIMEOUT_S, Step
+from penstock.pipelines.graph import MAX_TIMEOUT_S, Graph, Step
 
-#: What is looked at of choices, and of the steps that they choose and ask for: parts, parents and pairs.
+#: What is looked at of choices, and of the steps that they choose and ask for: parts, parents and pairs; and of graphs
+#: within the graph, steps and parts.
 MOST_ARCS = 100_000
 
-#: Each step with those that begin behind it, in an order in which these come later.
-Paths = Sequence[tuple[str, Iterable[str]]]
+
+class Way(NamedTuple):
+    """A step, and those that begin behind it. Of one that is a run, the same ``within`` it."""
+
+    step: Step
+    after: Iterable[str]
+    within: Sequence[Way] = ()
+
+
+#: In an order in which those that begin behind a step come later.
+Paths = Sequence[Way]
+
+
+class Needed(NamedTuple):
+    """Seconds of the longest path: the one that begins with a step, and the one behind it."""
+
+    all_s: float
+    behind_s: float
 
 
 def paths(plan: Outline) -> Paths:
     """What waits for each step: what is given its output, and what is needed only once a condition has chosen by it.
 
     The latter as far as one order has both: what one condition chooses may be needed by another one before that; and
-    no further than to ``MOST_ARCS``: it is asked while nobody else can write.
+    no further than to ``MOST_ARCS``, runs within the run included: it is asked while nobody else can write.
     """
+    return _paths(plan, _Room(MOST_ARCS))
+
+
+class _Room:
+    """How much more is looked at."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def take(self, count: int) -> bool:
+        """Whether there was room for so many; from where there was not, there is none."""
+        self._left -= count
+        return self._left >= 0
+
+
+def _paths(plan: Outline, room: _Room) -> Paths:
+    return [Way(plan.steps[name], after, _within(plan.steps[name].graph, room)) for name, after in _after(plan, room)]
+
+
+def _within(graph: Graph | None, room: _Room) -> Paths:
+    if graph is None or not room.take(_size(graph)):
+        return ()
+    return _paths(Outline(graph), room)
+
+
+def _size(graph: Graph) -> int:
+    """Steps of a graph, and parts of their expressions; without the graphs in it."""
+    whole = [graph.output, *(each for step in graph.steps for each in step.expressions)]
+    return len(graph.steps) + sum(_names(each)[1] for each in whole)
+
+
+def _after(plan: Outline, room: _Room) -> Iterable[tuple[str, Iterable[str]]]:
     if plan.straight:
         return [(name, plan.children[name]) for name in plan.order]
     always = set(certain(plan))
     place = {name: number for number, name in enumerate(_in_order(plan, always))}
     after = {name: dict.fromkeys(plan.children[name]) for name in place}
-    room = MOST_ARCS
     for condition, branches in _conditions(plan):
         asks, asked_parts = _names(condition)
         chosen, chosen_parts = _names(branches)
         lazy = _closure(plan, chosen, without=always)
-        room -= asked_parts + chosen_parts + sum(len(plan.parents[name]) for name in lazy) + len(lazy) * len(asks)
-        if room < 0:
+        arcs = sum(len(plan.parents[name]) for name in lazy) + len(lazy) * len(asks)
+        if not room.take(asked_parts + chosen_parts + arcs):
             break
         for asked in asks:
             after[asked] |= dict.fromkeys(name for name in lazy if place[name] > place[asked])
-    return list(after.items())
+    return after.items()
 
 
-def remaining(plan: Outline, of: Paths, seconds: Callable[[str], float]) -> dict[str, float]:
-    """Seconds of the longest path that begins with each step.
+def remaining(of: Paths, seconds: Callable[[str], float]) -> dict[str, Needed]:
+    """What the longest path takes that begins with each step.
 
     ``seconds`` of a model (``embed``, ``embed@2``) is what one call takes; 0 where nobody knows. A map is as one call,
-    since its elements run side by side; of a condition, both branches count, and of what has failed, nothing.
+    since its elements run side by side, and a run as its own longest path; of a condition, both branches count, and of
+    what has failed, nothing.
     """
-    found: dict[str, float] = {}
-    for name, after in reversed(of):
-        found[name] = _seconds(plan.steps[name], seconds) + max((found[each] for each in after), default=0.0)
+    found: dict[str, Needed] = {}
+    for step, after, within in reversed(of):
+        behind = max((found[each].all_s for each in after), default=0.0)
+        own = longest(within, seconds) if within else _seconds(step, seconds)
+        found[step.name] = Needed(own + behind, behind)
     return found
+
+
+def longest(of: Paths, seconds: Callable[[str], float]) -> float:
+    """What a run of these takes, where there are workers for all."""
+    return max((needed.all_s for needed in remaining(of, seconds).values()), default=0.0)
 
 
 def _in_order(plan: Outline, always: set[str]) -> Iterator[str]:

@@ -177,7 +177,7 @@ def claim(
     result = db.again(call)
     # Behind the claim: while they are read, nobody waits for what it holds.
     for id, given in _given(db, [id for id in need_input if id in result.claimed]).items():
-        result.claimed[id] = result.claimed[id]._replace(input=given.input, fault=given.fault, step=given.step)
+        result.claimed[id] = result.claimed[id]._replace(input=given.input, fault=given.fault)
     if len(result.claimed) < len(ids):
         _explain(db, result, [id for id in ids if id not in result.claimed], version, now)
     return result

@@ -23,6 +23,7 @@ from penstock.job import NewJob
 from penstock.store import postgres, sqlite
 from penstock.store.learned import Learned
 from penstock.store.place import PostgresDatabase, SQLiteFile, read
+from penstock.store.records import Settled
 from penstock.store.session import Session
 from penstock.store.sql import Dialect
 
@@ -50,6 +51,14 @@ class Survives(Enum):
     CRASH = "crash"
     #: What does no harm when it is forgotten.
     NOTHING = "nothing"
+
+
+class Left(Protocol):
+    """What is left to do behind a transaction. True while there is something."""
+
+    def __bool__(self) -> bool: ...
+    def step(self, *, now: float) -> list[Settled]:
+        """One transaction of it; the rows of what has ended with it. When it fails, that part is the dispatcher's."""
 
 
 class _Driver(Protocol):
@@ -157,11 +166,16 @@ class Database:
         self.release_lease_s = 0.0
         #: Hears of the plain tasks that are wanted no longer, after the commit. Must not raise.
         self.on_revoked: Callable[[Sequence[str]], object] | None = None
+        #: Takes what a transaction on runs leaves to others behind it. Must not raise. Without it, whoever made that
+        #: transaction does it all before the call returns.
+        self.on_left: Callable[[Left], object] | None = None
         #: Longest output of a run, bytes of JSON.
         self.max_output_bytes = sys.maxsize
         self._learned = Learned()
         #: Whether runs are put on the versions that are served when they begin.
         self.pins = False
+        #: Whether it is known that every worker knows runs.
+        self.knows_runs = False
 
     @property
     def bulk_rows(self) -> int:

@@ -33,8 +33,6 @@ _GONE = "SELECT DISTINCT url FROM penstock_delivery WHERE state = 'gone' AND url
 _INSERT = insert_sql(
     "penstock_delivery",
     ["id", "job_id", "url", "host", "type", "payload", "state", "created_at", "next_at", "error"],
-    ["text", "text", "text", "text", "text", "text", "text", "float", "float", "text"],
-    "",
 )
 
 

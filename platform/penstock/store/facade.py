@@ -22,7 +22,7 @@ from penstock.store import (
     users,
     workers,
 )
-from penstock.store.engine import Database, Survives
+from penstock.store.engine import Database, Left, Survives
 from penstock.store.records import (
     ClaimResult,
     Count,
@@ -100,6 +100,11 @@ class Store:
         """Plain tasks that were sent and are wanted no longer are revoked by ``revoke``, after the commit; it must not
         raise. Without it they run, and what they give is late."""
         self._db.on_revoked = revoke
+
+    def leave_to(self, take: Callable[[Left], object]) -> None:
+        """What transactions on runs leave to others behind them is done by who ``take``s it, which must not raise, a
+        ``step`` at a time. Without it, calls that end jobs return when all of it is done."""
+        self._db.on_left = take
 
     def limit_outputs(self, max_bytes: int) -> None:
         """A run whose output is longer ends as ``failed``: bytes of JSON."""

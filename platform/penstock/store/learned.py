@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.clock import monotonic_s
 from penstock.pipelines.frontier import Outline
-from penstock.pipelines.slack import Paths, paths, remaining
+from penstock.pipelines.slack import Needed, Paths, paths, remaining
 
 #: How long it is believed, seconds; workers store what they learn at their heartbeats.
 KEPT_S = 10.0
@@ -32,7 +32,7 @@ class Learned:
     def __init__(self) -> None:
         self._seconds: Mapping[str, float] = {}
         self._paths: dict[str, Paths] = {}
-        self._remaining: dict[str, dict[str, float]] = {}
+        self._remaining: dict[str, dict[str, Needed]] = {}
         self._read_at: float | None = None
 
     @property
@@ -52,7 +52,7 @@ class Learned:
                 seconds.setdefault(name, line.alpha + line.beta)
         self._seconds, self._remaining, self._read_at = seconds, {}, monotonic_s()
 
-    def remaining(self, digest: str, plan: Outline) -> Mapping[str, float]:
+    def remaining(self, digest: str, plan: Outline) -> Mapping[str, Needed]:
         """See ``pipelines.slack.remaining``."""
         known = self._remaining
         found = known.get(digest)
@@ -62,7 +62,7 @@ class Learned:
                 if len(self._paths) >= MOST_GRAPHS:
                     self._paths, self._remaining = {}, {}
                 ways = self._paths[digest] = paths(plan)
-            found = known[digest] = remaining(plan, ways, self._of)
+            found = known[digest] = remaining(ways, self._of)
         return found
 
     def _of(self, model: str) -> float:

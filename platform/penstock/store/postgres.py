@@ -29,7 +29,22 @@ _SILENCE_MS = 10_000
 # Every statement finds its rows by an index. A plan is made when a statement is first prepared, often on an empty
 # table, where reading all of it looks cheapest, and is kept while the table grows: tens of times too slow, until
 # autovacuum comes along. A bitmap has no order: with one, a page of a thousand is all that fit, sorted.
-_PLANNER = "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+#
+# So there is one good plan, whatever the values: it is made once. Otherwise each list of ids, which the server takes to
+# be longer than it is, has a statement planned anew, which takes longer than to run it. And tables of a few rows are
+# read as a whole, at the price of what is switched off: by that the server would take them for enormous, and translate
+# the statement into machine code, each time for 60 ms.
+_PLANNER = " ".join(
+    f"-c {setting}"
+    for setting in (
+        "enable_seqscan=off",
+        "enable_bitmapscan=off",
+        "enable_hashjoin=off",
+        "enable_mergejoin=off",
+        "plan_cache_mode=force_generic_plan",
+        "jit=off",
+    )
+)
 
 #: How long a statement waits for its answer, seconds: a server that hangs, or a network that swallows packets, must not
 #: hang its clients too. The longest statements, inserts of many megabytes, take a fraction of it.

@@ -14,42 +14,40 @@ from penstock.errors import IdempotencyConflict, InvalidInput, PenstockError
 from penstock.job import NewJob
 from penstock.store.engine import Database, Survives
 from penstock.store.records import Inserted, Settled
-from penstock.store.runs import pins, plans
+from penstock.store.runs import fleet, pins, plans
 from penstock.store.runs import start as runs
 from penstock.store.runs.bounds import text_of
 from penstock.store.runs.conclude import concluded
 from penstock.store.session import Session
 from penstock.store.sql import Dialect, insert_sql
 
-#: Columns that are copied from a ``NewJob``, with their types.
-_FIELDS = {
-    "id": "text",
-    "model": "text",
-    "version": "text",
-    "asked_version": "text",
-    "input": "text",
-    "lane": "text",
-    "accepted_at": "float",
-    "available_at": "float",
-    "tenant": "text",
-    "priority": "int",
-    "deadline_at": "float",
-    "timeout_s": "float",
-    "idempotency_key": "text",
-    "digest": "text",
-    "webhook": "text",
-    "trace": "text",
-    "reply_to": "text",
-    "canvas": "text",
-    "run_id": "text",
-    "path": "text",
-    "generation": "int",
-}
+#: Columns that are copied from a ``NewJob``.
+_FIELDS = (
+    "id",
+    "model",
+    "version",
+    "asked_version",
+    "input",
+    "lane",
+    "accepted_at",
+    "available_at",
+    "tenant",
+    "priority",
+    "deadline_at",
+    "timeout_s",
+    "idempotency_key",
+    "digest",
+    "webhook",
+    "trace",
+    "reply_to",
+    "canvas",
+    "run_id",
+    "path",
+    "generation",
+)
 _fields = attrgetter(*_FIELDS)
 #: Those that only runs have.
-_OF_RUNS = {"graph": "text", "started_at": "float", "bounds": "text"}
-_columns = [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at", *_OF_RUNS]
-_types = [*_FIELDS.values(), "text", "text", "float", "float", *_OF_RUNS.values()]
+_OF_RUNS = ("graph", "started_at", "bounds")
 #: Those that most jobs leave empty: to bind them took a third of the time of an insert on SQLite.
 _RARE = (
     "asked_version",
@@ -68,20 +66,14 @@ _RARE = (
 )
 _rare = attrgetter(*_RARE)
 _NOTHING_RARE = (None,) * len(_RARE)
-_PLAIN = {name: kind for name, kind in _FIELDS.items() if name not in _RARE}
+_PLAIN = [name for name in _FIELDS if name not in _RARE]
 _plain = attrgetter(*_PLAIN)
 
 # An id that exists already is the same job: a caller that does not know whether its commit arrived repeats it.
-_INSERT = insert_sql("penstock_job", _columns, _types, "ON CONFLICT DO NOTHING")
-_INSERT_PLAIN = insert_sql(
-    "penstock_job",
-    [*_PLAIN, "state", "publish_lease_until"],
-    [*_PLAIN.values(), "text", "float"],
-    "ON CONFLICT DO NOTHING",
-)
-_INSERT_TAGS = insert_sql(
-    "penstock_job_tag", ["name", "value", "job_id"], ["text", "text", "text"], "ON CONFLICT DO NOTHING"
-)
+_ONCE = "ON CONFLICT DO NOTHING"
+_INSERT = insert_sql("penstock_job", [*_FIELDS, "tags", "state", "publish_lease_until", "queued_at", *_OF_RUNS], _ONCE)
+_INSERT_PLAIN = insert_sql("penstock_job", [*_PLAIN, "state", "publish_lease_until"], _ONCE)
+_INSERT_TAGS = insert_sql("penstock_job_tag", ["name", "value", "job_id"], _ONCE)
 _BY_KEY = """
     SELECT tenant, idempotency_key, penstock_job.id, digest FROM {each rows}
     JOIN penstock_job ON tenant = {0 text} AND idempotency_key = {1 text}"""
@@ -119,7 +111,7 @@ def insert_groups(
     db: Database, groups: Sequence[Group], *, publish_lease_s: float, more_follow: bool = False
 ) -> list[GroupResult]:
     """See ``Store.insert_groups``."""
-    refused = [_refusal(group) for group in groups]
+    refused = [_refusal(group) or _too_early(db, group) for group in groups]
     if any(refused):
         # Rare, so simple: the good groups alone, then everything in place.
         results = iter(
@@ -154,7 +146,7 @@ def fork(db: Database, source: str, job: NewJob, again: Collection[str]) -> list
         return runs.fork(session, source, new, again)
 
     rows, followed = concluded(db, Survives.POWER, work, now=job.accepted_at)
-    return [*rows, *followed]
+    return [*rows, *followed, *runs.complete(db, job.id, now=job.accepted_at)]
 
 
 def adopt(db: Database, jobs: Group) -> list[str]:
@@ -309,6 +301,10 @@ def _conflict(job: NewJob, holder: str) -> IdempotencyConflict:
         f"idempotency key {job.idempotency_key!r} of tenant {job.tenant!r} is that of job {holder}, with another body",
         fix="use a new key for a new request, or repeat the first one unchanged",
     )
+
+
+def _too_early(db: Database, group: Group) -> PenstockError | None:
+    return fleet.refusal(db) if any(job.graph is not None for job in group) else None
 
 
 def _refusal(group: Group) -> InvalidInput | None:

@@ -43,11 +43,11 @@ class Claimed(NamedTuple):
     ooms: int
     #: It may have taken a worker down before, and was claimed alone.
     suspect: bool = False
+    #: That of a step. Not whether it is one: SQLite 3.40 takes a RETURNING column for NOT NULL.
+    run_id: str | None = None
     input: str | None = None
     #: Why there is none: what the step of a run is given has no value.
     fault: str | None = None
-    #: It is a step of a run.
-    step: bool = False
 
 
 class Moment(NamedTuple):
@@ -252,7 +252,7 @@ def plain_of(row: tuple[Any, ...], attempt: int) -> Settled:
 
 def claimed_of(row: tuple[Any, ...]) -> Claimed:
     """A row of ``CLAIMED_COLUMNS``, without the id that it begins with."""
-    return _claimed(Claimed, (*row[1:], None, None, False))
+    return _claimed(Claimed, (*row[1:], None, None))
 
 
 # `_make` and the call of a named tuple are written in Python.
@@ -267,4 +267,4 @@ SETTLED_COLUMNS = (
 #: Of a job that has succeeded, without a webhook and in no run, where the attempt is known.
 PLAIN_COLUMNS = "penstock_job.id, state, reply_to, model, lane"
 #: The id, and what ``Claimed`` begins with.
-CLAIMED_COLUMNS = "penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0"
+CLAIMED_COLUMNS = "penstock_job.id, attempt, timeout_s, deadline_at, failures, ooms, suspicions > 0, run_id"

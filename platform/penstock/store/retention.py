@@ -11,6 +11,7 @@ from penstock.store.session import Session
 _OLD_JOBS = """
     SELECT id, graph FROM penstock_job
     WHERE settled_at IS NOT NULL AND run_id IS NULL AND settled_at < :before
+        AND NOT EXISTS (SELECT 1 FROM penstock_fork WHERE source = penstock_job.id)
     ORDER BY settled_at LIMIT :limit {skip locked}"""
 # Steps that have gone on as runs: their own steps first, or nobody would find those.
 _WITHIN = "SELECT id, graph FROM penstock_job WHERE run_id {in runs} AND graph IS NOT NULL LIMIT :limit"
@@ -23,6 +24,16 @@ _DELETE_WAITS = "DELETE FROM penstock_wait WHERE run_id {in runs}"
 _DELETE_ROOMS = "DELETE FROM penstock_map_room WHERE run_id {in runs}"
 _DELETE_SIGNALS = "DELETE FROM penstock_signal WHERE run_id {in runs}"
 _DELETE_TODO = "DELETE FROM penstock_todo WHERE run_id {in runs}"
+_DELETE_FORKS = "DELETE FROM penstock_fork WHERE run_id {in runs}"
+_OF_RUNS = (
+    _DELETE_MAPS,
+    _DELETE_CHUNKS,
+    _DELETE_ROOMS,
+    _DELETE_WAITS,
+    _DELETE_SIGNALS,
+    _DELETE_TODO,
+    _DELETE_FORKS,
+)
 _DELETE_TAGS = "DELETE FROM penstock_job_tag WHERE job_id {in ids}"
 _DELETE_JOBS = "DELETE FROM penstock_job WHERE id {in ids}"
 # Held first: who stores a run of one meanwhile is seen by the statement that follows.
@@ -80,7 +91,7 @@ def _prune_steps(session: Session, runs: Collection[str], limit: int) -> int:
     ids = session.ids(runs)
     removed = session.run(_DELETE_STEPS, {"runs": ids, "limit": limit})
     if removed < limit:
-        for statement in (_DELETE_MAPS, _DELETE_CHUNKS, _DELETE_ROOMS, _DELETE_WAITS, _DELETE_SIGNALS, _DELETE_TODO):
+        for statement in _OF_RUNS:
             session.run(statement, {"runs": ids})
     return removed
 

@@ -19,8 +19,10 @@ Statements are written with a few marks that each database spells its own way; `
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
+
+from penstock.store.columns import type_of
 
 _MARK = re.compile(
     r"\{(in|each|hidden|by) ([^{}]*)\}|\{(\d+) (text|float|int|bool)\}|\{((?:skip )?locked|shared)\}|(?<!:):([a-z_]+)"
@@ -41,7 +43,7 @@ def compile_sql(text: str, dialect: Dialect) -> str:
     return _MARK.sub(spell, text)
 
 
-def insert_sql(table: str, columns: list[str], types: list[str], tail: str) -> Callable[[Dialect, int], str]:
+def insert_sql(table: str, columns: Sequence[str], tail: str = "") -> Callable[[Dialect, int], str]:
     """A bulk INSERT: so many rows of parameters on SQLite, one JSON parameter ``rows`` on Postgres.
 
     Each is the fastest way of its database, by a factor of two.
@@ -52,7 +54,7 @@ def insert_sql(table: str, columns: list[str], types: list[str], tail: str) -> C
         if dialect is Dialect.SQLITE:
             row = f"({', '.join('?' for _ in columns)})"
             return f"{head} VALUES {', '.join([row] * rows)} {tail}"
-        fields = ", ".join(f"{{{position} {kind}}}" for position, kind in enumerate(types))
+        fields = ", ".join(f"{{{position} {kind}}}" for position, kind in enumerate(map(type_of, columns)))
         return compile_sql(f"{head} SELECT {fields} FROM {{each rows}} {tail}", dialect)  # noqa: S608 - constants only
 
     return spell

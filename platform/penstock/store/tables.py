@@ -202,6 +202,21 @@ class TodoRow(Row, table=True):
     since: float = Field(sa_type=Double)
 
 
+class ForkRow(Row, table=True):
+    """A new run that has not taken over all that it is to have of ``source``: ``copied`` of the steps that ``taken``
+    names, maps with their sizes, in their order. It begins behind that.
+    """
+
+    __tablename__ = "penstock_fork"
+    __table_args__ = (Index("ix_penstock_fork_source", "source"), Index("ix_penstock_fork_since", "since"))
+
+    run_id: str = Field(sa_type=Id, primary_key=True)
+    source: str = Field(sa_type=Id)
+    taken: str = Field(sa_type=Text)
+    copied: int
+    since: float = Field(sa_type=Double)
+
+
 class MapChunkRow(Row, table=True):
     """Some neighbouring elements of a map; ``pending`` of them have not succeeded. ``followed``: another map begins
     with each of them. ``watched``: its run has a bound, to which each end of an element matters."""

@@ -20,19 +20,16 @@ _REGISTER = """
 _ANNOUNCE = insert_sql(
     "penstock_model",
     ["name", "info", "seen_at"],
-    ["text", "text", "float"],
     "ON CONFLICT (name) DO UPDATE SET info = excluded.info, seen_at = excluded.seen_at",
 )
 _ANNOUNCE_PIPELINES = insert_sql(
     "penstock_pipeline",
     ["name", "graph", "info", "seen_at"],
-    ["text", "text", "text", "float"],
     "ON CONFLICT (name) DO UPDATE SET graph = excluded.graph, info = excluded.info, seen_at = excluded.seen_at",
 )
 _KEEP_LATENCIES = insert_sql(
     "penstock_latency",
     ["model", "version", "device", "key", "state", "updated_at"],
-    ["text", "text", "text", "text", "text", "float"],
     "ON CONFLICT (model, version, device, key) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
 )
 _LATENCIES = "SELECT model, version, device, key, state FROM penstock_latency ORDER BY model, version, device, key"

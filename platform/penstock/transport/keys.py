@@ -201,6 +201,11 @@ def task(namespace: str, job: str) -> str:
     return f"{namespace}:task:{job}"
 
 
+def task_queues(namespace: str) -> str:
+    """The queues of other programs to which runs have sent plain tasks."""
+    return f"{namespace}:queues"
+
+
 def aside_prefix(namespace: str) -> str:
     """What comes before the name of a key that ``transport.mend`` sets aside."""
     return f"{namespace}:aside:"
@@ -221,6 +226,7 @@ _FORMS = {
     "dispatcher": ("string", ""),
     "doctor": ("string", ""),
     "residents": ("hash", ""),
+    "queues": ("set", ""),
     "bell:": ("list", ""),
     "unacked:": ("hash", "claimed"),
     "tenants:busy:": ("zset", "busy"),

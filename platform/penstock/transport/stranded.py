@@ -1,7 +1,8 @@
 """Queues that hold messages, whoever they are for: those of models, and those that Celery's programs have made known.
 
 Nobody keeps a list of all queues. kombu writes down the bindings of those that were declared, which every producer of
-Celery's does, and ours begin with the namespace. The search is bounded in time: in very large data it may miss some.
+Celery's does, runs those to which they have sent plain tasks, and ours begin with the namespace. The search is bounded
+in time: in very large data it may miss some.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def holding(client: redis.Redis, namespace: str) -> dict[str, int]:
     """Ready messages of every queue that was found to have some."""
     ours = {keys.queue_of(key) for key in _scan(client, f"{namespace}.*", type="list")}
     names = {name for name in _bound(client) if name and not any(part in name for part in _OF_CELERY)}
+    names |= _sent(client, namespace)
     own = {keys.returns(namespace)}  # the dispatcher's
     counts = ready(client, namespace, sorted(ours - own))
     for name in sorted(names - ours - own):
@@ -46,6 +48,11 @@ def _bound(client: redis.Redis) -> Iterator[str]:
         members: Any = client.smembers(key)
         for member in members:
             yield member.decode(errors="replace").rpartition(PART)[2]
+
+
+def _sent(client: redis.Redis, namespace: str) -> set[str]:
+    members: Any = client.smembers(keys.task_queues(namespace))
+    return {keys.queue_of(member.decode(errors="replace")) for member in members}
 
 
 def _scan(client: redis.Redis, pattern: str, *, type: str) -> Iterator[str]:

@@ -2,22 +2,25 @@
 
 A batch is settled by the device thread itself while nothing else waits (a lone job should not pay for a hand-over);
 under load it is handed to the settling thread, so that the device runs the next batch during the commit, and the
-batches that finish meanwhile share one transaction.
+batches that finish meanwhile share one transaction. What a commit leaves to others behind it (the elements of a long
+map, say) is done by that thread, too, between the commits: the device waits for none of it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from penstock import clock
-from penstock.errors import InvalidInput, InvalidOutput, StoreUnavailable, safe_text
+from penstock.errors import InvalidInput, InvalidOutput, PenstockError, StoreUnavailable, safe_text
 from penstock.job import JobState, Outcome
 from penstock.store import Store
+from penstock.store.engine import Left
 from penstock_worker.canvas.finisher import CanvasFinisher
 from penstock_worker.item import Item, Run
 from penstock_worker.report.announcer import Announcer
@@ -60,6 +63,7 @@ class Settler:
         #: Told how long after its end a batch was announced, seconds.
         self._on_settled = on_settled
         self._pending: list[Run] = []
+        self._left: deque[Left] = deque()
         self._changed = threading.Condition()
         self._committing = threading.Lock()
         self._stopping = threading.Event()
@@ -101,6 +105,12 @@ class Settler:
             self._pending.append(run)
             self._changed.notify_all()
 
+    def go_on(self, left: Left) -> None:
+        """Have what a transaction on runs has left done by the settling thread, a piece at a time."""
+        with self._changed:
+            self._left.append(left)
+            self._changed.notify_all()
+
     def quiesce(self) -> None:
         """Wait until all that was handed over is committed.
 
@@ -116,13 +126,19 @@ class Settler:
             with self._changed:
                 while not self._pending:
                     if self._stopping.is_set():
-                        return
+                        return  # what is left is the dispatcher's
+                    if self._left:
+                        break
                     self._changed.wait()
                 runs, self._pending = self._pending, []
-                self._working = True
+                # Whoever comes while something that was left is done need not wait for it.
+                self._working = bool(runs)
                 self._changed.notify_all()
             try:
-                self._commit(runs)
+                if runs:
+                    self._commit(runs)
+                else:
+                    self._do_a_piece()
             except BaseException:
                 log.exception("settling failed", action="settle.error")
                 self._on_defect()
@@ -130,6 +146,21 @@ class Settler:
                 with self._changed:
                     self._working = False
                     self._changed.notify_all()
+
+    def _do_a_piece(self) -> None:
+        left = self._left[0]
+        try:
+            ended = left.step(now=clock.now())
+        except PenstockError as error:
+            log.warning("the dispatcher goes on with a run", action="settle.left", error=error.message)
+            ended = []
+        finally:
+            # In turns, so that nobody waits for a long map of somebody else.
+            self._left.popleft()
+            if left:
+                self._left.append(left)
+        if ended:
+            self._announcer.send(self._announcer.settled(ended, {}, []), [])
 
     def _commit(self, runs: Sequence[Run]) -> None:
         with self._committing:

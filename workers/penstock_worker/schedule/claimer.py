@@ -145,6 +145,7 @@ class Claimer:
         else:
             run.live = [item for item in items.values() if item.id in claimed]
             dropped += self._left_over(run, items, result)
+        astray: list[Item] = []
         for item in run.live:
             row = claimed[item.id]
             item.attempt, item.failures, item.ooms = row.attempt, row.failures, row.ooms
@@ -153,11 +154,24 @@ class Claimer:
             if row.timeout_s is not None:
                 item.timeout_s = row.timeout_s
             if item.input is None:
-                item.input, item.step = row.input, row.step
+                item.input, item.step = row.input, row.run_id is not None
                 if row.fault is not None:
                     item.error = NoValue(row.fault)
+            elif row.run_id is not None and not item.step:
+                astray.append(item)
+        if astray:
+            self._resolve(astray)
         if dropped or result.expired or cancelled:
             self._dismiss(dropped, [*result.expired, *cancelled])
+
+    def _resolve(self, items: Sequence[Item]) -> None:
+        """Steps of runs that were sent as plain jobs, by a dispatcher of a release that does not know runs: what they
+        are given is not in their messages."""
+        found = self._insist(lambda: self._store.inputs([item.id for item in items]))
+        for item in items:
+            item.step, item.input = True, found.get(item.id)
+            if item.input is None:
+                item.error = NoValue("what the step is given is not there")
 
     def _left_over(self, run: Run, items: dict[str, Item], result: Any) -> list[Item]:
         """Items without a claim: to be finished (canvas), or dropped."""

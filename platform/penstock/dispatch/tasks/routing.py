@@ -10,7 +10,7 @@ from typing import Any
 from penstock.arguments import shown
 from penstock.errors import ConfigError, InvalidInput, safe_text
 from penstock.pipelines.canvas.signature import Signature
-from penstock.pipelines.canvas.tasksaid import Route
+from penstock.pipelines.canvas.taskoptions import Route
 from penstock.settings import Settings
 from penstock.transport.keys import returns
 from penstock.transport.url import BrokerURL, parse

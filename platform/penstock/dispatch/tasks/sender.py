@@ -2,7 +2,8 @@
 
 The order makes a task at most once at the broker, and at least once as long as somebody is there to try: a message
 leaves a mark with it, in one script, so that whoever died before the note is followed by one who sends nothing twice.
-The mark outlives the note by an hour. A broker that loses its data in between has lost mark and message together.
+The mark outlives the note by an hour: somebody slow may have looked before it. While nobody can write the note, it is
+kept for a month. A broker that loses its data in between has lost mark and message together.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from penstock.transport.wire import Arg, Wire
 
 log = logging.getLogger(__name__)
 
-#: How long it is known that a message was sent, beyond the note in SQL, seconds.
-MARK_S = 3600
+#: How long it is known that a message was sent, without the note in SQL and beyond it, seconds.
+UNNOTED_S, NOTED_S = 30 * 86400, 3600
 #: Messages of one call of the script: they may be long, and the server does nothing else meanwhile.
 PIECE = 100
 
@@ -69,6 +70,7 @@ class TaskSender:
             self._push([(marks[id], call) for id, call in calls.items()])
             now = clock.now()
             noted = self._store.tasks_sent([(id, now + timeouts[id]) for id in calls], now=now)
+            self._shorten([marks[id] for id in calls])
             # Others have ended between the two, been cancelled, or been noted by another sender, who was slow.
             others = self._store.statuses([id for id in calls if id not in noted])
             self.revoke([id for id, status in others.items() if status == JobState.CANCELLED])
@@ -84,10 +86,20 @@ class TaskSender:
         except (redis.RedisError, OSError) as error:
             log.debug("cancelled tasks were not revoked: %s", error)
 
+    def _shorten(self, marks: Sequence[str]) -> None:
+        """SQL knows of these, best effort: those of whom it does not get through are kept for longer."""
+        pipeline: Any = self._publisher.client.pipeline(transaction=False)
+        for mark in marks:
+            pipeline.expire(mark, NOTED_S)
+        try:
+            pipeline.execute()
+        except (redis.RedisError, OSError) as error:
+            log.debug("marks of tasks were not shortened: %s", error)
+
     def _push(self, marked: Sequence[tuple[str, TaskCall]]) -> None:
         for start in range(0, len(marked), PIECE):
-            names: list[Arg] = []
-            args: list[Arg] = [MARK_S]
+            names: list[Arg] = [keys.task_queues(self._settings.namespace)]
+            args: list[Arg] = [UNNOTED_S]
             for mark, call in marked[start : start + PIECE]:
                 names += [mark, queue_key(call.task)]
                 args.append(encode(call, self._settings.namespace))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from penstock.errors import ConfigError, NoValue
 from penstock.pipelines.expression import Expression, evaluate, kind_of, named, truth, word_of
 from penstock.pipelines.graph import Graph, Step
+from penstock.pipelines.show.infix import infix
 
 #: The name of a step, or flows side by side.
 Flow = str | tuple["Flow", ...]
@@ -81,7 +82,7 @@ class _Reader:
             "$op": "computes with a result",
         }
         raise ConfigError(
-            f"{where} {does.get(word or '', 'makes an object of results')}, which no canvas does: {expression!r:.200}",
+            f"{where} {does.get(word or '', 'makes an object of results')}, which no canvas does: {infix(expression)}",
             fix=RUN,
         )
 

@@ -18,9 +18,9 @@ from penstock.errors import InvalidInput
 from penstock.lane import full_name
 from penstock.payload import constant
 from penstock.pipelines.canvas.members import Member, check_whole, flat, member, no_links, spliced
-from penstock.pipelines.canvas.said import Said, said_of
+from penstock.pipelines.canvas.modeloptions import Said, said_of
 from penstock.pipelines.canvas.signature import CHAIN, CHORD, CHUNKS, GROUP, MAP, MAPPED, Signature, read
-from penstock.pipelines.canvas.tasksaid import Route
+from penstock.pipelines.canvas.taskoptions import Route
 from penstock.pipelines.canvas.tasksteps import TaskCalls
 from penstock.pipelines.expression import Expression, literal
 from penstock.pipelines.graph import MAX_STEPS, Graph, Step, verify

@@ -12,7 +12,7 @@ from typing import Any
 
 from penstock.payload import constant
 from penstock.pipelines.canvas.members import Member
-from penstock.pipelines.canvas.tasksaid import Route, carried, task_of
+from penstock.pipelines.canvas.taskoptions import Route, carried, task_of
 from penstock.pipelines.expression import Expression
 from penstock.pipelines.graph import Step
 

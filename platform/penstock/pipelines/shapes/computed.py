@@ -23,6 +23,7 @@ from penstock.pipelines.shapes.shape import (
     either,
     of_value,
 )
+from penstock.pipelines.show.infix import called
 
 #: Values of each kind, whose operators tell what comes out: of a number any, since JSON has ``1.0`` as ``1``, too.
 _EXAMPLES: Mapping[str, tuple[Any, ...]] = {
@@ -108,7 +109,7 @@ def _operated(name: str, operands: Sequence[Shape]) -> Shape:
     found = [_result(name, each) for each in itertools.product(*kinds)]
     good = [each for each in found if each is not None]
     if not good:
-        raise NeverAValue(f"{name!r} of {' and '.join(map(str, operands))} has no value")
+        raise NeverAValue(f"{called(name, list(map(str, operands)))} has no value")
     return either(good)
 
 

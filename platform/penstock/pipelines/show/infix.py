@@ -79,11 +79,14 @@ def _text(here: Expression) -> str:
             count, values = given
             return f"first {count} of ({', '.join(map(_text, _first(values)))})"
     name, *operands = given
+    return called(name, [_text(operands[0])] if name == "abs" else list(map(_operand, operands)))
+
+
+def called(name: str, operands: list[str]) -> str:
+    """An operator with its operands, as it is written: ``score > 0.5``."""
     if name == "abs":
-        return f"abs({_text(operands[0])})"
-    if len(operands) == 1:
-        return f"{_SIGNS[name]}{_operand(operands[0])}"
-    return f" {_SIGNS[name]} ".join(map(_operand, operands))
+        return f"abs({operands[0]})"
+    return f"{_SIGNS[name]}{operands[0]}" if len(operands) == 1 else f" {_SIGNS[name]} ".join(operands)
 
 
 def _operand(expression: Expression) -> str:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from penstock import usercode
 from penstock.calltypes import inputs_of, schemas_of
 from penstock.errors import ConfigError, InvalidInput
+from penstock.functions import CELERYS
 from penstock.jsontext import loads
 from penstock.payload import write_input
 from penstock.pipelines.canvas.series import canvas_of
@@ -66,6 +67,14 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"<pipeline {self.name!r}: {len(self.graph.steps)} steps>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name in CELERYS:
+            raise AttributeError(
+                f"pipeline {self.name!r} has no {name!r}, since it is no task: client.run({self.name}, {{…}}) runs it,"
+                f" and {self.name}.canvas(…) is its canvas, where it has one"
+            )
+        raise AttributeError(f"pipeline has no {name!r}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current() is None:
@@ -176,7 +185,7 @@ def _check_types(pipeline: Pipeline, tracer: Tracer) -> None:
     if (found := fault(pipeline.graph, models, inputs)) is not None:
         raise ConfigError(
             f"pipeline {pipeline.name!r} can never work: {found}",
-            fix="correct the hints of what the two steps take and give, or put a step between them",
+            fix="correct the call, or the hints of what steps take and give, or put a step between them",
         )
 
 

@@ -44,11 +44,12 @@ class Traced:
     def __ne__(self, other: object) -> Any:
         return _made("ne", self, other)
 
-    # Equal ones would have to have one hash.
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> NoReturn:  # equal ones would have to have one hash
+        raise TypeError(f"a set, or a key of a dict, needs {_WHAT}: {_STEP}")
 
 
 _WHAT = "a value that is not known before the run"
+_STEP = "compute it in a function with @penstock.step"
 
 
 def expression_of(value: Any) -> Expression:
@@ -102,7 +103,6 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "
     setattr(Traced, f"__r{_name}__", _reflected(_name))
 for _python, _name in (("neg", "neg"), ("pos", "pos"), ("abs", "abs"), ("invert", "not")):
     setattr(Traced, f"__{_python}__", _single(_name))
-_STEP = "compute it in a function with @penstock.step"
 for _python, _what, _instead in (
     ("bool", "`if`, `and`, `or` or `not`", "write penstock.when(condition, value, other), and &, | and ~"),
     ("iter", "`for`, `*` or a list of it", "write step.map(values), one call for each of them"),
@@ -110,6 +110,11 @@ for _python, _what, _instead in (
     ("contains", "`in`", _STEP),
     ("int", "`int`", _STEP),
     ("float", "`float`", _STEP),
+    ("complex", "`complex`", _STEP),
+    ("round", "`round`", _STEP),
+    ("reversed", "`reversed`", _STEP),
+    ("setitem", "setting an element", _STEP),
+    ("delitem", "`del`", _STEP),
     ("index", "an index, `range` or a slice", _STEP),
     ("str", "a text of it", _STEP),
     ("format", "an f-string", _STEP),

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from penstock.pipelines.frontier import Outline
 from penstock.store.records import Settled
-from penstock.store.runs import following, purse, slots
+from penstock.store.runs import budget, following, slots
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.moves import Moves
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Look, standings
+from penstock.store.runs.stepstates import Look, some_step_states
 from penstock.store.session import Session
 
 NOTHING: Mapping[str, Collection[str]] = {}
@@ -41,10 +41,10 @@ def advance(
     runs = [run for run in runs if run.id in plans]
     bounded = {run.id for run in runs if slots.bounded(run, plans[run.id])}
     slots.free(session, (row for row in settled if row.run_id in bounded))
-    over = purse.book(session, runs, settled)
+    over = budget.book(session, runs, settled)
     slow = bounded | over.keys()
     quick = {run.id: ended[run.id] for run in runs if run.id in ended and plans[run.id].straight and run.id not in slow}
-    looks = standings(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])
+    looks = some_step_states(session, [_look(run, plans[run.id], quick[run.id]) for run in runs if run.id in quick])
     # Before anything begins: what does, sees which elements have succeeded.
     due = following.due(session, plans, {run.id: elements[run.id] for run in runs if run.id in elements})
     for number, run in enumerate(runs):
@@ -64,11 +64,14 @@ def advance(
 
 
 def _look(run: OpenRun, plan: Outline, ended: Collection[str]) -> Look:
-    """The steps whose standing decides what follows these."""
+    """The steps whose standing decides what follows these, as far as it is not known: these have ended, and what waits
+    for them has not begun."""
     names: dict[str, None] = {}
     for child in plan.following(ended):
-        names[child] = None
+        # It may have, where it begins with what it follows; and in another try of the run.
+        if run.generation or child in plan.elementwise.source:
+            names[child] = None
         names |= dict.fromkeys(plan.parents[child])
     if not plan.last.isdisjoint(ended):
         names |= dict.fromkeys(plan.last)
-    return run.id, run.generation, plan, list(names)
+    return run.id, run.generation, plan, ended, [name for name in names if name not in ended]

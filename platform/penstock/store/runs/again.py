@@ -11,6 +11,7 @@ from penstock.store.runs.closing import close, is_closing
 from penstock.store.runs.conclude import concluded
 from penstock.store.runs.maps import Rest
 from penstock.store.runs.run import locked
+from penstock.store.runs.start import complete
 from penstock.store.session import Session
 
 # A step of an older generation that is still open would be one too many.
@@ -33,6 +34,7 @@ def again(db: Database, id: str, *, now: float) -> list[Settled]:
     the last one have not stopped.
     """
     ended = close(db, id, now=now)
+    ended += complete(db, id, now=now)  # of a fork that was cancelled early
     begun = False
 
     def work(session: Session) -> list[Settled]:

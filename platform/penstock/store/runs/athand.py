@@ -1,4 +1,4 @@
-"""What a step is given, as far as it is at hand where the step begins: then its message carries it.
+"""What a step is given, where that is short and known by the transaction that begins it: then its message carries it.
 
 Everything else is put together from SQL when the step is claimed (``resolve``), and both come to the same.
 """

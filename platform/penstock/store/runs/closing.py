@@ -9,6 +9,7 @@ from penstock.job import JobState
 from penstock.pipelines.task import is_task
 from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
+from penstock.store.runs.paths import elements_of
 from penstock.store.runs.todo import Todo, done
 from penstock.store.session import Session
 
@@ -87,8 +88,8 @@ def drop(db: Database, loser: Todo, *, now: float) -> list[Settled]:
 
     def call() -> list[Settled]:
         with db.write(Survives.CRASH) as session:
-            values = {"run": loser.run, "path": loser.step, "low": f"{loser.step}[", "high": f"{loser.step}\\"}
-            rows = _changed(session, _DROP, {**values, "now": now, "limit": db.change_rows})
+            values = {"run": loser.run, "path": loser.step, "now": now, "limit": db.change_rows}
+            rows = _changed(session, _DROP, values | elements_of(loser.step))
             if len(rows) < db.change_rows:
                 done(session, loser)
             return rows

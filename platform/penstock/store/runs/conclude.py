@@ -15,17 +15,17 @@ from penstock.job import JobState
 from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import Settled
-from penstock.store.runs import following, maps, tries
+from penstock.store.runs import following, maps, retries
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close, drop
 from penstock.store.runs.ends import Ends, error_of
 from penstock.store.runs.first import first
 from penstock.store.runs.inner import PIECE
 from penstock.store.runs.moves import Moves
+from penstock.store.runs.paths import place
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import OpenRun, locked
 from penstock.store.runs.todo import Todo, done
-from penstock.store.runs.values import place
 from penstock.store.session import Session
 
 Work = Callable[[Session], Iterable[Settled]]
@@ -36,36 +36,46 @@ def concluded(db: Database, survives: Survives, work: Work, *, now: float) -> tu
 
     The answer has those rows, and those of runs that ended with them and of their open steps. What is too much for one
     transaction (elements of long maps, many decisions, the open steps of runs that have ended) is done in more of them,
-    behind it; the dispatcher does it when this process dies in between.
+    behind it; the dispatcher does it when this process dies in between. Where somebody takes what is left
+    (``db.on_left``), the rows of what ends with that are told to them.
     """
     rows, also, left = _transact(db, survives, work, now=now)
-    also += _rest(db, left, now=now)
-    for row in [*rows, *also]:
-        if row.closing:
-            also += close(db, row.id, now=now)
+    also += _closed(db, [*rows, *also], now=now)
+    behind = Behind(db, left)
+    if behind and db.on_left is not None:
+        db.on_left(behind)
+        return rows, also
+    while behind:
+        also += behind.step(now=now)
     return rows, also
 
 
-def _rest(db: Database, left: Session, *, now: float) -> list[Settled]:
-    """Do what a transaction has left, and what that leaves; the rows of what has ended with it."""
-    also: list[Settled] = []
-    waiting: list[maps.Rest | Todo] = [*left.maps, *left.todo]
-    inner = list(left.inner)
-    while waiting or inner:
-        if inner:
-            work = partial(first, inner[:PIECE], now=now)
-            del inner[:PIECE]
+class Behind:
+    """What a transaction has left to others behind it, and what those leave. True while there is something."""
+
+    def __init__(self, db: Database, left: Session) -> None:
+        self._db = db
+        self._waiting: list[maps.Rest | Todo] = [*left.maps, *left.todo]
+        #: Runs within runs whose first steps are to begin.
+        self._inner = list(left.inner)
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._inner)
+
+    def step(self, *, now: float) -> list[Settled]:
+        """One transaction of it; the rows of what has ended with it. When it fails, that part is the dispatcher's."""
+        if self._inner:
+            work = partial(first, self._inner[:PIECE], now=now)
+            del self._inner[:PIECE]
         else:
-            rest = waiting.pop()
+            rest = self._waiting.pop()
             if isinstance(rest, Todo) and rest.step:
-                also += drop(db, rest, now=now)
-                continue
+                return drop(self._db, rest, now=now)
             work = partial(_go_on, rest, now=now) if isinstance(rest, maps.Rest) else partial(_decide, rest, now=now)
-        rows, ended, left = _transact(db, Survives.CRASH, work, now=now)
-        waiting += [*left.maps, *left.todo]
-        inner += left.inner
-        also += [*rows, *ended]
-    return also
+        rows, also, left = _transact(self._db, Survives.CRASH, work, now=now)
+        self._waiting += [*left.maps, *left.todo]
+        self._inner += left.inner
+        return [*rows, *also, *_closed(self._db, [*rows, *also], now=now)]
 
 
 def finish(db: Database, todo: Todo, *, now: float) -> list[Settled]:
@@ -76,7 +86,7 @@ def finish(db: Database, todo: Todo, *, now: float) -> list[Settled]:
     return [*rows, *also]
 
 
-def expand(db: Database, run: str, path: str, *, now: float) -> list[Settled]:
+def finish_map(db: Database, run: str, path: str, *, now: float) -> list[Settled]:
     """Go on with a map that somebody has left; as ``concluded``."""
     rows, also = concluded(db, Survives.CRASH, partial(_go_on, maps.Rest(run, path), now=now), now=now)
     return [*rows, *also]
@@ -111,6 +121,11 @@ def _transact(
     return db.again(call)
 
 
+def _closed(db: Database, rows: Sequence[Settled], *, now: float) -> list[Settled]:
+    """Close those of these that are runs and have ended; the rows of their steps that ended with that."""
+    return [closed for row in rows if row.closing for closed in close(db, row.id, now=now)]
+
+
 def _go_on(rest: maps.Rest, session: Session, *, now: float) -> list[Settled]:
     """The next piece of a map, as long as its run goes on."""
     held = maps.hold(session, rest)
@@ -135,7 +150,7 @@ def _follow(session: Session, steps: Sequence[Settled], *, now: float) -> list[S
     good = [step for step in steps if step.state is JobState.SUCCEEDED]
     # A cancelled one is the loser of a race, or its run has ended.
     bad = [step for step in steps if step.state in (JobState.FAILED, JobState.EXPIRED)]
-    back = tries.again(session, bad, now=now)
+    back = retries.put_back(session, bad, now=now)
     session.put_back |= back
     bad = [step for step in bad if step.id not in back]
     whole, followed, watched = maps.count(session, good)

@@ -1,4 +1,4 @@
-"""What a run has taken: of the devices, by model, and where its time went; with the runs within it."""
+"""What a run has taken, with the runs within it: device seconds by model, and where its time went."""
 
 from __future__ import annotations
 

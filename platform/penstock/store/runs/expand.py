@@ -1,4 +1,4 @@
-"""A step that answered with a graph goes on as a run of it, in the run that it is a step of."""
+"""A step whose worker answered with a graph, not a value, becomes a run of that graph within its own run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from penstock.errors import InvalidOutput
 from penstock.job import JobState, Outcome
 from penstock.pipelines.writing.expansion import MAX_DEPTH
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
-from penstock.store.runs import pins, plans, purse
+from penstock.store.runs import budget, pins, plans
 from penstock.store.runs.advance import advance
 from penstock.store.runs.ends import Ends
 from penstock.store.runs.run import locked
@@ -57,5 +57,5 @@ def expand(session: Session, outcomes: Sequence[Outcome], *, worker: str, now: f
             ends.add(run, JobState.FAILED, error=error.as_dict())
         else:
             runs.append(run)
-    purse.called(session, runs)
+    budget.called(session, runs)
     return [*over, *advance(session, runs, now=now, ends=ends)]

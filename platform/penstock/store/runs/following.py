@@ -14,9 +14,10 @@ from typing import NamedTuple
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import Step
 from penstock.store.runs import maps
+from penstock.store.runs.paths import element, place
 from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, element, element_outputs, place, value_of
+from penstock.store.runs.values import Outputs, element_outputs, value_of
 from penstock.store.session import Session
 
 _SOURCE = "SELECT size, pending FROM penstock_map WHERE run_id = :run AND path = :path"

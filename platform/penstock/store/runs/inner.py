@@ -13,6 +13,7 @@ from typing import Any
 from penstock.errors import InvalidOutput
 from penstock.job import new_id
 from penstock.pipelines.graph import Graph, Step, input_of
+from penstock.store.columns import STEP
 from penstock.store.runs import plans
 from penstock.store.runs.bounds import text_of
 from penstock.store.runs.run import OpenRun
@@ -23,29 +24,7 @@ from penstock.store.sql import insert_sql
 #: Runs whose first steps begin in one transaction.
 PIECE = 100
 
-_COLUMNS = {
-    "id": "text",
-    "model": "text",
-    "version": "text",
-    "input": "text",
-    "lane": "text",
-    "accepted_at": "float",
-    "available_at": "float",
-    "started_at": "float",
-    "tenant": "text",
-    "priority": "int",
-    "deadline_at": "float",
-    "timeout_s": "float",
-    "trace": "text",
-    "run_id": "text",
-    "path": "text",
-    "generation": "int",
-    "graph": "text",
-    "state": "text",
-    "bounds": "text",
-    "start_by": "float",
-}
-_INSERT = insert_sql("penstock_job", [*_COLUMNS], [*_COLUMNS.values()], "")
+_INSERT = insert_sql("penstock_job", [*STEP, "started_at", "deadline_at", "graph", "state", "bounds", "start_by"])
 # Its graph is this one's, but for the versions that a retry may have moved it to.
 _EARLIER = """
     SELECT path, id FROM penstock_job WHERE run_id = :run AND path {in paths} AND graph IS NOT NULL
@@ -99,25 +78,13 @@ def store(session: Session, beginnings: Iterable[Beginning], *, now: float) -> N
     digests = {key: plans.digest_of(text) for key, text in texts.items()}
     for each in beginnings:
         run, digest = each.run, digests[id(each.graph)]
-        common = (run.lane, now, now, now, run.tenant, run.priority, run.deadline_at, run.timeout_s, run.trace, run.id)
         ids = {path: new_id() for path, _ in each.elements}
         # Its own bound, or that of the run around it; what is spent is that one's.
         most = run.max_parallel if each.graph.max_parallel is None else each.graph.max_parallel
-        bounds = text_of(most, run.budget_s)
+        of_run = (run.lane, now, now, run.tenant, run.priority, run.timeout_s, run.trace, run.id)
+        of_all = (now, run.deadline_at, digest, "running", text_of(most, run.budget_s), each.start_by)
         rows += [
-            (
-                ids[path],
-                each.graph.name,
-                "",
-                given,
-                *common,
-                path,
-                run.generation,
-                digest,
-                "running",
-                bounds,
-                each.start_by,
-            )
+            (ids[path], each.graph.name, "", given, *of_run, path, run.generation, *of_all)
             for path, given in each.elements
         ]
         session.inner += ids.values()

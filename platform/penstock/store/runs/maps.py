@@ -13,9 +13,11 @@ from penstock.pipelines.effort import Effort
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import Step, items_of
 from penstock.store.records import Settled
+from penstock.store.runs.paths import element, place
 from penstock.store.runs.release import Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, element, most_read, place, standing
+from penstock.store.runs.stepstates import step_states
+from penstock.store.runs.values import Outputs, most_read
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -27,14 +29,10 @@ CHUNK = 256
 _INSERT = insert_sql(
     "penstock_map",
     ["run_id", "path", "size", "begun", "pending", "begun_at"],
-    ["text", "text", "int", "int", "int", "float"],
-    "",
 )
 _INSERT_CHUNK = insert_sql(
     "penstock_map_chunk",
     ["run_id", "path", "chunk", "pending", "followed", "watched"],
-    ["text", "text", "int", "int", "bool", "bool"],
-    "",
 )
 _COUNT_CHUNK = """
     UPDATE penstock_map_chunk SET pending = pending - {3 int} FROM {each rows}
@@ -54,11 +52,11 @@ _SUCCEEDED = """
 
 
 class Rest(NamedTuple):
-    """A map that is begun in part: whoever did so goes on."""
+    """A map of which a part has begun: whoever began that goes on with the rest, in another transaction."""
 
     run: str
     path: str
-    #: All elements, where they are at hand.
+    #: All elements, where this process has them.
     items: Sequence[Any] | None = None
 
 
@@ -120,7 +118,7 @@ def go_on(session: Session, run: OpenRun, plan: Outline, rest: Rest, held: Held,
         return
     outputs = Outputs(session, run.id, plan, most=most_read(session))
     if not plan.straight:
-        ended = standing(session, run.id, run.generation, plan).ended
+        ended = step_states(session, run.id, run.generation, plan).ended
         if failed == run.generation or rest.path not in plan.wanted(ended):  # a retry begins it from its beginning
             move(session, run, step, size, now=now)
             return

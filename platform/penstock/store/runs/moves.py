@@ -16,14 +16,16 @@ from penstock.pipelines.expression import evaluate, named
 from penstock.pipelines.frontier import Outline, frontier
 from penstock.pipelines.graph import Step, items_of
 from penstock.store.runs import following, maps, waits
+from penstock.store.runs.budget import Overdraft
 from penstock.store.runs.ends import Ends, error_of
+from penstock.store.runs.paths import elements_of
 from penstock.store.runs.plans import plan_of
-from penstock.store.runs.purse import Overdraft
 from penstock.store.runs.release import NO_ELEMENT, Release
 from penstock.store.runs.run import OpenRun, locked
 from penstock.store.runs.slots import TAKES, Slots, bounded
+from penstock.store.runs.stepstates import StepStates, step_states
 from penstock.store.runs.todo import BEGINNING, DECIDING, Todo, leave, undecided
-from penstock.store.runs.values import DECODED, Outputs, Standing, limited, load, most_read, standing, written
+from penstock.store.runs.values import DECODED, Outputs, limited, load, most_read, written
 from penstock.store.session import Session
 
 log = logging.getLogger(__name__)
@@ -31,8 +33,16 @@ log = logging.getLogger(__name__)
 #: What a run's own graph and values can raise.
 _OF_THE_RUN = (PenstockError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
-#: Operations that it takes to begin a step, and one that waits without a worker.
-STEP, WAIT = 10, 40
+#: Operations that it takes to begin a step, and one that waits without a worker: rows of the job table and its indexes.
+STEP, WAIT = 30, 80
+
+
+def cost(session: Session, step: Step) -> int:
+    """Operations that it takes to begin this step, of a map its first elements."""
+    if step.kind not in TAKES:
+        return WAIT
+    return STEP * session.bulk_rows if step.maps else STEP
+
 
 _ERROR = """
     SELECT id, path, error FROM penstock_job
@@ -50,7 +60,9 @@ class _Begun(NamedTuple):
 
 
 class Moves:
-    """What they come to is stored in the end: ``released`` and ``ends``."""
+    """Decides on runs, whose rows are locked. What it decides is collected in ``released`` and ``ends``; the caller
+    stores both, once for all runs.
+    """
 
     def __init__(self, session: Session, now: float, ends: Ends) -> None:
         self._session = session
@@ -70,7 +82,7 @@ class Moves:
         leave(self._session, [Todo(run.id)], now=self._now)
 
     def succeed(self) -> None:
-        """End those runs of which nothing is left to do."""
+        """End those runs whose output is known, with it."""
         with suppress(TooMuchWork):  # of one of them, which meets it again when it is its turn
             load((outputs, plan.named) for _, plan, outputs in self._good)
         for number, (run, plan, outputs) in enumerate(self._good):
@@ -85,7 +97,7 @@ class Moves:
                 self.ends.add(run, JobState.SUCCEEDED, output=output)
 
     def stop(self) -> None:
-        """End those runs that have more to do, and have spent what they had; behind ``succeed``."""
+        """End those runs that have more to do and are over their budgets; call it after ``succeed``."""
         runs = locked(self._session, [id for id in self._over if id not in self.ends])
         # One that is left to another transaction may be done: that one tells.
         left = undecided(self._session, [run.id for run in runs])
@@ -121,8 +133,10 @@ class Moves:
             )
             self.ends.add(run, JobState.FAILED, error=fault.as_dict())
 
-    def straight(self, run: OpenRun, plan: Outline, now_is: Standing, ended: Collection[str]) -> bool:
-        """In a graph where every step is needed; whether that was all: a step that ends as it begins is not."""
+    def straight(self, run: OpenRun, plan: Outline, now_is: StepStates, ended: Collection[str]) -> bool:
+        """Begin what follows the steps that have just ``ended``, in a graph where every step is needed. False where one
+        has ended as it began: then ``whole`` has to look at the run.
+        """
         fresh = self._next(run, plan, plan.following(ended), now_is)
         outputs = Outputs(self._session, run.id, plan, most=most_read(self._session))
         begun = self._begin(run, plan, fresh, outputs)
@@ -135,7 +149,7 @@ class Moves:
             self._good.append((run, plan, outputs))
         return True
 
-    def _next(self, run: OpenRun, plan: Outline, names: Collection[str], now_is: Standing) -> list[str]:
+    def _next(self, run: OpenRun, plan: Outline, names: Collection[str], now_is: StepStates) -> list[str]:
         """Those of these that can start in a graph where every step is needed."""
         self._session.spent += sum(len(plan.parents[name]) // NAMES + 1 for name in names)
         fresh = [
@@ -146,10 +160,10 @@ class Moves:
         return [*fresh, *self._early(run, plan, names, now_is, fresh)]
 
     def whole(self, run: OpenRun, plan: Outline, over: Overdraft | None = None) -> None:
-        """In any graph, whatever has happened; as far as this transaction has time for it. In one that is
-        ``over`` its budget nothing begins any more but what takes nothing.
+        """Decide on a run of any graph, whatever has happened in it, as far as this transaction has time. Where it is
+        ``over`` its budget, only what calls nothing begins any more.
         """
-        now_is = Standing.new() if run.new else standing(self._session, run.id, run.generation, plan)
+        now_is = StepStates.new() if run.new else step_states(self._session, run.id, run.generation, plan)
         outputs = Outputs(self._session, run.id, plan, now_is.ended, most=most_read(self._session))
         slots = Slots(self._session, run, plan, now_is) if bounded(run, plan) and over is None else None
         at_once: set[str] = set()
@@ -194,7 +208,7 @@ class Moves:
             outputs.end(at_once)
 
     def _early(
-        self, run: OpenRun, plan: Outline, names: Collection[str], now_is: Standing, fresh: Sequence[str]
+        self, run: OpenRun, plan: Outline, names: Collection[str], now_is: StepStates, fresh: Sequence[str]
     ) -> list[str]:
         """Maps among these that begin before what they follow has ended."""
         if not plan.elementwise.source or run.max_parallel is not None:
@@ -268,14 +282,14 @@ class Moves:
         return False
 
 
-def _lost(plan: Outline, now_is: Standing) -> set[str]:
+def _lost(plan: Outline, now_is: StepStates) -> set[str]:
     """What is open and needed no longer."""
     return now_is.open - plan.wanted(now_is.ended) if plan.picks or now_is.failed else set()
 
 
 def _error(session: Session, run: OpenRun, name: str) -> Mapping[str, Any]:
     """The error of a step that has failed, with its path."""
-    values = {"run": run.id, "path": name, "low": f"{name}[", "high": f"{name}\\", "generation": run.generation}
+    values = {"run": run.id, "path": name, "generation": run.generation, **elements_of(name)}
     row = session.one(_ERROR, values)
     if row is None:
         return {"code": "failed", "message": f"step {name!r} failed", "retryable": False, "step": name}

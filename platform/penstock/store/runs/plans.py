@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 from penstock.errors import JobNotFound, PenstockError, Unreachable
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import decoded
+from penstock.pipelines.nested import all_steps
 from penstock.store.engine import Database
 from penstock.store.runs.bounds import Bounds, bounds_of
 from penstock.store.session import Session
 from penstock.store.sql import Dialect, insert_sql
 
-#: Graphs that a process keeps.
-MOST_KEPT = 256
+#: Graphs that a process keeps, and those within one that it outlines ahead.
+MOST_KEPT, MOST_WITHIN = 256, 32
 
-_INSERT = insert_sql("penstock_graph", ["digest", "graph"], ["text", "text"], "ON CONFLICT DO NOTHING")
+_INSERT = insert_sql("penstock_graph", ["digest", "graph"], "ON CONFLICT DO NOTHING")
 _HOLD = "SELECT digest FROM penstock_graph WHERE digest {in digests} {shared}"
 _GRAPH = "SELECT graph FROM penstock_graph WHERE digest = :digest"
 
 _RUN = "SELECT graph, bounds FROM penstock_job WHERE id = :id AND graph IS NOT NULL"
+_WHOSE = "SELECT run_id, path FROM penstock_job WHERE id = :id"
 
 _kept: dict[str, Outline] = {}
 
@@ -67,11 +70,16 @@ def readable(session: Session, digest: str) -> Outline | None:
 
 
 def know(texts: Iterable[str | None]) -> None:
-    """Outline these graphs before a transaction asks for them: that takes a while, in which others can write."""
+    """Outline these graphs, and those within them, before a transaction asks for them: that takes a while, in which
+    others can write."""
     for text in set(texts):
         if text is not None and (digest := digest_of(text)) not in _kept:
             with suppress(PenstockError):  # of which the run is told
-                _keep(digest, text)
+                plan = _keep(digest, text)
+                within = (step.graph for step in all_steps(plan.graph) if step.graph is not None)
+                for graph in islice(within, MOST_WITHIN):
+                    inner = graph.to_json().decode()
+                    _keep(digest_of(inner), inner)
 
 
 def _keep(digest: str, text: str) -> Outline:
@@ -97,5 +105,16 @@ def run_bounds(db: Database, run: str) -> Bounds:
 def _row(session: Session, run: str) -> tuple[Any, ...]:
     row = session.one(_RUN, {"id": run})
     if row is None:
-        raise JobNotFound(f"there is no run {run!r}", fix="`penstock job list` shows the runs that are kept")
+        raise no_run(session, run)
     return row
+
+
+def no_run(session: Session, id: str) -> JobNotFound:
+    """What to raise for an id that is no run's: it may be a step's, whose run is meant, or a plain job's."""
+    row = session.one(_WHOSE, {"id": id})
+    if row is None:
+        return JobNotFound(f"there is no run {id!r}", fix="`penstock job list` shows the runs that are kept")
+    run, path = row
+    if run is None:
+        return JobNotFound(f"job {id} is a plain job, and no run", fix="`penstock job list` shows runs among the jobs")
+    return JobNotFound(f"job {id} is step {path!r} of run {run}, and no run itself", fix=f"use the run's id: {run}")

@@ -13,6 +13,7 @@ from penstock.job import NewJob, new_id
 from penstock.lane import split_name
 from penstock.pipelines.graph import Step
 from penstock.pipelines.task import model_of
+from penstock.store.columns import STEP
 from penstock.store.runs.athand import AtHand
 from penstock.store.runs.inner import Beginning, inputs_of, store
 from penstock.store.runs.run import OpenRun
@@ -24,33 +25,10 @@ from penstock.store.sql import insert_sql
 #: The input of a step that is none of a map's: what it is given is the graph's to say, at its claim.
 NO_ELEMENT = "[]"
 
-_COLUMNS = {
-    "id": "text",
-    "model": "text",
-    "version": "text",
-    "asked_version": "text",
-    "input": "text",
-    "lane": "text",
-    "accepted_at": "float",
-    "available_at": "float",
-    "tenant": "text",
-    "priority": "int",
-    "deadline_at": "float",
-    "timeout_s": "float",
-    "trace": "text",
-    "run_id": "text",
-    "path": "text",
-    "generation": "int",
-    "start_by": "float",
-}
+_COLUMNS = (*STEP, "asked_version", "deadline_at", "start_by")
 _encode = msgspec.json.encode
 _values = attrgetter(*_COLUMNS)
-_INSERT = insert_sql(
-    "penstock_job",
-    [*_COLUMNS, "state", "publish_lease_until"],
-    [*_COLUMNS.values(), "text", "float"],
-    "",
-)
+_INSERT = insert_sql("penstock_job", [*_COLUMNS, "state", "publish_lease_until"])
 
 
 class Release:
@@ -65,8 +43,10 @@ class Release:
     def add_items(
         self, run: OpenRun, step: Step, outputs: Outputs, items: Sequence[tuple[str, Any]], *, most: int = sys.maxsize
     ) -> int:
-        """``items`` are paths, and what the map is at. How many of them were added: of runs, whose inputs are stored
-        with each, no more than these have so many characters. Raises ``NoValue`` and ``InvalidOutput``.
+        """Begin a step once for each of ``items``: paths, and the elements of the map there (``None`` for no map).
+
+        How many of them were added: where each is a run, whose input is stored with it, as many as have ``most``
+        characters together; else all. Raises ``NoValue`` and ``InvalidOutput``.
         """
         if step.graph is None:
             self.add(run, step, ((path, _encode([item]).decode()) for path, item in items))
@@ -84,8 +64,10 @@ class Release:
     def add(
         self, run: OpenRun, step: Step, elements: Iterable[tuple[str, str]], around: Mapping[str, str] | None = None
     ) -> None:
-        """``elements`` are paths, and JSON lists of what the maps around are at. Where that is not stored with them,
-        ``around`` has it by path, as far as it is at hand."""
+        """Begin a step that is no run, once for each of ``elements``: paths, and what is stored as the job's input, a
+        JSON list with the map's element (``NO_ELEMENT`` for no map). ``around`` has such lists by path where they are
+        not stored, as far as they are at hand.
+        """
         if step.task is not None:
             model, asked, due_at = model_of(step.task.name), None, step.task.due_at(self._now)
         else:

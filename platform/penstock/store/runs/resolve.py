@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from penstock.errors import NoValue
 from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import input_of
+from penstock.store.runs.paths import element, place
 from penstock.store.runs.plans import readable
 from penstock.store.runs.release import NO_ELEMENT
-from penstock.store.runs.values import Outputs, element, element_outputs, load, place, standing, value_of, written
+from penstock.store.runs.stepstates import step_states
+from penstock.store.runs.values import Outputs, element_outputs, load, value_of, written
 from penstock.store.session import Session
 
 _RUNS = """
@@ -51,7 +53,7 @@ class _Run:
 
     @functools.cached_property
     def _ended(self) -> Outputs:
-        ended = standing(self._session, self.id, self._generation, self.plan).ended
+        ended = step_states(self._session, self.id, self._generation, self.plan).ended
         return Outputs(self._session, self.id, self.plan, ended)
 
     def outputs(self, name: str) -> Outputs:

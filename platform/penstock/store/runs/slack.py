@@ -11,13 +11,16 @@ _LINES = "SELECT model, version, state FROM penstock_latency WHERE key = '' ORDE
 
 
 def start_by(session: Session, run: OpenRun, step: Step) -> float | None:
-    """Unix seconds; ``None`` where the run has no deadline, or nothing is known of what it needs."""
-    # Of a run that is a step, it is when that should have begun: the function which answered with it took next to none.
+    """Unix seconds; ``None`` where the run has no deadline, or nothing is known of what it needs. Of a step that is a
+    run, it is by when that should have ended: its own steps count back from there.
+    """
+    # Of a step that has answered with steps, it is when that should have begun: it took next to none of the time.
     end_at = run.deadline_at if run.start_by is None else run.start_by
     if end_at is None:
         return None
     learned = session.learned
     if learned.is_old:
         learned.learn((row[0], row[1], row[2]) for row in session.all(_LINES))
-    needed_s = learned.remaining(run.graph, plan_of(session, run.graph))[step.name]
+    needed = learned.remaining(run.graph, plan_of(session, run.graph))[step.name]
+    needed_s = needed.all_s if step.graph is None else needed.behind_s
     return end_at - needed_s if needed_s or run.start_by is not None else None

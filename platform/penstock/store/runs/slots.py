@@ -18,18 +18,18 @@ from penstock.pipelines.frontier import Outline
 from penstock.pipelines.graph import Step, items_of
 from penstock.store.records import Settled
 from penstock.store.runs import maps
-from penstock.store.runs.listed import Listed
+from penstock.store.runs.listcache import ListCache
+from penstock.store.runs.paths import element, place
 from penstock.store.runs.release import Release
 from penstock.store.runs.run import OpenRun
-from penstock.store.runs.values import Outputs, Standing, element, most_read, place, value_of
+from penstock.store.runs.stepstates import StepStates
+from penstock.store.runs.values import Outputs, most_read, value_of
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
 _INSERT = insert_sql(
     "penstock_map_room",
     ["run_id", "path", "size", "begun", "in_flight"],
-    ["text", "text", "int", "int", "int"],
-    "",
 )
 _ROOMS = "SELECT path, size, begun, in_flight FROM penstock_map_room WHERE run_id = :run"
 _BEGUN = """
@@ -39,7 +39,7 @@ _FREE = """
     WHERE run_id = {0 text} AND penstock_map_room.path = {1 text}"""
 _REWIND = "UPDATE penstock_map_room SET begun = 0, in_flight = 0 WHERE run_id = :run"
 
-_listed = Listed()
+_lists = ListCache()
 #: What is in flight: what begins by itself or ends by itself is not.
 TAKES = ("call", "run", "task")
 
@@ -73,9 +73,11 @@ def rewind(session: Session, run: str) -> None:
 
 
 class Slots:
-    """Those of one run, which is held; ``count`` them before anything begins. ``now_is`` is kept up by who decides."""
+    """The slots of one run, whose row is locked: ``count`` what is in flight before anything begins. ``now_is`` is the
+    caller's, who keeps it up to date.
+    """
 
-    def __init__(self, session: Session, run: OpenRun, plan: Outline, now_is: Standing) -> None:
+    def __init__(self, session: Session, run: OpenRun, plan: Outline, now_is: StepStates) -> None:
         self._session = session
         self._run = run
         self._plan = plan
@@ -112,7 +114,7 @@ class Slots:
             return True
         self._session.insert(_INSERT, [(run.id, step.name, len(items), 0, 0)])
         self._rooms[step.name] = _Room(len(items), 0, 0)
-        _listed.keep((run.id, step.name, run.generation), items)
+        _lists.keep((run.id, step.name, run.generation), items)
         return False
 
     def room(self, name: str) -> int:
@@ -127,7 +129,7 @@ class Slots:
     def more(self, name: str, released: Release) -> int:
         """Begin a piece of them; how many these are. Raises ``NoValue``, ``TooMuchWork`` and ``InvalidOutput``."""
         room, step, run = self._rooms[name], self._plan.steps[name], self._run
-        items = _listed.of((run.id, name, run.generation), lambda: self._items(step))
+        items = _lists.of((run.id, name, run.generation), lambda: self._items(step))
         piece = range(room.begun, min(room.size, room.begun + self._session.bulk_rows))
         # What an earlier generation has left is not done again.
         there = maps.succeeded(self._session, run, name, piece) if run.generation else set()

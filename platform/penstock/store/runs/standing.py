@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock import arguments
-from penstock.errors import JobNotFound
 from penstock.job import JobState
 from penstock.pipelines.graph import Graph
 from penstock.pipelines.show.critical import Times, critical
 from penstock.store.engine import Database
 from penstock.store.runs.bounds import bounds_of
-from penstock.store.runs.plans import plan_of
+from penstock.store.runs.paths import elements_of
+from penstock.store.runs.plans import no_run, plan_of
 from penstock.store.session import Session
 
 #: Elements of maps that failed, of which each is told.
@@ -112,7 +112,7 @@ def read(session: Session, id: str) -> RunStanding:
     """The same within a transaction."""
     row = session.one(_RUN, {"run": id})
     if row is None:
-        raise JobNotFound(f"there is no run {id!r}", fix="`penstock job get` shows a job that is none")
+        raise no_run(session, id)
     graph = plan_of(session, row[0]).graph
     values = {"run": id, "generation": row[1]}
     plain = [step.name for step in graph.steps if not step.maps]
@@ -136,7 +136,7 @@ def critical_path(state: JobState, error: Mapping[str, Any] | None, standing: Ru
 
 def _maps(session: Session, values: dict[str, Any]) -> dict[str, MapCounts]:
     sizes = dict(session.all(_MAPS, values))
-    rows = session.rows([(name, *_range(name)) for name in sizes])
+    rows = session.rows([(name, *elements_of(name).values()) for name in sizes])
     found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in sizes}
     for name, *row in session.all(_ELEMENTS, values | {"rows": rows}) if sizes else ():
         found[name].append(tuple(row))
@@ -165,13 +165,8 @@ def _counts(size: int, rows: list[tuple[Any, ...]]) -> MapCounts:
 def _failed(session: Session, values: dict[str, Any], name: str, of: MapCounts) -> list[StepRow]:
     if not (of.counts.get("failed") or of.counts.get("expired")):
         return []
-    low, high = _range(name)
-    return [_row(row) for row in session.all(_FAILED, values | {"low": low, "high": high, "limit": MOST_FAILED})]
-
-
-def _range(name: str) -> tuple[str, str]:
-    """Between which texts the paths of a map's elements are."""
-    return f"{name}[", f"{name}\\"
+    found = session.all(_FAILED, values | elements_of(name) | {"limit": MOST_FAILED})
+    return [_row(row) for row in found]
 
 
 def _row(row: tuple[Any, ...]) -> StepRow:

@@ -1,4 +1,4 @@
-"""Steps that are plain Celery tasks: jobs that no worker of ours takes. Their whole life is told from outside.
+"""Steps that are plain Celery tasks: jobs that no penstock worker takes, and whose states the dispatcher writes.
 
 ``accepted`` is not sent yet (the outbox, as for any job); ``running``, without a worker, is sent; ``available_at`` is
 then until when somebody must have heard of it, which ``penstock_task`` has in order. What ends one is guarded: what
@@ -18,9 +18,9 @@ from penstock.pipelines.task import PREFIX, Task
 from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 from penstock.store.runs.conclude import concluded
+from penstock.store.runs.paths import place
 from penstock.store.runs.plans import readable
 from penstock.store.runs.resolve import Given, resolve
-from penstock.store.runs.values import place
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
@@ -49,7 +49,6 @@ _END = f"""
 _NOTE = insert_sql(
     "penstock_task",
     ["job_id", "until"],
-    ["text", "float"],
     "ON CONFLICT (job_id) DO UPDATE SET until = excluded.until",
 )
 _FORGET = "DELETE FROM penstock_task WHERE job_id {in ids}"

@@ -6,9 +6,10 @@ from penstock.store.engine import Database, Survives
 from penstock.store.records import SETTLED_COLUMNS, Settled, settled_of
 from penstock.store.runs.advance import advance
 from penstock.store.runs.closing import close
-from penstock.store.runs.conclude import concluded, expand, finish
+from penstock.store.runs.conclude import concluded, finish, finish_map
+from penstock.store.runs.fork import abandoned
 from penstock.store.runs.run import locked
-from penstock.store.runs.start import start_due
+from penstock.store.runs.start import complete, start_due
 from penstock.store.runs.todo import left
 from penstock.store.runs.waits import over
 from penstock.store.session import Session
@@ -28,10 +29,6 @@ _CLOSING = """
 _MAPS = """
     SELECT m.run_id, m.path FROM penstock_map AS m JOIN penstock_job AS j ON j.id = m.run_id
     WHERE m.begun < m.size AND m.begun_at <= :before AND j.state = 'running' LIMIT :limit"""
-#: Who has begun elements of a map, or left something to do, less than so long ago is taken to be at it, seconds.
-AT_IT_S = 2.0
-
-
 # Runs in which nothing is open: somebody who does not know runs has ended their steps.
 _IDLE = """
     SELECT id FROM penstock_job AS run {by ix_penstock_job_run}
@@ -39,6 +36,9 @@ _IDLE = """
         AND NOT EXISTS (SELECT 1 FROM penstock_job AS step WHERE step.run_id = run.id
             AND step.state IN ('accepted', 'queued', 'running'))
     LIMIT :limit"""
+
+#: Who has begun elements of a map, or left something to do, less than so long ago is taken to be at it, seconds.
+AT_IT_S = 2.0
 
 
 def tend(db: Database, *, now: float, limit: int, heal: bool) -> list[Settled]:
@@ -65,10 +65,13 @@ def tend(db: Database, *, now: float, limit: int, heal: bool) -> list[Settled]:
         closing = [row[0] for row in session.all(_CLOSING, {"limit": limit})]
         maps = [(row[0], row[1]) for row in session.all(_MAPS, {"limit": limit, "before": now - AT_IT_S})]
         todo = left(session, before=now - AT_IT_S, limit=limit)
+        forks = abandoned(session, before=now - AT_IT_S, limit=limit)
     for run in closing:
         ended += close(db, run, now=now)
     for run, path in maps:
-        ended += expand(db, run, path, now=now)
+        ended += finish_map(db, run, path, now=now)
+    for run in forks:
+        ended += complete(db, run, now=now)
     for each in todo:
         ended += finish(db, each, now=now)
     return ended

@@ -1,4 +1,4 @@
-"""What a transaction that decides on runs leaves to a transaction of its own: it has become long, or must not do it.
+"""What a transaction that decides on runs leaves to another one, for it has become long, or holds the wrong locks.
 
 It is stored with the decision. Whoever decided goes on at once; when that process dies, the dispatcher does.
 """
@@ -11,10 +11,11 @@ from typing import NamedTuple
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
 
-#: Operations after which a transaction begins no other decision, and those that begin steps: about 40 and 20 ms.
+#: Operations after which a transaction takes up no other run, and after which it begins no more steps: about 40 ms
+#: each.
 DECIDING, BEGINNING = 40_000, 20_000
 
-_INSERT = insert_sql("penstock_todo", ["run_id", "path", "since"], ["text", "text", "float"], "ON CONFLICT DO NOTHING")
+_INSERT = insert_sql("penstock_todo", ["run_id", "path", "since"], "ON CONFLICT DO NOTHING")
 _DONE = "DELETE FROM penstock_todo WHERE run_id = :run AND path = :path"
 _UNDECIDED = "SELECT run_id FROM penstock_todo WHERE run_id {in runs} AND path = ''"
 _LEFT = "SELECT run_id, path FROM penstock_todo WHERE since <= :before ORDER BY since LIMIT :limit"

@@ -1,4 +1,4 @@
-"""Steps whose model nobody serves, or not in the version that they ask for: they are waited with, and not for ever."""
+"""Steps whose model, or the version of it that they ask for, nobody serves: they wait for a while, and then fail."""
 
 from __future__ import annotations
 

@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from penstock.errors import InvalidOutput, NoValue, TooMuchWork
-from penstock.job import OPEN
 from penstock.pipelines.frontier import Outline
-from penstock.store.records import STATES
+from penstock.store.runs.paths import elements_of, place
 from penstock.store.session import Session
 
 #: Most characters of outputs that one decision reads, where a single output may not have more.
 MOST_READ = 16 * 2**20
-#: Characters that are read in the time of one operation, and operations that it takes to find a row.
-DECODED, LOOK = 256, 3
+#: Characters that are read in the time of one operation.
+DECODED = 256
 
 _TOO_DEEP = "there are too many values inside each other"
 
 _OUTPUTS = """
     SELECT run_id, penstock_job.path, output FROM {each rows}
     JOIN penstock_job ON run_id = {0 text} AND penstock_job.path = {1 text} WHERE {hidden state = 'succeeded'}"""
-# By name, one look-up each: the elements of maps are passed over without being read.
-_STEPS = """
-    SELECT path, state, generation FROM penstock_job WHERE run_id = :run AND path {in names}"""
-_MAPS = "SELECT path, pending, failed FROM penstock_map WHERE run_id = :run"
-_STEPS_OF = """
-    SELECT run_id, penstock_job.path, state, generation FROM {each rows}
-    JOIN penstock_job ON run_id = {0 text} AND penstock_job.path = {1 text}"""
-_MAPS_OF = "SELECT run_id, path, pending FROM penstock_map WHERE run_id {in runs}"
-# The paths of a map's elements begin with its name and a bracket; the next character after it ends them.
 _ELEMENTS = """
     SELECT path, output FROM penstock_job
     WHERE run_id = :run AND path >= :low AND path < :high AND {hidden state = 'succeeded'}"""
-
-
-def element(name: str, index: int) -> str:
-    """The path of one of a map's elements."""
-    return f"{name}[{index}]"
-
-
-def place(path: str) -> tuple[str, int | None]:
-    """The name of a path's step, and which element of a map it is, if any."""
-    name, bracket, rest = path.partition("[")
-    return name, int(rest[:-1]) if bracket else None
 
 
 def written(value: Any) -> str:
@@ -74,74 +53,15 @@ def value_of(text: str) -> Any:
         raise NoValue(_TOO_DEEP) from None
 
 
-class Standing(NamedTuple):
-    """Steps: ``ended`` well, ``begun`` (ended or not), and ``failed`` or ``open`` in this generation."""
-
-    ended: set[str]
-    begun: set[str]
-    failed: set[str]
-    open: set[str]
-
-    def begin(self, names: Iterable[str], ended: Iterable[str]) -> None:
-        """These have begun, and some of them have ended by that."""
-        self.begun.update(names)
-        self.ended.update(ended)
-        self.open.update(set(names).difference(ended))
-
-    @classmethod
-    def new(cls) -> Standing:
-        """Of a run in which nothing has begun."""
-        return cls(set(), set(), set(), set())
-
-
 def most_read(session: Session) -> int:
     """Characters of outputs that one decision may read: one output may be as long as outputs may be."""
     most = session.max_output_bytes
     return MOST_READ if most == sys.maxsize else max(MOST_READ, most)
 
 
-#: A run, its generation and plan, and the steps that are asked for.
-Look = tuple[str, int, Outline, Sequence[str]]
-
-
-def standing(session: Session, run: str, generation: int, plan: Outline) -> Standing:
-    """Where the steps of a run are; what is not in it has not begun."""
-    session.spent += LOOK * len(plan.plain)
-    rows = session.all(_STEPS, {"run": run, "names": session.ids(plan.plain)})
-    ended = {path for path, state, _ in rows if state == "succeeded"}
-    begun = ended | {path for path, _, since in rows if since == generation}
-    failed = {path for path, state, since in rows if state == "failed" and since == generation}
-    open = {path for path, state, since in rows if since == generation and STATES[state] in OPEN}
-    if len(plan.plain) < len(plan.steps):
-        counted = session.all(_MAPS, {"run": run})
-        ended |= {path for path, pending, _ in counted if pending == 0}
-        begun |= {path for path, _, _ in counted}
-        failed |= {path for path, _, since in counted if since == generation}
-        open |= {path for path, pending, _ in counted if pending}
-    return Standing(ended, begun, failed, open)
-
-
-def standings(session: Session, looks: Sequence[Look]) -> dict[str, Standing]:
-    """Where some steps of some runs are; two statements for all of them."""
-    found = {run: Standing.new() for run, _, _, _ in looks}
-    generations = {run: generation for run, generation, _, _ in looks}
-    pairs = [(run, name) for run, _, plan, names in looks for name in names if not plan.steps[name].maps]
-    session.spent += LOOK * len(pairs)
-    for run, path, state, since in session.all(_STEPS_OF, {"rows": session.rows(pairs)}) if pairs else ():
-        if state == "succeeded":
-            found[run].ended.add(path)
-        if state == "succeeded" or since == generations[run]:
-            found[run].begun.add(path)
-    mapping = [run for run, _, plan, names in looks if any(plan.steps[name].maps for name in names)]
-    for run, path, pending in session.all(_MAPS_OF, {"runs": session.ids(mapping)}) if mapping else ():
-        found[run].begun.add(path)
-        if pending == 0:
-            found[run].ended.add(path)
-    return found
-
-
 class Outputs(Mapping[str, Any]):
-    """Outputs by step. ``ended`` are the steps that have one; without it, all that are asked for are taken to.
+    """Outputs by step, read when they are asked for. ``ended`` are the steps that have one; without it, every step that
+    is asked for is taken to have one.
 
     With ``most``, all that are read together have no more characters: raises ``TooMuchWork``.
     """
@@ -230,6 +150,8 @@ def load(wanted: Iterable[tuple[Outputs, Iterable[str]]]) -> bool:
         for name in outputs.wanted(names):
             if outputs.plan.steps[name].maps:
                 outputs.take(name, _elements(outputs, name))
+            elif (text := outputs.session.outputs.get((outputs.run, name))) is not None:
+                outputs.take(name, text)
             else:
                 pairs[outputs.run, name] = None
                 by_run.setdefault(outputs.run, {})[id(outputs)] = outputs
@@ -259,8 +181,7 @@ def element_outputs(session: Session, pairs: Iterable[tuple[str, str]]) -> dict[
 
 
 def _elements(outputs: Outputs, name: str) -> list[str]:
-    values = {"run": outputs.run, "low": f"{name}[", "high": f"{name}\\"}
-    rows = _select(outputs, _ELEMENTS, values)
+    rows = _select(outputs, _ELEMENTS, {"run": outputs.run, **elements_of(name)})
     if rows is None:
         raise outputs.too_long()
     rows.sort(key=lambda row: place(row[0])[1] or 0)

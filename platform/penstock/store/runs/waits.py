@@ -7,19 +7,20 @@ when it holds the run: so one of the two sees the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import msgspec
 
-from penstock.errors import IllegalTransition, InvalidInput, JobNotFound, NoValue, WaitTimeout
+from penstock.arguments import nearest
+from penstock.errors import IllegalTransition, InvalidInput, NoValue, WaitTimeout
 from penstock.job import new_id
 from penstock.pipelines.effort import Effort
 from penstock.pipelines.expression import kind_of
 from penstock.pipelines.graph import Step, input_of
+from penstock.store.columns import STEP
 from penstock.store.events import write_waiting
 from penstock.store.records import SETTLED_COLUMNS, STATES, Settled, settled_of
-from penstock.store.runs.plans import plan_of
+from penstock.store.runs.plans import no_run, plan_of
 from penstock.store.runs.run import OpenRun
 from penstock.store.runs.values import DECODED, Outputs, limited, written
 from penstock.store.session import Session
@@ -30,37 +31,15 @@ NEVER = 1e15
 #: Longest sleep, seconds.
 MAX_SLEEP_S = 100 * 365.25 * 86400
 
-_COLUMNS = {
-    "id": "text",
-    "model": "text",
-    "version": "text",
-    "input": "text",
-    "lane": "text",
-    "accepted_at": "float",
-    "available_at": "float",
-    "started_at": "float",
-    "tenant": "text",
-    "priority": "int",
-    "timeout_s": "float",
-    "trace": "text",
-    "run_id": "text",
-    "path": "text",
-    "generation": "int",
-    "state": "text",
-    "settled_at": "float",
-    "output": "text",
-}
-_INSERT = insert_sql("penstock_job", [*_COLUMNS], [*_COLUMNS.values()], "")
+_COLUMNS = (*STEP, "started_at", "state", "settled_at", "output")
+_INSERT = insert_sql("penstock_job", _COLUMNS)
 _INSERT_WAIT = insert_sql(
     "penstock_wait",
     ["run_id", "path", "generation", "job_id", "until"],
-    ["text", "text", "int", "text", "float"],
-    "",
 )
 _INSERT_SIGNAL = insert_sql(
     "penstock_signal",
     ["run_id", "name", "id", "value", "sent_at"],
-    ["text", "text", "text", "text", "float"],
     "ON CONFLICT DO NOTHING",
 )
 _TAKE = """
@@ -98,31 +77,76 @@ def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: 
     ``TooMuchWork`` or ``InvalidOutput``.
     """
     until, output = NEVER, None
-    if step.kind == "pick":
-        output = written(input_of(step, inputs=run.inputs, outputs=outputs, effort=effort))
-        effort.spend(len(output) // DECODED)
-        limited(session, f"the output of step {step.name!r}", output)
-    elif step.kind == "sleep":
-        until = now + _seconds(step, input_of(step, inputs=run.inputs, outputs=outputs, effort=effort))
-        output = "null" if until <= now else None
-    else:
+    if step.kind == "wait":
         until = NEVER if step.timeout is None else now + step.timeout
-        row = session.one(_TAKE, {"run": run.id, "name": step.signal, "path": step.name})
-        output = None if row is None else row[0]
-        if row is None and run.webhook is not None:
-            after = input_of(step, inputs=run.inputs, outputs=outputs, effort=effort)
-            effort.walk(after)
-            over = None if step.timeout is None else until
-            write_waiting(
-                session,
-                run=run.id,
-                url=run.webhook,
-                step=step.name,
-                signal=step.signal,
-                until=over,
-                value=after,
-                now=now,
-            )
+        output = _sent_before(session, run, step, outputs, until, now=now, effort=effort)
+    else:
+        given = input_of(step, inputs=run.inputs, outputs=outputs, effort=effort)
+        if step.kind == "pick":
+            output = written(given)
+            effort.spend(len(output) // DECODED)
+            limited(session, f"the output of step {step.name!r}", output)
+        else:
+            until = now + _seconds(step, given)
+            output = "null" if until <= now else None
+    _store(session, run, step, until, output, now=now)
+    return output is not None
+
+
+def receive(session: Session, run_id: str, name: str, value: str, id: str, *, now: float) -> list[Settled]:
+    """Store a signal, and end the step that waits for it; see ``Store.signal``."""
+    row = session.one(_RUN, {"run": run_id})
+    if row is None or row[1] is None:
+        raise no_run(session, run_id)
+    paths = [step.name for step in plan_of(session, row[1]).graph.steps if step.signal == name]
+    if not paths:
+        raise _unknown(session, row[1], run_id, name)
+    if STATES[row[0]].is_terminal:
+        raise IllegalTransition(f"run {run_id} has ended as {row[0]}: it waits for nothing", fix="start a new run")
+    session.insert(_INSERT_SIGNAL, [(run_id, name, id, value, now)])
+    ended = _deliver(session, run_id, name, paths, now=now)
+    if not ended:
+        session.one(_HOLD, {"run": run_id})
+        ended = _deliver(session, run_id, name, paths, now=now)
+    return ended
+
+
+def over(session: Session, *, now: float, limit: int) -> list[Settled]:
+    """End waits whose time is over."""
+    due = sorted(row[0] for row in session.all(_DUE, {"now": now, "limit": limit}))
+    if not due:
+        return []
+    error = msgspec.json.encode(_TIMEOUT).decode()
+    return [settled_of(row) for row in session.all(_OVER, {"ids": session.ids(due), "now": now, "error": error})]
+
+
+def _sent_before(
+    session: Session, run: OpenRun, step: Step, outputs: Outputs, until: float, *, now: float, effort: Effort
+) -> str | None:
+    """The value of a signal that came before its wait, JSON text. Where there is none, whoever follows the run is told
+    that it waits.
+    """
+    row = session.one(_TAKE, {"run": run.id, "name": step.signal, "path": step.name})
+    if row is not None:
+        return row[0]  # type: ignore[no-any-return]
+    if run.webhook is not None:
+        after = input_of(step, inputs=run.inputs, outputs=outputs, effort=effort)
+        effort.walk(after)
+        write_waiting(
+            session,
+            run=run.id,
+            url=run.webhook,
+            step=step.name,
+            signal=step.signal,
+            until=None if step.timeout is None else until,
+            value=after,
+            now=now,
+        )
+    return None
+
+
+def _store(session: Session, run: OpenRun, step: Step, until: float, output: str | None, *, now: float) -> None:
+    """The row of a step that has ended with this ``output``, or that waits."""
     ended = output is not None
     values = {
         "id": new_id(),
@@ -147,34 +171,6 @@ def begin(session: Session, run: OpenRun, step: Step, outputs: Outputs, *, now: 
     session.insert(_INSERT, [[values[name] for name in _COLUMNS]])
     if not ended and until < NEVER:
         session.insert(_INSERT_WAIT, [(run.id, step.name, run.generation, values["id"], until)])
-    return ended
-
-
-def receive(session: Session, run_id: str, name: str, value: str, id: str, *, now: float) -> list[Settled]:
-    """Store a signal, and end the step that waits for it; see ``Store.signal``."""
-    row = session.one(_RUN, {"run": run_id})
-    if row is None or row[1] is None:
-        raise JobNotFound(f"there is no run {run_id!r}", fix="`penstock job list` shows the runs that are kept")
-    paths = [step.name for step in plan_of(session, row[1]).graph.steps if step.signal == name]
-    if not paths:
-        raise _unknown(session, row[1], run_id, name)
-    if STATES[row[0]].is_terminal:
-        raise IllegalTransition(f"run {run_id} has ended as {row[0]}: it waits for nothing", fix="start a new run")
-    session.insert(_INSERT_SIGNAL, [(run_id, name, id, value, now)])
-    ended = _deliver(session, run_id, name, paths, now=now)
-    if not ended:
-        session.one(_HOLD, {"run": run_id})
-        ended = _deliver(session, run_id, name, paths, now=now)
-    return ended
-
-
-def over(session: Session, *, now: float, limit: int) -> list[Settled]:
-    """End waits whose time is over."""
-    due = sorted(row[0] for row in session.all(_DUE, {"now": now, "limit": limit}))
-    if not due:
-        return []
-    error = msgspec.json.encode(_TIMEOUT).decode()
-    return [settled_of(row) for row in session.all(_OVER, {"ids": session.ids(due), "now": now, "error": error})]
 
 
 def _deliver(session: Session, run: str, name: str, paths: Sequence[str], *, now: float) -> list[Settled]:
@@ -190,8 +186,7 @@ def _deliver(session: Session, run: str, name: str, paths: Sequence[str], *, now
 
 def _unknown(session: Session, digest: str, run: str, name: str) -> InvalidInput:
     known = sorted({step.signal for step in plan_of(session, digest).graph.steps if step.signal})
-    near = get_close_matches(name, known, n=1)
-    fix = f"did you mean {near[0]!r}?" if near else f"it waits for: {', '.join(known) or 'nothing'}"
+    fix = nearest(name, known, f"it waits for: {', '.join(known) or 'nothing'}")
     return InvalidInput(f"no step of run {run} waits for a signal {name!r:.80}", fix=fix)
 
 

@@ -1,4 +1,4 @@
-"""Where steps are told of: in the run that all others around them are in, which is the one that a user follows."""
+"""The outermost run around a step: users follow that one, so what the step tells is published there."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Names that users say of a graph. PURE."""
+"""The names that a user says of a graph: its steps and its inputs. PURE."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-from penstock.arguments import shown
+from penstock.arguments import nearest, shown
 from penstock.errors import InvalidInput
 from penstock.pipelines.frontier import Outline
 
@@ -14,8 +13,7 @@ def check_names(what: str, names: Iterable[str], there: Iterable[str]) -> None:
     """Raise ``InvalidInput`` for a name of a step or an input that is not among those that there are."""
     for name in names:
         if name not in there:
-            near = get_close_matches(name, list(there), n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(list(there)[:20]) or 'none'}"
+            fix = nearest(name, there, f"there are: {', '.join(list(there)[:20]) or 'none'}")
             raise InvalidInput(f"the run's graph has no {what} {name!r:.80}", fix=fix)
 
 

@@ -17,27 +17,18 @@ from penstock.arguments import shown
 from penstock.errors import InvalidInput
 from penstock.lane import LANES, Lane, queue_name, version_of
 from penstock.options import CARRIED, CARRIER
+from penstock.pipelines.canvas.options import REFUSED, refuse, refuse_unknown
 
-#: Options of messages and of results at a backend, which steps of a run have not: where they are sent from is SQL.
-OF_MESSAGES = frozenset((
-    "task_id", "root_id", "parent_id", "group_id", "group_index", "chord", "chord_size", "reply_to", "correlation_id",
-    "add_to_parent", "ignore_result", "serializer", "compression", "retry", "retry_policy", "delivery_mode",
-    "mandatory", "shadow", "argsrepr", "kwargsrepr", "headers", "producer", "publisher", "connection",
-))  # fmt: skip
 #: Options that are read here or by ``members``.
 _READ = frozenset(("queue", "priority", "countdown", "eta", "expires", "link", CARRIER))
 _LIMIT = ("has a time limit of its own, which steps of a run have not", "set timeout_s of the model")
-_STAMP = ("is stamped", "use tags: enqueue(canvas, tags={…})")
 _ROUTE = ("has a route of its own", "leave it out: a model's jobs go to its own queues")
-REFUSED: Mapping[str, tuple[str, str]] = {
-    "link_error": ("has an error callback", "wait for the run's result, or pass enqueue a webhook, which is told"),
-    "stamped_headers": _STAMP,
-    "stamps": _STAMP,
+_REFUSED = {
+    **REFUSED,
     "time_limit": _LIMIT,
     "soft_time_limit": _LIMIT,
     "exchange": _ROUTE,
     "routing_key": _ROUTE,
-    "chain": ("has steps that follow it as an option", "write chain(…)"),
 }
 
 #: What is said in Celery's words, and the option that it is in ours.
@@ -58,12 +49,8 @@ class Said:
 def said_of(step: str, model: str, options: Mapping[str, Any], *, namespace: str, entry: bool) -> Said:
     """The options of a signature; raises ``InvalidInput`` for those that a run cannot keep, by name."""
     values = {name: value for name, value in options.items() if value is not None and value != []}
-    for name in REFUSED.keys() & values.keys():
-        what, fix = REFUSED[name]
-        raise InvalidInput(f"{model} {what} ({name}={shown(values[name])})", fix=fix)
-    for name in values:
-        if name not in _READ and name not in OF_MESSAGES:
-            raise InvalidInput(f"{model} has the option {name!r:.80}, which means nothing in a run", fix="leave it out")
+    refuse(model, values, _REFUSED)
+    refuse_unknown(model, values, _READ)
     lane, version = _route(values.get("queue"), model, namespace)
     found: dict[str, Any] = {"lane": lane, "priority": values.get("priority"), "expires": values.get("expires")}
     found["start"] = values.get("countdown", values.get("eta"))

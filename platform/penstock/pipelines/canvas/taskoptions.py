@@ -15,7 +15,7 @@ from penstock.arguments import shown
 from penstock.errors import InvalidInput
 from penstock.options import CARRIER
 from penstock.payload import constant
-from penstock.pipelines.canvas.said import OF_MESSAGES
+from penstock.pipelines.canvas.options import REFUSED, refuse, refuse_unknown
 from penstock.pipelines.canvas.signature import Signature
 from penstock.pipelines.task import Task, check_task
 
@@ -29,17 +29,8 @@ _READ = frozenset((
     "queue", "priority", "countdown", "eta", "expires", "time_limit", "soft_time_limit", "ignore_result", "headers",
     "serializer", "link", CARRIER,
 ))  # fmt: skip
-_STAMP = ("is stamped", "use tags of the run: enqueue(canvas, tags={…})")
 _ROUTE = ("is sent through an exchange", "name its queue: task.s(…).set(queue=…); runs send to queues alone")
-_REFUSED: Mapping[str, tuple[str, str]] = {
-    "link_error": ("has an error callback", "wait for the run's result, or pass enqueue a webhook, which is told"),
-    "stamped_headers": _STAMP,
-    "stamps": _STAMP,
-    "exchange": _ROUTE,
-    "routing_key": _ROUTE,
-    "exchange_type": _ROUTE,
-    "chain": ("has steps that follow it as an option", "write chain(…)"),
-}
+_REFUSED = {**REFUSED, "exchange": _ROUTE, "routing_key": _ROUTE, "exchange_type": _ROUTE}
 
 
 def task_of(step: str, signature: Signature, options: Mapping[str, Any], route: Route, namespace: str) -> Task:
@@ -50,12 +41,8 @@ def task_of(step: str, signature: Signature, options: Mapping[str, Any], route: 
     }
     # The app's last word is the route: it sees what the signature says of it.
     found = dict(route(signature, said))
-    for key in _REFUSED.keys() & (said.keys() | found.keys()):
-        what, fix = _REFUSED[key]
-        raise InvalidInput(f"{name} {what} ({key}={shown({**found, **said}[key])})", fix=fix)
-    for key in said:
-        if key not in _READ and key not in OF_MESSAGES:
-            raise InvalidInput(f"{name} has the option {key!r:.80}, which means nothing in a run", fix="leave it out")
+    refuse(name, {**found, **said}, _REFUSED)
+    refuse_unknown(name, said, _READ)
     merged = {key: value for key, value in {**found, **said}.items() if value is not None}
     queue = str(found["queue"])
     if queue.startswith((f"{namespace}.", f"{namespace}:", "_kombu.")):

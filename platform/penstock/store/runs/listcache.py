@@ -1,4 +1,4 @@
-"""The lists that maps with a bound are at, so that not all of a list is computed for each element that begins."""
+"""A cache of the lists of maps with a bound, which would be computed anew for each element that begins."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ Key = tuple[str, str, int]
 MOST_CHARS = 64 * 2**20
 
 
-class Listed:
-    """Elements as what is stored of them: a JSON list with the element in it. Thread-safe; what was used last stays."""
+class ListCache:
+    """By run, path and generation, the texts that are stored of a map's elements: JSON lists of one. What was used last
+    stays; thread-safe.
+    """
 
     def __init__(self, most_chars: int = MOST_CHARS) -> None:
         self._most = most_chars

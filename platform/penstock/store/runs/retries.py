@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from penstock.job import JobState
 from penstock.store.records import Settled
+from penstock.store.runs.paths import place
 from penstock.store.runs.plans import readable
-from penstock.store.runs.values import place
 from penstock.store.session import Session
 
 #: Wait before the first such try, seconds, how often it doubles, and how long it is from then on.
@@ -23,7 +23,7 @@ _AGAIN = """
     RETURNING penstock_job.id"""
 
 
-def again(session: Session, failed: Sequence[Settled], *, now: float) -> set[str]:
+def put_back(session: Session, failed: Sequence[Settled], *, now: float) -> set[str]:
     """Put back those of these steps that may be tried once more; their ids.
 
     Their runs are not locked: one that ends meanwhile cancels what it finds open, these among it.

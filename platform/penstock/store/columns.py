@@ -1,0 +1,33 @@
+"""Columns: their types, which are the same in every table, for the bulk statements that cast values to them.
+
+``tables`` has the whole schema, and needs SQLModel, which is slow to import: only migrations do.
+"""
+
+from __future__ import annotations
+
+#: Every column that is no text.
+_NUMBERS = {
+    "float": (
+        "accepted_at", "attempted_at", "available_at", "batch_wait_s", "begun_at", "claimed_at", "compute_s",
+        "created_at", "deadline_at", "device_s", "lease_until", "load_s", "next_at", "publish_lease_until", "queued_at",
+        "seen_at", "sent_at", "settled_at", "since", "start_by", "started_at", "timeout_s", "transfer_s", "until",
+        "updated_at", "weight",
+    ),
+    "int": (
+        "attempt", "attempts", "batch_size", "begun", "cap", "chunk", "copied", "failed", "failures", "generation",
+        "in_flight", "kills", "losses", "ooms", "pending", "priority", "retries", "size", "status_code", "suspicions",
+    ),
+    "bool": ("cancel_requested", "canvas_done", "closing", "followed", "watched"),
+}  # fmt: skip
+#: What the row of every step of a run is stored with, whatever kind of step it is.
+STEP = (
+    "id", "model", "version", "input", "lane", "accepted_at", "available_at", "tenant", "priority", "timeout_s",
+    "trace", "run_id", "path", "generation",
+)  # fmt: skip
+
+_TYPES = {column: kind for kind, columns in _NUMBERS.items() for column in columns}
+
+
+def type_of(column: str) -> str:
+    """``text``, ``float``, ``int`` or ``bool``, as ``sql`` writes them."""
+    return _TYPES.get(column, "text")
