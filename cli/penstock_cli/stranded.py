@@ -59,7 +59,10 @@ def model_of(queue: str, namespace: str) -> str:
 def why(queue: str, namespace: str) -> str:
     """What to do about messages that nobody takes from a queue."""
     if model := model_of(queue, namespace):
-        return f"start a worker that serves {model!r}: `penstock worker my_models`"
+        return (
+            f"start a worker that serves {model!r}: `penstock worker my_models`, of functions `penstock worker --pool"
+            " cpu my_models`"
+        )
     return (
         f"start a worker of your Celery app for it (`celery -A your_app worker -Q {queue}`), or name the queue that "
         "your workers consume: PENSTOCK_CELERY__DEFAULT_QUEUE"
