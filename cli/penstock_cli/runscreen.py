@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from penstock.clock import isoformat, monotonic_s, now
@@ -77,9 +76,7 @@ class Screen:
         news = self._tails.news()
         if self._app.out.json:
             for tail in news:
-                # ASCII alone: what a model says may be anything, and standard output a terminal.
-                self._app.out.line(json.dumps({"run": run.id} | tail_dict(tail)))
-            self._app.out.flush()
+                self._app.out.jsonl({"run": run.id} | tail_dict(tail))
         elif self._live is None:
             now_s = monotonic_s()
             for tail in self._tails.of(dict.fromkeys(step_of(tail.path) for tail in news), now_s):
