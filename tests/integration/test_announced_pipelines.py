@@ -135,6 +135,8 @@ def test_a_shell_runs_what_workers_announced(deploy: Callable[..., Worker], else
         (("run", "calculate", '{"y": 1}'), "no input 'y'"),
         (("submit", "calculate", '{"x": "one"}'), "valid integer"),
         (("submit", "calculate", "{}"), "given no 'x'"),
+        (("job", "fork", id, "--input", "x=one"), "valid integer"),
+        (("job", "fork", id, "--input", "y=1"), "no input 'y'"),
         (("submit", "calculte", "{}"), "did you mean 'calculate'?"),
         (("pipeline", "show", "calculte"), "did you mean 'calculate'?"),
         (("job", "list", "--model", "calculte"), "did you mean 'calculate'?"),

@@ -57,10 +57,12 @@ class Announced:
                 values[name] = about["default"]
             else:
                 raise missing_input(self.name, name)
-            self._check(name, about, values[name])
+            self.check(name, values[name])
         return write_input(self.name, values, codec=None, max_bytes=max_bytes)
 
-    def _check(self, name: str, about: Mapping[str, Any], value: Any) -> None:
+    def check(self, name: str, value: Any) -> None:
+        """As ``Pipeline.check``."""
+        about = self.inputs[name]
         fault = misfit(about.get("schema") or {}, value) if about.get("exact") else None
         if fault is not None:
             raise InvalidInput(

@@ -144,10 +144,11 @@ class Pipeline:
                 values[name] = parameter.default
             else:
                 raise missing_input(self.name, name)
-            self._check(name, values[name])
+            self.check(name, values[name])
         return write_input(self.name, values, codec=None, max_bytes=max_bytes)
 
-    def _check(self, name: str, value: Any) -> None:
+    def check(self, name: str, value: Any) -> None:
+        """Raise ``InvalidInput`` for a value that this input's type has not."""
         adapter = self.adapters.get(name)
         if adapter is None:
             return
