@@ -123,7 +123,7 @@ def test_a_shell_runs_what_workers_announced(deploy: Callable[..., Worker], else
     [listed] = elsewhere("pipeline", "list", "--json").jsonl()
     assert listed == {"name": "calculate", "steps": 3, "inputs": ["x"], "description": "The new way."}
     shown = elsewhere("pipeline", "show", "calculate").out
-    assert "x: integer" in shown and "third = third" in shown
+    assert "x: int\n" in shown and "third = third" in shown
     ran = elsewhere("run", "calculate", '{"x": 1}')
     assert (ran.status, json.loads(ran.out), ran.err) == (0, {"new": -102}, "")
     id = elsewhere("submit", "calculate", '{"x": 2}').out.strip()
