@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,6 +95,8 @@ def test_the_next_command_names_a_model_that_has_an_example(tmp_path: Path) -> N
     assert command is not None
     assert shlex.split(command) == ["penstock", "run", "--home", str(tmp_path), "b", '"it\'s"']
     assert example_command(settings, []) is None
+    function = replace(model("pick"), function=True)
+    assert shlex.split(example_command(settings, [function, model("b", example="1")]) or "")[-2:] == ["b", "1"]
 
 
 def test_the_next_command_finds_the_servers(tmp_path: Path) -> None:
@@ -396,8 +399,9 @@ def test_modules_with_pipelines_trip_nobody(tmp_path: Path) -> None:
     alone.write_text(
         "import penstock, with_models\n@penstock.pipeline\ndef again(x: int): return with_models.told(x)\n"
     )
-    assert [info.name for info in look([str(models), str(alone)])] == ["told"]
-    assert look([str(alone)]) == []
+    found = look([str(models), str(alone)])
+    assert [(info.name, info.function) for info in found.models] == [("told", True)]
+    assert found.pipelines == ["tell", "again"] and look([str(alone)]) == ([], ["again"])
     with pytest.raises(ConfigError, match="no model to serve") as caught:
         build(Settings.load(models=[str(alone)], home=tmp_path))
     assert "besides those that define pipelines" in str(caught.value.fix)
