@@ -18,6 +18,7 @@ from penstock_cli.jobview import short
 from penstock_cli.output import dumps
 from penstock_cli.params import complete_pipeline
 from penstock_cli.services import unbroken
+from penstock_cli.serving import models_behind, warn_if_unserved
 
 if TYPE_CHECKING:
     from penstock.pipelines.announced import Announced
@@ -135,6 +136,8 @@ def submit(app: App, graph: str, inputs: str, comfyui: str | None, **options: An
         app.out.flush()
     if not preflight.broker_answers(app):
         app.out.warn("the broker does not answer; the run is safe in the database and goes on when it is back")
+    for model in models_behind(app, job.job):
+        warn_if_unserved(app, model)
     app.out.say(f"its steps: penstock job watch {job.id}")
 
 

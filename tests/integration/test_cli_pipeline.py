@@ -205,6 +205,16 @@ def test_a_workflow_of_an_editor_is_run(lines: Penstock) -> None:
     assert lines("pipeline", "submit", "--comfyui", "-", "-").status == 2
 
 
+def test_who_submits_a_graph_that_nobody_serves_is_told(lines: Penstock) -> None:
+    late = graph({"name": "a", "model": "double@7", "input": X}, {"name": "b", "model": "double", "input": X}, output=1)
+    ended = lines("pipeline", "submit", "-", '{"x": 1}', input=json.dumps(late))
+    assert ended.status == 0, ended.err
+    words = ended.err.replace("\n  ", " ")
+    assert words.count("no worker serves 'double@7' now") == 1 and "serves 'double' now" not in words
+    assert lines("job", "cancel", ended.out.strip()).status == 0
+    assert "no worker" not in lines("pipeline", "submit", "plus.json", '{"x": 1}').err
+
+
 def test_a_pipeline_is_run_by_its_name(lines: Penstock) -> None:
     ended = lines("run", "one", "{}", env=DEFINED)
     assert (ended.status, ended.out, ended.err) == (0, "2\n", ""), "nobody misses a worker for it"
