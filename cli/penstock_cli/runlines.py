@@ -42,6 +42,7 @@ def step_dict(view: StepView) -> dict[str, Any]:
         "worker": view.worker,
         "error": view.error,
         "critical": view.critical,
+        "taken_over": view.taken_over,
         "limits": dict(view.limits),
         "elements": elements,
     }
@@ -53,15 +54,17 @@ DROP = ("calls", "batch", "wait", "run", "*", "status")
 
 
 def step_row(view: StepView, now: float | None = None) -> list[Any]:
-    """One line of the table; what has not ended is told as it is at ``now``."""
+    """One line of the table; what has not ended is told as it is at ``now``, and nothing of times that are another
+    run's."""
     at = None if view.status in (WAITING, SKIPPED) else now
+    mine = not view.taken_over
     return [
         view.name,
         done(view),
-        view.status,
-        seconds(view.wait_s(at)),
-        seconds(view.run_s(at)),
-        None if view.batch is None else f"{view.batch:.3g}",
+        view.status if mine else "taken over",
+        seconds(view.wait_s(at)) if mine else None,
+        seconds(view.run_s(at)) if mine else None,
+        f"{view.batch:.3g}" if mine and view.batch is not None else None,
         "*" if view.critical else None,
         f"{view.calls} ({held})" if (held := words(view.limits)) else view.calls,
     ]
@@ -85,6 +88,7 @@ def cost_dict(cost: RunCost) -> dict[str, Any]:
         "run_s": cost.run_s,
         "total_s": cost.total_s,
         "steps": cost.steps,
+        "taken_over": cost.taken_over,
     }
 
 
@@ -92,8 +96,10 @@ def cost_pairs(standing: RunStanding, cost: RunCost) -> list[tuple[str, Any]]:
     """The same for a person, with the run's bounds."""
     parts = sorted(cost.by_model.items(), key=lambda each: -each[1])
     spent = ", ".join(f"{model} {seconds(took)}" for model, took in parts if took)
+    every = counted(len(standing.graph.steps), "step")
     many = len([took for took in cost.by_model.values() if took]) > 1
     return [
+        ("taken over", f"{cost.taken_over:,} of {every}" if cost.taken_over else None),
         ("device time", f"{seconds(cost.device_s)} ({spent})" if many else seconds(cost.device_s)),
         ("budget", seconds(standing.budget_s)),
         ("steps waited", seconds(cost.queue_s) if cost.steps else None),

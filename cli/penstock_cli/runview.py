@@ -48,6 +48,8 @@ class StepView:
     worker: str | None = None
     error: Mapping[str, Any] | None = None
     critical: bool = False
+    #: Whether a fork has it from its source, whose times these are then.
+    taken_over: bool = False
     #: What is set on the step to hold it back.
     limits: Limits = field(default_factory=dict)
 
@@ -121,6 +123,7 @@ def _plain(step: Step, row: StepRow, marked: set[str]) -> StepView:
         worker=row.worker,
         error=row.error,
         critical=step.name in marked,
+        taken_over=row.taken_over,
         limits=limits(step),
     )
 
@@ -140,6 +143,7 @@ def _map(step: Step, of: MapCounts, marked: set[str]) -> StepView:
         device_s=of.device_s,
         batch=of.mean_batch,
         critical=step.name in marked,
+        taken_over=of.taken_over,
         limits=limits(step),
     )
 

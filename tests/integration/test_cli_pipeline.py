@@ -230,6 +230,9 @@ def test_a_run_is_told_what_it_waits_for_and_forked(lines: Penstock) -> None:
     forked = lines("job", "fork", run, "--input", "x=5").out.strip()
     assert lines("job", "signal", forked, "said").status == 0
     assert lines("job", "wait", forked).json() == [10, None]
+    once = lines("job", "fork", run, "--from", "said").out.strip()
+    told = lines("job", "get", once).out
+    assert re.search(r"taken over +1 of 2 steps\n", told) and re.search(r"a +- +taken over +- +- ", told)
     again = lines("job", "fork", run, "--from", "b")
     assert again.status != 0 and "has no step 'b'" in again.err
     assert "NAME=VALUE" in lines("job", "fork", run, "--input", "x").err
@@ -295,7 +298,7 @@ def test_a_run_has_bounds_and_says_what_it_took(lines: Penstock) -> None:
     lines("job", "wait", id)
     run = lines("job", "get", id, "--json").json()
     assert (run["status"], run["max_parallel"], run["budget_s"]) == ("succeeded", 1, 3600.0)
-    assert run["cost"].keys() == {"device_s", "by_model", "queue_s", "run_s", "total_s", "steps"}
+    assert run["cost"].keys() == {"device_s", "by_model", "queue_s", "run_s", "total_s", "steps", "taken_over"}
     assert run["cost"]["by_model"] == {"double": run["cost"]["device_s"]} and run["cost"]["device_s"] > 0
     assert sum(step["device_s"] for step in run["steps"]) == pytest.approx(run["cost"]["device_s"])
     shown = lines("job", "get", id).out

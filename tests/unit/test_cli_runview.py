@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 
 from penstock.job import Job, JobState, Ledger
 from penstock.pipelines.graph import Graph
+from penstock.store.runs.cost import RunCost
 from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
 from penstock_cli.layout import GAP, fit
 from penstock_cli.output import dumps
-from penstock_cli.runlines import DROP, HEADER, changed, done, failures, step_dict, step_row, worth
+from penstock_cli.runlines import DROP, HEADER, changed, cost_pairs, done, failures, step_dict, step_row, worth
 from penstock_cli.runview import SKIPPED, WAITING, StepView, critical_path, not_done, views, waits_for
 from tests.fixtures.runs import graph, out, step
 
@@ -116,6 +118,28 @@ def test_the_json_of_a_step_has_lists_and_names_at_any_size() -> None:
     assert (one["elements"], join["elements"], join["id"]) == (None, None, None)
     assert (one["wait_s"], one["run_s"], one["batch_size"], one["id"]) == (1.0, 1.0, 4, "id-list")
     assert dumps(shown and one)
+
+
+def test_what_a_fork_has_taken_over_is_told_as_that() -> None:
+    shown = views(
+        run("succeeded"),
+        standing(
+            row("list", "succeeded", 1, 2, 3)._replace(taken_over=True),
+            row("join", "succeeded", 8, 9, 10),
+            each=replace(DONE, taken_over=True),
+        ),
+    )
+    assert [step_row(view)[:7] for view in shown] == [
+        ["list", None, "taken over", None, None, None, None],
+        ["each", "3/3", "taken over", None, None, None, None],
+        ["join", None, "succeeded", "1.00 s", "1.00 s", "4", "*"],
+    ]
+    assert [(step_dict(view)["status"], step_dict(view)["taken_over"]) for view in shown] == [
+        ("succeeded", True), ("succeeded", True), ("succeeded", False),
+    ]  # fmt: skip
+    cost = RunCost(0.5, {"join": 0.5}, 1.0, 1.0, 2.0, ["join"], 1, 2)
+    assert dict(cost_pairs(standing(), cost))["taken over"] == "2 of 3 steps"
+    assert dict(cost_pairs(standing(), replace(cost, taken_over=0)))["taken over"] is None
 
 
 def test_what_holds_a_step_back_is_shown_where_it_is_set() -> None:
