@@ -10,7 +10,7 @@ from penstock_cli.context import App
 from penstock_cli.layout import fit
 from penstock_cli.output import animated
 from penstock_cli.progress import LOG_EVERY_S
-from penstock_cli.runlines import DROP, HEADER, changed, done, step_dict, step_row, worth
+from penstock_cli.runlines import DROP, HEADER, changed, log_line, step_dict, step_row, worth
 from penstock_cli.runtails import Tails, step_of, tail_dict, tail_line
 from penstock_cli.runview import StepView
 
@@ -58,7 +58,7 @@ class Screen:
         else:
             told = list(changed(self._before, shown, counts=due))
             for view in told:
-                self._app.out.say(f"{isoformat(now())}  {view.name}  {view.status}  {done(view) or ''}".rstrip())
+                self._app.out.say(f"{isoformat(now())}  {log_line(view)}")
             # What was not told counts as not changed yet.
             names = {view.name for view in told}
             old = {view.name: view for view in self._before}

@@ -416,6 +416,7 @@ def test_what_is_for_runs_names_the_run_of_a_step(lines: Penstock) -> None:
     run = submitted(lines, "waits.json", '{"x": 2}')
     listed = lambda: lines("job", "list", "--run", run, "--status", "running", "--json").jsonl()  # noqa: E731
     [row] = wait_for(listed, what="the run to wait")
+    assert re.search(r"said +- +waiting +[\d.]+ m?s +- .* wait for said\n", lines("job", "get", run).out)
     assert row["step"] == "said" and row["available_at"] is None, "it has no end"
     step = row["id"]
     for args in (("retry", step), ("cancel", step), ("fork", step), ("signal", step, "said")):

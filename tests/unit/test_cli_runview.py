@@ -10,13 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.job import Job, JobState, Ledger
-from penstock.pipelines.graph import Graph
+from penstock.pipelines.graph import Graph, Step
 from penstock.store.runs.cost import RunCost
 from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
 from penstock_cli.layout import GAP, fit
 from penstock_cli.output import dumps
-from penstock_cli.runlines import DROP, HEADER, changed, cost_pairs, done, failures, step_dict, step_row, worth
-from penstock_cli.runview import SKIPPED, WAITING, StepView, critical_path, not_done, views, waits_for
+from penstock_cli.runlines import (
+    DROP,
+    HEADER,
+    changed,
+    cost_pairs,
+    done,
+    failures,
+    log_line,
+    step_dict,
+    step_row,
+    worth,
+)
+from penstock_cli.runview import PENDING, SKIPPED, StepView, critical_path, not_done, views, waits_for
 from tests.fixtures.runs import graph, out, step
 
 X = {"$in": "x"}
@@ -71,7 +82,7 @@ DONE = MapCounts(3, {"succeeded": 3}, 3.0, 5.0, 8.0, 9.0, 6.0, 1.5, 2.0)
 @pytest.mark.parametrize(
     ("job", "now", "expected"),
     [
-        (run(), standing(), [("list", WAITING, None, None, False), ("each", WAITING, None, None, False)]),
+        (run(), standing(), [("list", PENDING, None, None, False), ("each", PENDING, None, None, False)]),
         (run(), standing(row("list", "queued", 1, None, None)), [("list", "queued", 9, None, False)]),
         (run(), standing(row("list", "running", 1, 3, None)), [("list", "running", 2, 7, False)]),
         (run("cancelled"), standing(row("list", "cancelled", 1, None, 4)),
@@ -118,6 +129,41 @@ def test_the_json_of_a_step_has_lists_and_names_at_any_size() -> None:
     assert (one["elements"], join["elements"], join["id"]) == (None, None, None)
     assert (one["wait_s"], one["run_s"], one["batch_size"], one["id"]) == (1.0, 1.0, 4, "id-list")
     assert dumps(shown and one)
+
+
+IDLING = graph(
+    Step(name="said", kind="wait", signal="said", input=1, timeout=60.0),
+    Step(name="asked", kind="wait", signal="asked", input=1),
+    Step(name="nap", kind="sleep", input=[60, None]),
+    output=out("said"),
+)
+
+
+def test_what_waits_or_sleeps_does_not_run() -> None:
+    """It is told until when, if there is an end, and its time is spent waiting, as long as it goes on and after."""
+    rows = [row("said", "running", 1, 1, None), row("asked", "running", 1, 1, None), row("nap", "running", 1, 1, None)]
+    ends = (61.0, 1e15, 60.5)
+    rows = [each._replace(available_at=end) for each, end in zip(rows, ends, strict=True)]
+    shown = views(run(), standing(*rows, of=IDLING))
+    assert [at(view)[:4] for view in shown] == [
+        ("said", "waiting", 9, None), ("asked", "waiting", 9, None), ("nap", "sleeping", 9, None),
+    ]  # fmt: skip
+    assert [step_row(view, 10)[-1] for view in shown] == [
+        "wait for said until 1970-01-01T00:01:01.000Z (timeout=60)",
+        "wait for asked",
+        "sleep until 1970-01-01T00:01:00.500Z",
+    ]
+    assert [step_dict(view)["until"] for view in shown] == [
+        "1970-01-01T00:01:01.000Z", None, "1970-01-01T00:01:00.500Z",
+    ]  # fmt: skip
+    assert log_line(shown[2]) == "nap  sleeping  sleep until 1970-01-01T00:01:00.500Z"
+    pending = views(run(), standing(of=IDLING))
+    assert [view.name for view in changed(pending, shown, counts=False)] == ["said", "asked", "nap"], "that is news"
+
+    after = views(run("succeeded"), standing(rows[0]._replace(status="succeeded", settled_at=4.0), of=IDLING))
+    assert (at(after[0])[:4], step_row(after[0])[-1]) == (("said", "succeeded", 3, None), "wait for said (timeout=60)")
+    stopped = views(run(), standing(rows[0]._replace(status="cancelling"), of=IDLING))
+    assert stopped[0].status == "cancelling"
 
 
 def test_what_a_fork_has_taken_over_is_told_as_that() -> None:
@@ -182,7 +228,7 @@ def test_what_changed_is_told_once() -> None:
     assert list(changed(some, more, counts=False)) == []
 
 
-STATUSES = ["succeeded", "running", "queued", "failed", WAITING, SKIPPED]
+STATUSES = ["succeeded", "running", "queued", "failed", PENDING, SKIPPED]
 
 
 @given(st.lists(st.sampled_from(STATUSES), max_size=40), st.integers(1, 30))
