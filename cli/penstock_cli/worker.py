@@ -18,7 +18,7 @@ from penstock_cli.params import metrics_port_option, with_metrics_port
 @click.argument("modules", nargs=-1, metavar="[MODULE…]")
 @click.option("--pool", metavar="NAME", help="Serve only this pool: default, cpu (functions), yours.")
 @click.option("--model", "models", multiple=True, metavar="NAME", help="Serve only this model (repeatable).")
-@click.option("--name", metavar="NAME", help="The worker's name; needed for two on one machine.")
+@click.option("--name", metavar="NAME", help="The worker's name; needed for two of a pool on a machine.")
 @click.option(
     "--device", metavar="DEVICE", help="cpu, cuda:0, …; default: the first CUDA device, else cpu; cpu for pool cpu."
 )

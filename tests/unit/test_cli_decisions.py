@@ -322,6 +322,15 @@ def test_a_worker_of_functions_takes_no_device(pool: str | None, device: str | N
     assert device_for(pool, device) == chosen
 
 
+def test_workers_of_one_name_are_told(store: Store) -> None:
+    at = clock.now()
+    for instance, name, ttl_s in (("1", "a@h", 30), ("2", "a@h", 30), ("3", "b@h", 30), ("4", "b@h", -1)):
+        store.register_worker(instance, name=name, pool="default", lease_until=at + ttl_s, now=at, info={})
+    found = [f for f in checks._workers(SimpleNamespace(store=store)) if "called" in f.detail]  # type: ignore[arg-type]
+    assert [(f.status, f.detail.partition(":")[0]) for f in found] == [("warning", "2 live ones are called a@h")]
+    assert "--name" in found[0].fix
+
+
 def test_a_worker_of_another_version_is_named(store: Store) -> None:
     at = clock.now()
     for name, info in (("same", {"version": __version__}), ("other", {"version": "0.0.1"}), ("older", {})):
