@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ import penstock
 from penstock import clock
 from penstock.job import Job, JobState, NewJob, new_id
 from penstock.jsontext import dumps
+from penstock.lane import Lane, queue_name
 from penstock.policy.latency import LatencyModel
 from penstock.processes.agreed import EXIT_NOT_LOADED, EXIT_WEDGED
 from penstock.settings import Settings
@@ -19,6 +23,7 @@ from penstock.store import Store
 from penstock.transport import inspect
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import connect
+from penstock_cli import stranded
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, wait_for
 
@@ -392,6 +397,11 @@ def test_functions_are_run_on_a_cpu_and_beside_no_other_device(
 
     with penstock.Client(both) as client:
         job = client.enqueue("answer", {"passage": "e"})
+        with closing(Store.open(both.database)) as store:
+            app: Any = SimpleNamespace(settings=both, store=store)
+            [queue] = wait_for(lambda: stranded.unserved(app), what="doctor to miss a worker of functions")
+        assert queue == queue_name(both.namespace, "pick", Lane.INTERACTIVE)
+        assert "penstock worker --pool cpu" in stranded.why(queue, both.namespace)
         on_cpu = worker_factory("cpu", settings=both)
         assert set(on_cpu.registrations()[0].info["models"]) == {"embed", "pick"}
         assert "worker.functions" not in on_cpu.output()
