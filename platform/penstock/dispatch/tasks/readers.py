@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from penstock.dispatch.tasks.backends import REDIS, SQL, Backend
 from penstock.dispatch.tasks.endings import NO_JSON, text_of
+from penstock.dispatch.tasks.pickled import unpickled
 
 #: What comes before a task's id in the key of its result.
 _KEY = "celery-task-meta-"
@@ -129,21 +130,9 @@ def _kept(status: str, result: bytes | str | None) -> bytes:
     if not raw.startswith(b"\x80"):
         return text_of(status, raw)
     try:
-        return text_of(status, json.dumps(_plainly(raw)).encode())
+        return text_of(status, json.dumps(unpickled(raw)).encode())
     except Exception:  # what a pickle can raise that is cut, or not one
         return NO_JSON
-
-
-def _plainly(raw: bytes) -> Any:
-    """The value of a pickle of JSON's own values; raises for any other: nothing is imported, and nothing called."""
-    import io
-    import pickle
-
-    class Plain(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            raise pickle.UnpicklingError(f"{module}.{name} is not JSON's")
-
-    return Plain(io.BytesIO(raw)).load()
 
 
 class CeleryReader:
