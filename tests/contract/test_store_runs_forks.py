@@ -165,13 +165,15 @@ def test_a_fork_that_was_cancelled_early_does_not_begin(
 
 
 def test_a_fork_whose_source_is_gone_says_so(store: Store, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = abandoned(store, source, monkeypatch)
+    copy = abandoned(store, source, monkeypatch, pieces=2)
     with store._db.write(Survives.CRASH) as session:
         session.run("DELETE FROM penstock_job WHERE run_id = :run", {"run": source})
     store.tend_runs(now=T0 + 2 * AT_IT_S, limit=9)
     job = store.get(copy)
     assert job.state is JobState.FAILED and job.error is not None and source in job.error["message"]
     assert left(store) == 0
+    store.retry(copy, now=T0 + 10)
+    assert finish(store, copy, tell, now=T0 + 10).output == 1, "it does by itself what it could not take over"
 
 
 def test_two_that_go_on_with_a_fork_copy_each_step_once(

@@ -66,6 +66,7 @@ _LEAVE = insert_sql(
 )
 _LEFT = "SELECT source, taken, copied FROM penstock_fork WHERE run_id = :run"
 _DELETE = "DELETE FROM penstock_fork WHERE run_id = :run"
+_GIVE_UP = "DELETE FROM penstock_job WHERE run_id = :run AND generation = :taken_over"
 _ABANDONED = "SELECT run_id FROM penstock_fork WHERE since <= :before ORDER BY since LIMIT :limit"
 
 #: The generation of what was taken over: it is of none of the run's own.
@@ -132,6 +133,12 @@ def take_over(session: Session, fork: Fork, *, now: float) -> Fork | None:
 def forget(session: Session, run: str) -> None:
     """Nothing is to be taken over any more."""
     session.run(_DELETE, {"run": run})
+
+
+def give_up(session: Session, run: str) -> None:
+    """Nothing was taken over: elements of a map without the map would never be counted, and are done again."""
+    forget(session, run)
+    session.run(_GIVE_UP, {"run": run, "taken_over": TAKEN_OVER})
 
 
 def paths_of(taken: Taken, start: int, most: int) -> list[str]:

@@ -86,7 +86,7 @@ def complete(db: Database, run: str, *, now: float) -> list[Settled]:
 
 def _gone(session: Session, fork: Fork, *, now: float) -> list[Settled]:
     """The source was pruned meanwhile."""
-    forks.forget(session, fork.run)
+    forks.give_up(session, fork.run)
     session.run(_BEGIN, {"id": fork.run, "now": now})
     ends = Ends(session, now=now)
     error = JobNotFound(f"run {fork.source} was removed before its fork had taken over what it had done")
