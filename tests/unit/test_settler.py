@@ -226,6 +226,27 @@ def test_who_settles_does_not_wait_for_what_is_left():
     assert settler.stop(5)
 
 
+def test_commits_without_a_break_do_not_keep_back_what_is_left(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "LEFT_AT_MOST_S", 0.001)
+    log = Log()
+
+    class Busy(Log):
+        def settle(self, outcomes: list[Outcome], *, worker: str, now: float) -> list[Settled]:
+            if not left.done.is_set():  # the device is faster than the database
+                settler.hand_over(make_run("next"))
+            return super().settle(outcomes, worker=worker, now=now)
+
+    settler = make(log, Busy(), busy=True)
+    settler.go_on(left := Pieces(log, "left", None, None, None))
+    settler.settle(make_run("a"))
+    assert left.done.wait(PATIENCE_S)
+    assert settler.stop(5)
+    calls = told(log)
+    for number in (2, 1):
+        between = calls[calls.index(f"left {number}") : calls.index(f"left {number - 1}")]
+        assert "ack next" in between, "commits wait for one piece, not for all of them"
+
+
 def test_a_worker_that_stops_leaves_the_rest_to_the_dispatcher():
     log = Log()
     begun, free = threading.Event(), threading.Event()

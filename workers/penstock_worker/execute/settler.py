@@ -33,6 +33,8 @@ T = TypeVar("T")
 MOST_PENDING = 8
 #: What a commit has left waits so long, seconds: first the device gets what has begun with that commit.
 LEFT_AFTER_S = 0.005
+#: Where commits follow each other without a break, a piece of it is done so long after the last one, seconds.
+LEFT_AT_MOST_S = 0.05
 #: First and longest wait before a commit is tried again while the database is away, seconds.
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.05, 2.0
 
@@ -136,7 +138,9 @@ class Settler:
                     if wait_s is not None and wait_s <= 0:
                         break
                     self._changed.wait(wait_s)
-                runs, self._pending = self._pending, []
+                runs: list[Run] = []
+                if self._pending and not self._is_overdue():
+                    runs, self._pending = self._pending, []
                 # Whoever comes while something that was left is done need not wait for it.
                 self._working = bool(runs)
                 self._changed.notify_all()
@@ -153,6 +157,10 @@ class Settler:
                     self._working = False
                     self._changed.notify_all()
 
+    def _is_overdue(self) -> bool:
+        waits_s = clock.monotonic_s() - self._go_on_at
+        return bool(self._left) and waits_s > LEFT_AT_MOST_S and not self._stopping.is_set()
+
     def _do_a_piece(self) -> None:
         left = self._left[0]
         try:
@@ -165,6 +173,7 @@ class Settler:
             self._left.popleft()
             if left:
                 self._left.append(left)
+            self._go_on_at = clock.monotonic_s()
         if ended:
             self._announcer.send(self._announcer.settled(ended, {}, []), [])
 
