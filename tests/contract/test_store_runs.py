@@ -15,6 +15,7 @@ from penstock.store import Store
 from penstock.store.engine import Left, Survives
 from penstock.store.records import Latency
 from penstock.store.runs import maps
+from penstock.store.runs.conclude import Behind
 from penstock.transport.message import decode, encode
 from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
 from tests.fixtures.store import T0, W, make_job
@@ -198,6 +199,21 @@ def test_what_a_commit_leaves_is_done_by_who_takes_it(store: Store) -> None:
     assert begun == [maps.FIRST, size - 1, size]
     assert finish(store, run, lambda _, value: value).output == list(range(size))
     assert len(taken) == 1, "nothing is handed over where nothing is left"
+
+
+def test_what_is_left_can_be_done_without_the_values(store: Store) -> None:
+    size = maps.FIRST + 2 * store.bulk_rows
+    run = begin(store, graph(step("list", X), step("m", {"$item": 0}, maps=True, over=out("list")), output=out("m")))
+    store.leave_to((taken := list[Left]()).append)
+    succeed(store, list(open_steps(store, run).values()), lambda *_: list(range(size)))
+    [left] = taken
+    assert isinstance(left, Behind)
+    while left:
+        assert [len(rest.items or ()) for rest in left._waiting if isinstance(rest, maps.Rest)] == [size]
+        left.forget()
+        assert [rest.items for rest in left._waiting if isinstance(rest, maps.Rest)] == [None]
+        assert left.step(now=T0) == []
+    assert finish(store, run, lambda _, value: value).output == list(range(size))
 
 
 def test_a_failed_step_fails_the_run_and_cancels_what_is_open(store: Store) -> None:

@@ -162,6 +162,10 @@ class Pieces:
     def __init__(self, log: Log, name: str, *pieces: BaseException | None) -> None:
         self._log, self._name, self._pieces = log, name, list(pieces)
         self.done = threading.Event()
+        self.forgot = 0
+
+    def forget(self) -> None:
+        self.forgot += 1
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
@@ -245,6 +249,16 @@ def test_commits_without_a_break_do_not_keep_back_what_is_left(monkeypatch: pyte
     for number in (2, 1):
         between = calls[calls.index(f"left {number}") : calls.index(f"left {number - 1}")]
         assert "ack next" in between, "commits wait for one piece, not for all of them"
+
+
+def test_of_many_that_wait_few_keep_their_values(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "LEFT_AFTER_S", 10 * PATIENCE_S)
+    settler = make(log := Log(), busy=False)
+    waiting = [Pieces(log, str(number), None) for number in range(module.MOST_IN_MEMORY + 2)]
+    for left in waiting:
+        settler.go_on(left)
+    assert [left.forgot for left in waiting] == [0] * module.MOST_IN_MEMORY + [1, 1]
+    assert settler.stop(5)
 
 
 def test_a_worker_that_stops_leaves_the_rest_to_the_dispatcher():

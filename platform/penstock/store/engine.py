@@ -57,6 +57,9 @@ class Left(Protocol):
     """What is left to do behind a transaction. True while there is something."""
 
     def __bool__(self) -> bool: ...
+    def forget(self) -> None:
+        """Keep no values in memory: each ``step`` reads what it needs."""
+
     def step(self, *, now: float) -> list[Settled]:
         """One transaction of it; the rows of what has ended with it. When it fails, that part is the dispatcher's."""
 

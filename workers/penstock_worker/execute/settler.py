@@ -35,6 +35,8 @@ MOST_PENDING = 8
 LEFT_AFTER_S = 0.005
 #: Where commits follow each other without a break, a piece of it is done so long after the last one, seconds.
 LEFT_AT_MOST_S = 0.05
+#: Of so many the lists of their maps are kept in memory; those of more are read again for each piece.
+MOST_IN_MEMORY = 8
 #: First and longest wait before a commit is tried again while the database is away, seconds.
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.05, 2.0
 
@@ -115,7 +117,7 @@ class Settler:
         with self._changed:
             if not self._left:
                 self._go_on_at = clock.monotonic_s() + LEFT_AFTER_S
-            self._left.append(left)
+            self._keep(left)
             self._changed.notify_all()
 
     def quiesce(self) -> None:
@@ -161,6 +163,11 @@ class Settler:
         waits_s = clock.monotonic_s() - self._go_on_at
         return bool(self._left) and waits_s > LEFT_AT_MOST_S and not self._stopping.is_set()
 
+    def _keep(self, left: Left) -> None:
+        if len(self._left) >= MOST_IN_MEMORY:
+            left.forget()
+        self._left.append(left)
+
     def _do_a_piece(self) -> None:
         left = self._left[0]
         try:
@@ -172,7 +179,7 @@ class Settler:
             # In turns, so that nobody waits for a long map of somebody else.
             self._left.popleft()
             if left:
-                self._left.append(left)
+                self._keep(left)
             self._go_on_at = clock.monotonic_s()
         if ended:
             self._announcer.send(self._announcer.settled(ended, {}, []), [])

@@ -62,6 +62,10 @@ class Behind:
     def __bool__(self) -> bool:
         return bool(self._waiting or self._inner)
 
+    def forget(self) -> None:
+        """Keep no lists in memory: each ``step`` reads its own again."""
+        self._waiting = [rest._replace(items=None) if isinstance(rest, maps.Rest) else rest for rest in self._waiting]
+
     def step(self, *, now: float) -> list[Settled]:
         """One transaction of it; the rows of what has ended with it. When it fails, that part is the dispatcher's."""
         if self._inner:
