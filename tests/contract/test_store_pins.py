@@ -16,6 +16,7 @@ from penstock.pipelines.task import Task
 from penstock.settings import RunSettings, Settings
 from penstock.store import Store
 from penstock.store.engine import Survives
+from penstock.store.runs import fleet
 from tests.fixtures.runs import begin, claimed, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
 from tests.fixtures.store import T0, W, add, make_job, register
 
@@ -353,11 +354,16 @@ def test_an_error_says_what_to_do_as_json(pinning: Store, settings: Settings) ->
     assert msgspec.json.encode(pinning.get(run).error)
 
 
+def register_earlier(store: Store) -> None:
+    """As a release before runs writes it."""
+    register(store, "earlier", lease_until=T0 - 1)  # slow, perhaps
+    with store._db.write(Survives.CRASH) as session:
+        session.run("UPDATE penstock_worker SET versions = NULL WHERE instance = 'earlier'")
+
+
 def test_no_run_begins_beside_a_worker_that_does_not_know_runs(store: Store) -> None:
     """It would give each step an empty list, and what it answers would count."""
-    register(store, "earlier", lease_until=T0 - 1)  # slow, perhaps
-    with store._db.write(Survives.CRASH) as session:  # as a release before runs writes it
-        session.run("UPDATE penstock_worker SET versions = NULL WHERE instance = 'earlier'")
+    register_earlier(store)
     run, plain = new_run(CHAIN), make_job()
     refused, taken = store.insert_groups([[run], [plain]])
     assert isinstance(refused, Rejected) and "worker earlier" in refused.message
@@ -369,3 +375,12 @@ def test_no_run_begins_beside_a_worker_that_does_not_know_runs(store: Store) -> 
         assert store.statuses([job.id]) == {}, "nothing was stored"
     store.unregister_worker("earlier")
     assert store.insert([run])[0].created and open_steps(store, run.id).keys() == {"a"}
+
+
+def test_a_worker_that_does_not_know_runs_may_come_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was stopped for longer than its lease, say: its row is gone, and it registers again."""
+    monkeypatch.setattr(fleet, "HOLDS_S", 0.0)
+    assert store.insert([new_run(CHAIN)])[0].created
+    register_earlier(store)
+    with pytest.raises(Rejected, match="earlier"):
+        store.insert([new_run(CHAIN)])

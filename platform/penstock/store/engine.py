@@ -177,8 +177,8 @@ class Database:
         self._learned = Learned()
         #: Whether runs are put on the versions that are served when they begin.
         self.pins = False
-        #: Whether it is known that every worker knows runs.
-        self.knows_runs = False
+        #: Until when it is taken as known that every worker knows runs, on a monotonic clock.
+        self.knows_runs_until = float("-inf")
 
     @property
     def bulk_rows(self) -> int:
