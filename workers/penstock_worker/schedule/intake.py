@@ -14,7 +14,7 @@ import structlog
 from celery.worker import state as worker_state
 
 from penstock import clock, usercode
-from penstock.codec import codec_of, item_from_call
+from penstock.codec import codec_of, item_from_call_of
 from penstock.errors import InvalidInput, Rejected, safe_text
 from penstock.lane import Lane, queue_name
 from penstock.model import Model
@@ -143,7 +143,7 @@ class Intake:
         timeout_s, carried = None, Carried()
         try:
             foreign.check_again(request)
-            item.input = self._write(model, item_from_call(request.args, request.kwargs))
+            item.input = self._write(model, item_from_call_of(model, request.args, request.kwargs))
             foreign.check_keys(message)
             timeout_s = foreign.timeout_of(request)
         except (Rejected, TypeError) as error:
