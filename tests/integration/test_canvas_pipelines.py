@@ -14,10 +14,12 @@ import pytest
 import redis as redis_py
 from celery import Celery, chain, chord, group, signature
 from celery.canvas import chunks, xmap, xstarmap
+from celery.exceptions import TaskRevokedError
 
 from penstock import Client, JobFailed
 from penstock.lane import PIPELINES, queue_name
 from penstock.settings import Settings
+from penstock.store import Store
 from penstock.transport.url import connect, for_kombu, parse
 from tests.fixtures import celeryapps
 from tests.fixtures.patience import PATIENCE_S
@@ -197,3 +199,176 @@ def test_pipelines_and_steps_are_members_of_canvases_that_are_runs(
     with pytest.raises(JobFailed, match="no good: 3"):
         failed.result(PATIENCE_S)
     assert failed.error is not None and failed.error["step"] == "failing/fail"
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    opened = Store.open(settings.database)
+    yield opened
+    opened.close()
+
+
+def marked(marks: redis_py.Redis, key: str, count: int = 1) -> list[str]:
+    """What the tasks of the stock worker left under ``key``."""
+    wait_for(lambda: marks.llen(key) >= count, what=f"{count} marks under {key}")
+    return [value.decode() for value in marks.lrange(key, 0, -1)]
+
+
+def holds_nothing(settings: Settings, marks: redis_py.Redis) -> bool:
+    """Whether no message is in a queue of ours, or in a worker's hands."""
+    of_ours = [*marks.scan_iter(f"{settings.namespace}.*", _type="list")]
+    return not of_ours and not [*marks.scan_iter(f"{settings.namespace}:*unacked:*", _type="hash")]
+
+
+def test_they_are_sent_by_plain_celery(
+    settings: Settings, worker_factory: Callable[..., Worker], dispatcher: Any, program: Program,
+    plain_worker: Process, store: Store,
+) -> None:  # fmt: skip
+    worker_factory()
+    sent = {name: canvas.apply_async() for name, (canvas, _) in shapes(program).items()}
+    expected = {name: value for name, (_, value) in shapes(program).items()}
+    assert {name: result.get(timeout=PATIENCE_S) for name, result in sent.items()} == expected
+    job = store.get(sent["alone"].id)
+    assert (job.model, job.lane, job.status, job.input, job.output) == (
+        "scaled", "interactive", "succeeded", {"value": 1, "by": 10}, 20,
+    )  # fmt: skip
+    assert job.graph is not None and job.canvas is not None
+    assert [step.model for step in store.list(run=job.id)] == ["inc"]
+    assert sent["alone"].state == "SUCCESS"
+
+
+def test_a_failure_reaches_callers_links_and_chords(
+    settings: Settings, worker_factory: Callable[..., Worker], dispatcher: Any, program: Program,
+    plain_worker: Process, marks: redis_py.Redis, store: Store,
+) -> None:  # fmt: skip
+    worker_factory()
+    program.run("scaled", 4).apply_async(link=program.plain("mark", "linked"))
+    assert marked(marks, "linked") == ["50"]
+    errback = program.plain("mark_error")
+    cases = {
+        "no good: 2": program.run("failing", 1),
+        "input 'value' does not fit pipeline 'scaled'": program.run("scaled", "one"),
+        "takes no 'bye'": program.run("scaled", 1, bye=2),
+        "no model is named 'nosuch'": program.run("nosuch", 1),
+    }
+    for words, canvas in cases.items():
+        result = canvas.apply_async(link_error=errback)
+        with pytest.raises(Exception, match=words):
+            result.get(timeout=PATIENCE_S)
+        assert marked(marks, f"error:{result.id}") == ["failed"]
+        job = store.get(result.id)
+        assert job.status == "failed" and job.error is not None and words in job.error["message"]
+    with pytest.raises(Exception, match="no good: 3"):
+        chord([program.run("scaled", 1), program.run("failing", 2)], program.plain("total")).apply_async().get(
+            timeout=PATIENCE_S
+        )
+    stopped = chain(program.run("failing", 1), program.plain("mark", "never")).apply_async()
+    with pytest.raises(Exception, match="no good: 2"):
+        stopped.parent.get(timeout=PATIENCE_S)
+    assert not marks.exists("never")
+    wait_for(lambda: holds_nothing(settings, marks), what="no message to be left")
+
+
+def test_a_worker_that_does_not_know_a_pipeline_runs_what_was_announced(
+    settings: Settings, worker_factory: Callable[..., Worker], dispatcher: Any, program: Program, tmp_path: Path
+) -> None:
+    worker_factory("knowing").stop()
+    other = tmp_path / "other_module.py"
+    other.write_text(OTHER)
+    worker_factory("other", settings=settings.model_copy(update={"models": [str(other)]}))
+    assert program.run("scaled", 1).apply_async().get(timeout=PATIENCE_S) == 20
+    with pytest.raises(Exception, match="'minus' is a model, and no pipeline"):
+        program.run("minus", 1).apply_async().get(timeout=PATIENCE_S)
+
+
+def test_a_message_that_comes_again_and_a_worker_that_is_killed_make_no_second_run(
+    settings: Settings, worker_factory: Callable[..., Worker], dispatcher: Any, program: Program,
+    plain_worker: Process, marks: redis_py.Redis, store: Store, tmp_path: Path,
+) -> None:  # fmt: skip
+    ledger, gate = tmp_path / "ledger", tmp_path / "gate"
+    first = worker_factory("first")
+    held = program.run("held", 1, str(ledger), str(gate))
+    canvas = chain(held, program.plain("mark", "after"))
+    sent = canvas.apply_async()
+    id = sent.parent.id
+    wait_for(lambda: ledger.exists() and ledger.read_text(), what="the first step to be done")
+    program.app.send_task(
+        held.task, args=[5, "nowhere", "nowhere"], task_id=id, queue=held.options["queue"]
+    )  # its id is that run's
+    wait_for(lambda: not marks.llen(held.options["queue"]), what="the twin to be taken")
+    assert len(store.list(run=id)) == 2
+    first.kill_all()
+    worker_factory("second")
+    gate.touch()
+    assert sent.parent.get(timeout=PATIENCE_S) == 2
+    assert marked(marks, "after") == ["2"]
+    assert ledger.read_text() == "1\n"
+    program.app.send_task(held.task, args=[7, "nowhere", "nowhere"], task_id=id, queue=held.options["queue"])
+    wait_for(lambda: holds_nothing(settings, marks), what="no message to be left")
+    assert store.get(id).output == 2 and marked(marks, "after") == ["2"]
+    assert len([job for job in store.list() if job.model == "held"]) == 1
+
+
+def test_a_run_is_ended_by_whoever_and_celery_hears_of_it(
+    settings: Settings, worker_factory: Callable[..., Worker], dispatcher: Any, program: Program,
+    plain_worker: Process, marks: redis_py.Redis, store: Store, sdk: Client, tmp_path: Path,
+) -> None:  # fmt: skip
+    """By the dispatcher at its deadline, by a client, by `revoke`, before it was taken."""
+    worker_factory()
+    gate = tmp_path / "gate"
+
+    def held(n: int, **options: Any) -> Any:
+        return program.run("held", n, str(tmp_path / f"ledger{n}"), str(gate)).apply_async(**options)
+
+    late = held(1, expires=1.5)
+    with pytest.raises(TaskRevokedError):
+        late.get(timeout=PATIENCE_S)
+    assert store.get(late.id).status == "expired"
+    cancelled = held(2)
+    wait_for(lambda: store.get_many([cancelled.id]), what="it to be a run")
+    sdk.get(cancelled.id).cancel()
+    with pytest.raises(TaskRevokedError):
+        cancelled.get(timeout=PATIENCE_S)
+    recalled = held(3)
+    wait_for(lambda: store.get_many([recalled.id]), what="it to be a run")
+    program.app.control.revoke(recalled.id)
+    with pytest.raises(TaskRevokedError):
+        recalled.get(timeout=PATIENCE_S)
+    early = held(4, countdown=600)
+    wait_for(lambda: store.get_many([early.id]), what="it to be a run")
+    assert store.get(early.id).status == "accepted" and not store.list(run=early.id)
+    program.app.control.revoke(early.id)
+    with pytest.raises(TaskRevokedError):
+        early.get(timeout=PATIENCE_S)
+    gate.touch()
+    assert held(5, countdown=0.5).get(timeout=PATIENCE_S) == 6
+    wait_for(lambda: holds_nothing(settings, marks), what="no message to be left")
+
+
+def test_a_run_is_whose_its_message_says_and_can_be_started_again(
+    settings: Settings, worker_factory: Callable[..., Worker], dispatcher: Any, program: Program,
+    plain_worker: Process, marks: redis_py.Redis, store: Store, sdk: Client, tmp_path: Path,
+) -> None:  # fmt: skip
+    worker_factory()
+    said = {"penstock": {"tenant": "acme", "tags": {"run": "7"}}}
+    result = program.run("failing", 1).apply_async(
+        priority=6, time_limit=30, link_error=program.plain("mark_error"), **said
+    )
+    with pytest.raises(Exception, match="no good: 2"):
+        result.get(timeout=PATIENCE_S)
+    job = store.get(result.id)
+    assert (job.tenant, job.tags, job.priority, job.timeout_s) == ("acme", {"run": "7"}, 6, 30.0)
+    assert {step.tenant for step in store.list(run=job.id)} == {"acme"}
+    assert [each.id for each in sdk.list(tag="run=7")] == [job.id]
+    assert len(marked(marks, f"error:{result.id}")) == 1
+    sdk.get(job.id).retry()
+    assert len(marked(marks, f"error:{result.id}", 2)) == 2, "Celery is told of the second end, too"
+    refused = program.run("scaled", "one").apply_async(**said)
+    with pytest.raises(Exception, match="does not fit"):
+        refused.get(timeout=PATIENCE_S)
+    first = store.get(refused.id)
+    sdk.get(refused.id).retry()
+    wait_for(lambda: store.get(refused.id).attempt > first.attempt, what="it to be refused again")
+    again = wait_for(lambda: store.get(refused.id).state.is_terminal and store.get(refused.id), what="its end")
+    assert (again.error, again.tenant) == (first.error, "acme")
+    wait_for(lambda: holds_nothing(settings, marks), what="no message to be left")
