@@ -40,6 +40,10 @@ def fail(batch: list[object]) -> list[object]:
     raise ValueError(f"no good: {batch[0]}")
 
 @penstock.step(pool="default")
+def tell(values: list[object]) -> list[object]:
+    return values
+
+@penstock.step(pool="default")
 def minus(left: int, right: int = 1) -> int:
     return left - right
 
@@ -64,6 +68,11 @@ def scaled(value: int, by: int = 10):
 def failing(value: int):
     """Fails in its second step."""
     return fail(inc(value))
+
+@penstock.pipeline
+def approved(value: int):
+    """Waits for a word."""
+    return [value, penstock.wait_for("go")]
 
 @penstock.pipeline
 def held(value: int, ledger: str, path: str):
@@ -250,6 +259,7 @@ def test_a_failure_reaches_callers_links_and_chords(
         "input 'value' does not fit pipeline 'scaled'": program.run("scaled", "one"),
         "takes no 'bye'": program.run("scaled", 1, bye=2),
         "no model is named 'nosuch'": program.run("nosuch", 1),
+        "missing a required argument: 'left'": program.s("minus", right=1),
     }
     for words, canvas in cases.items():
         result = canvas.apply_async(link_error=errback)
@@ -267,6 +277,40 @@ def test_a_failure_reaches_callers_links_and_chords(
         stopped.parent.get(timeout=PATIENCE_S)
     assert not marks.exists("never")
     wait_for(lambda: holds_nothing(settings, marks), what="no message to be left")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_celery_is_told_by_whatever_worker_there_is_after_the_end(
+    settings: Settings, worker_factory: Callable[..., Worker], dispatcher: Any, program: Program,
+    marks: redis_py.Redis, store: Store, sdk: Client, lost: bool,
+) -> None:  # fmt: skip
+    """A client ends the run while there is no worker, whose message may be lost at that."""
+    first = worker_factory()
+    held = program.run("approved", 1)
+    sent = chord([held, program.run("scaled", 1)], program.s("tell")).apply_async()
+    parts = sent.parent.children
+    wait_for(lambda: store.get_many([parts[0].id]), what="it to be a run")
+    assert parts[1].get(timeout=PATIENCE_S, disable_sync_subtasks=False) == 20
+    first.stop()
+    sdk.signal(parts[0].id, "go", "yes")
+    assert store.get(parts[0].id).output == [1, "yes"]
+    queue = held.options["queue"]
+    assert marks.llen(queue) == 1, "its message, once more"
+    if lost:
+        marks.delete(queue)
+    worker_factory()
+    assert sent.get(timeout=PATIENCE_S) == [[1, "yes"], 20]
+    assert parts[0].get(timeout=PATIENCE_S, disable_sync_subtasks=False) == [1, "yes"]
+
+
+def test_a_chord_of_many_pipelines(
+    settings: Settings, worker_factory: Callable[..., Worker], dispatcher: Any, program: Program
+) -> None:
+    """More than are taken at a time, by two workers."""
+    worker_factory()
+    worker_factory()
+    sent = chord([program.run("scaled", n) for n in range(300)], program.s("tell")).apply_async()
+    assert sent.get(timeout=PATIENCE_S) == [(n + 1) * 10 for n in range(300)]
 
 
 def test_a_worker_that_does_not_know_a_pipeline_runs_what_was_announced(
@@ -334,6 +378,12 @@ def test_a_run_is_ended_by_whoever_and_celery_hears_of_it(
     program.app.control.revoke(recalled.id)
     with pytest.raises(TaskRevokedError):
         recalled.get(timeout=PATIENCE_S)
+    program.app.control.revoke("before", reply=True, timeout=PATIENCE_S, limit=2)
+    with pytest.raises(TaskRevokedError):
+        held(6, task_id="before").get(timeout=PATIENCE_S)
+    wait_for(lambda: store.get_many(["before"]), what="it to be a job")
+    wait_for(lambda: store.get("before").status == "cancelled", what="its end")
+    assert not store.list(run="before")
     early = held(4, countdown=600)
     wait_for(lambda: store.get_many([early.id]), what="it to be a run")
     assert store.get(early.id).status == "accepted" and not store.list(run=early.id)
