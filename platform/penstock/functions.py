@@ -16,7 +16,7 @@ from penstock import usercode
 from penstock.errors import ConfigError, InvalidInput
 from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, check_model
-from penstock.tracing import Tracer, current, step_options
+from penstock.tracing import StepOptions, Tracer, current, step_options
 from penstock.using import Sends
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ class FunctionCall(Sends):
     """A function with options: in a pipeline's function those of a step, elsewhere those that signatures carry."""
 
     def __init__(self, function: Function, options: CallOptions) -> None:
-        super().__init__(function.model, options)
+        # Those of a step may be given where it is named, and called in a pipeline's function later.
+        super().__init__(function.model, options, check=not options.keys() <= StepOptions.__annotations__.keys())
         self._function = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

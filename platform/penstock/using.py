@@ -20,8 +20,8 @@ class Sends:
     """What has the verbs of a Celery task: its signatures carry ``options``, and name ``of``, a model's class or a
     pipeline."""
 
-    def __init__(self, of: Any, options: Options) -> None:
-        if current() is None:
+    def __init__(self, of: Any, options: Options, *, check: bool = True) -> None:
+        if check and current() is None:
             from penstock.signatures import celery_options
 
             celery_options(options)  # what is wrong is told where it is written

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from penstock.errors import StoreUnavailable
 from penstock.job import Job, JobState
 from penstock.store import Store
 from tests.fixtures.runs import begin, fail, graph, open_steps, out, step, succeed
@@ -112,3 +113,18 @@ def test_plain_runs_cost_no_statement_for_it(store: Store, told: list[Job], monk
     monkeypatch.setattr("penstock.store.called.owed", never)
     finish(store, run)
     assert store.get(run).state is JobState.SUCCEEDED
+
+
+def test_an_end_that_nobody_could_be_told_of_is_an_end(
+    store: Store, told: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is away just behind the commit."""
+    run = begin(store, LINE, canvas=CALLED)
+
+    def away(*args: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr("penstock.store.called.owed", away)
+    store.cancel(run, now=T0)
+    assert not told
+    assert [job.id for job in store.unfinished_canvas(older_than=1e12, limit=10)] == [run]

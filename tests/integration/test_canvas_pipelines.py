@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from penstock.lane import PIPELINES, queue_name
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.transport.url import connect, for_kombu, parse
+from penstock_cli.stranded import why
 from tests.fixtures import celeryapps
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Process, Worker, clean_environ, unrefused, wait_for
@@ -29,6 +31,7 @@ from tests.fixtures.worker import Process, Worker, clean_environ, unrefused, wai
 SERVED = '''
 import os, time
 from pathlib import Path
+from types import SimpleNamespace
 import penstock
 
 @penstock.model(name="inc", max_size=16)
@@ -422,3 +425,14 @@ def test_a_run_is_whose_its_message_says_and_can_be_started_again(
     again = wait_for(lambda: store.get(refused.id).state.is_terminal and store.get(refused.id), what="its end")
     assert (again.error, again.tenant) == (first.error, "acme")
     wait_for(lambda: holds_nothing(settings, marks), what="no message to be left")
+
+
+def test_doctor_says_where_messages_of_pipelines_belong(
+    settings: Settings, worker_factory: Callable[..., Worker], store: Store
+) -> None:
+    worker_factory()
+    app: Any = SimpleNamespace(settings=settings, store=store)
+    told = {name: why(f"penstock.{name}.background", app) for name in ("scaled", PIPELINES, "inc")}
+    assert told["scaled"].endswith("have your program send its messages to penstock._pipelines.background")
+    assert told[PIPELINES].startswith("start a worker, which takes the calls of all pipelines")
+    assert told["inc"].startswith("start a worker that serves 'inc'")

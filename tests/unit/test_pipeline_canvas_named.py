@@ -237,6 +237,20 @@ def test_what_a_signature_cannot_say_is_told_where_it_is_written() -> None:
             called.s(object())
 
 
+def test_options_of_a_step_may_be_named_before_it_is_called() -> None:
+    patient = minus.using(retry=3, timeout=2.0)
+
+    @penstock.pipeline
+    def patiently(x: int) -> Any:
+        return patient(x)
+
+    assert (patiently.graph.steps[0].retry, patiently.graph.steps[0].timeout) == (3, 2.0)
+    with pytest.raises(TypeError, match="retry"):
+        patient.s(1)
+    with pytest.raises(TypeError, match="whose options count"):
+        penstock.pipeline(name="outer")(lambda x: scaled.using(lane="background"))
+
+
 def test_an_eager_program_runs_them_itself() -> None:
     eager = Celery("eager", broker="memory://", backend="cache+memory://")
     eager.conf.update(task_always_eager=True, task_store_eager_result=False)

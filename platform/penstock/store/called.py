@@ -8,7 +8,9 @@ earlier delivery.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from penstock.errors import StoreUnavailable
 from penstock.job import Job
 from penstock.store.engine import Database
 from penstock.store.records import JOB_COLUMNS, Settled, job_of
@@ -31,5 +33,8 @@ def tell(db: Database, rows: Sequence[Settled]) -> None:
     if db.on_owed is None:
         return
     ids = {row.id: None for row in rows if row.celery is not None and row.graph is not None and row.state.is_terminal}
-    if ids and (jobs := owed(db, list(ids))):
-        db.on_owed(jobs)
+    if not ids:
+        return
+    with suppress(StoreUnavailable):  # what was committed is; the dispatcher looks for those that nobody was told of
+        if jobs := owed(db, list(ids)):
+            db.on_owed(jobs)

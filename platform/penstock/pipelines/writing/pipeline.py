@@ -116,6 +116,8 @@ class Pipeline:
 
     def using(self, **options: Unpack[Options]) -> Sends:
         """This pipeline with options as of ``Client.enqueue``, which its signatures carry, as ``Model.using``."""
+        if current() is not None:
+            raise TypeError(f"pipeline {self.name!r} is called in the function of another one, whose options count")
         return Sends(self, options)
 
     def s(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
