@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+from penstock.functions import POOL
 from penstock.settings import Settings
 from penstock.webhooks import load_signer
 from penstock_cli.context import App
@@ -60,8 +61,15 @@ def test_secrets_are_written_once_and_load(tmp_path: Path, monkeypatch: pytest.M
     assert load_signer(settings)
 
 
+WORKERS = [name for name, service in OURS.items() if service["command"][0] == "worker"]
+
+
+def test_functions_have_a_worker_beside_that_of_the_gpu() -> None:
+    assert [name for name in WORKERS if OURS[name]["command"] == ["worker", "--pool", POOL]] == ["worker-functions"]
+
+
 def test_a_worker_has_longer_to_stop_than_it_takes_to_drain() -> None:
-    for name in ("worker", "worker-gpu"):
+    for name in WORKERS:
         grace_s = float(OURS[name]["stop_grace_period"].removesuffix("s"))
         assert grace_s > Settings().worker.drain_s
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -253,6 +254,14 @@ def _workers(app: App) -> Iterator[Finding]:
         device = worker.info.get("device", "?")
         detail = f"{worker.name} (pool {worker.pool}, {device}): {models}; lease {worker.lease_until - at:.0f} s"
         yield from _same_version("worker", detail, worker.info.get("version"))
+    for name, count in Counter(worker.name for worker in live).items():
+        if count > 1:
+            yield Finding(
+                "workers",
+                WARNING,
+                f"{count} live ones are called {name}: Flower and remote control take them for one",
+                "give each a name: `penstock worker --name NAME`",
+            )
     if len(live) < len(workers):
         yield Finding(
             "workers",

@@ -30,6 +30,7 @@ from penstock.errors import (
 from penstock_cli.context import App
 from penstock_cli.layout import wrap
 from penstock_cli.output import columns, drop_output, dumps
+from penstock_cli.textio import visible
 
 OK, FAILED, USAGE, UNREACHABLE, TIMEOUT, FAULT, OVERLOADED, INTERRUPTED = 0, 1, 2, 3, 4, 70, 75, 130
 
@@ -137,7 +138,7 @@ def _print(app: App, *, code: str, message: str, fix: str, **more: Any) -> None:
         click.echo(dumps({"error": {"code": code, "message": message, "fix": fix or None, **more}}), err=True)
         return
     width = columns(sys.stderr)
-    words = wrap(f"error: {message}", width, indent="  ").removeprefix("error")
+    words = wrap(f"error: {visible(message)}", width, indent="  ").removeprefix("error")
     click.echo(f"{click.style('error', fg='red', bold=True)}{words}", err=True)
     if fix:
         words = wrap(f"  fix: {fix}", width, indent="    ").removeprefix("  fix")

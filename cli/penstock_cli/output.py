@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import click
 
 from penstock_cli.layout import fit, wrap
-from penstock_cli.textio import speaks_utf8, unbroken
+from penstock_cli.textio import plain_json, speaks_utf8, visible
 
 COLOURS = {
     "succeeded": "green",
@@ -107,7 +107,7 @@ class Output:
         wide: Sequence[str] = (),
     ) -> None:
         """Aligned columns under a header. On a terminal as many as it has room for (see ``layout.fit``)."""
-        text = [["-" if cell in (None, "") else str(cell).replace("\n", " ") for cell in row] for row in rows]
+        text = [["-" if cell in (None, "") else visible(str(cell)).replace("\n", " ") for cell in row] for row in rows]
         if self.width is not None:
             header, text = fit(header, text, self.width, drop=drop, wide=wide)
         cells = [[str(name).upper() for name in header], *text]
@@ -119,7 +119,7 @@ class Output:
 
     def pairs(self, pairs: Iterable[tuple[str, Any]]) -> None:
         """Names and values, one a line; what has no value is left out."""
-        kept = [(name, str(value)) for name, value in pairs if value not in (None, "", {})]
+        kept = [(name, visible(str(value))) for name, value in pairs if value not in (None, "", {})]
         width = max((len(name) for name, _ in kept), default=0)
         for name, value in kept:
             room = None if self.width is None else max(20, self.width - width - 2)
@@ -131,19 +131,19 @@ class Output:
     def say(self, text: str = "") -> None:
         """A message for a person; silent with ``-q``."""
         if not self.quiet:
-            click.echo(wrap(text, columns(sys.stderr)), err=True, color=_colours(sys.stderr))
+            click.echo(wrap(visible(text), columns(sys.stderr)), err=True, color=_colours(sys.stderr))
 
     def warn(self, text: str) -> None:
         """A warning; shown with ``-q`` too."""
-        words = wrap(f"warning: {text}", columns(sys.stderr), indent="  ")
+        words = wrap(f"warning: {visible(text)}", columns(sys.stderr), indent="  ")
         if _colours(sys.stderr):
             words = words.replace("warning", click.style("warning", fg="yellow"), 1)
         click.echo(words, err=True, color=_colours(sys.stderr))
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """JSON text; what JSON has no word for becomes text."""
-    return unbroken(json.dumps(value, ensure_ascii=not speaks_utf8(sys.stdout), indent=indent, default=str))
+    """JSON text, with nothing in it that a terminal obeys; what JSON has no word for becomes text."""
+    return plain_json(json.dumps(value, ensure_ascii=not speaks_utf8(sys.stdout), indent=indent, default=str))
 
 
 def is_terminal(stream: TextIO) -> bool:

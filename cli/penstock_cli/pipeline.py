@@ -14,12 +14,18 @@ from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.inputs import read_input
 from penstock_cli.jobopts import as_keywords, job_options
+from penstock_cli.jobview import short
 from penstock_cli.output import dumps
 from penstock_cli.params import complete_pipeline
 from penstock_cli.services import unbroken
+from penstock_cli.serving import models_behind, warn_if_unserved
 
 if TYPE_CHECKING:
     from penstock.pipelines.announced import Announced
+
+
+#: Longest type of an input, characters.
+MAX_INPUT = 120
 
 
 @group()
@@ -130,6 +136,8 @@ def submit(app: App, graph: str, inputs: str, comfyui: str | None, **options: An
         app.out.flush()
     if not preflight.broker_answers(app):
         app.out.warn("the broker does not answer; the run is safe in the database and goes on when it is back")
+    for model in models_behind(app, job.job):
+        warn_if_unserved(app, model)
     app.out.say(f"its steps: penstock job watch {job.id}")
 
 
@@ -173,9 +181,11 @@ def _local(app: App) -> dict[str, Announced]:
 
 
 def _input(name: str, about: Mapping[str, Any]) -> str:
-    """``top: integer = 3``."""
-    kind = (about.get("schema") or {}).get("type")
-    text = f"{name}: {kind}" if isinstance(kind, str) else name
+    """``passages: list[str]``, ``top: int = 3``: types as a pipeline's errors call them."""
+    from penstock.pipelines.shapes.shape import ANY, read
+
+    shape = read(about.get("schema"))
+    text = name if shape == ANY else short(f"{name}: {shape}", MAX_INPUT)
     return f"{text} = {dumps(about['default'])}" if "default" in about else text
 
 

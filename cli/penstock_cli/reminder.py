@@ -68,7 +68,7 @@ class Reminder:
     def _look(self) -> tuple[bool, str]:
         """Whether something is missing, and how it stands."""
         from penstock_cli.servers import check_broker
-        from penstock_cli.serving import live_workers
+        from penstock_cli.serving import HOW, live_workers
 
         self._store.check()
         models = self._models
@@ -76,7 +76,7 @@ class Reminder:
         unserved = [model for model in models if not serving[model]]
         if unserved:
             names = ", ".join(map(repr, unserved))
-            return True, f"no worker serves {names} (`penstock up` or `penstock worker` starts one)"
+            return True, f"no worker serves {names} ({HOW})"
         check_broker(self._app.settings)
         if not models:
             return False, "no step that is left needs a worker"

@@ -10,7 +10,7 @@ from penstock.pipelines.show.limits import words
 from penstock.store.runs.cost import RunCost
 from penstock.store.runs.standing import RunStanding, StepRow
 from penstock_cli.jobview import counted, seconds, short
-from penstock_cli.runview import FAILED, SKIPPED, WAITING, StepView
+from penstock_cli.runview import FAILED, IDLE, PENDING, SKIPPED, StepView
 
 
 def step_dict(view: StepView) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def step_dict(view: StepView) -> dict[str, Any]:
         "began_at": isoformat(view.began_at),
         "started_at": isoformat(view.started_at),
         "ended_at": isoformat(view.ended_at),
+        "until": isoformat(view.until),
         "wait_s": view.wait_s(),
         "run_s": view.run_s(),
         "compute_s": view.compute_s,
@@ -42,6 +43,7 @@ def step_dict(view: StepView) -> dict[str, Any]:
         "worker": view.worker,
         "error": view.error,
         "critical": view.critical,
+        "taken_over": view.taken_over,
         "limits": dict(view.limits),
         "elements": elements,
     }
@@ -53,18 +55,32 @@ DROP = ("calls", "batch", "wait", "run", "*", "status")
 
 
 def step_row(view: StepView, now: float | None = None) -> list[Any]:
-    """One line of the table; what has not ended is told as it is at ``now``."""
-    at = None if view.status in (WAITING, SKIPPED) else now
+    """One line of the table; what has not ended is told as it is at ``now``, and nothing of times that are another
+    run's."""
+    at = None if view.status in (PENDING, SKIPPED) else now
+    mine = not view.taken_over
     return [
         view.name,
         done(view),
-        view.status,
-        seconds(view.wait_s(at)),
-        seconds(view.run_s(at)),
-        None if view.batch is None else f"{view.batch:.3g}",
+        view.status if mine else "taken over",
+        seconds(view.wait_s(at)) if mine else None,
+        seconds(view.run_s(at)) if mine else None,
+        f"{view.batch:.3g}" if mine and view.batch is not None else None,
         "*" if view.critical else None,
-        f"{view.calls} ({held})" if (held := words(view.limits)) else view.calls,
+        f"{_calls(view)} ({held})" if (held := words(view.limits)) else _calls(view),
     ]
+
+
+def _calls(view: StepView) -> str:
+    """``wait for decision until 2030-01-01T08:00:00.000Z``, while it does."""
+    until = isoformat(view.until)  # a wait without an end has none
+    return view.calls if until is None else f"{view.calls} until {until}"
+
+
+def log_line(view: StepView) -> str:
+    """What a log is told of a step: how it stands, how far a map is, what it waits for."""
+    more = _calls(view) if view.status in IDLE.values() else done(view)
+    return f"{view.name}  {view.status}  {more or ''}".rstrip()
 
 
 def done(view: StepView) -> str | None:
@@ -85,6 +101,7 @@ def cost_dict(cost: RunCost) -> dict[str, Any]:
         "run_s": cost.run_s,
         "total_s": cost.total_s,
         "steps": cost.steps,
+        "taken_over": cost.taken_over,
     }
 
 
@@ -92,8 +109,10 @@ def cost_pairs(standing: RunStanding, cost: RunCost) -> list[tuple[str, Any]]:
     """The same for a person, with the run's bounds."""
     parts = sorted(cost.by_model.items(), key=lambda each: -each[1])
     spent = ", ".join(f"{model} {seconds(took)}" for model, took in parts if took)
+    every = counted(len(standing.graph.steps), "step")
     many = len([took for took in cost.by_model.values() if took]) > 1
     return [
+        ("taken over", f"{cost.taken_over:,} of {every}" if cost.taken_over else None),
         ("device time", f"{seconds(cost.device_s)} ({spent})" if many else seconds(cost.device_s)),
         ("budget", seconds(standing.budget_s)),
         ("steps waited", seconds(cost.queue_s) if cost.steps else None),
@@ -121,7 +140,7 @@ def changed(before: Sequence[StepView], after: Sequence[StepView], *, counts: bo
     old = {view.name: view for view in before}
     for view in after:
         was = old.get(view.name)
-        if was is None and view.status == WAITING:
+        if was is None and view.status == PENDING:
             continue
         if was is None or was.status != view.status or (counts and was.counts != view.counts):
             yield view
@@ -131,7 +150,7 @@ def worth(shown: Sequence[StepView], rows: int) -> tuple[list[StepView], str]:
     """Those that a screen of so many rows has room for, and what is said of the others: what goes on is shown first."""
     if len(shown) <= rows:
         return list(shown), ""
-    rank = {WAITING: 2, "succeeded": 1, SKIPPED: 3}
+    rank = {PENDING: 2, "succeeded": 1, SKIPPED: 3}
     order = sorted(range(len(shown)), key=lambda place: (rank.get(shown[place].status, 0), place))
     kept = sorted(order[: max(0, rows - 1)])
     return [shown[place] for place in kept], f"and {counted(len(shown) - len(kept), 'more step')}"

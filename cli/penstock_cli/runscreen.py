@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from penstock.clock import isoformat, monotonic_s, now
@@ -11,7 +10,7 @@ from penstock_cli.context import App
 from penstock_cli.layout import fit
 from penstock_cli.output import animated
 from penstock_cli.progress import LOG_EVERY_S
-from penstock_cli.runlines import DROP, HEADER, changed, done, step_dict, step_row, worth
+from penstock_cli.runlines import DROP, HEADER, changed, log_line, step_dict, step_row, worth
 from penstock_cli.runtails import Tails, step_of, tail_dict, tail_line
 from penstock_cli.runview import StepView
 
@@ -59,7 +58,7 @@ class Screen:
         else:
             told = list(changed(self._before, shown, counts=due))
             for view in told:
-                self._app.out.say(f"{isoformat(now())}  {view.name}  {view.status}  {done(view) or ''}".rstrip())
+                self._app.out.say(f"{isoformat(now())}  {log_line(view)}")
             # What was not told counts as not changed yet.
             names = {view.name for view in told}
             old = {view.name: view for view in self._before}
@@ -77,9 +76,7 @@ class Screen:
         news = self._tails.news()
         if self._app.out.json:
             for tail in news:
-                # ASCII alone: what a model says may be anything, and standard output a terminal.
-                self._app.out.line(json.dumps({"run": run.id} | tail_dict(tail)))
-            self._app.out.flush()
+                self._app.out.jsonl({"run": run.id} | tail_dict(tail))
         elif self._live is None:
             now_s = monotonic_s()
             for tail in self._tails.of(dict.fromkeys(step_of(tail.path) for tail in news), now_s):

@@ -16,7 +16,9 @@ from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
 from penstock.store.runs.standing import critical_path as decided
 
 #: Of a step that is no job: while its run goes on, and when that has ended.
-WAITING, SKIPPED = "waiting", "skipped"
+PENDING, SKIPPED = "pending", "skipped"
+#: What steps that no worker runs are while they go on: those that wait for a signal, and those that sleep.
+IDLE = {"wait": "waiting", "sleep": "sleeping"}
 #: How a step can end without an output by itself, the one that says most first.
 FAILED = ("failed", "expired")
 #: What a map is whose elements have several statuses: the first of these that one of them has.
@@ -28,7 +30,7 @@ _ORDER = (*FAILED, "running", "cancelling", "cancelled", "queued", "accepted")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepView:
     """A step of a run. ``size`` and ``counts`` are a map's; times are Unix seconds, a map's those of its first and last
-    elements."""
+    elements. What waits or sleeps is never started, and is over at ``until`` at the latest, if that is said."""
 
     name: str
     calls: str
@@ -40,6 +42,7 @@ class StepView:
     began_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    until: float | None = None
     compute_s: float | None = None
     summed_wait_s: float | None = None
     summed_run_s: float | None = None
@@ -48,6 +51,8 @@ class StepView:
     worker: str | None = None
     error: Mapping[str, Any] | None = None
     critical: bool = False
+    #: Whether a fork has it from its source, whose times these are then.
+    taken_over: bool = False
     #: What is set on the step to hold it back.
     limits: Limits = field(default_factory=dict)
 
@@ -63,7 +68,7 @@ class StepView:
 
 def views(run: Job, standing: RunStanding) -> list[StepView]:
     """Every step of the graph, parents first; once the run has ended, with those marked that decided when."""
-    absent = SKIPPED if run.state.is_terminal else WAITING
+    absent = SKIPPED if run.state.is_terminal else PENDING
     marked = set(critical_path(run, standing))
     found = []
     for step in (step for level in levels(standing.graph) for step in level):
@@ -92,7 +97,7 @@ def waits_for(standing: RunStanding, shown: Sequence[StepView]) -> list[str]:
 
 def not_done(standing: RunStanding, shown: Sequence[StepView]) -> list[str]:
     """The models of steps that have not ended, also of those that may never begin."""
-    return _models(standing, (view for view in shown if view.status in (WAITING, *_OPEN)))
+    return _models(standing, (view for view in shown if view.status in (PENDING, *_OPEN)))
 
 
 def _models(standing: RunStanding, shown: Iterable[StepView]) -> list[str]:
@@ -106,14 +111,17 @@ def critical_path(run: Job, standing: RunStanding) -> list[str]:
 
 
 def _plain(step: Step, row: StepRow, marked: set[str]) -> StepView:
+    idle = IDLE.get(step.kind)
+    goes_on = row.status == "running"
     return StepView(
         name=step.name,
         calls=called(step),
-        status=row.status,
+        status=idle if idle is not None and goes_on else row.status,
         id=row.id,
         attempts=row.attempt,
         began_at=row.accepted_at,
-        started_at=row.started_at,
+        started_at=row.started_at if idle is None else None,
+        until=row.available_at if idle is not None and goes_on else None,
         ended_at=row.settled_at,
         compute_s=row.compute_s,
         device_s=row.device_s,
@@ -121,6 +129,7 @@ def _plain(step: Step, row: StepRow, marked: set[str]) -> StepView:
         worker=row.worker,
         error=row.error,
         critical=step.name in marked,
+        taken_over=row.taken_over,
         limits=limits(step),
     )
 
@@ -140,6 +149,7 @@ def _map(step: Step, of: MapCounts, marked: set[str]) -> StepView:
         device_s=of.device_s,
         batch=of.mean_batch,
         critical=step.name in marked,
+        taken_over=of.taken_over,
         limits=limits(step),
     )
 

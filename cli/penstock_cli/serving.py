@@ -21,6 +21,9 @@ from penstock.transport.residents import Word, words
 from penstock.transport.url import connect
 from penstock_cli.context import App
 
+#: How to have somebody serve it: what nobody has announced yet may be either.
+HOW = "`penstock up` or `penstock worker` starts one, of functions `penstock worker --pool cpu`"
+
 
 def served(app: App) -> dict[str, list[Served]]:
     """What live workers announced, by model."""
@@ -120,4 +123,4 @@ def models_behind(app: App, job: Job) -> list[str]:
 def warn_if_unserved(app: App, model: str) -> None:
     """Tell somebody who is about to wait that nobody works on it."""
     if not live_workers(app, model):
-        app.out.warn(f"no worker serves {model!r} now; waiting for one (`penstock up` or `penstock worker` starts one)")
+        app.out.warn(f"no worker serves {model!r} now; waiting for one ({HOW})")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from typing import Any
 
 import redis
+from celery.exceptions import DuplicateNodenameWarning
 from kombu.exceptions import OperationalError
 
 from penstock.app import make_celery
@@ -33,13 +36,14 @@ def unserved(app: App) -> dict[str, int]:
     consumed, heard = _consumed(app)
     # A worker that is busy with a plain task does not answer; SQL knows what it serves. Queues of versions, from which
     # workers claim beside those of the models, are in no answer at all.
+    live = [worker for worker in app.store.workers() if worker.lease_until > now()]
+    named = Counter(worker.name for worker in live)
     silent = {
         served
-        for worker in app.store.workers()
-        if worker.lease_until > now()
+        for worker in live
         for model, info in [*worker.info.get("models", {}).items(), (PIPELINES, {})]
         for served in (
-            *((model,) if worker.name not in heard else ()),
+            *((model,) if worker.name not in heard or named[worker.name] > 1 else ()),  # of namesakes, one is heard
             f"{model}{AT}{version_id(str(info.get('version')))}",
         )
     }
@@ -66,7 +70,10 @@ def why(queue: str, app: App) -> str:
         shared = f"{namespace}.{PIPELINES}.{queue.rpartition('.')[2]}"
         return f"{model!r} is a pipeline: have your program send its messages to {shared}"
     if model:
-        return f"start a worker that serves {model!r}: `penstock worker my_models`"
+        return (
+            f"start a worker that serves {model!r}: `penstock worker my_models`, of functions `penstock worker --pool"
+            " cpu my_models`"
+        )
     return (
         f"start a worker of your Celery app for it (`celery -A your_app worker -Q {queue}`), or name the queue that "
         "your workers consume: PENSTOCK_CELERY__DEFAULT_QUEUE"
@@ -79,7 +86,9 @@ def _consumed(app: App) -> tuple[set[str], set[str]]:
     # kombu's pools, which all apps of a process share, may hold connections that have died since.
     celery.control.mailbox.producer_pool = None
     try:
-        with celery.connection_for_write() as connection:
+        # It warns of workers of one name, in Celery's words; `doctor` does, too.
+        with warnings.catch_warnings(), celery.connection_for_write() as connection:
+            warnings.simplefilter("ignore", DuplicateNodenameWarning)
             answers = celery.control.inspect(timeout=ANSWER_S, connection=connection).active_queues() or {}
     except (redis.RedisError, OperationalError) as error:
         raise unavailable(app.settings.broker, error) from error

@@ -7,6 +7,7 @@ mark is no text: it is dropped. Lines end in ``\\n`` (or ``\\r\\n``) and nowhere
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import IO, Any, BinaryIO
@@ -14,8 +15,11 @@ from typing import IO, Any, BinaryIO
 import click
 
 MARK = b"\xef\xbb\xbf"
-#: What ends a line for some programs and is allowed unescaped in JSON.
-_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+#: What may stand unescaped in JSON and is no mere text: what some terminals obey, what ends a line for some programs,
+#: and what turns the direction of writing.
+_SIGNS = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_IN_JSON = re.compile(f"[{_SIGNS}]")
+_IN_WORDS = re.compile(f"[\x00-\x08\x0b-\x1f{_SIGNS}]")
 
 
 def set_up() -> None:
@@ -43,9 +47,21 @@ def speaks_utf8(stream: IO[str] | Any) -> bool:
     return str(getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "") == "utf8"
 
 
-def unbroken(json_text: str) -> str:
-    """JSON text that is one line for every program, those that end lines at U+2028 among them."""
-    return json_text if json_text.isascii() else json_text.translate(_BREAKS)
+def plain_json(text: str) -> str:
+    """The same JSON as characters that nobody obeys: a line for every program, those that end one at U+2028 among
+    them, and nothing that moves a terminal."""
+    if text.isascii() and "\x7f" not in text:  # a line of a bulk file, mostly
+        return text
+    return _IN_JSON.sub(_by_number, text)
+
+
+def visible(text: str) -> str:
+    """Words of anybody, for a person: what a terminal might obey becomes an escape. Line breaks and tabs stay."""
+    return _IN_WORDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _by_number(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def stdin() -> BinaryIO:

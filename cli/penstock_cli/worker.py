@@ -16,9 +16,9 @@ from penstock_cli.params import metrics_port_option, with_metrics_port
 
 @verb()
 @click.argument("modules", nargs=-1, metavar="[MODULE…]")
-@click.option("--pool", metavar="NAME", help="Serve only the models of this pool.")
+@click.option("--pool", metavar="NAME", help="Serve only this pool: default, cpu (functions), yours.")
 @click.option("--model", "models", multiple=True, metavar="NAME", help="Serve only this model (repeatable).")
-@click.option("--name", metavar="NAME", help="The worker's name; needed for two on one machine.")
+@click.option("--name", metavar="NAME", help="The worker's name; needed for two of a pool on a machine.")
 @click.option(
     "--device", metavar="DEVICE", help="cpu, cuda:0, …; default: the first CUDA device, else cpu; cpu for pool cpu."
 )
@@ -35,7 +35,7 @@ def command(
     metrics_port: int | None,
     no_supervisor: bool,
 ) -> int:
-    """Serve the models of MODULEs (or of PENSTOCK_MODELS) on one device.
+    """Serve the models of MODULEs (or of PENSTOCK_MODELS) on one device, and on a CPU their functions, too.
 
     A small supervisor starts the worker again when it dies, as it does when a model never returns. SIGTERM or Ctrl-C
     drains: what runs is finished, what was only claimed goes back to the broker.

@@ -14,6 +14,7 @@ from penstock.pipelines.graph import Graph, Step
 from penstock.store import Store
 from penstock.store.engine import Left, Survives
 from penstock.store.records import Latency
+from penstock.store.runs import maps
 from penstock.transport.message import decode, encode
 from tests.fixtures.runs import begin, fail, finish, graph, new_run, open_steps, out, step, steps, succeed
 from tests.fixtures.store import T0, W, make_job
@@ -168,9 +169,9 @@ def test_elements_that_are_left_by_who_died_are_begun_by_the_dispatcher(store: S
         patch.setattr("penstock.store.runs.conclude._go_on", _die)
         with pytest.raises(KeyboardInterrupt):
             succeed(store, [first], work)
-    assert len(open_steps(store, run)) == store.bulk_rows
+    assert len(open_steps(store, run)) == maps.FIRST
     assert store.tend_runs(now=T0 + 1, limit=100) == []
-    assert len(open_steps(store, run)) == store.bulk_rows, "somebody may be at it"
+    assert len(open_steps(store, run)) == maps.FIRST, "somebody may be at it"
     assert store.tend_runs(now=T0 + 2, limit=100) == []
     assert len(open_steps(store, run)) == size
     assert finish(store, run, work, now=T0 + 2).state is JobState.SUCCEEDED
@@ -185,7 +186,7 @@ def _die(*_: Any, **__: Any) -> Any:
 
 def test_what_a_commit_leaves_is_done_by_who_takes_it(store: Store) -> None:
     """Elements of a long map: the call that ends the step before them returns with the first ones begun."""
-    size = 2 * store.bulk_rows + 1
+    size = maps.FIRST + store.bulk_rows + 1
     run = begin(store, graph(step("list", X), step("m", {"$item": 0}, maps=True, over=out("list")), output=out("m")))
     taken: list[Left] = []
     store.leave_to(taken.append)
@@ -194,7 +195,7 @@ def test_what_a_commit_leaves_is_done_by_who_takes_it(store: Store) -> None:
     while taken[0]:
         assert taken[0].step(now=T0) == []
         begun.append(len(open_steps(store, run)))
-    assert begun == [store.bulk_rows, 2 * store.bulk_rows, size]
+    assert begun == [maps.FIRST, size - 1, size]
     assert finish(store, run, lambda _, value: value).output == list(range(size))
     assert len(taken) == 1, "nothing is handed over where nothing is left"
 

@@ -720,6 +720,39 @@ def test_what_a_fork_has_taken_over_is_not_charged_twice(store: Store) -> None:
     assert (store.run_cost(new.id).device_s, store.run_cost(source).device_s) == (0.5, 2.0)
 
 
+def test_a_fork_counts_what_it_has_done_itself(store: Store) -> None:
+    """A map that was taken over among the rest: its times are its source's."""
+    of = graph(
+        step("list", X),
+        step("each", {"$item": 0}, maps=True, over=out("list")),
+        step("join", out("each")),
+        step("last", out("join")),
+        output=out("last"),
+    )
+    source = begin(store, of)
+    finish(store, source, lambda model, value: [1, 2, 3] if model == "list" else value, now=T0 + 1)
+    job = new_run(of, accepted_at=T0 + 50, available_at=T0 + 50)
+    store.fork(source, job, affected(store.graph_of(source), from_step="join", inputs={}))
+    before = store.run_cost(job.id)
+    assert (before.steps, before.taken_over, before.queue_s, before.run_s) == (1, 2, 0.0, 0.0)
+    assert before.by_model.keys() == {"join"}
+    took(store, list(open_steps(store, job.id).values()), 0.5, now=T0 + 51, lasts=2)
+    took(store, list(open_steps(store, job.id).values()), 0.25, now=T0 + 54, lasts=1)
+    cost = store.run_cost(job.id)
+    assert (cost.steps, cost.taken_over) == (2, 2)
+    assert (cost.queue_s, cost.run_s, cost.device_s) == (2, 3, 0.75)
+    assert cost.critical_path == ["join", "last"], "what was taken over decided nothing here"
+    standing = store.run_standing(job.id)
+    assert {name: row.taken_over for name, row in standing.steps.items()} == {
+        "list": True, "join": False, "last": False,
+    }  # fmt: skip
+    assert standing.maps["each"].taken_over
+    again = new_run(of, accepted_at=T0 + 60, available_at=T0 + 60)
+    store.fork(job.id, again, affected(store.graph_of(job.id), from_step="last", inputs={}))
+    assert store.run_cost(again.id).taken_over == 3, "a fork of a fork has from it what that one had from another, too"
+    assert store.run_cost(source).taken_over == 0
+
+
 def test_what_is_no_run_has_no_cost(store: Store) -> None:
     plain = make_job()
     store.insert([plain])

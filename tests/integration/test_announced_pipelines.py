@@ -123,7 +123,7 @@ def test_a_shell_runs_what_workers_announced(deploy: Callable[..., Worker], else
     [listed] = elsewhere("pipeline", "list", "--json").jsonl()
     assert listed == {"name": "calculate", "steps": 3, "inputs": ["x"], "description": "The new way."}
     shown = elsewhere("pipeline", "show", "calculate").out
-    assert "x: integer" in shown and "third = third" in shown
+    assert "x: int\n" in shown and "third = third" in shown
     ran = elsewhere("run", "calculate", '{"x": 1}')
     assert (ran.status, json.loads(ran.out), ran.err) == (0, {"new": -102}, "")
     id = elsewhere("submit", "calculate", '{"x": 2}').out.strip()
@@ -135,6 +135,8 @@ def test_a_shell_runs_what_workers_announced(deploy: Callable[..., Worker], else
         (("run", "calculate", '{"y": 1}'), "no input 'y'"),
         (("submit", "calculate", '{"x": "one"}'), "valid integer"),
         (("submit", "calculate", "{}"), "given no 'x'"),
+        (("job", "fork", id, "--input", "x=one"), "valid integer"),
+        (("job", "fork", id, "--input", "y=1"), "no input 'y'"),
         (("submit", "calculte", "{}"), "did you mean 'calculate'?"),
         (("pipeline", "show", "calculte"), "did you mean 'calculate'?"),
         (("job", "list", "--model", "calculte"), "did you mean 'calculate'?"),

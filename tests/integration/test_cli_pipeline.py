@@ -205,6 +205,16 @@ def test_a_workflow_of_an_editor_is_run(lines: Penstock) -> None:
     assert lines("pipeline", "submit", "--comfyui", "-", "-").status == 2
 
 
+def test_who_submits_a_graph_that_nobody_serves_is_told(lines: Penstock) -> None:
+    late = graph({"name": "a", "model": "double@7", "input": X}, {"name": "b", "model": "double", "input": X}, output=1)
+    ended = lines("pipeline", "submit", "-", '{"x": 1}', input=json.dumps(late))
+    assert ended.status == 0, ended.err
+    words = ended.err.replace("\n  ", " ")
+    assert words.count("no worker serves 'double@7' now") == 1 and "serves 'double' now" not in words
+    assert lines("job", "cancel", ended.out.strip()).status == 0
+    assert "no worker" not in lines("pipeline", "submit", "plus.json", '{"x": 1}').err
+
+
 def test_a_pipeline_is_run_by_its_name(lines: Penstock) -> None:
     ended = lines("run", "one", "{}", env=DEFINED)
     assert (ended.status, ended.out, ended.err) == (0, "2\n", ""), "nobody misses a worker for it"
@@ -220,6 +230,9 @@ def test_a_run_is_told_what_it_waits_for_and_forked(lines: Penstock) -> None:
     forked = lines("job", "fork", run, "--input", "x=5").out.strip()
     assert lines("job", "signal", forked, "said").status == 0
     assert lines("job", "wait", forked).json() == [10, None]
+    once = lines("job", "fork", run, "--from", "said").out.strip()
+    told = lines("job", "get", once).out
+    assert re.search(r"taken over +1 of 2 steps\n", told) and re.search(r"a +- +taken over +- +- ", told)
     again = lines("job", "fork", run, "--from", "b")
     assert again.status != 0 and "has no step 'b'" in again.err
     assert "NAME=VALUE" in lines("job", "fork", run, "--input", "x").err
@@ -285,7 +298,7 @@ def test_a_run_has_bounds_and_says_what_it_took(lines: Penstock) -> None:
     lines("job", "wait", id)
     run = lines("job", "get", id, "--json").json()
     assert (run["status"], run["max_parallel"], run["budget_s"]) == ("succeeded", 1, 3600.0)
-    assert run["cost"].keys() == {"device_s", "by_model", "queue_s", "run_s", "total_s", "steps"}
+    assert run["cost"].keys() == {"device_s", "by_model", "queue_s", "run_s", "total_s", "steps", "taken_over"}
     assert run["cost"]["by_model"] == {"double": run["cost"]["device_s"]} and run["cost"]["device_s"] > 0
     assert sum(step["device_s"] for step in run["steps"]) == pytest.approx(run["cost"]["device_s"])
     shown = lines("job", "get", id).out
@@ -403,6 +416,7 @@ def test_what_is_for_runs_names_the_run_of_a_step(lines: Penstock) -> None:
     run = submitted(lines, "waits.json", '{"x": 2}')
     listed = lambda: lines("job", "list", "--run", run, "--status", "running", "--json").jsonl()  # noqa: E731
     [row] = wait_for(listed, what="the run to wait")
+    assert re.search(r"said +- +waiting +[\d.]+ m?s +- .* wait for said\n", lines("job", "get", run).out)
     assert row["step"] == "said" and row["available_at"] is None, "it has no end"
     step = row["id"]
     for args in (("retry", step), ("cancel", step), ("fork", step), ("signal", step, "said")):

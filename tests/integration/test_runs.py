@@ -136,6 +136,8 @@ def test_a_fork_of_a_run(sdk: Client) -> None:
     again = job.fork(from_step="total")
     assert again.id != job.id and again.result(PATIENCE_S) == {"sum": 16, "first": 2}
     assert job.fork(inputs={"x": 2}).result(PATIENCE_S) == {"sum": 18, "first": 3}
+    with pytest.raises(InvalidInput, match="the input 'x' does not fit pipeline 'diamond'"):
+        job.fork(inputs={"x": "two"})
 
 
 @penstock.pipeline(max_parallel=2)

@@ -213,8 +213,8 @@ def test_links_are_side_branches_and_what_is_written_behind_a_task_waits_for_it(
         shown = views(store.get(job.id), store.run_standing(job.id))
     assert [(one.name, one.calls, one.status) for one in shown] == [
         ("shop.hold", "shop.hold", "running"),
-        ("inc", "inc", "waiting"),
-        ("shop.mark", "shop.mark", "waiting"),
+        ("inc", "inc", "pending"),
+        ("shop.mark", "shop.mark", "pending"),
     ]
     marks.rpush("held:go", "1")
     assert job.result(PATIENCE_S) == 7

@@ -232,6 +232,25 @@ def test_without_models_it_runs_and_says_how_to_go_on(penstock: Penstock) -> Non
         running.close()
 
 
+def test_it_says_what_there_is_to_run(make_penstock: MakePenstock) -> None:
+    penstock = make_penstock(QUICK)
+    (penstock.folder / "my_pipelines.py").write_text(
+        "import penstock\nfrom my_models import Double\n"
+        "@penstock.step\ndef add(x: int) -> int: return x + 1\n"
+        "@penstock.pipeline\ndef answer(x: int): return add(Double(x))\n"
+    )
+    running = penstock.start("up", "my_models", "my_pipelines", "--no-dashboard")
+    try:
+        running.says("Try, in another terminal")
+        told = dict(line.split("  ", 1) for line in running.lines if line[:1].isalpha() and "  " in line)
+        assert {name: told[name].strip() for name in ("models", "functions", "pipelines")} == {
+            "models": "double, moody, slow", "functions": "add", "pipelines": "answer",
+        }  # fmt: skip
+        assert running.stop() == 0
+    finally:
+        running.close()
+
+
 def test_workers_are_as_many_as_asked_for(make_penstock: MakePenstock) -> None:
     penstock = make_penstock(QUICK)
     running = penstock.start("up", "my_models", "--no-dashboard", "--workers", "2")

@@ -168,3 +168,23 @@ def test_a_broker_that_goes_away_while_workers_are_asked_is_told_as_such(setting
     gone = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
         stranded._consumed(SimpleNamespace(settings=gone))  # type: ignore[arg-type]
+
+
+def test_a_worker_that_is_called_as_another_one_says_so_and_none_is_missed(
+    settings: Settings, worker_factory: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """Of two that have one name, Celery's remote control hears one."""
+    busy = {"gated": str(tmp_path / "never"), "nap": 30.0}
+    with Client(settings=settings) as client:
+        for model, value in busy.items():
+            client.enqueue_many(model, [value] * 200, lane="background")
+    first = worker_factory("same", args=("--model", "gated"))
+    second = worker_factory("same", args=("--model", "nap"), ready=False)
+    wait_for(lambda: len(second.registrations()) == 2, what="the second one to register")
+    wait_for(lambda: "worker.name_taken" in second.output(), what="it to say so")
+    assert f'"pid": {first.pid}' in second.output() and "worker.name_taken" not in first.output()
+    with contextlib.closing(Store.open(settings.database)) as store:
+        app: Any = SimpleNamespace(settings=settings, store=store)
+        started = lambda: {job.model for job in store.list(status="running", limit=400)}  # noqa: E731
+        wait_for(lambda: started() == set(busy), what="both to be at it")
+        assert stranded.unserved(app) == {}

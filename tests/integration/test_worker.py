@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import penstock
 from penstock import clock
 from penstock.job import Job, JobState, NewJob, new_id
 from penstock.jsontext import dumps
+from penstock.lane import Lane, queue_name
 from penstock.policy.latency import LatencyModel
 from penstock.processes.agreed import EXIT_NOT_LOADED, EXIT_WEDGED
 from penstock.settings import Settings
@@ -18,6 +23,8 @@ from penstock.store import Store
 from penstock.transport import inspect
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import connect
+from penstock_cli import stranded
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, wait_for
 
 WorkerFactory = Callable[..., Worker]
@@ -356,6 +363,49 @@ def test_a_worker_without_models_says_so(settings: Settings, worker_factory: Wor
     assert worker.wait() == 1
     assert "PENSTOCK_MODELS" in worker.output()
     assert "Traceback" not in worker.output()
+
+
+FUNCTIONS = """
+import penstock
+
+@penstock.model(name="embed")
+def embed(batch: list[str]) -> list[str]: return batch
+
+@penstock.step
+def pick(passage: str) -> str: return passage.upper()
+
+@penstock.pipeline
+def answer(passage: str):
+    return pick(embed(passage))
+"""
+
+
+def test_functions_are_run_on_a_cpu_and_beside_no_other_device(
+    settings: Settings, worker_factory: WorkerFactory, dispatcher, tmp_path: Path
+):
+    module = tmp_path / "functions.py"
+    module.write_text(FUNCTIONS)
+    both = settings.model_copy(update={"models": [str(module)]})
+    # Nothing here looks at the device: it is one that no program has.
+    other = both.model_copy(update={"worker": both.worker.model_copy(update={"device": "accelerator:0"})})
+    device = worker_factory("device", settings=other)
+    [told] = [line for line in device.output().splitlines() if "worker.functions" in line]
+    assert '["pick"]' in told and f"penstock worker --pool cpu {module}" in told
+    assert set(device.registrations()[0].info["models"]) == {"embed"}
+    alone = worker_factory("alone", settings=other, ready=False, args=("--model", "pick"))
+    assert alone.wait() == 1 and "penstock worker --pool cpu" in alone.output()
+
+    with penstock.Client(both) as client:
+        job = client.enqueue("answer", {"passage": "e"})
+        with closing(Store.open(both.database)) as store:
+            app: Any = SimpleNamespace(settings=both, store=store)
+            [queue] = wait_for(lambda: stranded.unserved(app), what="doctor to miss a worker of functions")
+        assert queue == queue_name(both.namespace, "pick", Lane.INTERACTIVE)
+        assert "penstock worker --pool cpu" in stranded.why(queue, both.namespace)
+        on_cpu = worker_factory("cpu", settings=both)
+        assert set(on_cpu.registrations()[0].info["models"]) == {"embed", "pick"}
+        assert "worker.functions" not in on_cpu.output()
+        assert job.result(timeout=PATIENCE_S) == "E"
 
 
 def test_a_restart_of_redis_loses_nothing(desk: Desk, worker_factory: WorkerFactory, dispatcher, redis_server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,6 +95,8 @@ def test_the_next_command_names_a_model_that_has_an_example(tmp_path: Path) -> N
     assert command is not None
     assert shlex.split(command) == ["penstock", "run", "--home", str(tmp_path), "b", '"it\'s"']
     assert example_command(settings, []) is None
+    function = replace(model("pick"), function=True)
+    assert shlex.split(example_command(settings, [function, model("b", example="1")]) or "")[-2:] == ["b", "1"]
 
 
 def test_the_next_command_finds_the_servers(tmp_path: Path) -> None:
@@ -319,6 +322,15 @@ def test_a_worker_of_functions_takes_no_device(pool: str | None, device: str | N
     assert device_for(pool, device) == chosen
 
 
+def test_workers_of_one_name_are_told(store: Store) -> None:
+    at = clock.now()
+    for instance, name, ttl_s in (("1", "a@h", 30), ("2", "a@h", 30), ("3", "b@h", 30), ("4", "b@h", -1)):
+        store.register_worker(instance, name=name, pool="default", lease_until=at + ttl_s, now=at, info={})
+    found = [f for f in checks._workers(SimpleNamespace(store=store)) if "called" in f.detail]  # type: ignore[arg-type]
+    assert [(f.status, f.detail.partition(":")[0]) for f in found] == [("warning", "2 live ones are called a@h")]
+    assert "--name" in found[0].fix
+
+
 def test_a_worker_of_another_version_is_named(store: Store) -> None:
     at = clock.now()
     for name, info in (("same", {"version": __version__}), ("other", {"version": "0.0.1"}), ("older", {})):
@@ -396,8 +408,9 @@ def test_modules_with_pipelines_trip_nobody(tmp_path: Path) -> None:
     alone.write_text(
         "import penstock, with_models\n@penstock.pipeline\ndef again(x: int): return with_models.told(x)\n"
     )
-    assert [info.name for info in look([str(models), str(alone)])] == ["told"]
-    assert look([str(alone)]) == []
+    found = look([str(models), str(alone)])
+    assert [(info.name, info.function) for info in found.models] == [("told", True)]
+    assert found.pipelines == ["tell", "again"] and look([str(alone)]) == ([], ["again"])
     with pytest.raises(ConfigError, match="no model to serve") as caught:
         build(Settings.load(models=[str(alone)], home=tmp_path))
     assert "besides those that define pipelines" in str(caught.value.fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,12 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.job import Job, JobState, Ledger
-from penstock.pipelines.graph import Graph
+from penstock.pipelines.graph import Graph, Step
+from penstock.store.runs.cost import RunCost
 from penstock.store.runs.standing import MapCounts, RunStanding, StepRow
 from penstock_cli.layout import GAP, fit
 from penstock_cli.output import dumps
-from penstock_cli.runlines import DROP, HEADER, changed, done, failures, step_dict, step_row, worth
-from penstock_cli.runview import SKIPPED, WAITING, StepView, critical_path, not_done, views, waits_for
+from penstock_cli.runlines import (
+    DROP,
+    HEADER,
+    changed,
+    cost_pairs,
+    done,
+    failures,
+    log_line,
+    step_dict,
+    step_row,
+    worth,
+)
+from penstock_cli.runview import PENDING, SKIPPED, StepView, critical_path, not_done, views, waits_for
 from tests.fixtures.runs import graph, out, step
 
 X = {"$in": "x"}
@@ -69,7 +82,7 @@ DONE = MapCounts(3, {"succeeded": 3}, 3.0, 5.0, 8.0, 9.0, 6.0, 1.5, 2.0)
 @pytest.mark.parametrize(
     ("job", "now", "expected"),
     [
-        (run(), standing(), [("list", WAITING, None, None, False), ("each", WAITING, None, None, False)]),
+        (run(), standing(), [("list", PENDING, None, None, False), ("each", PENDING, None, None, False)]),
         (run(), standing(row("list", "queued", 1, None, None)), [("list", "queued", 9, None, False)]),
         (run(), standing(row("list", "running", 1, 3, None)), [("list", "running", 2, 7, False)]),
         (run("cancelled"), standing(row("list", "cancelled", 1, None, 4)),
@@ -118,6 +131,63 @@ def test_the_json_of_a_step_has_lists_and_names_at_any_size() -> None:
     assert dumps(shown and one)
 
 
+IDLING = graph(
+    Step(name="said", kind="wait", signal="said", input=1, timeout=60.0),
+    Step(name="asked", kind="wait", signal="asked", input=1),
+    Step(name="nap", kind="sleep", input=[60, None]),
+    output=out("said"),
+)
+
+
+def test_what_waits_or_sleeps_does_not_run() -> None:
+    """It is told until when, if there is an end, and its time is spent waiting, as long as it goes on and after."""
+    rows = [row("said", "running", 1, 1, None), row("asked", "running", 1, 1, None), row("nap", "running", 1, 1, None)]
+    ends = (61.0, 1e15, 60.5)
+    rows = [each._replace(available_at=end) for each, end in zip(rows, ends, strict=True)]
+    shown = views(run(), standing(*rows, of=IDLING))
+    assert [at(view)[:4] for view in shown] == [
+        ("said", "waiting", 9, None), ("asked", "waiting", 9, None), ("nap", "sleeping", 9, None),
+    ]  # fmt: skip
+    assert [step_row(view, 10)[-1] for view in shown] == [
+        "wait for said until 1970-01-01T00:01:01.000Z (timeout=60)",
+        "wait for asked",
+        "sleep until 1970-01-01T00:01:00.500Z",
+    ]
+    assert [step_dict(view)["until"] for view in shown] == [
+        "1970-01-01T00:01:01.000Z", None, "1970-01-01T00:01:00.500Z",
+    ]  # fmt: skip
+    assert log_line(shown[2]) == "nap  sleeping  sleep until 1970-01-01T00:01:00.500Z"
+    pending = views(run(), standing(of=IDLING))
+    assert [view.name for view in changed(pending, shown, counts=False)] == ["said", "asked", "nap"], "that is news"
+
+    after = views(run("succeeded"), standing(rows[0]._replace(status="succeeded", settled_at=4.0), of=IDLING))
+    assert (at(after[0])[:4], step_row(after[0])[-1]) == (("said", "succeeded", 3, None), "wait for said (timeout=60)")
+    stopped = views(run(), standing(rows[0]._replace(status="cancelling"), of=IDLING))
+    assert stopped[0].status == "cancelling"
+
+
+def test_what_a_fork_has_taken_over_is_told_as_that() -> None:
+    shown = views(
+        run("succeeded"),
+        standing(
+            row("list", "succeeded", 1, 2, 3)._replace(taken_over=True),
+            row("join", "succeeded", 8, 9, 10),
+            each=replace(DONE, taken_over=True),
+        ),
+    )
+    assert [step_row(view)[:7] for view in shown] == [
+        ["list", None, "taken over", None, None, None, None],
+        ["each", "3/3", "taken over", None, None, None, None],
+        ["join", None, "succeeded", "1.00 s", "1.00 s", "4", "*"],
+    ]
+    assert [(step_dict(view)["status"], step_dict(view)["taken_over"]) for view in shown] == [
+        ("succeeded", True), ("succeeded", True), ("succeeded", False),
+    ]  # fmt: skip
+    cost = RunCost(0.5, {"join": 0.5}, 1.0, 1.0, 2.0, ["join"], 1, 2)
+    assert dict(cost_pairs(standing(), cost))["taken over"] == "2 of 3 steps"
+    assert dict(cost_pairs(standing(), replace(cost, taken_over=0)))["taken over"] is None
+
+
 def test_what_holds_a_step_back_is_shown_where_it_is_set() -> None:
     held = graph(
         step("list", X, retry=3, timeout=5.0),
@@ -158,7 +228,7 @@ def test_what_changed_is_told_once() -> None:
     assert list(changed(some, more, counts=False)) == []
 
 
-STATUSES = ["succeeded", "running", "queued", "failed", WAITING, SKIPPED]
+STATUSES = ["succeeded", "running", "queued", "failed", PENDING, SKIPPED]
 
 
 @given(st.lists(st.sampled_from(STATUSES), max_size=40), st.integers(1, 30))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -13,6 +13,7 @@ from pydantic import BeforeValidator
 from penstock.errors import InvalidInput, TooLarge
 from penstock.pipelines.announced import Announced, announcement
 from penstock.pipelines.writing.pipeline import Pipeline
+from penstock_cli.pipeline import _input
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -117,3 +118,47 @@ def test_hints_that_cannot_be_read_are_no_hints(caplog: pytest.LogCaptureFixture
     pipeline = Pipeline(unreadable, "unreadable")
     assert announcement(pipeline)["inputs"] == {"price": {"schema": {}, "exact": False}}
     assert "'unreadable' cannot be validated" in caplog.text
+
+
+@dataclass
+class Tree:
+    """What holds itself."""
+
+    name: str
+    below: list[Tree]
+
+
+def typed(
+    plain: Any,
+    text: str,
+    passages: list[str],
+    vectors: list[list[float]],
+    names: dict[str, int],
+    choice: Literal["fast", "good"],
+    perhaps: str | None = None,
+    top: int = 3,
+    tree: Tree | None = None,
+) -> Any:
+    return text
+
+
+def test_inputs_are_shown_with_their_types() -> None:
+    told = announcement(Pipeline(typed, "typed"))["inputs"]
+    shown = {name: _input(name, about) for name, about in told.items()}
+    tree = shown.pop("tree")
+    assert shown == {
+        "plain": "plain",
+        "text": "text: str",
+        "passages": "passages: list[str]",
+        "vectors": "vectors: list[list[float]]",
+        "names": "names: dict[str, int]",
+        "choice": "choice: Literal['fast', 'good']",
+        "perhaps": "perhaps: str | None = null",
+        "top": "top: int = 3",
+    }
+    assert tree.startswith("tree: {name: str, below: list[") and len(tree) < 140 and tree.endswith(" = null")
+
+
+@pytest.mark.parametrize("schema", [{}, {"type": ["string", "null"]}, {"type": 7}, {"type": "array", "items": 3}])
+def test_a_schema_of_another_kind_is_shown_as_far_as_it_is_understood(schema: Any) -> None:
+    assert _input("x", {"schema": schema}) in ("x", "x: list[Any]")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from typing import Any
 
 import numpy as np
@@ -210,6 +212,15 @@ def test_results_of_any_operator_are_bounded() -> None:
         (lambda: reversed(docs), "@penstock.step"),
         (lambda: {docs: 1}, "@penstock.step"),
         (lambda: {docs}, "@penstock.step"),
+        (lambda: docs in {1}, "@penstock.step"),
+        (lambda: docs in {1: 2}, "@penstock.step"),
+        (lambda: docs in [1], "`in` a list.*penstock.when"),
+        (lambda: 1 in (docs,), "`in` a list.*penstock.when"),
+        (lambda: [docs] == [1], "penstock.when"),
+        (lambda: {"a": docs} == {"a": 1}, "penstock.when"),
+        (lambda: 0 < judge < 1, "`a < b < c`.*penstock.when"),
+        (lambda: copy.copy(docs), "@penstock.step"),
+        (lambda: pickle.dumps(docs), "@penstock.step"),
     ],
 )
 def test_what_needs_the_value_now_says_what_does_it_later(use: Any, instead: str) -> None:

@@ -43,6 +43,8 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "cut off": (b'{"name": "g"', "no JSON"),
     "bytes": (b"\xff\xfe\x00", "no JSON"),
     "a list": ([], "an object with name"),
+    "a sleep backwards": (bad({"name": "s", "kind": "sleep", "input": [-1, None]}), "sleeps for -1"),
+    "a sleep of a text": (bad({"name": "s", "kind": "sleep", "input": ["5", None]}), "sleeps for '5'"),
     "a key twice": (b'{"name": "g", "name": "h", "inputs": [], "steps": [], "output": 1}', "twice"),
     "NaN": (b'{"name": "g", "inputs": [], "steps": [], "output": NaN}', "no JSON"),
     "a number without end": (b'{"name": "g", "inputs": [], "steps": [], "output": ' + b"9" * 500_000 + b"}", "long"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -150,6 +152,37 @@ def test_names_of_steps_are_each_ones_own() -> None:
 def test_a_sleep_may_be_all_constants() -> None:
     graph = trace(lambda: sleep(60), name="p")
     assert graph.steps[0].input == [60, None]
+
+
+@pytest.mark.parametrize("seconds", [-1, -0.5, float("inf"), 1e12, "5", True, None, [5]])
+def test_a_sleep_for_what_is_no_time_is_refused_where_it_is_written(seconds: Any) -> None:
+    with pytest.raises((InvalidInput, NotSerializable), match=r"step 'sleep' sleeps for|which JSON has not"):
+        trace(lambda: sleep(seconds), name="p")
+
+
+def test_a_computed_sleep_is_known_in_the_run_alone() -> None:
+    assert trace(lambda x: sleep(x - 5), name="p").steps[0].kind == "sleep"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x: json.dumps({"text": [x]}),
+        lambda x: ", ".join([x]),
+        lambda x: x in "abc",
+        lambda x: bytes(x),
+        lambda x: re.match("a", x),
+        lambda x: x @ 2,
+    ],
+)
+def test_what_a_library_says_of_a_value_that_is_not_known_yet_names_what_to_do(use: Any) -> None:
+    with pytest.raises(TypeError, match=r"Traced.*not known before the run.*@penstock\.step"):
+        trace(use, name="p")
+
+
+def test_other_errors_of_the_function_are_its_own() -> None:
+    with pytest.raises(TypeError, match=r"^unsupported operand type\(s\) for \+: 'int' and 'str'$"):
+        trace(lambda x: 1 + "a", name="p")
 
 
 def test_as_many_rounds_as_refine_takes_are_a_graph() -> None:

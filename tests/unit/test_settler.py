@@ -243,3 +243,14 @@ def test_a_worker_that_stops_leaves_the_rest_to_the_dispatcher():
     free.set()
     assert settler.stop(5)
     assert told(log) == ["long 999"]
+
+
+def test_what_is_left_waits_until_the_device_has_what_has_begun(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "LEFT_AFTER_S", 10 * PATIENCE_S)
+    log = Log()
+    settler = make(log, busy=True)
+    settler.go_on(Pieces(log, "left", None))
+    settler.settle(make_run("a"))
+    settler.quiesce()
+    assert log.calls == ["commit a", "news a", "ack a"]
+    assert settler.stop(5)

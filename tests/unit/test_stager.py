@@ -312,44 +312,65 @@ def test_a_suspect_of_which_only_sql_knew_has_nothing_claimed_behind_it(room: Ro
 def test_the_lead_follows_what_claims_take(claims_s: tuple[float, ...], batch_s: float, expected_s: float) -> None:
     lead = Lead(0.003)
     for seconds in claims_s:
-        lead.claimed(seconds)
-    assert lead.before(batch_s) == pytest.approx(expected_s, rel=0.05)
+        lead.claim.took(seconds, 8)
+    assert lead.before(batch_s, 100) == pytest.approx(expected_s, rel=0.05), (
+        "of a size that there never was: the average"
+    )
+
+
+def test_the_lead_knows_that_large_claims_take_longer() -> None:
+    lead = Lead(0.003)
+    for _ in range(50):
+        lead.claim.took(0.001, 1)
+        lead.fetch.took(0.001, 1)
+    for _ in range(2):
+        lead.claim.took(0.004, 64)
+        lead.fetch.took(0.003, 64)
+    assert lead.before(0.024, 1) == 0.003, "the least"
+    assert lead.before(0.024, 64) == lead.before(0.024, 100) == pytest.approx(0.003 + 1.2 * 0.004)
+    for _ in range(20):
+        lead.claim.took(0.001, 64)
+    assert lead.before(0.024, 64) < 0.006, "it is learned anew"
 
 
 def test_the_lead_has_time_to_get_behind_messages_that_are_given_up() -> None:
     lead = Lead(0.003)
     for seconds in (0.004,) * 50:
-        lead.claimed(0.001)
+        lead.claim.took(0.001, 8)
         lead.searched(seconds)
-    assert lead.before(0.02) == pytest.approx(0.0032 + 0.004, rel=0.05)
-    assert lead.before(0.01) == 0.005, "half of the batch, as ever"
+    assert lead.before(0.02, 8) == pytest.approx(0.0032 + 0.004, rel=0.05)
+    assert lead.before(0.01, 8) == 0.005, "half of the batch, as ever"
     for _ in range(50):
         lead.searched(0.0)
-    assert lead.before(0.02) == pytest.approx(0.0032, rel=0.05)
+    assert lead.before(0.02, 8) == pytest.approx(0.0032, rel=0.05)
 
 
 @pytest.mark.parametrize(
-    ("found", "searched_s"),
+    ("found", "searched_s", "fetched_s"),
     [
-        pytest.param(("next",), 0.0, id="the next one was at the head"),
-        pytest.param(("gone", "next"), 0.004, id="one stood before it"),
-        pytest.param(("gone", "gone", "next"), 0.008, id="two, one after the other"),
-        pytest.param(("gone next",), 0.008, id="it came with one, and nothing else did: as if more were to come"),
-        pytest.param(("gone next next next next",), 0.004, id="a full batch came with one"),
-        pytest.param(("gone",), 0.008, id="nobody was found until the device was free: it takes longer than that"),
+        pytest.param(("next",), 0.0, 0.001, id="the next one was at the head"),
+        pytest.param(("gone", "next"), 0.004, 0.001, id="one stood before it"),
+        pytest.param(("gone", "gone", "next"), 0.008, 0.001, id="two, one after the other"),
+        pytest.param(("gone next",), 0.008, None, id="it came with one, and nothing else did: as if more were to come"),
+        pytest.param(("gone next next next next",), 0.004, 0.0, id="a full batch came with one"),
+        pytest.param(
+            ("gone",), 0.008, None, id="nobody was found until the device was free: it takes longer than that"
+        ),
     ],
 )
 def test_how_long_it_takes_to_get_behind_those_that_are_given_up(
-    room: Room, found: tuple[str, ...], searched_s: float, monkeypatch: pytest.MonkeyPatch
+    room: Room, found: tuple[str, ...], searched_s: float, fetched_s: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched: list[float] = []
+    fetched: list[float] = []
     monkeypatch.setattr(room.batcher._lead, "searched", searched.append)
+    monkeypatch.setattr(room.batcher._lead.fetch, "took", lambda seconds, _: fetched.append(seconds))
     room.batcher.hopeless.observed("slow", 100.0)
     room.begin()
     room.near_the_end()
     assert room.batcher.ahead(wait=False) is None and room.called.is_set()
     for ids in found:
-        room.clock.now += 0.004 if "gone" in ids else 0.0
+        room.clock.now += 0.004 if "gone" in ids else 0.001
         items = [make(id) for id in ids.split()]
         for item in items:
             if item.id == "gone":
@@ -358,6 +379,8 @@ def test_how_long_it_takes_to_get_behind_those_that_are_given_up(
     if room.batcher.ahead(wait=False) is None:
         room.end()
         room.batcher.take(wait=False)
+    came = [] if fetched_s is None else [pytest.approx(fetched_s)]
+    assert fetched == came, "since the last one that was given up, where what came was enough"
     assert searched == [pytest.approx(searched_s)]
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
+import structlog
 from celery import Celery
 
 from penstock.app import make_celery
@@ -23,23 +24,36 @@ from penstock_worker.boot.bootsteps import Feed, Serve
 from penstock_worker.boot.eventer import PatientDispatcher
 from penstock_worker.canvas.results import bulk_url
 from penstock_worker.canvas.tasks import register, register_pipelines
+from penstock_worker.execute.device import choose_device
+from penstock_worker.models.served import choose, how_to_serve_functions
 from penstock_worker.serving import Plan
+
+log = structlog.get_logger(__name__)
 
 
 def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = ()) -> Celery:
-    """The worker's app. It serves the models of ``pool`` (all, when none is named), or those in ``only``.
+    """The worker's app. It serves the models of ``pool`` (all, when none is named), or those in ``only``; which
+    functions it leaves to others is said in the log.
 
     Pipelines are of no pool: it announces all that its modules define.
     """
     install()
     remote.install()
     registry = Registry.load(settings.models)
-    models = {
-        cls.name: cls
-        for cls in registry
-        if (pool is None or cls.resources.pool == pool) and (not only or cls.name in only)
-    }
+    models, functions = choose(registry, pool=pool, only=only, device=lambda: choose_device(settings.worker.device))
+    if functions:
+        log.warning(
+            "functions are not served on this device",
+            action="worker.functions",
+            functions=functions,
+            fix=f"serve them, too: {how_to_serve_functions(settings.models)}",
+        )
     if not models:
+        if functions:
+            raise ConfigError(
+                "there are only functions to serve, which are not run beside a device",
+                fix=f"serve them with {how_to_serve_functions(settings.models)}",
+            )
         raise ConfigError(
             f"no model to serve in pool {pool!r}" if pool else "no model to serve",
             fix="name the modules that define models"

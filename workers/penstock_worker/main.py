@@ -23,6 +23,7 @@ from penstock.processes.agreed import EXIT_NOT_LOADED, PULSE_FD
 from penstock.settings import Settings
 from penstock.telemetry.logs import configure_logs
 from penstock_worker.report.logcontext import heed
+from penstock_worker.report.names import node_name
 
 #: The exit status after an error that nobody has foreseen.
 EXIT_DEFECT = 1
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one worker until it is told to stop; the exit status."""
     parser = argparse.ArgumentParser(prog="penstock_worker")
     parser.add_argument("--pool", help="serve the models of this pool; default: all")
-    parser.add_argument("--name", help="the worker's name; default: penstock@HOST")
+    parser.add_argument("--name", help="the worker's name; default: penstock@HOST, penstock-POOL@HOST")
     parser.add_argument("--model", action="append", default=[], help="serve only this model (repeatable)")
     options = parser.parse_args(argv)
     _die_with_parent()
@@ -56,9 +57,8 @@ def run(settings: Settings, *, pool: str | None = None, name: str | None = None,
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app: Any = build(settings, pool=pool, only=only)
     heed(app.penstock.models.values(), settings.log_level)
-    hostname = name if name and "@" in name else f"{name or 'penstock'}@{socket.gethostname()}"
     worker = app.Worker(
-        hostname=hostname,
+        hostname=node_name(name, pool, socket.gethostname()),
         pool_cls="solo",
         concurrency=1,
         loglevel="WARNING",

@@ -16,7 +16,7 @@ from celery.platforms import EX_OK
 from celery.worker import state as worker_state
 
 from penstock import __version__, clock
-from penstock.errors import PenstockError, Unreachable
+from penstock.errors import PenstockError, StoreUnavailable, Unreachable
 from penstock.model import Model, bytes_of
 from penstock.pipelines.announced import announcement
 from penstock.pipelines.writing.pipeline import Pipeline
@@ -40,6 +40,7 @@ from penstock_worker.report.followups import FollowUps
 from penstock_worker.report.heartbeat import Heartbeat
 from penstock_worker.report.holdings import Holdings
 from penstock_worker.report.meter import Meter
+from penstock_worker.report.names import lives, namesake
 from penstock_worker.report.tenure import Tenure
 from penstock_worker.report.usage import Usage
 from penstock_worker.report.wire import Wire
@@ -172,6 +173,7 @@ class Serving:
             also=(tenure.keep, self._wire.flush, memory.keep, usage.tell),
         )
         self._patiently(self._heartbeat.start)
+        self._look_for_namesakes(worker, hostname)
         self._plan.drained = False
         self.engine.start()
         if self._residency is not None:
@@ -181,6 +183,21 @@ class Serving:
         gc.collect()
         gc.freeze()
         log.info("worker ready", action="worker.ready", worker=worker, device=device, models=list(loaded))
+
+    def _look_for_namesakes(self, worker: str, name: str) -> None:
+        """Jobs are done all the same; who asks for one of two by its name gets either, or both."""
+        try:
+            other = namesake(self._store.workers(), instance=worker, name=name, now=clock.now(), lives=lives)
+        except StoreUnavailable:
+            return
+        if other is not None:
+            log.warning(
+                "another worker has this name: Flower shows one of them, remote control reaches both",
+                action="worker.name_taken",
+                name=name,
+                pid=other,
+                fix="give each a name: `penstock worker --name NAME`",
+            )
 
     def _serve_metrics(self, latency: LatencyBook) -> Meter | None:
         if self._settings.metrics.port is None:

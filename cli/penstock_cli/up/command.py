@@ -16,6 +16,9 @@ from penstock_cli.up import patience
 from penstock_cli.up.stack import Stack
 from penstock_cli.up.state import AlreadyRunning, State, running
 
+#: Most models, functions and pipelines that are told by name.
+MOST_NAMES = 12
+
 
 @verb()
 @click.argument("modules", nargs=-1, metavar="[MODULE…]")
@@ -93,7 +96,9 @@ def _print(app: App, state: State) -> None:
     rows: list[tuple[str, Any]] = [
         ("broker", state.broker),
         ("database", state.database),
-        ("models", ", ".join(state.models)),
+        ("models", _some(state.models)),
+        ("functions", _some(state.functions)),
+        ("pipelines", _some(state.pipelines)),
         ("running", ", ".join(names)),
         ("logs", state.logs),
         ("dashboard", state.dashboard),
@@ -104,3 +109,9 @@ def _print(app: App, state: State) -> None:
         app.out.say(f"\nready. Try, in another terminal:\n\n    {state.example}\n")
     else:
         app.out.say("\nready, but no model is served: stop with Ctrl-C, then `penstock up my_models`\n")
+
+
+def _some(names: list[str]) -> str:
+    """The first of them; `penstock model list` and `pipeline list` show all."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_NAMES])} and {more:,} more"

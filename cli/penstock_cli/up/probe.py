@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock import usercode
 from penstock.clock import monotonic_s
@@ -26,12 +26,20 @@ LOOK_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """What ``up`` must know of a model. ``example`` is JSON text, ``None`` when the model has none."""
+    """What ``up`` must know of a model or a function. ``example`` is JSON text, ``None`` when it has none."""
 
     name: str
     pool: str
     doc: str
     example: str | None
+    function: bool = False
+
+
+class Found(NamedTuple):
+    """What modules define. ``pipelines`` are names."""
+
+    models: list[ModelInfo]
+    pipelines: list[str]
 
 
 class Probe:
@@ -50,8 +58,8 @@ class Probe:
             env=dict(env),
         )
 
-    def result(self, check: Callable[[], None] = lambda: None) -> list[ModelInfo]:
-        """The models; raises ``ConfigError`` for modules that cannot be imported, and whatever ``check`` raises."""
+    def result(self, check: Callable[[], None] = lambda: None) -> Found:
+        """What they define; raises ``ConfigError`` for what cannot be imported, and whatever ``check`` raises."""
         out, err = self._communicate(check)
         try:
             # The last line: a module may print while it is imported.
@@ -65,7 +73,7 @@ class Probe:
             ) from None
         if "error" in answer:
             raise ConfigError(answer["error"], fix=answer["fix"])
-        return [ModelInfo(**model) for model in answer["models"]]
+        return Found([ModelInfo(**model) for model in answer["models"]], answer["pipelines"])
 
     def _communicate(self, check: Callable[[], None]) -> tuple[str, str]:
         until = monotonic_s() + TIMEOUT_S
@@ -86,20 +94,23 @@ class Probe:
         self._process.communicate()
 
 
-def look(modules: Sequence[str]) -> list[ModelInfo]:
+def look(modules: Sequence[str]) -> Found:
     """Import the modules and describe their models, in this process."""
     from penstock.codec import codec_of
     from penstock.registry import Registry
 
-    return [
+    registry = Registry.load(modules)
+    models = [
         ModelInfo(
             name=cls.name,
             pool=cls.resources.pool,
             doc=cls.describe(),
             example=_example(cls, codec_of(cls).schema()),
+            function=hasattr(cls, "of_function"),
         )
-        for cls in Registry.load(modules)
+        for cls in registry
     ]
+    return Found(models, list(registry.pipelines))
 
 
 def _example(cls: Any, schema: Mapping[str, Any]) -> str | None:
@@ -149,7 +160,8 @@ def main() -> None:
 
     answer: dict[str, Any]
     try:
-        answer = {"models": [asdict(model) for model in look(sys.argv[1:])]}
+        found = look(sys.argv[1:])
+        answer = {"models": [asdict(model) for model in found.models], "pipelines": found.pipelines}
     except PenstockError as error:
         answer = {"error": error.message, "fix": error.fix}
     print(f"\n{json.dumps(answer)}")

@@ -70,7 +70,7 @@ def dashboard_answers(url: str | None) -> bool:
 
 def example_command(settings: Settings, models: Sequence[ModelInfo]) -> str | None:
     """The next thing to type: a job for a model that is served, with an input that it takes."""
-    for model in sorted(models, key=lambda model: model.example is None):
+    for model in sorted(models, key=lambda model: (model.example is None, model.function)):
         words = ["penstock", "run", *options(settings), model.name, model.example or "…"]
         return shlex.join(words) if model.example else f"{shlex.join(words[:-1])} INPUT"
     return None

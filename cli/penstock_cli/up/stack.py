@@ -120,7 +120,7 @@ class Stack:
             self._wait("database", lambda: schema.prepare(settings, migrate=self._migrate, say=self._say))
             # A replica or a full disk answers the question above, and takes no key.
             self._wait("broker", lambda: owner.prepare(settings, say=self._say))
-            self.models = probe.result(self._check)
+            self.models, self.state.pipelines = probe.result(self._check)
         finally:
             probe.close()
         self._describe()
@@ -318,7 +318,8 @@ class Stack:
         state.broker = safe_url(self.settings.broker)
         state.database = safe_url(self.settings.database)
         state.modules = list(self.settings.models)
-        state.models = [model.name for model in self.models]
+        state.models = [model.name for model in self.models if not model.function]
+        state.functions = [model.name for model in self.models if model.function]
         state.example = ready.example_command(self.settings, self.models)
 
     def _publish(self) -> None:

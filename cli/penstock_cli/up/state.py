@@ -45,6 +45,8 @@ class State:
     logs: str = ""
     modules: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+    pipelines: list[str] = field(default_factory=list)
     example: str | None = None
     children: list[ChildState] = field(default_factory=list)
 

@@ -174,7 +174,8 @@ class JobHandle(Handle):
         """A new run of this run's graph: what comes from this step on, or from these inputs (by name), is done again,
         and everything else taken over as far as it has succeeded.
 
-        Raises ``JobNotFound`` where this is no run, ``InvalidInput`` for a step or an input that there is not.
+        Raises ``JobNotFound`` where this is no run, ``InvalidInput`` for a step or an input that there is not, and for
+        one that does not fit the pipeline, where its graph is still this one.
         """
         runtime = self._client._runtime()
         mark = runtime.push.mark

@@ -96,6 +96,8 @@ class Catalog:
         self._imported: bool | None = None
         self._local: dict[str | type[Model], Target] = {}
         self._announced: dict[str, Target] = {}
+        #: Pipelines that were passed as objects, perhaps of a module that nobody else has.
+        self._in_hand: dict[str, Pipeline] = {}
         self._read_at = float("-inf")
         self._mutex = threading.Lock()
 
@@ -111,6 +113,7 @@ class Catalog:
             canvas = as_graph(model, self._settings.namespace, self.find, limit, route_by(self._settings))
             return Target(canvas.name, pipeline=canvas)
         if isinstance(model, Pipeline):
+            self._in_hand[model.name] = model
             return Target(model.name, pipeline=model)
         if isinstance(model, Graph):
             return self._of_graph(from_graph(model))
@@ -147,6 +150,18 @@ class Catalog:
         if target.codec is not None:  # of names that anybody can make up, none is kept
             self._local[model] = target
         return target
+
+    def pipeline_of(self, name: str, graph: str) -> Pipeline | Announced | None:
+        """The pipeline of this name, if its runs now have the very graph of this JSON text: what is known of its inputs
+        is then true of those of a run with it."""
+        found: object = self._in_hand.get(name)
+        if isinstance(found, Pipeline) and found.text == graph:
+            return found
+        try:
+            found = self.find(name).pipeline
+        except Rejected:  # of a graph that is data, a canvas, or a pipeline that is gone
+            return None
+        return found if isinstance(found, Pipeline | Announced) and found.text == graph else None
 
     def _of_graph(self, graph: PlainGraph) -> Target:
         """Each time anew: what it names may be gone."""

@@ -308,13 +308,18 @@ class Submitter:
         """A new run of a run's graph, which does again only what comes from this step on, or from these inputs.
 
         It has the other one's lane, tenant, priority, webhook, tags and bounds, and all of its budget. Raises
-        ``JobNotFound``, or ``InvalidInput`` for a step or an input that there is not.
+        ``JobNotFound``, or ``InvalidInput`` for a step or an input that there is not, or that is of a wrong type.
         """
         job_id(id, "id")
         source, plan = self._store.get(id), self._store.graph_of(id)
         max_parallel, budget_s = self._store.bounds_of(id)
         given = dict(inputs or {})
         again = affected(plan, from_step=from_step, inputs=given)
+        graph = plan.graph.to_json().decode()
+        pipeline = self.catalog.pipeline_of(source.model, graph) if given else None
+        if pipeline is not None:
+            for name, value in given.items():
+                pipeline.check(name, value)
         limit = self._settings.job.max_input_bytes
         now = clock.now()
         job = NewJob(
@@ -331,7 +336,7 @@ class Submitter:
             tags=source.tags or None,
             trace=source.trace,
             reply_to=self._reply_to,
-            graph=plan.graph.to_json().decode(),
+            graph=graph,
             max_parallel=max_parallel,
             budget_s=budget_s,
         )

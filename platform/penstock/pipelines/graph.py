@@ -254,6 +254,16 @@ def check_bounds(where: str, max_parallel: Any, budget: Any) -> None:
         raise InvalidInput(f"{where} has budget={shown(budget)}", fix="give device seconds, 0 or more, or leave it out")
 
 
+def check_sleep(step: Step) -> None:
+    """Raise ``InvalidInput`` where it is said now that a step sleeps for what is no time. Of what is computed, and of a
+    graph that is stored, nothing but a time that has passed is made."""
+    seconds = step.input[0]
+    if type(seconds) not in (int, float) or not 0 <= seconds <= MAX_TIMEOUT_S:
+        raise InvalidInput(
+            f"step {step.name!r} sleeps for {shown(seconds)}", fix=f"give seconds, from 0 to {MAX_TIMEOUT_S:,.0f}"
+        )
+
+
 def _names(what: str, given: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in given:

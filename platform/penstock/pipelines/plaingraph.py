@@ -12,8 +12,10 @@ import msgspec
 
 from penstock.errors import InvalidInput, NotSerializable, TooLarge
 from penstock.payload import read_strictly, write_input
-from penstock.pipelines.graph import Graph, read
+from penstock.pipelines.expression import word_of
+from penstock.pipelines.graph import Graph, check_sleep, read
 from penstock.pipelines.inputs import by_name, missing_input
+from penstock.pipelines.nested import all_steps
 from penstock.pipelines.writing.pipeline import NAME
 
 #: Longest JSON text of a graph, bytes; and how deep the lists and objects of all of it may be nested: an expression's
@@ -55,7 +57,7 @@ def from_text(text: bytes) -> PlainGraph:
             fix="say which models its classes are: `penstock pipeline submit --comfyui CLASSES …`, or comfyui.read",
         )
     graph = read(text)
-    _check_name(graph)
+    _check_words(graph)
     return PlainGraph(graph, graph.to_json().decode())
 
 
@@ -84,7 +86,7 @@ def from_graph(graph: Graph) -> PlainGraph:
     if not same:  # NaN, a tuple, a key that is no text: JSON would have something else in its place
         raise NotSerializable("the graph holds what JSON has not, or fields of wrong types", fix=_FIX)
     _check_nesting(msgspec.json.decode(text))
-    _check_name(graph)
+    _check_words(graph)
     return PlainGraph(graph, text.decode())
 
 
@@ -114,9 +116,13 @@ def _check_nesting(value: Any) -> None:
             waiting += [(each, depth + 1) for each in (here.values() if isinstance(here, dict) else here)]
 
 
-def _check_name(graph: Graph) -> None:
+def _check_words(graph: Graph) -> None:
+    """Its name, and how long it sleeps where that is no expression."""
     if not NAME.fullmatch(graph.name):
         raise InvalidInput(
             f"a graph is named {graph.name!r:.80}",
             fix='name it with lower-case letters, digits, "-" or "_", at most 64: runs are listed by it',
         )
+    for step in all_steps(graph):
+        if step.kind == "sleep" and word_of(step.input[0]) is None:
+            check_sleep(step)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from penstock.lane import Lane
 
-#: What the way from the broker takes, seconds; how much longer than usual a claim may take; and the most that a claim
-#: is made ahead, in times of what is set.
+#: What the way from the broker is taken to be at first, seconds; how much longer than usual a claim may take; and the
+#: most that a claim is made ahead, in times of what is set.
 FETCH_S, SPARE, MOST = 0.002, 1.2, 4.0
 #: Weight of the newest claim in what claims usually take.
 NEWEST = 0.1
@@ -95,6 +95,26 @@ def quotas(
     return found
 
 
+class Usual:
+    """What something usually takes, seconds, by how many items it is done for: sixty-four take longer than one."""
+
+    def __init__(self, at_first_s: float) -> None:
+        self._all_s = at_first_s
+        #: By the number of binary digits.
+        self._by_size: dict[int, float] = {}
+
+    def took(self, seconds: float, items: int) -> None:
+        """It took so long for so many."""
+        self._all_s += NEWEST * (seconds - self._all_s)
+        size = items.bit_length()
+        usual_s = self._by_size.get(size, seconds)
+        self._by_size[size] = usual_s + NEWEST * (seconds - usual_s)
+
+    def of(self, items: int) -> float:
+        """For so many; where there never were about as many, what it takes on average."""
+        return self._by_size.get(items.bit_length(), self._all_s)
+
+
 class Lead:
     """How long before a batch ends the next one is claimed: as long as that takes, at least ``least_s``.
 
@@ -104,17 +124,15 @@ class Lead:
 
     def __init__(self, least_s: float) -> None:
         self.least_s = least_s
-        self._took_s = self._search_s = 0.0
-
-    def claimed(self, seconds: float) -> None:
-        """A claim took so long."""
-        self._took_s += NEWEST * (seconds - self._took_s)
+        #: The way from the broker, and the claim in SQL.
+        self.fetch, self.claim = Usual(FETCH_S), Usual(0.0)
+        self._search_s = 0.0
 
     def searched(self, seconds: float) -> None:
         """It took so long to get behind those that were given up; 0 where there were none."""
         self._search_s += NEWEST * (seconds - self._search_s)
 
-    def before(self, batch_s: float) -> float:
-        """For a batch that takes ``batch_s``, seconds."""
-        usual_s = FETCH_S + SPARE * self._took_s + self._search_s
+    def before(self, batch_s: float, items: int) -> float:
+        """For a batch of so many items that takes ``batch_s``, seconds. The next one is taken to be as large."""
+        usual_s = self.fetch.of(items) + SPARE * self.claim.of(items) + self._search_s
         return max(self.least_s, min(usual_s, MOST * self.least_s, batch_s / 2))

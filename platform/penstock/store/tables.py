@@ -142,7 +142,7 @@ class JobRow(Row, table=True):
     #: The version that was asked for; NULL: any.
     asked_version: str | None = Field(None, sa_type=Text)
     #: Of a step: its run, which of the graph's steps it is (``embed``; ``embed[7]`` of a map), and since which
-    #: generation of the run. Of a run: the digest of its graph, and its generation.
+    #: generation of the run, -1 where a fork has taken it over. Of a run: the digest of its graph, and its generation.
     run_id: str | None = Field(None, sa_type=Id)
     path: str | None = Field(None, sa_type=Id)
     generation: int | None = None

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 #: Batches handed over and not yet settled; more make the device thread wait, so that results do not pile up.
 MOST_PENDING = 8
+#: What a commit has left waits so long, seconds: first the device gets what has begun with that commit.
+LEFT_AFTER_S = 0.005
 #: First and longest wait before a commit is tried again while the database is away, seconds.
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.05, 2.0
 
@@ -64,6 +66,7 @@ class Settler:
         self._on_settled = on_settled
         self._pending: list[Run] = []
         self._left: deque[Left] = deque()
+        self._go_on_at = 0.0
         self._changed = threading.Condition()
         self._committing = threading.Lock()
         self._stopping = threading.Event()
@@ -108,6 +111,8 @@ class Settler:
     def go_on(self, left: Left) -> None:
         """Have what a transaction on runs has left done by the settling thread, a piece at a time."""
         with self._changed:
+            if not self._left:
+                self._go_on_at = clock.monotonic_s() + LEFT_AFTER_S
             self._left.append(left)
             self._changed.notify_all()
 
@@ -127,9 +132,10 @@ class Settler:
                 while not self._pending:
                     if self._stopping.is_set():
                         return  # what is left is the dispatcher's
-                    if self._left:
+                    wait_s = self._go_on_at - clock.monotonic_s() if self._left else None
+                    if wait_s is not None and wait_s <= 0:
                         break
-                    self._changed.wait()
+                    self._changed.wait(wait_s)
                 runs, self._pending = self._pending, []
                 # Whoever comes while something that was left is done need not wait for it.
                 self._working = bool(runs)

@@ -107,7 +107,7 @@ class Batcher:
         #: Since when claims bring what will run behind it, until that is chosen, and when some of it was last given up.
         self._searching_since: float | None = None
         self._hopeless_at = -INFINITY
-        self._running_s = 0.0
+        self._running_s, self._running_items = 0.0, 0
         self._chosen_at = 0.0
         #: Nothing is claimed of these: they are to leave the device.
         self._draining: frozenset[str] = frozenset()
@@ -181,7 +181,7 @@ class Batcher:
     @property
     def lead_s(self) -> float:
         """How long before the running batch ends the next one is claimed, seconds."""
-        return self._lead.before(self._running_s)
+        return self._lead.before(self._running_s, self._running_items)
 
     def claim_in_s(self) -> float | None:
         """After how long it is time to claim, seconds; ``None`` when it is already."""
@@ -414,7 +414,7 @@ class Batcher:
             self._staged = None
         self._running, self._running_model = True, batch.model.name
         self._called = False
-        self._running_s = self._duration(batch)
+        self._running_s, self._running_items = self._duration(batch), len(batch.items)
         self._busy_until = now + self._running_s + (0.0 if batch.ahead else self.claim_s)
         batch.taken_mono = now
         return batch
@@ -486,6 +486,9 @@ class Batcher:
         took_s = max(0.0, self._hopeless_at - self._searching_since)
         # Where the time was over first, it takes longer than that.
         self._lead.searched(took_s if self._fed else 2.0 * took_s)
+        if self._fed and self._claiming is not None:
+            since = max(self._searching_since, self._hopeless_at)
+            self._lead.fetch.took(max(0.0, self._chosen_at - since), len(self._claiming.items))
         self._searching_since = None
 
     def _ahead_in_s(self) -> float | None:
@@ -521,7 +524,8 @@ class Batcher:
         """The claim that ``ahead`` asked for was made; ``None``: it was given up, and its items are lost here."""
         with self._changed:
             self._claiming, self._staged, self._staged_at = None, batch, self._clock()
-            self._lead.claimed(self._clock() - self._chosen_at)
+            if batch is not None:
+                self._lead.claim.took(self._clock() - self._chosen_at, len(batch.items))
             self._changed.notify_all()
 
     def seize(self, wait_s: float = 0.0) -> Run | None:

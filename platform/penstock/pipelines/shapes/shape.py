@@ -171,7 +171,7 @@ def _read(schema: Any, defs: Mapping[str, Any], left: int) -> Shape:
             frozenset(schema.get("required") or ()),
             None if rest is False else _read(rest, defs, left - 1),
         )
-    if kind not in _WORDS:
+    if not isinstance(kind, str) or kind not in _WORDS:
         return ANY
     texts = schema.get("enum") if kind == "string" else None
     return Plain(kind, None if texts is None else frozenset(texts))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from penstock.errors import ConfigError, InvalidInput
-from penstock.pipelines.graph import Graph, Step, verify
-from penstock.pipelines.writing.traced import Traced, expression_of
+from penstock.pipelines.graph import Graph, Step, check_sleep, verify
+from penstock.pipelines.writing.traced import Traced, expression_of, holds_traced, refusal
 from penstock.tracing import StepOptions, tracing
 
 _NONE: StepOptions = {}
@@ -65,7 +65,10 @@ class Tracer:
     def sleep(self, seconds: Any, after: Any) -> Traced:
         """A step that ends after a time, with nothing."""
         given = [expression_of(seconds), expression_of(after)]  # a list also where both are constants
-        return self._add(Step(name=self._name("sleep"), kind="sleep", input=given))
+        step = Step(name=self._name("sleep"), kind="sleep", input=given)
+        if not holds_traced(seconds):
+            check_sleep(step)
+        return self._add(step)
 
     def pick(self, name: str, values: Sequence[Any], count: int, *, single: bool) -> Traced:
         """A step that ends with the first ``count`` of these values, in their order, or with the one that it takes."""
@@ -106,7 +109,12 @@ def trace(function: Callable[..., Any], *, name: str, tracer: Tracer | None = No
     tracer = tracer or Tracer()
     given = {each: Traced({"$in": each}) for each in inputs}
     with tracing(tracer):
-        result = function(**given)
+        try:
+            result = function(**given)
+        except TypeError as error:
+            if (clearer := refusal(error)) is None:
+                raise
+            raise clearer from error
     if inspect.isawaitable(result) or inspect.isgenerator(result):
         raise ConfigError(
             f"pipeline {name!r} is an asynchronous function or a generator, which runs later than it is traced",

@@ -52,6 +52,15 @@ _WHAT = "a value that is not known before the run"
 _STEP = "compute it in a function with @penstock.step"
 
 
+def refusal(error: TypeError) -> TypeError | None:
+    """What to say instead where a library, ``json.dumps`` for one, was given a traced value and only knows that it has
+    no use for a ``Traced``: there is no method by which that could say more."""
+    words = str(error)
+    if Traced.__name__ not in words or _WHAT in words:
+        return None
+    return TypeError(f"{words}: it is {_WHAT}; {_STEP}")
+
+
 def expression_of(value: Any) -> Expression:
     """What stands for a value, and for the traced ones in it; raises ``NotSerializable`` for what JSON has not."""
     if isinstance(value, Traced):
@@ -104,7 +113,11 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "
 for _python, _name in (("neg", "neg"), ("pos", "pos"), ("abs", "abs"), ("invert", "not")):
     setattr(Traced, f"__{_python}__", _single(_name))
 for _python, _what, _instead in (
-    ("bool", "`if`, `and`, `or` or `not`", "write penstock.when(condition, value, other), and &, | and ~"),
+    (
+        "bool",
+        "`if`, `and`, `or`, `not`, `in` a list or `a < b < c`",
+        "write penstock.when(condition, value, other), and &, | and ~",
+    ),
     ("iter", "`for`, `*` or a list of it", "write step.map(values), one call for each of them"),
     ("len", "`len`", _STEP),
     ("contains", "`in`", _STEP),
@@ -118,6 +131,7 @@ for _python, _what, _instead in (
     ("index", "an index, `range` or a slice", _STEP),
     ("str", "a text of it", _STEP),
     ("format", "an f-string", _STEP),
+    ("reduce_ex", "a copy or a pickle of it", _STEP),
     ("call", "a call of it", "call a model, or a function with @penstock.step"),
 ):
     setattr(Traced, f"__{_python}__", _refuse(_what, _instead))

@@ -68,6 +68,8 @@ _LEFT = "SELECT source, taken, copied FROM penstock_fork WHERE run_id = :run"
 _DELETE = "DELETE FROM penstock_fork WHERE run_id = :run"
 _ABANDONED = "SELECT run_id FROM penstock_fork WHERE since <= :before ORDER BY since LIMIT :limit"
 
+#: The generation of what was taken over: it is of none of the run's own.
+TAKEN_OVER = -1
 #: Steps by name, maps with their sizes.
 Taken = Sequence[tuple[str, int | None]]
 
@@ -116,7 +118,7 @@ def take_over(session: Session, fork: Fork, *, now: float) -> Fork | None:
     rows = session.all(_STEPS, {"run": fork.source, "paths": session.ids(paths)})
     if len(rows) < len(paths):
         raise LookupError(fork.source)
-    session.insert(_INSERT, [(new_id(), fork.run, 0, *row) for row in rows])
+    session.insert(_INSERT, [(new_id(), fork.run, TAKEN_OVER, *row) for row in rows])
     copied = fork.copied + len(paths)
     if copied < sum(1 if size is None else size for _, size in fork.taken):
         session.insert(_LEAVE, [(fork.run, fork.source, msgspec.json.encode(fork.taken).decode(), copied, now)])

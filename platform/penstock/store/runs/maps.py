@@ -23,6 +23,8 @@ from penstock.store.sql import insert_sql
 
 #: Characters of the inputs of runs that one transaction begins; the last one may go beyond it.
 MOST_CHARACTERS = 2 * 2**20
+#: Elements that the first transaction begins: a batch can run while the others are stored.
+FIRST = 64
 #: Elements that have a counter of their own.
 CHUNK = 256
 
@@ -142,7 +144,8 @@ def _begin_more(
     *,
     now: float,
 ) -> None:
-    piece = range(begun, min(len(items), begun + session.bulk_rows))
+    most = session.bulk_rows if begun else min(FIRST, session.bulk_rows)
+    piece = range(begun, min(len(items), begun + most))
     # What an earlier generation has left is not done again.
     there = succeeded(session, run, step.name, piece) if run.generation else set()
     left = [index for index in piece if index not in there]

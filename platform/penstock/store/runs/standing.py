@@ -14,6 +14,7 @@ from penstock.pipelines.graph import Graph
 from penstock.pipelines.show.critical import Times, critical
 from penstock.store.engine import Database
 from penstock.store.runs.bounds import bounds_of
+from penstock.store.runs.fork import TAKEN_OVER
 from penstock.store.runs.paths import elements_of
 from penstock.store.runs.plans import no_run, plan_of
 from penstock.store.session import Session
@@ -30,14 +31,14 @@ _RUN = """
     WHERE id = :run AND graph IS NOT NULL"""
 _COLUMNS = (
     f"path, id, {_STATUS}, attempt, accepted_at, started_at, settled_at, compute_s, batch_size, version, worker, error,"
-    " device_s"
+    " device_s, available_at, generation"
 )
 _PLAIN = f"SELECT {_COLUMNS} FROM penstock_job WHERE run_id = :run AND path {{in names}} AND {_COUNTS}"  # noqa: S608
 _MAPS = "SELECT path, size FROM penstock_map WHERE run_id = :run"
 _ELEMENTS = f"""
     SELECT {{0 text}}, {_STATUS}, count(*), min(accepted_at), min(started_at), max(settled_at),
         sum(started_at - accepted_at), sum(settled_at - started_at), sum(device_s), sum(batch_size),
-        count(batch_size)
+        count(batch_size), min(generation)
     FROM {{each rows}} JOIN penstock_job
         ON run_id = :run AND penstock_job.path >= {{1 text}} AND penstock_job.path < {{2 text}}
     WHERE {_COUNTS} GROUP BY 1, 2"""  # noqa: S608 - constants only
@@ -50,7 +51,8 @@ _FAILED = f"""
 
 class StepRow(NamedTuple):
     """A step, or an element of a map, as its job stands. Times are Unix seconds. ``compute_s`` is how long its last
-    batch took, ``device_s`` what its tenant was charged for all its attempts, seconds."""
+    batch took, ``device_s`` what its tenant was charged for all its attempts, seconds. A wait or a sleep is over at
+    ``available_at`` at the latest. Of what a fork has ``taken_over``, times are those of its source."""
 
     path: str
     id: str
@@ -65,6 +67,8 @@ class StepRow(NamedTuple):
     worker: str | None
     error: dict[str, Any] | None
     device_s: float | None = None
+    available_at: float = 0.0
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class MapCounts:
 
     ``accepted_at`` and ``started_at`` are the first element's, ``settled_at`` is the last one's so far. ``waited_s``,
     ``ran_s`` and ``device_s`` are sums over the elements, the last one of what their tenant was charged;
-    ``mean_batch`` is the mean size of these batches.
+    ``mean_batch`` is the mean size of these batches. A fork takes a map over as a whole, or not.
     """
 
     size: int
@@ -85,6 +89,7 @@ class MapCounts:
     ran_s: float = 0.0
     device_s: float = 0.0
     mean_batch: float | None = None
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +129,14 @@ def read(session: Session, id: str) -> RunStanding:
 
 
 def critical_path(state: JobState, error: Mapping[str, Any] | None, standing: RunStanding) -> list[str]:
-    """The steps that decided when a run ended; none while it goes on, and where somebody or a deadline ended it."""
+    """The steps that decided when a run ended; none while it goes on, and where somebody or a deadline ended it. What
+    was taken over had ended before it began."""
     if state not in (JobState.SUCCEEDED, JobState.FAILED):
         return []
-    times = {name: Times(row.accepted_at, row.settled_at) for name, row in standing.steps.items()}
+    times = {name: Times(row.accepted_at, row.settled_at) for name, row in standing.steps.items() if not row.taken_over}
     for name, one in standing.maps.items():
-        times[name] = Times(one.accepted_at, one.settled_at) if one.size else Times()
+        if not one.taken_over:
+            times[name] = Times(one.accepted_at, one.settled_at) if one.size else Times()
     path = (error or {}).get("step") if state is JobState.FAILED else None
     return critical(standing.graph, times, last=None if path is None else str(path).partition("[")[0])
 
@@ -147,7 +154,7 @@ def _counts(size: int, rows: list[tuple[Any, ...]]) -> MapCounts:
     """A map's rows, one for each status, as one."""
     if not rows:
         return MapCounts(size, {})
-    _, _, accepted, started, settled, waited, ran, computed, batches, batched = zip(*rows, strict=True)
+    _, _, accepted, started, settled, waited, ran, computed, batches, batched, since = zip(*rows, strict=True)
     of = sum(batched)
     return MapCounts(
         size,
@@ -159,6 +166,7 @@ def _counts(size: int, rows: list[tuple[Any, ...]]) -> MapCounts:
         ran_s=sum(each or 0.0 for each in ran),
         device_s=sum(each or 0.0 for each in computed),
         mean_batch=float(sum(each or 0 for each in batches)) / of if of else None,
+        taken_over=min(since) == TAKEN_OVER,
     )
 
 
@@ -170,5 +178,6 @@ def _failed(session: Session, values: dict[str, Any], name: str, of: MapCounts) 
 
 
 def _row(row: tuple[Any, ...]) -> StepRow:
-    *before, error, device_s = row
-    return StepRow._make((*before, None if error is None else msgspec.json.decode(error), device_s))
+    *before, error, device_s, available_at, since = row
+    told = None if error is None else msgspec.json.decode(error)
+    return StepRow._make((*before, told, device_s, available_at, since == TAKEN_OVER))
