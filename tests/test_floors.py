@@ -89,6 +89,8 @@ ALLOWED_UP = {
     # `.s()` on a model gives a Celery signature; producers that never call it never import celery.
     ("penstock.using", "penstock.signatures"),
     ("penstock.model", "penstock.eager"),
+    # A Celery program that is eager runs a pipeline as tests do.
+    ("penstock.eager", "penstock.testing"),
     # The canvas of a pipeline is made of such signatures.
     ("penstock.pipelines.writing.pipeline", "penstock.signatures"),
 }

@@ -285,9 +285,7 @@ def _queues(app: App) -> Iterator[Finding]:
     stray = unserved(app)
     for queue, count in stray.items():
         messages = f"{count:,} message{'s' if count > 1 else ''} in {queue}"
-        yield Finding(
-            "queues", WARNING, f"{messages}: no worker consumes that queue", why(queue, app.settings.namespace)
-        )
+        yield Finding("queues", WARNING, f"{messages}: no worker consumes that queue", why(queue, app))
     if not stray:
         yield Finding("queues", OK, "every queue that holds messages is consumed")
 

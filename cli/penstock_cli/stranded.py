@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from penstock.app import make_celery
 from penstock.clock import now
-from penstock.lane import AT, LANES, version_id
+from penstock.lane import AT, LANES, PIPELINES, version_id
 from penstock.transport import stranded
 from penstock.transport.url import connect, unavailable
 from penstock_cli.context import App
@@ -41,7 +41,7 @@ def unserved(app: App) -> dict[str, int]:
     silent = {
         served
         for worker in live
-        for model, info in worker.info.get("models", {}).items()
+        for model, info in [*worker.info.get("models", {}).items(), (PIPELINES, {})]
         for served in (
             *((model,) if worker.name not in heard or named[worker.name] > 1 else ()),  # of namesakes, one is heard
             f"{model}{AT}{version_id(str(info.get('version')))}",
@@ -60,9 +60,16 @@ def model_of(queue: str, namespace: str) -> str:
     return name if lane in LANES and queue.startswith(f"{namespace}.") else ""
 
 
-def why(queue: str, namespace: str) -> str:
+def why(queue: str, app: App) -> str:
     """What to do about messages that nobody takes from a queue."""
-    if model := model_of(queue, namespace):
+    namespace = app.settings.namespace
+    model = model_of(queue, namespace)
+    if model == PIPELINES:
+        return "start a worker, which takes the calls of all pipelines: `penstock worker my_models`"
+    if model in app.store.pipelines():
+        shared = f"{namespace}.{PIPELINES}.{queue.rpartition('.')[2]}"
+        return f"{model!r} is a pipeline: have your program send its messages to {shared}"
+    if model:
         return (
             f"start a worker that serves {model!r}: `penstock worker my_models`, of functions `penstock worker --pool"
             " cpu my_models`"

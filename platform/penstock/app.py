@@ -20,11 +20,17 @@ from penstock.transport.url import for_kombu
 
 
 def make_celery(
-    settings: Settings, *, models: Iterable[str] = (), known: Container[str] = (), worker: bool = False
+    settings: Settings,
+    *,
+    models: Iterable[str] = (),
+    known: Container[str] = (),
+    pipelines: Container[str] = (),
+    worker: bool = False,
 ) -> Celery:
     """A Celery app that talks to this deployment; ``models`` are the ones whose queues it consumes.
 
-    What it sends by the name of a ``known`` model goes to that one's queue, and what has no route to the default queue.
+    What it sends by the name of a ``known`` model goes to that one's queue, by that of one of the ``pipelines`` to
+    theirs, and what has no route to the default queue.
     Only a ``worker`` becomes the process's current app: a producer may have its own.
     """
     broker, results = for_kombu(settings.broker), for_kombu(settings.results)
@@ -47,7 +53,7 @@ def make_celery(
         # Flower and `celery inspect` look at one queue per (model, lane).
         task_queues=[queue for name in models for queue in queues_of(settings.namespace, name)],
         task_default_queue=settings.celery.default_queue,
-        task_routes=[routes.WorkerRoutes(settings.namespace, known)],
+        task_routes=[routes.WorkerRoutes(settings.namespace, known, pipelines)],
         task_create_missing_queues=True,
         event_queue_prefix=f"{settings.namespace}.celeryev",
         broker_connection_retry_on_startup=True,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock import usercode
-from penstock.errors import ConfigError, InvalidInput
+from penstock.errors import ConfigError, InvalidInput, safe_text
 from penstock.itemschema import tells_all
 from penstock.itemtypes import raw_bytes
 from penstock.plain import Strange, plain
@@ -190,6 +190,17 @@ def item_from_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if kwargs:
         return dict(kwargs)
     return args[0] if len(args) == 1 else list(args)
+
+
+def item_from_call_of(cls: type[Model], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The same of a call of this model: that of a function has its arguments by name. Raises ``InvalidInput``."""
+    function = getattr(cls, "of_function", None)
+    if function is None:
+        return item_from_call(args, kwargs)
+    try:
+        return function.item(args, kwargs)
+    except TypeError as error:
+        raise InvalidInput(safe_text(error)) from None
 
 
 def hint_of(cls: type[Model]) -> Any:

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Celery, Task, current_app
 
-from penstock.codec import codec_of, item_from_call
+from penstock.codec import codec_of, item_from_call_of
 from penstock.errors import ConfigError
 from penstock.jsontext import loads
 from penstock.model import Model
 from penstock.payload import write_input, write_output
+from penstock.pipelines.inputs import by_position
 from penstock.results import results_of
 
 if TYPE_CHECKING:
+    from penstock.pipelines.writing.pipeline import Pipeline
+
     Base = Task[Any, Any]
 else:  # generic only in the type stubs
     Base = Task
@@ -34,7 +37,7 @@ class Inline(Base):
     abstract = True
     typing = False
 
-    def __init__(self, name: str, model: type[Model] | None, sender: Callable[[], Celery | None]) -> None:
+    def __init__(self, name: str, model: type[Model] | Pipeline | None, sender: Callable[[], Celery | None]) -> None:
         self.name = name
         self._model = model
         self._sender = sender
@@ -77,12 +80,24 @@ class Inline(Base):
                 f"{self.name} cannot run in this process: only its name is known here",
                 fix="make the signature of the model's class, Model.s(…), or send it without task_always_eager",
             )
+        if not isinstance(self._model, type):
+            return _run_through(self._model, args, kwargs)
         codec = codec_of(self._model)
-        given = write_input(codec.name, item_from_call(args, kwargs), codec=codec, max_bytes=sys.maxsize)
+        item = item_from_call_of(self._model, args, kwargs)
+        given = write_input(codec.name, item, codec=codec, max_bytes=sys.maxsize)
         [result] = results_of(codec.name, _instance(self._model).predict([codec.decode(given)]), 1)
         if isinstance(result, BaseException):
             raise result
         return loads(write_output(result, "result", max_bytes=sys.maxsize))
+
+
+def _run_through(pipeline: Pipeline, args: Any, kwargs: Any) -> Any:
+    """All steps of a run, one after the other."""
+    from penstock.testing import run_pipeline
+
+    inputs = by_position(f"pipeline {pipeline.name!r}", pipeline.graph.inputs, args, kwargs)
+    called = dict.fromkeys(pipeline.called.values())
+    return run_pipeline(pipeline, inputs, models=[_instance(c) if isinstance(c, type) else c for c in called])
 
 
 def _instance(cls: type[Model]) -> Model:

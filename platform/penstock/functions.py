@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import usercode
 from penstock.errors import ConfigError, InvalidInput
+from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, check_model
 from penstock.tracing import StepOptions, Tracer, current, step_options
+from penstock.using import Sends
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from celery.canvas import Signature
+
+    from penstock.options import CallOptions
+
 #: Who serves functions: a worker that has no device to keep waiting.
 POOL = "cpu"
-#: What a task of Celery's has, and many will look for.
-CELERYS = ("s", "si", "delay", "apply_async", "signature")
 
 
 class Function:
@@ -51,14 +55,6 @@ class Function:
     def __repr__(self) -> str:
         return f"<step {self.name!r}>"
 
-    def __getattr__(self, name: str) -> Any:
-        if name in CELERYS:
-            raise AttributeError(
-                f"step {self.name!r} has no {name!r}: it is called in the function of a pipeline; what is to be in a"
-                " canvas is a model, or a task of your Celery app"
-            )
-        raise AttributeError(f"step has no {name!r}")
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs) if current() is None else self.using()(*args, **kwargs)
 
@@ -67,9 +63,30 @@ class Function:
         of it, by name."""
         return self.using().map(values, item)
 
-    def using(self, **options: Unpack[StepOptions]) -> FunctionCall:
-        """The same in a pipeline's function, with options of the step."""
-        return FunctionCall(self, step_options(options))
+    def using(self, **options: Unpack[CallOptions]) -> FunctionCall:
+        """The same in a pipeline's function, with options of the step. Elsewhere with options as of ``Client.enqueue``,
+        which its signatures carry, as ``Model.using``."""
+        return FunctionCall(self, options)
+
+    def s(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
+        """A Celery signature of this step, called with its arguments: in a canvas the result before comes first."""
+        return self.using(lane=lane).s(*args, **kwargs)
+
+    def si(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
+        """The same, immutable: a canvas adds nothing to its arguments."""
+        return self.using(lane=lane).si(*args, **kwargs)
+
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """Send it through Celery now; Celery's ``AsyncResult``."""
+        return self.using().delay(*args, **kwargs)
+
+    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """The same with Celery's options, and ``lane``."""
+        return self.using(lane=options.pop("lane", Lane.INTERACTIVE)).apply_async(args, kwargs, **options)
+
+    def apply(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run it in this process, without a queue; Celery's ``EagerResult``."""
+        return self.using().apply(args, kwargs, **options)
 
     def item(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name; raises ``TypeError``."""
@@ -138,21 +155,24 @@ class Function:
             ) from error
 
 
-class FunctionCall:
-    """A function with the options of a step."""
+class FunctionCall(Sends):
+    """A function with options: in a pipeline's function those of a step, elsewhere those that signatures carry."""
 
-    def __init__(self, function: Function, options: StepOptions) -> None:
+    def __init__(self, function: Function, options: CallOptions) -> None:
+        # Those of a step may be given where it is named, and called in a pipeline's function later.
+        super().__init__(function.model, options, check=not options.keys() <= StepOptions.__annotations__.keys())
         self._function = function
-        self._options = options
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         item = self._function.item(args, kwargs)
-        return self._tracer().call(self._function.name, item, self._options, of=self._function)
+        options = step_options(self._options)
+        return self._tracer().call(self._function.name, item, options, of=self._function)
 
     def map(self, values: Any, item: Callable[[Any], Any] | None = None) -> Any:
         """As ``Function.map``."""
         made = item or (lambda value: self._function.item((value,), {}))
-        return self._tracer().each(self._function.name, values, made, self._options, of=self._function)
+        options = step_options(self._options)
+        return self._tracer().each(self._function.name, values, made, options, of=self._function)
 
     def _tracer(self) -> Tracer:
         tracer = current()

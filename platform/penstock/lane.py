@@ -31,6 +31,10 @@ MIN_PRIORITY = 0
 #: Between a model's name, which never has it, and a version.
 AT = "@"
 
+#: In the place of a model's name, which never begins so: the queue of Celery's calls of pipelines, whatever pipelines.
+#: Every worker consumes it.
+PIPELINES = "_pipelines"
+
 
 def queue_name(namespace: str, model: str, lane: str, version: str | None = None) -> str:
     """The broker queue of a model's lane: ``penstock.embed.interactive``, or ``penstock.embed@2.interactive``."""

@@ -16,7 +16,7 @@ from celery import Celery, current_app, signals
 from kombu import Exchange
 
 from penstock.errors import PenstockError, safe_text
-from penstock.lane import Lane, is_model_queue, queue_name
+from penstock.lane import PIPELINES, Lane, is_model_queue, queue_name
 from penstock.policy.followups import Sig, with_routes
 
 log = structlog.get_logger(__name__)
@@ -135,9 +135,10 @@ class Freezer:
 class WorkerRoutes:
     """The router of a worker's own app (``task_routes``): it publishes for producers that it does not know."""
 
-    def __init__(self, namespace: str, models: Container[str] = ()) -> None:
+    def __init__(self, namespace: str, models: Container[str] = (), pipelines: Container[str] = ()) -> None:
         self._namespace = namespace
         self._models = models
+        self._pipelines = pipelines
 
     def __call__(self, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], **_: Any) -> Any:
         if options.get("queue"):
@@ -148,6 +149,8 @@ class WorkerRoutes:
         model = name.removeprefix(f"{self._namespace}.")
         if model != name and model in self._models:
             return {"queue": queue_name(self._namespace, model, Lane.INTERACTIVE)}
+        if model != name and model in self._pipelines:
+            return {"queue": queue_name(self._namespace, PIPELINES, Lane.INTERACTIVE)}
         return None
 
 

@@ -18,11 +18,12 @@ from penstock.app import plain_settings, sender
 from penstock.codec import codec_of
 from penstock.dispatch.request import terms
 from penstock.eager import Inline
-from penstock.lane import LANES, Lane, queue_name, split_name, task_name
+from penstock.lane import LANES, PIPELINES, Lane, queue_name, split_name, task_name
 from penstock.model import Model
 from penstock.options import CARRIED, CARRIER, Options
 from penstock.payload import for_celery
 from penstock.pipelines.canvas.series import Canvas, Chain, Group, Task
+from penstock.pipelines.writing.pipeline import Pipeline
 
 
 def model_signature(
@@ -31,23 +32,25 @@ def model_signature(
     kwargs: Mapping[str, Any],
     *,
     immutable: bool = False,
-    model: type[Model] | None = None,
+    model: type[Model] | Pipeline | None = None,
     **options: Unpack[Options],
 ) -> Signature:
     """A signature that any Celery program on the same broker can send, and a program without Celery app too.
 
     ``name`` may say a version: ``"embed@2"``. ``options`` as of ``Client.enqueue``, see ``celery_options``. Arrays and
     records in the arguments become lists and dicts; what Celery would change is refused (``NotSerializable``), but for
-    what the item type declares, where ``model`` is given: its class. With that it can run in this process, too, where
-    Celery is told so (``eager``).
+    what the item type declares, where ``model`` is given: its class, or the pipeline of this name. With that it can run
+    in this process, too, where Celery is told so (``eager``).
     """
     plain, version = split_name(name)
     namespace = plain_settings().namespace
     said = celery_options(options)
-    said["queue"] = queue_name(namespace, plain, Lane(options.get("lane") or Lane.INTERACTIVE), version)
+    place = PIPELINES if isinstance(model, Pipeline) else plain
+    said["queue"] = queue_name(namespace, place, Lane(options.get("lane") or Lane.INTERACTIVE), version)
     inline: Any = Inline(task_name(namespace, plain), model, sender)
     # The whole item, where it is one argument, may be whatever its type declares.
-    whole = codec_of(model) if model is not None and len(args) == 1 and not kwargs else None
+    one = isinstance(model, type) and len(args) == 1 and not kwargs and not hasattr(model, "of_function")
+    whole = codec_of(model) if isinstance(model, type) and one else None
     given = tuple(for_celery(plain, value, whole) for value in args)
     named = {key: for_celery(plain, value) for key, value in kwargs.items()}
     return signature(inline, args=given, kwargs=named, options=said, immutable=immutable, app=sender())

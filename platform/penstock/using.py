@@ -1,4 +1,5 @@
-"""A model with options: whatever Celery signature is made of it carries them. Celery is imported by the first one."""
+"""A model, a function or a pipeline with options: whatever Celery signature is made of it carries them. Celery is
+imported by the first one."""
 
 from __future__ import annotations
 
@@ -15,31 +16,17 @@ if TYPE_CHECKING:
     from penstock.model import Model
 
 
-class Using:
-    """A model whose signatures carry options."""
+class Sends:
+    """What has the verbs of a Celery task: its signatures carry ``options``, and name ``of``, a model's class or a
+    pipeline."""
 
-    def __init__(self, model: type[Model], options: Options) -> None:
-        if current() is None:
+    def __init__(self, of: Any, options: Options, *, check: bool = True) -> None:
+        if check and current() is None:
             from penstock.signatures import celery_options
 
             celery_options(options)  # what is wrong is told where it is written
-        self._model = model
+        self._of = of
         self._options = options
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """In a pipeline's function, a step with these options."""
-        options = step_options(self._options)
-        return self._tracer().call(self._model.name, item_from_call(args, kwargs), options, of=self._model)
-
-    def map(self, values: Any, item: Callable[[Any], Any] | None = None) -> Any:
-        """The same, called for each element of a list: as ``Model.map``."""
-        return self._tracer().each(self._model.name, values, item, step_options(self._options), of=self._model)
-
-    def _tracer(self) -> Tracer:
-        tracer = current()
-        if tracer is None:
-            raise TypeError(f"model {self._model.name!r} is called in the function of a pipeline")
-        return tracer
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """A signature, as ``Model.s``."""
@@ -57,8 +44,34 @@ class Using:
         """The same with Celery's options: ``countdown``, ``expires``, ``link`` and so on."""
         return self.s(*args, **(kwargs or {})).apply_async(**options)
 
+    def apply(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run it in this process, without a queue; Celery's ``EagerResult``."""
+        return self.s(*args, **(kwargs or {})).apply(**options)
+
     def _signature(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, immutable: bool) -> Signature:
         from penstock.signatures import model_signature
 
-        model = self._model
-        return model_signature(model.name, args, kwargs, immutable=immutable, model=model, **self._options)
+        return model_signature(self._of.name, args, kwargs, immutable=immutable, model=self._of, **self._options)
+
+
+class Using(Sends):
+    """A model whose signatures carry options."""
+
+    def __init__(self, model: type[Model], options: Options) -> None:
+        super().__init__(model, options)
+        self._model = model
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """In a pipeline's function, a step with these options."""
+        options = step_options(self._options)
+        return self._tracer().call(self._model.name, item_from_call(args, kwargs), options, of=self._model)
+
+    def map(self, values: Any, item: Callable[[Any], Any] | None = None) -> Any:
+        """The same, called for each element of a list: as ``Model.map``."""
+        return self._tracer().each(self._model.name, values, item, step_options(self._options), of=self._model)
+
+    def _tracer(self) -> Tracer:
+        tracer = current()
+        if tracer is None:
+            raise TypeError(f"model {self._model.name!r} is called in the function of a pipeline")
+        return tracer

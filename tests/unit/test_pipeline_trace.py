@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import penstock
 from penstock.errors import ConfigError, InvalidInput, NotSerializable, NoValue, WrongResultCount
 from penstock.pipelines import memory
 from penstock.pipelines.graph import Graph, Step, read
@@ -216,17 +215,3 @@ def test_waits_have_names_and_times_that_are_known() -> None:
         trace(lambda x: wait_for("go", timeout=x), name="p")
     with pytest.raises(TypeError, match="name of a signal"):
         trace(lambda x: wait_for(x), name="p")
-
-
-@pytest.mark.parametrize("name", ["s", "si", "delay", "apply_async"])
-def test_who_takes_a_pipeline_for_a_task_is_told_what_it_is(name: str) -> None:
-    whole = penstock.pipeline(name="whole")(answer)
-    with pytest.raises(AttributeError, match=r"client\.run\(whole, .*whole\.canvas\("):
-        getattr(whole, name)
-    with pytest.raises(AttributeError, match="called in the function of a pipeline"):
-        getattr(penstock.step(any_of), name)
-    assert not hasattr(whole, "nothing") and not hasattr(penstock.step(any_of), "nothing")
-
-
-def any_of(values: list[Any]) -> bool:
-    return any(values)

@@ -15,6 +15,7 @@ from celery import Celery
 from penstock.app import make_celery
 from penstock.dashboard import depths
 from penstock.errors import ConfigError
+from penstock.lane import PIPELINES
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.transport.redis import install
@@ -22,7 +23,7 @@ from penstock_worker.boot import remote
 from penstock_worker.boot.bootsteps import Feed, Serve
 from penstock_worker.boot.eventer import PatientDispatcher
 from penstock_worker.canvas.results import bulk_url
-from penstock_worker.canvas.tasks import register
+from penstock_worker.canvas.tasks import register, register_pipelines
 from penstock_worker.execute.device import choose_device
 from penstock_worker.models.served import choose, how_to_serve_functions
 from penstock_worker.serving import Plan
@@ -59,7 +60,14 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
             + (", besides those that define pipelines" if registry.pipelines else "")
             + ": `penstock worker my_models`, or PENSTOCK_MODELS=my_models",
         )
-    app: Any = make_celery(settings, models=models, known={cls.name for cls in registry}, worker=True)
+    # Celery's calls of pipelines are anybody's: what is known of these is in the database.
+    app: Any = make_celery(
+        settings,
+        models=[*models, PIPELINES],
+        known={cls.name for cls in registry},
+        pipelines=registry.pipelines,
+        worker=True,
+    )
     app.conf.result_backend = bulk_url(app.conf.result_backend)
     # The device thread runs the models; Celery's pool only runs what else is registered. Forked children could not
     # use CUDA.
@@ -74,6 +82,7 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     app.penstock = Plan(settings, models, pool or "default", registry.pipelines)
     for cls in models.values():
         register(app, settings.namespace, cls)
+    register_pipelines(app, settings.namespace)
     return cast(Celery, app)
 
 

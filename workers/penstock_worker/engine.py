@@ -7,6 +7,7 @@
     device thread                          batcher -> claim -> predict -> settler (nothing else waits)
                                            with step-wise models: iteration -> sequences -> settler
     settler thread                                                        settler (under load)
+    runs thread     Celery's calls of pipelines -> runs in SQL
     expirer thread                         batcher -> the end of those that were given up, in SQL
     recall thread                          asks SQL which running sequences are still wanted
     heartbeat thread                       leases in SQL, kept acknowledgements, the supervisor's pulse
@@ -16,24 +17,28 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import structlog
 
 from penstock import clock
+from penstock.dispatch.catalog import Catalog
 from penstock.errors import PenstockError
 from penstock.job import JobState, Outcome
 from penstock.lane import Lane
 from penstock.model import Model
+from penstock.pipelines.writing.pipeline import Pipeline
 from penstock.policy.batching import POLICIES, BatchingPolicy
 from penstock.policy.latency import LatencyBook
 from penstock.policy.overload import RetryBudget
+from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.stepwise import StepModel
 from penstock.store import Store
 from penstock_worker.canvas.finisher import CanvasFinisher
+from penstock_worker.canvas.runs import RunIntake
 from penstock_worker.execute.outcome import Concluder
 from penstock_worker.execute.runner import Runner, Superseded
 from penstock_worker.execute.settler import Settler, insist
@@ -80,6 +85,7 @@ class Engine:
         wake: Callable[[], None],
         policy: BatchingPolicy | None = None,
         latency: LatencyBook | None = None,
+        pipelines: Iterable[Pipeline] = (),
     ) -> None:
         # With too little memory for all, ``models`` are those that are loaded now.
         self._classes = classes = classes or {name: type(model) for name, model in models.items()}
@@ -111,6 +117,18 @@ class Engine:
         #: Calls a function on the hub thread after so many seconds; set when there is a hub.
         self.call_later: Callable[[float, Callable[[], None]], object] | None = None
         self.charges = Charges(classes, settings.namespace)
+        self._canvas = CanvasFinisher(app, store, post=self.post)
+        catalog = Catalog(settings, store, registry=Registry([*classes.values(), *pipelines]))
+        #: Makes runs of Celery's calls of pipelines: those that this worker knows, and all that were announced.
+        self.runs = RunIntake(
+            settings,
+            store,
+            self._canvas,
+            catalog,
+            worker=worker,
+            post=self.post,
+            tell=lambda rows: announcer.send(announcer.settled(rows, {}, [])),
+        )
         self.intake = Intake(
             self.batcher,
             announcer,
@@ -122,8 +140,8 @@ class Engine:
             twins=twins_of(classes, settings.namespace),
             max_input_bytes=settings.job.max_input_bytes,
             allow_private=settings.webhook.allow_private,
+            also=self.runs.quota,
         )
-        self._canvas = CanvasFinisher(app, store, post=self.post)
         self._retries = RetryBudget()
         self._concluder = Concluder(
             settings.retry, max_output_bytes=settings.job.max_output_bytes, interactive=self._retries
@@ -225,6 +243,7 @@ class Engine:
     def close_intake(self) -> list[Item]:
         """Begin to stop: no new batch starts. Returns what had not started, to be given back to the broker."""
         self._closing = True
+        self.runs.stop()
         self._canvas.stop()
         return self.batcher.close()
 

@@ -150,6 +150,7 @@ class Serving:
             wire=self._wire,
             wake=wake,
             latency=latency,
+            pipelines=self._plan.pipelines.values(),
         )
         self.holdings = Holdings(self.engine, namespace=settings.namespace, hostname=hostname, pid=os.getpid())
         self._revoker = Revoker(self._store, told=self._revoked)

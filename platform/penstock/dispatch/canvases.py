@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock.arguments import shown
+from penstock.calltypes import schemas_of
 from penstock.dispatch.request import NO_INPUT
 from penstock.errors import InvalidInput, TooLarge
 from penstock.jsontext import loads
 from penstock.options import Options
 from penstock.payload import write_input
+from penstock.pipelines.announced import Announced
 from penstock.pipelines.canvas.modeloptions import Said, options_of
+from penstock.pipelines.canvas.named import Named
 from penstock.pipelines.canvas.reading import NAME, translate
 from penstock.pipelines.canvas.taskoptions import Route
+from penstock.pipelines.writing.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from penstock.dispatch.catalog import Target
@@ -51,21 +55,15 @@ def as_graph(
     cannot do.
     """
 
-    def called(model: str) -> Target:
-        target = find(model)
-        if target.pipeline is not None:  # no worker takes jobs of it: the run would never end
-            raise InvalidInput(
-                f"the canvas calls {model!r}, which is a pipeline",
-                fix="enqueue it by itself, or write its steps into the canvas",
-            )
-        return target
-
     def write(model: str, item: Any) -> Any:
-        return loads(called(model).encode(item, max_bytes))
+        return loads(find(model).encode(item, max_bytes))
 
-    graph, inputs, said = translate(signature, namespace=namespace, write=write, route=route)
+    def named(model: str) -> Named | None:
+        return named_of(find(model))
+
+    graph, inputs, said = translate(signature, namespace=namespace, write=write, route=route, find=named)
     for model in dict.fromkeys(step.model for step in graph.steps if step.kind == "call"):
-        called(model)
+        find(model)
     text = graph.to_json().decode()
     if len(text) > max_bytes:  # groups of hundreds whose members are all given the results of hundreds
         raise TooLarge(
@@ -73,3 +71,20 @@ def as_graph(
             fix="join the results in a model of their own before the next group, or group calls of one model",
         )
     return Canvas(text, graph.digest, inputs, said)
+
+
+def named_of(target: Target) -> Named | None:
+    """A pipeline or a function, as what has its arguments by name; ``None`` for a model."""
+    pipeline = target.pipeline
+    if isinstance(pipeline, Pipeline | Announced):
+        graph, defaults = pipeline.graph, pipeline.defaults
+        return Named(target.name, graph.inputs, frozenset(defaults), defaults, graph, pipeline.check)
+    function = getattr(target.codec.of, "of_function", None) if target.codec is not None else None
+    if function is not None:
+        takes = schemas_of(function).takes
+    elif target.info.get("function"):
+        takes = target.info.get("takes") or {}
+    else:
+        return None
+    names = list(takes.get("properties") or {})
+    return Named(target.name, names, frozenset(names) - frozenset(takes.get("required") or ()))

@@ -14,6 +14,7 @@ from contextlib import suppress
 import structlog
 
 from penstock import clock
+from penstock.dispatch import owed
 from penstock.dispatch.gauges import Gauges
 from penstock.dispatch.notices import tell
 from penstock.dispatch.ownership import Ownership
@@ -59,6 +60,7 @@ class Dispatcher:
         on_settled = self._gauges.settled if self._gauges is not None else None
         tasks = TaskSender(self._store, self._publisher, settings, tell=self._tell)
         self._store.revoke_by(tasks.revoke)
+        self._store.finish_by(owed.sender(self._publisher))
         self._results = Results(settings)
         self._returns = Returns(self._store, settings, self._results, tell=self._tell)
         self._relay = Relay(

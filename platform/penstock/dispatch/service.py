@@ -18,6 +18,7 @@ from msgspec import structs
 
 from penstock import clock
 from penstock.arguments import job_id, text
+from penstock.dispatch import owed
 from penstock.dispatch.admission import Admission
 from penstock.dispatch.background import Background
 from penstock.dispatch.bulk import BulkVerbs
@@ -100,6 +101,7 @@ class Submitter:
         store.pin_versions(settings.run.pin)
         store.publish_by(self._fast_path.publish, lease_s=self._grace_s)
         store.revoke_by(tasks.revoke)
+        store.finish_by(owed.sender(publisher))
 
     # Submit ---------------------------------------------------------------------------------------------------
 

@@ -49,19 +49,21 @@ class Announced:
     def encode(self, inputs: Any, max_bytes: int) -> str:
         """As ``Pipeline.encode``."""
         given = by_name(self.name, list(self.inputs), inputs)
-        values = {}
-        for name, about in self.inputs.items():
-            if name in given:
-                values[name] = given[name]
-            elif "default" in about:
-                values[name] = about["default"]
-            else:
+        defaults, values = self.defaults, {}
+        for name in self.inputs:
+            if name not in given and name not in defaults:
                 raise missing_input(self.name, name)
+            values[name] = given[name] if name in given else defaults[name]
             self.check(name, values[name])
         return write_input(self.name, values, codec=None, max_bytes=max_bytes)
 
+    @functools.cached_property
+    def defaults(self) -> Mapping[str, Any]:
+        """As ``Pipeline.defaults``, but for those that JSON has not."""
+        return {name: about["default"] for name, about in self.inputs.items() if "default" in about}
+
     def check(self, name: str, value: Any) -> None:
-        """As ``Pipeline.check``."""
+        """As ``Pipeline.check``, as far as the schema goes."""
         about = self.inputs[name]
         fault = misfit(about.get("schema") or {}, value) if about.get("exact") else None
         if fault is not None:

@@ -27,6 +27,21 @@ def by_name(pipeline: str, names: Sequence[str], inputs: Any) -> dict[str, Any]:
     return given
 
 
+def by_position(what: str, names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call, as Python binds them, by name; some may be missing. Raises ``InvalidInput``."""
+    fix = f"its arguments, in this order: {', '.join(names[:20]) or 'none'}"
+    if len(args) > len(names):
+        raise InvalidInput(f"{what} is given {len(args)} arguments, and takes {len(names)}", fix=fix)
+    given = dict(zip(names, args, strict=False))
+    for name, value in kwargs.items():
+        if name not in names:
+            raise InvalidInput(f"{what} takes no {name!r:.80}", fix=nearest(name, names, fix))
+        if name in given:
+            raise InvalidInput(f"{what} is given {name!r} twice, by position and by name", fix=fix)
+        given[name] = value
+    return given
+
+
 def missing_input(pipeline: str, name: str) -> InvalidInput:
     """The refusal of a run without this input."""
     return InvalidInput(f"pipeline {pipeline!r} is given no {name!r}", fix=f"pass {{{name!r}: …}}")

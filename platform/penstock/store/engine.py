@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from penstock.errors import InvalidInput, PenstockError, SchemaOutdated, StoreTimeout, StoreUnavailable
-from penstock.job import NewJob
+from penstock.job import Job, NewJob
 from penstock.store import postgres, sqlite
 from penstock.store.learned import Learned
 from penstock.store.place import PostgresDatabase, SQLiteFile, read
@@ -169,6 +169,9 @@ class Database:
         self.release_lease_s = 0.0
         #: Hears of the plain tasks that are wanted no longer, after the commit. Must not raise.
         self.on_revoked: Callable[[Sequence[str]], object] | None = None
+        #: Hears of the runs that Celery's programs have called and that have ended, after the commit: it sends their
+        #: messages again. Must not raise. Without it the dispatcher does, later.
+        self.on_owed: Callable[[Sequence[Job]], object] | None = None
         #: Takes what a transaction on runs leaves to others behind it. Must not raise. Without it, whoever made that
         #: transaction does it all before the call returns.
         self.on_left: Callable[[Left], object] | None = None

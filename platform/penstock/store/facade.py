@@ -12,6 +12,7 @@ from penstock.pipelines.frontier import Outline
 from penstock.policy.fairness import Terms
 from penstock.store import (
     bulk,
+    called,
     claims,
     deliveries,
     identity,
@@ -100,6 +101,11 @@ class Store:
         """Plain tasks that were sent and are wanted no longer are revoked by ``revoke``, after the commit; it must not
         raise. Without it they run, and what they give is late."""
         self._db.on_revoked = revoke
+
+    def finish_by(self, send: Callable[[Sequence[Job]], object]) -> None:
+        """Runs that Celery's programs have called and that end by this store are told to ``send``, after the commit: it
+        sends their messages again, and must not raise. Without it the dispatcher does, some seconds later."""
+        self._db.on_owed = send
 
     def leave_to(self, take: Callable[[Left], object]) -> None:
         """What transactions on runs leave to others behind them is done by who ``take``s it, which must not raise, a
@@ -269,6 +275,10 @@ class Store:
     def mark_canvas_done(self, ids: Sequence[str]) -> None:
         """The callbacks of these canvas members were sent: nothing is left to finish."""
         claims.mark_canvas_done(self._db, ids)
+
+    def owed(self, ids: Sequence[str]) -> builtins.list[Job]:
+        """Those of these jobs that came as Celery's messages and have ended, without its having been told."""
+        return called.owed(self._db, ids)
 
     # Users ------------------------------------------------------------------------------------------------------
 

@@ -92,6 +92,8 @@ class Settled(NamedTuple):
     graph: str | None = None
     #: Of a run that has ended: whether it may have open steps.
     closing: bool | None = None
+    #: The beginning of Celery's message, where it came as one. Not whether it did: SQLite 3.40 takes that for true.
+    celery: str | None = None
     #: JSON text, of a run that ended; everybody else's is known to whoever settled it.
     output: str | None = None
 
@@ -245,15 +247,16 @@ def settled_of(row: tuple[Any, ...]) -> Settled:
 def plain_of(row: tuple[Any, ...], attempt: int) -> Settled:
     """A row of ``PLAIN_COLUMNS``."""
     id, state, reply_to, model, lane = row
-    return _settled(
-        Settled, (id, STATES[state], attempt, reply_to, None, model, lane, None, None, None, None, None, None, None)
-    )
+    return _settled(Settled, (id, STATES[state], attempt, reply_to, None, model, lane) + _NOTHING_ELSE)  # noqa: RUF005 - it is faster
 
 
 def claimed_of(row: tuple[Any, ...]) -> Claimed:
     """A row of ``CLAIMED_COLUMNS``, without the id that it begins with."""
     return _claimed(Claimed, (*row[1:], None, None))
 
+
+#: From ``webhook`` on.
+_NOTHING_ELSE = (None,) * 8
 
 # `_make` and the call of a named tuple are written in Python.
 _settled: Callable[[type[Settled], tuple[Any, ...]], Settled] = tuple.__new__
@@ -262,7 +265,7 @@ _claimed: Callable[[type[Claimed], tuple[Any, ...]], Claimed] = tuple.__new__
 #: In the order of ``Settled``.
 SETTLED_COLUMNS = (
     "penstock_job.id, state, attempt, reply_to, error, model, lane, webhook, run_id, penstock_job.path, generation,"
-    " graph, closing"
+    " graph, closing, substr(canvas, 1, 1)"
 )
 #: Of a job that has succeeded, without a webhook and in no run, where the attempt is known.
 PLAIN_COLUMNS = "penstock_job.id, state, reply_to, model, lane"

@@ -20,7 +20,7 @@ import msgspec
 
 from penstock.job import Job, NewJob
 from penstock.jsontext import UNREADABLE
-from penstock.lane import queue_name, task_name
+from penstock.lane import PIPELINES, queue_name, task_name
 
 #: Version of the ``penstock`` header. A reader hands messages of another version to Celery's own path.
 HEADER_VERSION = 1
@@ -39,6 +39,9 @@ _TAIL = '],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 #: The first is this delivery's; the second speaks of a body that we have unpacked.
 _TRANSIENT_HEADERS = ("redelivered", "compression")
 _TRANSIENT = ("delivery_tag", "delivery_info", "body_encoding")
+
+#: How the kept message of Celery's call of a pipeline begins.
+_RUN = '{"run":true,'
 
 _json = msgspec.json.encode
 
@@ -70,6 +73,13 @@ class Envelope(msgspec.Struct, gc=False):
     start_by: float | None = None
 
 
+def queue_of(job: NewJob | Job, namespace: str) -> str:
+    """The queue of a job's message. Celery's calls of pipelines have one of their own, whatever has become of them."""
+    if job.canvas is not None and job.canvas.startswith(_RUN):
+        return queue_name(namespace, PIPELINES, job.lane)
+    return queue_name(namespace, job.model, job.lane, job.asked_version)
+
+
 def encode(job: NewJob | Job, namespace: str) -> bytes:
     """The message of a job, as it stands in the queue's list. Canvas jobs get their Celery message back."""
     given: str | None = None
@@ -78,8 +88,7 @@ def encode(job: NewJob | Job, namespace: str) -> bytes:
     else:
         text, attempt = _json(job.input).decode(), job.attempt
     if job.canvas is not None:
-        queue = queue_name(namespace, job.model, job.lane, job.asked_version)
-        return encode_canvas(job.canvas, input=text, queue=queue, priority=job.priority)
+        return encode_canvas(job.canvas, input=text, queue=queue_of(job, namespace), priority=job.priority)
     key = (namespace, job.model, job.asked_version, job.lane, job.tenant, job.priority, job.timeout_s, job.reply_to)
     template = _templates.get(key)
     if template is None:
@@ -292,21 +301,28 @@ def is_canvas(headers: Mapping[str, Any], embed: Mapping[str, Any] | None) -> bo
     return bool(headers.get("group"))
 
 
-def canvas_of(headers: Mapping[str, Any], body: bytes | str | Sequence[Any], properties: Mapping[str, Any]) -> str:
+def canvas_of(
+    headers: Mapping[str, Any],
+    body: bytes | str | Sequence[Any],
+    properties: Mapping[str, Any],
+    *,
+    run: bool = False,
+) -> str:
     """JSON text from which ``encode_canvas`` makes the message again.
 
     ``body`` is ``[args, kwargs, embed]``, best as the JSON text of the message, since decoding it through Celery
     would turn marked values (dates, UUIDs) into objects that are written differently. A single positional argument
-    is the job's input and is not kept twice.
+    is the job's input and is not kept twice; of a ``run``, a call of a pipeline, whose inputs have names, it is kept.
     """
     parts: Sequence[Any] = msgspec.json.decode(body) if isinstance(body, bytes | str) else body
     args, kwargs, embed = parts
-    kept: dict[str, Any] = {
+    kept: dict[str, Any] = {"run": True} if run else {}
+    kept |= {
         "headers": {name: value for name, value in headers.items() if name not in _TRANSIENT_HEADERS},
         "properties": {name: value for name, value in properties.items() if name not in _TRANSIENT},
         "embed": embed,
     }
-    if len(args) != 1 or kwargs:
+    if run or len(args) != 1 or kwargs:
         kept |= {"args": args, "kwargs": kwargs}
     return _json(kept).decode()
 

@@ -23,7 +23,7 @@ from penstock.lane import queue_name, split_name
 from penstock.policy.sharing import Line, Shares, Standing
 from penstock.transport import keys
 from penstock.transport.mend import number
-from penstock.transport.message import encode
+from penstock.transport.message import encode, queue_of
 from penstock.transport.scripts import STANDINGS
 from penstock.transport.url import TIMEOUT_S, connect, parse, unavailable
 from penstock.transport.wire import Arg, Wire, pack
@@ -99,7 +99,7 @@ class Publisher:
             mine = (job.model, job.lane, job.asked_version, job.priority, job.tenant)
             if mine != kind:  # neighbours are mostly alike
                 kind = mine
-                queue = queue_name(self.namespace, job.model, job.lane, job.asked_version)
+                queue = queue_of(job, self.namespace)
                 key = keys.list_key(queue, job.priority, job.tenant)
             try:
                 message = encode(job, self.namespace)

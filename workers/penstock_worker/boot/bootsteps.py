@@ -63,13 +63,13 @@ class Feed(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.events:Events",)
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
-        consumer.penstock_intake = None
+        consumer.penstock_intake = consumer.penstock_runs = None
         super().__init__(consumer, **kwargs)
 
     def start(self, consumer: Any) -> None:
         """At each (re)connection: the strategies and the new channel find the intake."""
         serving = consumer.controller.penstock
-        consumer.penstock_intake = serving.engine.intake
+        consumer.penstock_intake, consumer.penstock_runs = serving.engine.intake, serving.engine.runs
         serving.attach(consumer.connection.default_channel)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:

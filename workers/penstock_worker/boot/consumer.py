@@ -18,6 +18,7 @@ from celery.worker import state
 
 from penstock.clock import monotonic_s
 from penstock.transport.refusals import cause_of
+from penstock_worker.canvas.tasks import Strategies
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,8 @@ class Quiet(logging.Filter):
 
 class PatientConsumer(celery_consumer.Consumer):
     """Set as ``worker_consumer``."""
+
+    Strategies = Strategies
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._told: set[str] = set()

@@ -7,22 +7,17 @@ goes to SQL, and revocation and expiry are settled in SQL first, so that the row
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from celery import signals
 from celery.worker import state as worker_state
 from celery.worker.request import create_request_cls  # type: ignore[attr-defined]
 from celery.worker.strategy import hybrid_to_proto2, proto1_to_proto2  # type: ignore[attr-defined]
 from kombu.utils.imports import symbol_by_name
 
-from penstock.errors import safe_text
-from penstock.transport.claims import Claimed
 from penstock.transport.readable import while_reading
-
-log = structlog.get_logger(__name__)
+from penstock_worker.canvas.aside import set_aside
 
 
 def model_strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., None]:
@@ -79,16 +74,9 @@ def model_strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[...
         for callback in callbacks or ():
             callback()
         try:
-            consumer.penstock_intake.take_request(task.penstock_model, message, request)
+            task.take(consumer, message, request)
         except Exception:
             worker_state.task_ready(request)
             raise
 
     return on_message
-
-
-def set_aside(message: Any, error: Exception) -> None:
-    """Keep a message of which no job can be made where it disturbs nobody."""
-    log.error("message cannot become a job", action="strategy.set_aside", error=safe_text(error))
-    kept = {"body": message.body, "headers": message.headers, "properties": message.properties}
-    message.channel.set_aside(Claimed(message.delivery_tag, json.dumps(kept, default=safe_text).encode()), error)

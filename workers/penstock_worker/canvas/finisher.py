@@ -154,7 +154,7 @@ class CanvasFinisher:
         try:
             with traced(value, succeeded=succeeded):
                 failed, retval, runtime = fast_trace_task(
-                    request.type, request.id, request.request_dict, request._payload, None, None
+                    request.task.name, request.id, request.request_dict, request._payload, None, None
                 )
         except (Unfinished, Exception) as error:
             log.warning(

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kombu.utils.json import dumps
 
 from penstock import payload
-from penstock.errors import InvalidInput, NotSerializable, TooLarge, safe_text
+from penstock.errors import InvalidInput, NotSerializable, Rejected, TooLarge, safe_text
 from penstock.job import NewJob
 from penstock.lane import MAX_PRIORITY
 from penstock.transport.message import canvas_of
-from penstock_worker.canvas.carried import Carried
+from penstock_worker.canvas.carried import Carried, read
 from penstock_worker.item import Item
 
 #: What a message of protocol 2 says in its headers, and one of protocol 1 in its body. Its time and its expiry are the
@@ -131,6 +131,34 @@ def json_body(message: Any) -> bytes | str | None:
     return text if start in ("[", b"[") else None
 
 
+def examine(
+    item: Item, message: Any, request: Any, write: Callable[[], str], *, allow_private: bool
+) -> tuple[float | None, Carried]:
+    """Give ``item`` its input, which ``write`` makes; the time limit of the message, and what it carries of its job.
+
+    Whatever is wrong with it is the item's error.
+    """
+    timeout_s, carried = None, Carried()
+    try:
+        check_again(request)
+        item.input = write()
+        check_keys(message)
+        timeout_s = timeout_of(request)
+    except (Rejected, TypeError) as error:
+        item.input = item.input or "null"
+        item.error = error if isinstance(error, Rejected) else InvalidInput(safe_text(error))
+    try:
+        carried = read(request.request_dict, message.properties, allow_private=allow_private)
+    except InvalidInput as error:
+        item.error = item.error or error
+    item.tenant = carried.tenant
+    try:
+        check_canvas(request)
+    except InvalidInput as error:
+        item.error = item.error or error
+    return timeout_s, carried
+
+
 def adopt(
     item: Item,
     asked_version: str | None,
@@ -138,18 +166,21 @@ def adopt(
     properties: Mapping[str, Any],
     timeout_s: float | None,
     carried: Carried,
+    *,
+    run: bool = False,
 ) -> None:
-    """Give ``item`` the row that its message becomes. Where that cannot keep it as it is, the item fails."""
+    """Give ``item`` the row that its message becomes, of a ``run`` where it calls a pipeline. Where that cannot keep it
+    as it is, the item fails."""
     headers = headers_of(request)
     canvas = None
     if item.error is None:
         try:
             # As the producer wrote it: what Celery has made of dates and bytes would be written differently.
-            canvas = canvas_of(headers, json_body(request.message) or body_of(request), properties)
+            canvas = canvas_of(headers, json_body(request.message) or body_of(request), properties, run=run)
         except Exception as error:
             item.error = InvalidInput(f"the message cannot be stored: {safe_text(error)}")
     if canvas is None:
-        canvas = _refused(item, headers, request, properties)
+        canvas = _refused(item, headers, request, properties, run=run)
     if item.error is not None:
         # It fails at once: nothing is gained by waiting for its time.
         item.not_before = None
@@ -185,7 +216,7 @@ def body_of(request: Any) -> Any:
     return text if "__type__" in text else request._payload
 
 
-def _refused(item: Item, headers: Mapping[str, Any], request: Any, properties: Mapping[str, Any]) -> str:
+def _refused(item: Item, headers: Mapping[str, Any], request: Any, properties: Mapping[str, Any], *, run: bool) -> str:
     """The message of an item that fails, so that it fails alike when it is started again."""
     error: Any = item.error
     try:
@@ -196,7 +227,8 @@ def _refused(item: Item, headers: Mapping[str, Any], request: Any, properties: M
     if isinstance(error, TooLarge):
         args, kwargs = [], {}  # the limit is there to spare the database
     said = {"code": error.code, "message": safe_text(error.message)}
-    return canvas_of({**cleansed(headers), REFUSED: said}, cleansed([args, kwargs, embed]), cleansed(properties))
+    body = cleansed([args, kwargs, embed])
+    return canvas_of({**cleansed(headers), REFUSED: said}, body, cleansed(properties), run=run)
 
 
 def cleansed(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery import Celery, Task
 
 from penstock.errors import ConfigError, safe_text
-from penstock.lane import task_name
+from penstock.lane import PIPELINES, task_name
 from penstock.model import Model
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ _current = threading.local()
 _NOTHING = object()
 
 
-class ModelTask(Base):
-    """One model's task. It never computes: it hands out the outcome of the member that is being traced."""
+class CanvasTask(Base):
+    """A task that never computes: it hands out the outcome of the member that is being traced."""
 
     abstract = True
     Strategy = "penstock_worker.boot.strategy:model_strategy"
@@ -34,7 +34,6 @@ class ModelTask(Base):
     reject_on_worker_lost = True
     #: Our rows carry the attempts; Celery's own limit must not end them early.
     max_retries = None
-    penstock_model: type[Model]
 
     @property
     def backend(self) -> Any:
@@ -52,16 +51,41 @@ class ModelTask(Base):
         if outcome is _NOTHING:
             # Celery's map, starmap and chunks call tasks, which no batch has run for.
             raise ConfigError(
-                f"{self.name} is a model: it cannot be called inside another task",
+                f"{self.name} is a model or a pipeline: it cannot be called inside another task",
                 fix="use group(…) of signatures instead of map, starmap or chunks",
             )
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
+    def take(self, consumer: Any, message: Any, request: Any) -> None:
+        """Take a message of this task. Raises when no job can be made of it."""
+        raise NotImplementedError
+
+
+class ModelTask(CanvasTask):
+    """One model's task."""
+
+    abstract = True
+    penstock_model: type[Model]
+
+    def take(self, consumer: Any, message: Any, request: Any) -> None:
+        """To the batches of the model."""
+        consumer.penstock_intake.take_request(self.penstock_model, message, request)
+
+
+class PipelineTask(CanvasTask):
+    """The task of all pipelines: which one is called is in the message."""
+
+    abstract = True
+
+    def take(self, consumer: Any, message: Any, request: Any) -> None:
+        """It becomes a run, or tells Celery of one that has ended."""
+        consumer.penstock_runs.take(message, request)
+
 
 class traced:
-    """Context in which ``ModelTask.run`` gives ``outcome``: by the call, not by task id, since a redelivered twin
+    """Context in which ``CanvasTask.run`` gives ``outcome``: by the call, not by task id, since a redelivered twin
     can be in the same batch.
 
     When ``succeeded``, the trace raises ``Unfinished`` instead of writing down a failure: that can only be Celery's
@@ -113,3 +137,22 @@ def register(app: Celery, namespace: str, model: type[Model]) -> ModelTask:
     )
     task: ModelTask = app.register_task(cls())
     return task
+
+
+def register_pipelines(app: Celery, namespace: str) -> PipelineTask:
+    """Make the task of all pipelines one of ``app``."""
+    attributes = {"name": task_name(namespace, PIPELINES), "__module__": __name__, "Strategy": PipelineTask.Strategy}
+    task: PipelineTask = app.register_task(type("PipelinesTask", (PipelineTask,), attributes)())
+    return task
+
+
+class Strategies(dict[Any, Any]):
+    """Celery's table of who takes the messages of a task. Of a name in our namespace that this worker does not serve it
+    is the task of all pipelines: nothing else is sent to the queues that it consumes."""
+
+    def __missing__(self, name: Any) -> Any:
+        head, dot, _ = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+        pipelines = task_name(head, PIPELINES)
+        if not dot or name == pipelines or pipelines not in self:
+            raise KeyError(name)
+        return self[pipelines]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock import clock
+from penstock.dispatch import owed
 from penstock.dispatch.background import Background
 from penstock.dispatch.fastpath import FastPath
 from penstock.dispatch.marks import Marks
@@ -29,6 +30,7 @@ class FollowUps:
         store.pin_versions(settings.run.pin)
         store.publish_by(fast_path.publish, lease_s=settings.dispatcher.publish_grace_s)
         store.revoke_by(tasks.revoke)
+        store.finish_by(owed.sender(self._publisher))
 
     def _tell(self, rows: Sequence[Settled]) -> None:
         tell(self._publisher, rows, now=clock.now())

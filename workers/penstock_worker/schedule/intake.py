@@ -14,7 +14,7 @@ import structlog
 from celery.worker import state as worker_state
 
 from penstock import clock, usercode
-from penstock.codec import codec_of, item_from_call
+from penstock.codec import codec_of, item_from_call_of
 from penstock.errors import InvalidInput, Rejected, safe_text
 from penstock.lane import Lane, queue_name
 from penstock.model import Model
@@ -23,7 +23,7 @@ from penstock.stepwise import StepModel
 from penstock.transport.keys import step_of
 from penstock.transport.message import Envelope
 from penstock_worker.canvas import foreign, revoked
-from penstock_worker.canvas.carried import Carried, is_stored, read
+from penstock_worker.canvas.carried import is_stored
 from penstock_worker.canvas.stamps import is_stamped
 from penstock_worker.canvas.waysout import WAYS_OUT, is_the_models
 from penstock_worker.item import INFINITY, Item
@@ -51,6 +51,7 @@ class Intake:
         twins: Mapping[str, str] | None = None,
         max_input_bytes: int = sys.maxsize,
         allow_private: bool = False,
+        also: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._batcher = batcher
         self._announcer = announcer
@@ -60,6 +61,8 @@ class Intake:
             name: cls.timeout_s if cls.timeout_s is not None else default_timeout_s for name, cls in models.items()
         }
         self._max_input_bytes = max_input_bytes
+        #: What else is wanted: queues that are no model's.
+        self._also = also
         #: Whether a message may name a callback in a private network.
         self._allow_private = allow_private
         #: The broker hash that holds the current channel's claims; set when a channel is attached.
@@ -75,7 +78,7 @@ class Intake:
 
     def quota(self) -> Mapping[str, int]:
         """How many more messages of each queue are wanted, in order of service."""
-        return self._batcher.quota()
+        return {**self._batcher.quota(), **self._also()}
 
     def take(self, queue: str, envelopes: Sequence[Envelope]) -> None:
         """Plain jobs, claimed."""
@@ -140,24 +143,13 @@ class Intake:
         item.revoked = revoked.is_open(request.id) or is_stamped(request, worker_state.revoked_stamps)
         item.timeout_s = self._timeout_s[model.name]
         item.charged = bool(message.delivery_info.get("charged"))
-        timeout_s, carried = None, Carried()
-        try:
-            foreign.check_again(request)
-            item.input = self._write(model, item_from_call(request.args, request.kwargs))
-            foreign.check_keys(message)
-            timeout_s = foreign.timeout_of(request)
-        except (Rejected, TypeError) as error:
-            item.input = item.input or "null"
-            item.error = error if isinstance(error, Rejected) else InvalidInput(safe_text(error))
-        try:
-            carried = read(request.request_dict, message.properties, allow_private=self._allow_private)
-        except InvalidInput as error:
-            item.error = item.error or error
-        item.tenant = carried.tenant
-        try:
-            foreign.check_canvas(request)
-        except InvalidInput as error:
-            item.error = item.error or error
+        timeout_s, carried = foreign.examine(
+            item,
+            message,
+            request,
+            lambda: self._write(model, item_from_call_of(model, request.args, request.kwargs)),
+            allow_private=self._allow_private,
+        )
         if timeout_s is not None:
             item.timeout_s = timeout_s
         if item.foreign:

@@ -15,14 +15,14 @@ from typing import Any
 
 from penstock.arguments import shown
 from penstock.errors import InvalidInput
-from penstock.lane import LANES, Lane, queue_name, version_of
+from penstock.lane import LANES, PIPELINES, Lane, queue_name, version_of
 from penstock.options import CARRIED, CARRIER
 from penstock.pipelines.canvas.options import REFUSED, refuse, refuse_unknown
 
 #: Options that are read here or by ``members``.
 _READ = frozenset(("queue", "priority", "countdown", "eta", "expires", "link", CARRIER))
 _LIMIT = ("has a time limit of its own, which steps of a run have not", "set timeout_s of the model")
-_ROUTE = ("has a route of its own", "leave it out: a model's jobs go to its own queues")
+_ROUTE = ("has a route of its own", "leave it out: jobs of models and runs of pipelines go to their own queues")
 _REFUSED = {
     **REFUSED,
     "time_limit": _LIMIT,
@@ -46,12 +46,16 @@ class Said:
     values: Mapping[str, Any]
 
 
-def said_of(step: str, model: str, options: Mapping[str, Any], *, namespace: str, entry: bool) -> Said:
-    """The options of a signature; raises ``InvalidInput`` for those that a run cannot keep, by name."""
+def said_of(
+    step: str, model: str, options: Mapping[str, Any], *, namespace: str, entry: bool, pipeline: bool = False
+) -> Said:
+    """The options of a signature of a model, or a ``pipeline``; raises ``InvalidInput`` for those that a run cannot
+    keep, by name.
+    """
     values = {name: value for name, value in options.items() if value is not None and value != []}
     refuse(model, values, _REFUSED)
     refuse_unknown(model, values, _READ)
-    lane, version = _route(values.get("queue"), model, namespace)
+    lane, version = _route(values.get("queue"), model, namespace, pipeline=pipeline)
     found: dict[str, Any] = {"lane": lane, "priority": values.get("priority"), "expires": values.get("expires")}
     found["start"] = values.get("countdown", values.get("eta"))
     carried = values.get(CARRIER) or (values.get("headers") or {}).get(CARRIER) or {}
@@ -59,14 +63,14 @@ def said_of(step: str, model: str, options: Mapping[str, Any], *, namespace: str
     return Said(step, entry, version, {name: value for name, value in found.items() if value is not None})
 
 
-def _route(queue: Any, model: str, namespace: str) -> tuple[Lane | None, str | None]:
-    """Lane and version that the queue of a model stands for."""
+def _route(queue: Any, model: str, namespace: str, *, pipeline: bool) -> tuple[Lane | None, str | None]:
+    """Lane and version that the queue of a model stands for; pipelines share one, and have no versions."""
     name = getattr(queue, "name", queue)
     if name is None:
         return None, None
     for lane in LANES if isinstance(name, str) else ():
-        version = version_of(name, namespace, model)
-        if name == queue_name(namespace, model, lane, version):
+        version = None if pipeline else version_of(name, namespace, model)
+        if name == queue_name(namespace, PIPELINES if pipeline else model, lane, version):
             return lane, version
     raise InvalidInput(f"{model} is sent to {shown(name)}, which is no queue of it", fix=_ROUTE[1])
 

@@ -2,7 +2,8 @@
 
 Constants are the run's inputs, by the names of the steps that are given them, so that canvases of one shape are one
 graph. The members of a group that call one model with arguments of one form are one ``map``, which can be as wide as
-a list. Plain Celery tasks are steps, too (``tasksteps``), where somebody says how they are sent.
+a list. Pipelines and functions are called by name (``named``). Plain Celery tasks are steps, too (``tasksteps``), where
+somebody says how they are sent.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from penstock.lane import full_name
 from penstock.payload import constant
 from penstock.pipelines.canvas.members import Member, check_whole, flat, member, no_links, spliced
 from penstock.pipelines.canvas.modeloptions import Said, said_of
+from penstock.pipelines.canvas.named import Arguments, Named, behind, later, step_of
 from penstock.pipelines.canvas.signature import CHAIN, CHORD, CHUNKS, GROUP, MAP, MAPPED, Signature, read
 from penstock.pipelines.canvas.taskoptions import Route
 from penstock.pipelines.canvas.tasksteps import TaskCalls
@@ -30,6 +32,8 @@ NAME = "canvas"
 
 #: An item of a model as JSON has it.
 Write = Callable[[str, Any], Any]
+#: What is known of a name that is called with arguments by name; nothing of models, which take one item.
+Find = Callable[[str], Named | None]
 
 
 class Translated(NamedTuple):
@@ -47,13 +51,15 @@ class _Made(NamedTuple):
     many: bool = False
 
 
-def translate(canvas: Any, *, namespace: str, write: Write | None = None, route: Route | None = None) -> Translated:
-    """The graph of a signature. ``write`` checks what a model is given, where that is known already; ``route`` says how
-    the program would send a plain task, which is refused without.
+def translate(
+    canvas: Any, *, namespace: str, write: Write | None = None, route: Route | None = None, find: Find | None = None
+) -> Translated:
+    """The graph of a signature. ``write`` checks what a model is given, where that is known already; ``find`` knows
+    pipelines and functions; ``route`` says how the program would send a plain task, which is refused without.
 
     Raises ``InvalidInput`` for what a run cannot do, by name and with what does it.
     """
-    walk = _Walk(namespace, write or (lambda model, item: constant(item)), route)
+    walk = _Walk(namespace, write or (lambda model, item: constant(item)), route, find or (lambda name: None))
     try:
         made = walk.whole(read(canvas))
     except RecursionError:
@@ -66,12 +72,13 @@ def translate(canvas: Any, *, namespace: str, write: Write | None = None, route:
 class _Walk:
     """Writes down steps in the order in which Celery would come to them."""
 
-    def __init__(self, namespace: str, write: Write, route: Route | None) -> None:
+    def __init__(self, namespace: str, write: Write, route: Route | None, find: Find) -> None:
         self.steps: list[Step] = []
         self.inputs: dict[str, Any] = {}
         self.said: list[Said] = []
         self._namespace = namespace
         self._write = write
+        self._find = find
         self._names: set[str] = set()
         self._counts: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
         self._tasks = None if route is None else TaskCalls(namespace, route)
@@ -142,8 +149,11 @@ class _Walk:
         """A group of calls of one model, or of one task."""
         if (tasks := self._of_tasks(members[0])) is not None:
             return self._task(tasks.wide(self._name(tasks.called(members[0])), members, given))
-        name, model = self._said(members, entry=entry)
         signatures = [each.signature for each in members]
+        if (named := self._named(members[0])) is not None:
+            calls: list[Arguments] = [(each.args, each.kwargs) for each in signatures]
+            return self._by_name(named, members, calls, given, entry=entry, maps=True)
+        name, model = self._said(members, entry=entry)
         if signatures[0].immutable or not given:
             items = [self._write(model, item_from_call(each.args, each.kwargs)) for each in signatures]
             return self._step(name, model, items, {"$item": 0}, maps=True, after=given)
@@ -160,7 +170,9 @@ class _Walk:
         if task != MAP and (wrong := [each for each in calls if not isinstance(each, list | tuple)]):
             raise InvalidInput(f"{task} is given {shown(wrong[0])}", fix="give it lists of arguments: [(x,), (y,)]")
         called, tasks = member(inner, {}), self._of_tasks(member(inner, {}))
-        items = calls if task == MAP or tasks is not None else [item_from_call(each, {}) for each in calls]
+        named = self._named(called)
+        as_given = task == MAP or tasks is not None or named is not None
+        items = calls if as_given else [item_from_call(each, {}) for each in calls]
         size = mapped.get("n") if task == CHUNKS else max(1, len(items))
         if type(size) is not int or size < 1:
             raise InvalidInput(f"chunks of {shown(size)} items", fix="give a whole number, one or more")
@@ -171,6 +183,11 @@ class _Walk:
                 args = [[item] for item in part] if task == MAP else part
                 made.append(self._task(tasks.mapped(self._name(tasks.called(called)), called, args, given)))
                 continue
+            if named is not None:
+                bound: list[Arguments] = [([item] if task == MAP else item, {}) for item in part]
+                alone = called._replace(signature=inner._replace(immutable=True))
+                made.append(self._by_name(named, [alone], bound, given, entry=entry, maps=True))
+                continue
             name, model = self._said([called], entry=entry)
             part = [self._write(model, item) for item in part]
             made.append(self._step(name, model, part, {"$item": 0}, maps=True, after=given))
@@ -180,6 +197,9 @@ class _Walk:
         signature = one.signature
         if (tasks := self._of_tasks(one)) is not None:
             return self._task(tasks.call(self._name(tasks.called(one)), one, given))
+        if (named := self._named(one)) is not None:
+            calls: list[Arguments] = [(signature.args, signature.kwargs)]
+            return self._by_name(named, [one], calls, given, entry=entry, maps=False)
         name, model = self._said([one], entry=entry)
         if signature.immutable or not given:
             item = self._write(model, item_from_call(signature.args, signature.kwargs))
@@ -210,8 +230,34 @@ class _Walk:
         over: Expression = {"$in": name} if maps else None
         # Models may run beside what they are not given; what plain tasks do may be what somebody waits for.
         if after and self._tasks is not None and self._tasks.any:
-            over, item = (_behind(over, after), item) if maps else (over, _behind(item, after))
+            over, item = (later(over, after), item) if maps else (over, later(item, after))
         return self._add(Step(name=name, model=model, input=item, over=over, maps=maps))
+
+    def _by_name(
+        self,
+        named: Named,
+        members: Sequence[Member],
+        calls: Sequence[Arguments],
+        given: Sequence[Expression],
+        *,
+        entry: bool,
+        maps: bool,
+    ) -> Expression:
+        """A step that makes these calls of a pipeline or a function."""
+        name, model = self._said(members, entry=entry, pipeline=named.graph is not None)
+        after, passed = (given, ()) if members[0].signature.immutable else ((), given)
+        step, own = step_of(name, model, named, calls, passed=passed, write=self._write, maps=maps)
+        if own is not None:
+            self.inputs[name] = own
+        if after and self._tasks is not None and self._tasks.any:
+            step = behind(step, after)
+        return self._add(step)
+
+    def _named(self, one: Member) -> Named | None:
+        return self._find(one.signature.task.rpartition(".")[2]) if self._is_model(one) else None
+
+    def _is_model(self, one: Member) -> bool:
+        return is_model(one.signature.task, self._namespace)
 
     def _task(self, made: tuple[Step, Any]) -> Expression:
         step, own = made
@@ -230,17 +276,20 @@ class _Walk:
 
     def _of_tasks(self, one: Member) -> TaskCalls | None:
         """Who makes steps of it, if it calls a plain task and those may be called."""
-        return None if self._tasks is None or is_model(one.signature.task, self._namespace) else self._tasks
+        return None if self._tasks is None or self._is_model(one) else self._tasks
 
     def _sent_alike(self, members: Sequence[Member]) -> bool:
         tasks = self._of_tasks(members[0])
         return tasks is None or tasks.alike(members)
 
-    def _said(self, calls: Sequence[Member], *, entry: bool) -> tuple[str, str]:
-        """Name and model of the step that makes these calls of one model."""
+    def _said(self, calls: Sequence[Member], *, entry: bool, pipeline: bool = False) -> tuple[str, str]:
+        """Name and model of the step that makes these calls of one model, or pipeline."""
         model = model_of(calls[0].signature.task, self._namespace)
         name = self._name(model)
-        said = [said_of(name, model, each.options, namespace=self._namespace, entry=entry) for each in calls]
+        said = [
+            said_of(name, model, each.options, namespace=self._namespace, entry=entry, pipeline=pipeline)
+            for each in calls
+        ]
         self.said += said
         return name, full_name(model, said[0].version)
 
@@ -266,11 +315,6 @@ def model_of(task: str, namespace: str) -> str:
             fix="send the canvas through Celery, canvas.apply_async(), or make a model of the task",
         )
     return task.rpartition(".")[2]
-
-
-def _behind(value: Expression, after: Sequence[Expression]) -> Expression:
-    """The value, once those are there."""
-    return {"$get": [[value, *after], 0]}
 
 
 def alike(members: Sequence[Member], passed: bool) -> bool:

@@ -7,16 +7,17 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from msgspec.structs import replace
 
 from penstock import usercode
 from penstock.calltypes import inputs_of, schemas_of
 from penstock.errors import ConfigError, InvalidInput
-from penstock.functions import CELERYS
 from penstock.jsontext import loads
+from penstock.lane import Lane
+from penstock.options import Options
 from penstock.payload import write_input
 from penstock.pipelines.canvas.series import canvas_of
 from penstock.pipelines.graph import Graph, check_bounds
@@ -25,6 +26,7 @@ from penstock.pipelines.shapes.connected import Called, fault
 from penstock.pipelines.shapes.shape import read
 from penstock.pipelines.writing.trace import Tracer, trace
 from penstock.tracing import current
+from penstock.using import Sends
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -67,14 +69,6 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"<pipeline {self.name!r}: {len(self.graph.steps)} steps>"
-
-    def __getattr__(self, name: str) -> Any:
-        if name in CELERYS:
-            raise AttributeError(
-                f"pipeline {self.name!r} has no {name!r}, since it is no task: client.run({self.name}, {{…}}) runs it,"
-                f" and {self.name}.canvas(…) is its canvas, where it has one"
-            )
-        raise AttributeError(f"pipeline has no {name!r}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current() is None:
@@ -120,6 +114,33 @@ class Pipeline:
         doc = inspect.cleandoc(self.function.__doc__ or "")
         return doc.splitlines()[0] if doc else ""
 
+    def using(self, **options: Unpack[Options]) -> Sends:
+        """This pipeline with options as of ``Client.enqueue``, which its signatures carry, as ``Model.using``."""
+        if current() is not None:
+            raise TypeError(f"pipeline {self.name!r} is called in the function of another one, whose options count")
+        return Sends(self, options)
+
+    def s(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
+        """A Celery signature of this pipeline, for ``chain``, ``group`` and ``chord`` in any Celery program: each
+        message of it becomes a run. It is called with the inputs; in a canvas the result before is the first one."""
+        return self.using(lane=lane).s(*args, **kwargs)
+
+    def si(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
+        """The same, immutable: a canvas adds nothing to its arguments."""
+        return self.using(lane=lane).si(*args, **kwargs)
+
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """Send it through Celery now; Celery's ``AsyncResult``."""
+        return self.using().delay(*args, **kwargs)
+
+    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """The same with Celery's options, and ``lane``."""
+        return self.using(lane=options.pop("lane", Lane.INTERACTIVE)).apply_async(args, kwargs, **options)
+
+    def apply(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run it in this process, without a queue; Celery's ``EagerResult``."""
+        return self.using().apply(args, kwargs, **options)
+
     def canvas(self, **inputs: Any) -> Signature:
         """The Celery canvas that gives what a run with these inputs gives, of signatures as of ``Model.s`` and ``.si``.
 
@@ -136,19 +157,22 @@ class Pipeline:
         ``NotSerializable`` or ``TooLarge``.
         """
         given = by_name(self.name, self.graph.inputs, inputs)
-        values = {}
-        for name, parameter in inspect.signature(self.function).parameters.items():
-            if name in given:
-                values[name] = given[name]
-            elif parameter.default is not parameter.empty:
-                values[name] = parameter.default
-            else:
+        defaults, values = self.defaults, {}
+        for name in self.graph.inputs:
+            if name not in given and name not in defaults:
                 raise missing_input(self.name, name)
+            values[name] = given[name] if name in given else defaults[name]
             self.check(name, values[name])
         return write_input(self.name, values, codec=None, max_bytes=max_bytes)
 
+    @functools.cached_property
+    def defaults(self) -> Mapping[str, Any]:
+        """Of the inputs that may be left out."""
+        parameters = inspect.signature(self.function).parameters.items()
+        return {name: each.default for name, each in parameters if each.default is not each.empty}
+
     def check(self, name: str, value: Any) -> None:
-        """Raise ``InvalidInput`` for a value that this input's type has not."""
+        """Raise ``InvalidInput`` for what can not be this input."""
         adapter = self.adapters.get(name)
         if adapter is None:
             return

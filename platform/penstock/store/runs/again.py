@@ -18,6 +18,7 @@ from penstock.store.session import Session
 _AGAIN = """
     UPDATE penstock_job SET state = 'running', generation = coalesce(generation, 0) + 1, started_at = :now,
         settled_at = NULL, error = NULL, output = NULL, closing = NULL, device_s = NULL,
+        canvas_done = false,
         deadline_at = CASE WHEN deadline_at > :now THEN deadline_at END
     WHERE id = :id AND graph IS NOT NULL AND run_id IS NULL AND {hidden state IN ('failed', 'cancelled', 'expired')}
         AND NOT EXISTS (SELECT 1 FROM penstock_job AS step WHERE step.run_id = :id

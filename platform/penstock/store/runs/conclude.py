@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock.job import JobState
+from penstock.store import called
 from penstock.store.engine import Database, Survives
 from penstock.store.events import write_events
 from penstock.store.records import Settled
@@ -122,7 +123,9 @@ def _transact(
             rows = [row._replace(state=JobState.ACCEPTED) if row.id in session.put_back else row for row in rows]
             return rows, ended, session
 
-    return db.again(call)
+    rows, ended, session = db.again(call)
+    called.tell(db, [*rows, *ended])
+    return rows, ended, session
 
 
 def _closed(db: Database, rows: Sequence[Settled], *, now: float) -> list[Settled]:
