@@ -66,13 +66,15 @@ def test_the_nearest_is_one_of_both_kinds(catalog: Catalog, name: str, words: st
     assert f"did you mean {words}" in str(caught.value.fix)
 
 
-def test_a_pipeline_has_no_versions_and_is_no_step(catalog: Catalog) -> None:
+def test_a_pipeline_has_no_versions_and_is_no_step_of_a_graph_that_is_data(catalog: Catalog) -> None:
     with pytest.raises(InvalidInput, match="no versions"):
         catalog.find("ask@2")
     with pytest.raises(InvalidInput, match="is a pipeline"):
         catalog.find(Graph(name="g", inputs=[], steps=[Step(name="a", model="ask", input=1)], output=1))
-    with pytest.raises(InvalidInput, match="is a pipeline"):
+    with pytest.raises(InvalidInput, match="the input 'question' does not fit pipeline 'ask'"):
         catalog.find({"task": "penstock.ask", "args": [1], "kwargs": {}, "options": {}})
+    canvas = catalog.find({"task": "penstock.ask", "args": ["why?"], "kwargs": {}, "options": {}}).pipeline
+    assert canvas is not None, "in a canvas it is a step"
 
 
 def test_what_is_announced_later_is_seen(catalog: Catalog, announced: Store, monkeypatch: pytest.MonkeyPatch) -> None:
