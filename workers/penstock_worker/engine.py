@@ -47,6 +47,7 @@ from penstock_worker.report.announcer import Announcer
 from penstock_worker.report.load import LoadReport
 from penstock_worker.report.wire import Wire
 from penstock_worker.schedule.batcher import Batcher
+from penstock_worker.schedule.besides import Besides
 from penstock_worker.schedule.ceilings import Ceilings
 from penstock_worker.schedule.charges import Charges
 from penstock_worker.schedule.claimer import Claimer
@@ -140,7 +141,7 @@ class Engine:
             twins=twins_of(classes, settings.namespace),
             max_input_bytes=settings.job.max_input_bytes,
             allow_private=settings.webhook.allow_private,
-            also=self.runs.quota,
+            besides=Besides(self.runs.quota, later=self._later, wake=wake),
         )
         self._retries = RetryBudget()
         self._concluder = Concluder(
@@ -335,9 +336,12 @@ class Engine:
         return None
 
     def _claim_later(self, wait_s: float) -> None:
+        # Timers fire behind the loop's look at the quotas: it takes another turn to see them.
+        self._later(wait_s, self._wake)
+
+    def _later(self, wait_s: float, call: Callable[[], None]) -> None:
         if self.call_later is not None:
-            # Timers fire behind the loop's look at the quotas: it takes another turn to see them.
-            self.call_later(wait_s, self._wake)
+            self.call_later(wait_s, call)
 
     def _weigh(self, items: Sequence[Item]) -> None:
         try:

@@ -29,6 +29,7 @@ from penstock_worker.canvas.waysout import WAYS_OUT, is_the_models
 from penstock_worker.item import INFINITY, Item
 from penstock_worker.report.announcer import Announcer
 from penstock_worker.schedule.batcher import Batcher
+from penstock_worker.schedule.besides import Besides
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +52,7 @@ class Intake:
         twins: Mapping[str, str] | None = None,
         max_input_bytes: int = sys.maxsize,
         allow_private: bool = False,
-        also: Callable[[], Mapping[str, int]] = dict,
+        besides: Besides | None = None,
     ) -> None:
         self._batcher = batcher
         self._announcer = announcer
@@ -62,7 +63,7 @@ class Intake:
         }
         self._max_input_bytes = max_input_bytes
         #: What else is wanted: queues that are no model's.
-        self._also = also
+        self._besides = besides
         #: Whether a message may name a callback in a private network.
         self._allow_private = allow_private
         #: The broker hash that holds the current channel's claims; set when a channel is attached.
@@ -78,7 +79,10 @@ class Intake:
 
     def quota(self) -> Mapping[str, int]:
         """How many more messages of each queue are wanted, in order of service."""
-        return {**self._batcher.quota(), **self._also()}
+        quotas = self._batcher.quota()
+        if self._besides is None:
+            return quotas
+        return {**quotas, **self._besides.quota(others=any(quotas.values()))}
 
     def take(self, queue: str, envelopes: Sequence[Envelope]) -> None:
         """Plain jobs, claimed."""
