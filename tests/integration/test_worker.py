@@ -400,8 +400,8 @@ def test_functions_are_run_on_a_cpu_and_beside_no_other_device(
         with closing(Store.open(both.database)) as store:
             app: Any = SimpleNamespace(settings=both, store=store)
             [queue] = wait_for(lambda: stranded.unserved(app), what="doctor to miss a worker of functions")
-        assert queue == queue_name(both.namespace, "pick", Lane.INTERACTIVE)
-        assert "penstock worker --pool cpu" in stranded.why(queue, app)
+            assert queue == queue_name(both.namespace, "pick", Lane.INTERACTIVE)
+            assert "penstock worker --pool cpu" in stranded.why(queue, app)
         on_cpu = worker_factory("cpu", settings=both)
         assert set(on_cpu.registrations()[0].info["models"]) == {"embed", "pick"}
         assert "worker.functions" not in on_cpu.output()
