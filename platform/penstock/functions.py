@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import usercode
 from penstock.errors import ConfigError, InvalidInput
-from penstock.lane import Lane
 from penstock.model import Batching, Model, Resources, check_model
 from penstock.tracing import StepOptions, Tracer, current, step_options
-from penstock.using import Sends
+from penstock.using import Sendable, Sends
 
 if TYPE_CHECKING:
     from typing import Unpack
-
-    from celery.canvas import Signature
 
     from penstock.options import CallOptions
 
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
 POOL = "cpu"
 
 
-class Function:
+class Function(Sendable):
     """A function that pipelines call as a step; called elsewhere, it is the function."""
 
     def __init__(
@@ -67,26 +64,6 @@ class Function:
         """The same in a pipeline's function, with options of the step. Elsewhere with options as of ``Client.enqueue``,
         which its signatures carry, as ``Model.using``."""
         return FunctionCall(self, options)
-
-    def s(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
-        """A Celery signature of this step, called with its arguments: in a canvas the result before comes first."""
-        return self.using(lane=lane).s(*args, **kwargs)
-
-    def si(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
-        """The same, immutable: a canvas adds nothing to its arguments."""
-        return self.using(lane=lane).si(*args, **kwargs)
-
-    def delay(self, *args: Any, **kwargs: Any) -> Any:
-        """Send it through Celery now; Celery's ``AsyncResult``."""
-        return self.using().delay(*args, **kwargs)
-
-    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """The same with Celery's options, and ``lane``."""
-        return self.using(lane=options.pop("lane", Lane.INTERACTIVE)).apply_async(args, kwargs, **options)
-
-    def apply(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Run it in this process, without a queue; Celery's ``EagerResult``."""
-        return self.using().apply(args, kwargs, **options)
 
     def item(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name; raises ``TypeError``."""

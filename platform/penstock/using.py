@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock.codec import item_from_call
+from penstock.lane import Lane
 from penstock.options import Options
 from penstock.tracing import Tracer, current, step_options
 
@@ -52,6 +53,37 @@ class Sends:
         from penstock.signatures import model_signature
 
         return model_signature(self._of.name, args, kwargs, immutable=immutable, model=self._of, **self._options)
+
+
+class Sendable:
+    """A function or a pipeline has the verbs of a Celery task, too: those of what it is with no options but a lane.
+
+    A model has them as a class.
+    """
+
+    #: With options as of ``Client.enqueue``, which its signatures carry.
+    using: Callable[..., Sends]
+
+    def s(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
+        """A Celery signature, for ``chain``, ``group`` and ``chord`` in any Celery program. It is called with the
+        arguments, those of a pipeline are its inputs; in a canvas the result before comes first."""
+        return self.using(lane=lane).s(*args, **kwargs)
+
+    def si(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
+        """The same, immutable: a canvas adds nothing to its arguments."""
+        return self.using(lane=lane).si(*args, **kwargs)
+
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """Send it through Celery now; Celery's ``AsyncResult``."""
+        return self.using().delay(*args, **kwargs)
+
+    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """The same with Celery's options, and ``lane``."""
+        return self.using(lane=options.pop("lane", Lane.INTERACTIVE)).apply_async(args, kwargs, **options)
+
+    def apply(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run it in this process, without a queue; Celery's ``EagerResult``."""
+        return self.using().apply(args, kwargs, **options)
 
 
 class Using(Sends):

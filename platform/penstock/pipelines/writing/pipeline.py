@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from msgspec.structs import replace
@@ -16,7 +16,6 @@ from penstock import usercode
 from penstock.calltypes import inputs_of, schemas_of
 from penstock.errors import ConfigError, InvalidInput
 from penstock.jsontext import loads
-from penstock.lane import Lane
 from penstock.options import Options
 from penstock.payload import write_input
 from penstock.pipelines.canvas.series import canvas_of
@@ -26,7 +25,7 @@ from penstock.pipelines.shapes.connected import Called, fault
 from penstock.pipelines.shapes.shape import read
 from penstock.pipelines.writing.trace import Tracer, trace
 from penstock.tracing import current
-from penstock.using import Sends
+from penstock.using import Sendable, Sends
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-class Pipeline:
+class Pipeline(Sendable):
     """A traced function. Inside another pipeline a call of it adds its steps there."""
 
     def __init__(
@@ -119,27 +118,6 @@ class Pipeline:
         if current() is not None:
             raise TypeError(f"pipeline {self.name!r} is called in the function of another one, whose options count")
         return Sends(self, options)
-
-    def s(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
-        """A Celery signature of this pipeline, for ``chain``, ``group`` and ``chord`` in any Celery program: each
-        message of it becomes a run. It is called with the inputs; in a canvas the result before is the first one."""
-        return self.using(lane=lane).s(*args, **kwargs)
-
-    def si(self, *args: Any, lane: str = Lane.INTERACTIVE, **kwargs: Any) -> Signature:
-        """The same, immutable: a canvas adds nothing to its arguments."""
-        return self.using(lane=lane).si(*args, **kwargs)
-
-    def delay(self, *args: Any, **kwargs: Any) -> Any:
-        """Send it through Celery now; Celery's ``AsyncResult``."""
-        return self.using().delay(*args, **kwargs)
-
-    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """The same with Celery's options, and ``lane``."""
-        return self.using(lane=options.pop("lane", Lane.INTERACTIVE)).apply_async(args, kwargs, **options)
-
-    def apply(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Run it in this process, without a queue; Celery's ``EagerResult``."""
-        return self.using().apply(args, kwargs, **options)
 
     def canvas(self, **inputs: Any) -> Signature:
         """The Celery canvas that gives what a run with these inputs gives, of signatures as of ``Model.s`` and ``.si``.
