@@ -35,6 +35,7 @@ pytest_plugins = [
     "tests.fixtures.redis",
     "tests.fixtures.databases",
     "tests.fixtures.worker",
+    "tests.fixtures.plainworker",
     "tests.fixtures.client",
     "tests.fixtures.cli",
     "tests.fixtures.store",
@@ -42,7 +43,7 @@ pytest_plugins = [
 ]
 
 #: A test that starts one of these takes seconds.
-PROCESSES = frozenset({"worker_factory", "start_dispatcher", "plain_worker"})
+PROCESSES = frozenset({"worker_factory", "start_dispatcher", "start_plain"})
 DATABASES = ("sqlite", "postgresql")
 
 

@@ -6,7 +6,6 @@ a stock Celery worker on kombu's own transport, models in a penstock worker.
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from celery.exceptions import TaskRevokedError
 
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.transport.url import connect, for_kombu, parse
+from penstock.transport.url import connect, for_kombu
 from tests.fixtures import celeryapps
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.worker import Process, Worker, clean_environ, wait_for
+from tests.fixtures.worker import Process, Worker, wait_for
 
 
 @dataclass
@@ -59,31 +58,6 @@ class Bench:
 def database_url(sqlite_url: str) -> str:
     """On one database only: what is tested here is Celery's part; the store's is the same on both."""
     return sqlite_url
-
-
-@pytest.fixture
-def plain_worker(settings: Settings, tmp_path: Path) -> Iterator[Process]:
-    url = for_kombu(settings.broker).url
-    socket = parse(settings.broker)
-    marks = f"unix://{socket.path}?db={socket.db}" if socket.path else settings.broker
-    env = clean_environ() | {
-        "PLAIN_BROKER": url,
-        "PLAIN_BACKEND": url,
-        "PLAIN_MARKS": marks,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    process = Process(
-        [
-            *(sys.executable, "-m", "celery", "-A", "tests.fixtures.plain_tasks", "worker", "-P", "solo"),
-            *("-Q", "plain", "--without-gossip", "--without-mingle", "-n", "plain@%h", "-l", "INFO"),
-        ],
-        env=env,
-        log=tmp_path / "plain.log",
-    )
-    wait_for(lambda: "ready." in process.output() or process.popen.poll() is not None, what="the stock worker")
-    yield process
-    process.kill()
-    sys.stdout.write(process.output()[-2000:])
 
 
 @pytest.fixture(params=["celery", "penstock"])

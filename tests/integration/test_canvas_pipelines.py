@@ -5,7 +5,6 @@ Plain tasks run in a stock Celery worker, all else in penstock workers.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +20,11 @@ from penstock import Client, JobFailed
 from penstock.lane import PIPELINES, queue_name
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.transport.url import connect, for_kombu, parse
+from penstock.transport.url import connect
 from penstock_cli.stranded import why
 from tests.fixtures import celeryapps
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.worker import Process, Worker, clean_environ, unrefused, wait_for
+from tests.fixtures.worker import Process, Worker, unrefused, wait_for
 
 #: What the workers that know it serve; each call of ``noted`` is written down.
 SERVED = '''
@@ -118,30 +117,6 @@ def marks(settings: Settings) -> Iterator[redis_py.Redis]:
     client = connect(settings.broker)
     yield client
     client.close()
-
-
-@pytest.fixture
-def plain_worker(settings: Settings, tmp_path: Path) -> Iterator[Process]:
-    url = for_kombu(settings.broker).url
-    socket = parse(settings.broker)
-    env = clean_environ() | {
-        "PLAIN_BROKER": url,
-        "PLAIN_BACKEND": url,
-        "PLAIN_MARKS": f"unix://{socket.path}?db={socket.db}" if socket.path else settings.broker,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    process = Process(
-        [
-            *(sys.executable, "-m", "celery", "-A", "tests.fixtures.plain_tasks", "worker", "-P", "solo"),
-            *("-Q", "plain", "--without-gossip", "--without-mingle", "-n", "plain@%h", "-l", "INFO"),
-        ],
-        env=env,
-        log=tmp_path / "plain.log",
-    )
-    wait_for(lambda: "ready." in process.output() or process.popen.poll() is not None, what="the stock worker")
-    yield process
-    process.kill()
-    sys.stdout.write(process.output()[-2000:])
 
 
 class Program:

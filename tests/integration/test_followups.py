@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +13,11 @@ from celery import Celery, chain, chord, group, signals
 from penstock import routes
 from penstock.settings import Settings
 from penstock.signatures import model_signature
-from penstock.transport.url import connect, for_kombu, parse
+from penstock.transport.url import connect
 from tests.fixtures import celeryapps
 from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.worker import Process, Worker, clean_environ, wait_for
+from tests.fixtures.worker import Process, Worker, wait_for
 
 
 @pytest.fixture
@@ -30,35 +29,6 @@ def database_url(sqlite_url: str) -> str:
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"celery": settings.celery.model_copy(update={"default_queue": "strangers"})})
-
-
-@pytest.fixture
-def start_plain(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str, bool], Process]]:
-    """``start_plain(queues, penstock)``: a stock worker of the user's, with or without penstock in its program."""
-    started = []
-    url = for_kombu(settings.broker).url
-    socket = parse(settings.broker)
-    env = clean_environ() | {
-        "PLAIN_BROKER": url,
-        "PLAIN_BACKEND": url,
-        "PLAIN_MARKS": f"unix://{socket.path}?db={socket.db}" if socket.path else settings.broker,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-
-    def start(queues: str, penstock: bool) -> Process:
-        name = f"plain{len(started)}"
-        command = [sys.executable, "-m", "celery", "-A", "tests.fixtures.plain_tasks", "worker", "-P", "solo"]
-        command += ["-Q", queues, "--without-gossip", "--without-mingle", "-n", f"{name}@%h", "-l", "INFO"]
-        more = {"PLAIN_PENSTOCK": "1"} if penstock else {}
-        process = Process(command, env=env | more, log=tmp_path / f"{name}.log")
-        started.append(process)
-        wait_for(lambda: "ready." in process.output() or process.popen.poll() is not None, what="the stock worker")
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        sys.stdout.write(process.output()[-2000:])
 
 
 @pytest.fixture
