@@ -87,6 +87,20 @@ def test_many_runs_are_not_begun_by_one_transaction(store: Store, sessions: list
     assert all(len(open_steps(store, job.id)) == 100 for job in jobs)
 
 
+def test_runs_that_are_left_are_decided_on_together(store: Store, sessions: list[Session]) -> None:
+    """One by one, their steps would begin one by one, and run in batches of one."""
+    of = graph(step("a", X), *(step(f"b{n}", out("a")) for n in range(8)), output=X)
+    jobs = [new_run(of) for _ in range(200)]
+    store.insert(jobs)
+    waiting = [id for job in jobs for id in open_steps(store, job.id).values()]
+    sessions.clear()
+    succeed(store, waiting, one)
+    are_short(sessions)
+    assert len(sessions[0].todo) > 50, "there is no time for all of them"
+    assert len(sessions) <= 5 and nothing_is_left(store)
+    assert all(len(open_steps(store, job.id)) == 8 for job in jobs)
+
+
 def wide(steps: int, **fields: Any) -> Graph:
     """All of its steps can start at once."""
     made = (step(f"s{number}", X, model="m", **fields) for number in range(steps))

@@ -26,8 +26,11 @@ from penstock.store.runs.moves import Moves
 from penstock.store.runs.paths import place
 from penstock.store.runs.plans import plan_of
 from penstock.store.runs.run import OpenRun, locked
-from penstock.store.runs.todo import Todo, done
+from penstock.store.runs.todo import Todo, decided
 from penstock.store.session import Session
+
+#: Runs that are decided on together, where a transaction has left them.
+TOGETHER = 100
 
 Work = Callable[[Session], Iterable[Settled]]
 
@@ -74,21 +77,34 @@ class Behind:
             del self._inner[:PIECE]
         else:
             rest = self._waiting.pop()
-            if isinstance(rest, Todo) and rest.step:
+            if isinstance(rest, maps.Rest):
+                work = partial(_go_on, rest, now=now)
+            elif rest.step:
                 return drop(self._db, rest, now=now)
-            work = partial(_go_on, rest, now=now) if isinstance(rest, maps.Rest) else partial(_decide, rest, now=now)
+            else:
+                work = partial(_decide, [rest, *self._more()], now=now)
         rows, also, left = _transact(self._db, Survives.CRASH, work, now=now)
         self._waiting += [*left.maps, *left.todo]
         self._inner += left.inner
         return [*rows, *also, *_closed(self._db, [*rows, *also], now=now)]
 
+    def _more(self) -> list[Todo]:
+        """Other runs that are to be decided on: steps that begin together run together."""
+        runs = [each for each in self._waiting if isinstance(each, Todo) and not each.step][: TOGETHER - 1]
+        chosen = set(runs)
+        self._waiting = [each for each in self._waiting if not (isinstance(each, Todo) and each in chosen)]
+        return runs
 
-def finish(db: Database, todo: Todo, *, now: float) -> list[Settled]:
+
+def finish(db: Database, todo: Sequence[Todo], *, now: float) -> list[Settled]:
     """Do what somebody has left; as ``concluded``."""
-    if todo.step:
-        return drop(db, todo, now=now)
-    rows, also = concluded(db, Survives.CRASH, partial(_decide, todo, now=now), now=now)
-    return [*rows, *also]
+    ended = [row for each in todo if each.step for row in drop(db, each, now=now)]
+    runs = [each for each in todo if not each.step]
+    for start in range(0, len(runs), TOGETHER):
+        work = partial(_decide, runs[start : start + TOGETHER], now=now)
+        rows, also = concluded(db, Survives.CRASH, work, now=now)
+        ended += [*rows, *also]
+    return ended
 
 
 def finish_map(db: Database, run: str, path: str, *, now: float) -> list[Settled]:
@@ -146,10 +162,10 @@ def _go_on(rest: maps.Rest, session: Session, *, now: float) -> list[Settled]:
     return moves.ends.store()
 
 
-def _decide(todo: Todo, session: Session, *, now: float) -> list[Settled]:
-    """What comes next in a run, where a transaction had no time for it."""
-    runs = locked(session, [todo.run])
-    done(session, todo)
+def _decide(todo: Sequence[Todo], session: Session, *, now: float) -> list[Settled]:
+    """What comes next in runs, where a transaction had no time for it. What this one has no time for is left again."""
+    runs = locked(session, sorted(each.run for each in todo))
+    decided(session, todo)
     return advance(session, runs, now=now)
 
 

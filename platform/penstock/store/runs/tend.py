@@ -72,6 +72,4 @@ def tend(db: Database, *, now: float, limit: int, heal: bool) -> list[Settled]:
         ended += finish_map(db, run, path, now=now)
     for run in forks:
         ended += complete(db, run, now=now)
-    for each in todo:
-        ended += finish(db, each, now=now)
-    return ended
+    return ended + finish(db, todo, now=now)

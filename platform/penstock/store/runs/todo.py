@@ -17,6 +17,7 @@ DECIDING, BEGINNING = 40_000, 20_000
 
 _INSERT = insert_sql("penstock_todo", ["run_id", "path", "since"], "ON CONFLICT DO NOTHING")
 _DONE = "DELETE FROM penstock_todo WHERE run_id = :run AND path = :path"
+_DECIDED = "DELETE FROM penstock_todo WHERE run_id {in runs} AND path = ''"
 _UNDECIDED = "SELECT run_id FROM penstock_todo WHERE run_id {in runs} AND path = ''"
 _LEFT = "SELECT run_id, path FROM penstock_todo WHERE since <= :before ORDER BY since LIMIT :limit"
 
@@ -35,8 +36,13 @@ def leave(session: Session, left: Iterable[Todo], *, now: float) -> None:
     session.todo += rows
 
 
+def decided(session: Session, todo: Iterable[Todo]) -> None:
+    """Nobody has to decide on these runs any more: said before that is done, while they are locked."""
+    session.run(_DECIDED, {"runs": session.ids([each.run for each in todo])})
+
+
 def done(session: Session, todo: Todo) -> None:
-    """Nobody has to do it any more. Of a run, before it is decided on and while it is locked."""
+    """The step is dropped."""
     session.run(_DONE, {"run": todo.run, "path": todo.step})
 
 
