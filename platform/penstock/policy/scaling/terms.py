@@ -1,0 +1,88 @@
+"""What a scaling decision is made of, and what it is: the vocabulary of this package and of everybody around it.
+
+All work is in seconds of device time, all times are seconds on the observer's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from penstock.lane import Lane
+from penstock.policy.scaling.state import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the settings, and what was learned, say of one pool."""
+
+    #: Workers at least and at most.
+    least: int
+    most: int
+    #: Parked spares at least: loaded, and not consuming.
+    warm: int = 0
+    #: Seconds from enqueue to result that a lane promises.
+    target_s: Mapping[Lane, float]
+    #: From the decision to a worker that is ready, cold.
+    ready_in_s: float = 10.0
+    #: The same for a parked one; ``None``: this pool cannot park.
+    wake_in_s: float | None = None
+    #: When signals have been lost for so long, that is what is said; nothing is ever scaled down without signals.
+    lost_after_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What was seen of a pool's work at one moment."""
+
+    #: The observer's monotonic seconds: its age is ``now - at``.
+    at: float
+    #: Device seconds of new work per second, since the look before.
+    demand: float
+    #: Device seconds of ready, claimed, buffered and running work. Not of what is delayed or held back.
+    backlog_s: Mapping[Lane, float]
+    #: ``(slack_s from at, device seconds)`` of work with deadlines of its own, the earliest first, bounded.
+    due: Sequence[tuple[float, float]] = ()
+    #: How many jobs that is: a pool whose jobs' times nobody knows yet still needs one worker.
+    jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """A pool's workers as they are."""
+
+    ready: int = 0
+    #: Part of ``ready``.
+    busy: int = 0
+    starting: int = 0
+    parked: int = 0
+    draining: int = 0
+    #: Why starting ones do not come up (unschedulable, a crash loop), for a person; empty: they do.
+    stuck: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Everything a decision may depend on. ``load`` is ``None`` while nothing was ever seen."""
+
+    now: float
+    terms: Terms
+    load: Load | None
+    fleet: Fleet
+    state: State = field(default_factory=State)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """How many workers are wanted, and why."""
+
+    #: Workers that consume: ready and starting together.
+    target: int
+    #: Parked ones beside them.
+    parked: int
+    #: For the next decision.
+    state: State
+    #: A stable word: "steady", "panic", "hold.stale", …
+    code: str
+    #: One sentence for a person, with the figures.
+    reason: str
