@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from penstock.settings import Settings
+from penstock.sources import each_of
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -46,15 +47,19 @@ ttl_s = 10
 
 def render() -> str:
     """The page's text."""
-    top, sections = [], []
+    top, sections, named = [], [], []
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             sections.append((name, field.annotation))
         else:
             top.append((name, field))
+            if (each := each_of(field.annotation)) is not None:
+                named.append((name, each))
     parts = [HEAD, "\n## Top level\n\n", _table(top)]
     for name, section in sections:
         parts += [f"\n## {name}\n\n{(section.__doc__ or '').strip()}\n\n", _table(_flat(name, section))]
+    for name, section in named:
+        parts += [f"\n## {name}\n\n{(section.__doc__ or '').strip()}\n\n", _table(_flat(f"{name}.NAME", section))]
     return "".join(parts)
 
 

@@ -57,6 +57,7 @@ FLOORS = {
     "penstock.loadgen.tally": 1,
     "penstock.bounds": 2,
     "penstock.sources": 2,
+    "penstock.poolsettings": 2,
     "penstock.settings": 2,
     "penstock.waiting": 2,
     "penstock.processes": 2,

@@ -15,41 +15,36 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from penstock import sources
 from penstock.address import quoted, socket_url
 from penstock.bounds import Budget, Bytes, Count, Pause, Port, Span, Threads, Wait, Weight
 from penstock.errors import ConfigError
+from penstock.poolsettings import AutoscalerSettings as AutoscalerSettings
+from penstock.poolsettings import PoolSettings as PoolSettings
+from penstock.poolsettings import checked
+from penstock.sources import Section
 
 #: The longest path a unix socket can have on Linux is 107 bytes, on macOS 103.
 _SOCKET_PATH_MAX = 100
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, value: Any) -> Any:
-        return sources.section(value)
-
-
-class LaneSettings(_Section):
+class LaneSettings(Section):
     """One lane's service level."""
 
     target: Span = Field(description="latency target, seconds from enqueue to result")
 
 
-class Lanes(_Section):
+class Lanes(Section):
     """The lanes' service levels."""
 
     interactive: LaneSettings = LaneSettings(target=0.1)
     background: LaneSettings = LaneSettings(target=60.0)
 
 
-class JobSettings(_Section):
+class JobSettings(Section):
     """Limits on one job."""
 
     timeout_s: Span = Field(600.0, description="limit on one attempt, unless the job or its model says less")
@@ -57,7 +52,7 @@ class JobSettings(_Section):
     max_output_bytes: Bytes = Field(8 * 2**20, description="largest output, bytes of JSON")
 
 
-class RunSettings(_Section):
+class RunSettings(Section):
     """Runs of pipelines."""
 
     pin: bool = Field(True, description="a run goes on with the versions of models that are served when it begins")
@@ -68,7 +63,7 @@ class RunSettings(_Section):
     _forever = field_validator("unserved_wait_s", mode="before")(sources.blank)
 
 
-class ProgressSettings(_Section):
+class ProgressSettings(Section):
     """Partial output of step-wise models, kept at the broker for `job.stream()`."""
 
     keep: Count = Field(1000, description="newest entries kept per job, about; older ones are reported as missed")
@@ -76,7 +71,7 @@ class ProgressSettings(_Section):
     max_bytes: Bytes = Field(16 * 1024, description="largest entry, bytes of JSON; a larger one fails its job")
 
 
-class RetrySettings(_Section):
+class RetrySettings(Section):
     """Budgets of attempts, separate by cause; back-off is exponential with full jitter."""
 
     failures: Budget = Field(3, description="retries after a retryable failure of the model")
@@ -87,7 +82,7 @@ class RetrySettings(_Section):
     backoff_max_s: Span = Field(300.0, description="longest back-off, seconds")
 
 
-class LeaseSettings(_Section):
+class LeaseSettings(Section):
     """How long a silent worker keeps its jobs."""
 
     ttl_s: Wait = Field(30.0, description="a worker silent for so long is dead and its jobs are rescued")
@@ -105,14 +100,14 @@ class LeaseSettings(_Section):
         return self.heartbeat_s or self.ttl_s / 5
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """How long finished things are kept."""
 
     jobs_s: Span = Field(7 * 86400.0, description="terminal jobs, with their idempotency keys, seconds")
     prune_every_s: Wait = Field(300.0, description="seconds between prunings by the dispatcher")
 
 
-class DispatcherSettings(_Section):
+class DispatcherSettings(Section):
     """The dispatcher's rhythm."""
 
     poll_s: Wait = Field(0.5, description="longest sleep between looks at what is due, seconds")
@@ -121,7 +116,7 @@ class DispatcherSettings(_Section):
     batch: Annotated[int, Field(ge=1, le=100_000)] = Field(1000, description="jobs per relay transaction")
 
 
-class WebhookSettings(_Section):
+class WebhookSettings(Section):
     """Result callbacks."""
 
     secrets: list[SecretStr] = Field(
@@ -136,7 +131,7 @@ class WebhookSettings(_Section):
     per_host: Threads = Field(4, description="deliveries in flight to one host")
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(Section):
     """A worker process."""
 
     device: str | None = Field(None, description="cpu, cuda:0, …; default: the first CUDA device, else cpu")
@@ -152,7 +147,7 @@ class WorkerSettings(_Section):
     drain_s: Pause = Field(30.0, description="longest wait for running batches when stopping")
 
 
-class TenantSettings(_Section):
+class TenantSettings(Section):
     """A tenant's share of the devices. What `penstock tenant set` has stored for a tenant wins."""
 
     weight: Weight = Field(1.0, description="its share, relative to the others' weights")
@@ -161,13 +156,13 @@ class TenantSettings(_Section):
     )
 
 
-class AdmissionSettings(_Section):
+class AdmissionSettings(Section):
     """Protection from overload: interactive jobs that could not be done in time are refused at once."""
 
     enabled: bool = Field(True, description="refuse interactive jobs when too many wait; false: all are accepted")
 
 
-class DashboardSettings(_Section):
+class DashboardSettings(Section):
     """Flower."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -188,7 +183,7 @@ _RESULT_SETTINGS = re.compile(
 )
 
 
-class CelerySettings(_Section):
+class CelerySettings(Section):
     """Canvases that run through models and through tasks of your own."""
 
     default_queue: str = Field(
@@ -220,7 +215,7 @@ class CelerySettings(_Section):
         return value
 
 
-class MetricsSettings(_Section):
+class MetricsSettings(Section):
     """Figures of workers and dispatchers for Prometheus, at /metrics."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -268,9 +263,16 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='weight and cap per tenant: `{"acme": {"weight": 2, "cap": 8}}`, or weights alone: `acme=2,beta=1`',
     )
+    autoscaler: AutoscalerSettings = AutoscalerSettings()
+    pools: dict[str, PoolSettings] = Field(
+        default_factory=dict,
+        description='pools of workers: `{"gpu": {"models": ["embed"], "max": 4}}`; others have the defaults',
+    )
 
     _split_models = field_validator("models", mode="before")(sources.words)
     _read_tenants = field_validator("tenants", mode="before")(sources.pairs)
+    _read_pools = field_validator("pools", mode="before")(sources.section)
+    _check_pools = field_validator("pools")(checked)
     _blank = field_validator("broker_url", "result_url", "database_url", "artifact_url", mode="before")(sources.blank)
 
     @field_validator("home")
@@ -321,6 +323,10 @@ class Settings(BaseSettings):
         return out
 
     # What the defaults mean -----------------------------------------------------------------------------------
+
+    def pool(self, name: str) -> PoolSettings:
+        """What is set of a pool; the defaults where nothing is."""
+        return self.pools.get(name) or PoolSettings()
 
     @property
     def embedded_broker(self) -> bool:

@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
@@ -22,6 +22,17 @@ from penstock.errors import ConfigError
 PREFIX = "PENSTOCK_"
 #: Variables that steer the reading itself.
 _META = frozenset({"PENSTOCK_CONFIG", "PENSTOCK_SECRETS_DIR"})
+
+
+class Section(BaseModel):
+    """Settings that belong together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return section(value)
 
 
 class Environment(EnvSettingsSource):
@@ -126,6 +137,20 @@ def _json(text: str, kind: type[Any], what: str) -> Any:
     return value
 
 
+# Kinds ------------------------------------------------------------------------------------------------------------
+
+
+def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether a setting is a section."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def each_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that there is one of per name: ``PoolSettings`` of ``dict[str, PoolSettings]``."""
+    inner = get_args(annotation)[-1] if get_origin(annotation) is dict else None
+    return inner if is_section(inner) else None
+
+
 # Errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -144,13 +169,15 @@ def _fault(cls: type[BaseModel], loc: tuple[str, ...], kind: str, message: str) 
     name = ".".join(loc)
     if kind != "extra_forbidden":
         return f"{name}: {message}"
-    section: type[BaseModel] = cls
+    holder: Any = cls
     for part in loc[:-1]:
-        inner = section.model_fields[part].annotation if part in section.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        if each := each_of(holder):  # a section per name, as `pools` has: `part` is one of these names
+            holder = each
+        else:
+            holder = holder.model_fields[part].annotation if part in holder.model_fields else None
+        if not (is_section(holder) or each_of(holder)):
             return f"there is no setting {name}"
-        section = inner
-    near = get_close_matches(loc[-1], section.model_fields, n=1)
+    near = get_close_matches(loc[-1], holder.model_fields, n=1)
     return f"there is no setting {name}" + (f", did you mean {'.'.join((*loc[:-1], near[0]))}?" if near else "")
 
 

@@ -15,7 +15,8 @@ import pytest
 from pydantic import BaseModel
 
 from penstock.errors import ConfigError
-from penstock.settings import Settings, TenantSettings
+from penstock.settings import Settings
+from penstock.sources import each_of
 
 
 @pytest.fixture(autouse=True)
@@ -326,13 +327,13 @@ def test_without_a_home_folder(clean: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def numbers(section: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of every number in the settings; a tenant's stand for all tenants'."""
+    """The path of every number in the settings; one name stands for all where there is a section per name."""
     for name, field in section.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from numbers(inner, (*path, name))
-        elif name == "tenants":
-            yield from numbers(TenantSettings, (*path, name, "acme"))
+        elif (each := each_of(inner)) is not None:
+            yield from numbers(each, (*path, name, "acme"))
         elif any(kind in re.findall(r"\w+", str(inner)) for kind in ("int", "float")):
             yield (*path, name)
 
@@ -342,7 +343,12 @@ NUMBERS = [*numbers(Settings)]
 
 def test_the_walk_finds_the_numbers() -> None:
     assert len(NUMBERS) >= 30
-    assert {("lease", "heartbeat_s"), ("tenants", "acme", "cap"), ("lanes", "background", "target")} <= {*NUMBERS}
+    assert {
+        ("lease", "heartbeat_s"),
+        ("tenants", "acme", "cap"),
+        ("pools", "acme", "max"),
+        ("lanes", "background", "target"),
+    } <= {*NUMBERS}
 
 
 @pytest.mark.parametrize("path", NUMBERS, ids=".".join)
