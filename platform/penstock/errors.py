@@ -24,6 +24,7 @@ followed by the fix.
     │   └── Overloaded         too much waits; come back in `retry_after` s  (CLI exit code 75)
     ├── JobNotFound
     ├── IllegalTransition      a state change that the life cycle forbids
+    ├── Deposed                another leads by now: what this one asked for was not done
     ├── JobUnsuccessful        raised by `job.result()`            (CLI exit code 1)
     │   ├── JobFailed
     │   ├── JobCancelled
@@ -215,6 +216,12 @@ class IllegalTransition(PenstockError):
     """The life cycle of a job does not allow this change of state."""
 
     code = "illegal_transition"
+
+
+class Deposed(PenstockError):
+    """Another leads by now, so nothing was changed. It is no fault: whoever gets it stops leading."""
+
+    code = "deposed"
 
 
 class JobUnsuccessful(PenstockError):

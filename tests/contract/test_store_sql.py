@@ -15,27 +15,45 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Table
 
-from penstock.store import Store, claims, deliveries, events, producers, relay, retention, runs, users, workers
+from penstock.store import (
+    Store,
+    claims,
+    deliveries,
+    elastic,
+    events,
+    producers,
+    relay,
+    retention,
+    runs,
+    users,
+    workers,
+)
 from penstock.store.columns import type_of
 from penstock.store.sql import Dialect, compile_sql, insert_sql
 from penstock.store.tables import Row
 
 MODULES = (claims, deliveries, events, producers, relay, retention, users, workers)
-# Every module of runs, so that none is forgotten.
-MODULES += tuple(import_module(f"{runs.__name__}.{found.name}") for found in pkgutil.iter_modules(runs.__path__))
+# Every module of a package, so that none is forgotten.
+MODULES += tuple(
+    import_module(f"{package.__name__}.{found.name}")
+    for package in (runs, elastic)
+    for found in pkgutil.iter_modules(package.__path__)
+)
 
 #: Types of columns, as statements write them.
 NAMES = {str: "text", float: "float", int: "int", bool: "bool"}
 
-#: What may read a whole table or sort: workers, models and what is learned of them are few, and so are due deliveries.
+#: What may read a whole table or sort: workers, slots, models and what is learned of them are few, and so are due
+#: deliveries.
 SMALL = re.compile(
-    r"SCAN (penstock_(worker|model|pipeline|latency)|json_each|r |due|\(subquery|soonest|CONSTANT)"
+    r"SCAN (penstock_(worker|model|pipeline|latency|slot)|json_each|r |due|\(subquery|soonest|CONSTANT)"
     r"|SCAN penstock_job USING INDEX ix_penstock_job_due"  # in order, and ended by LIMIT
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_asked"  # those that are open and ask for a version
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_run"  # those that are open and runs
     r"|SCAN around|SCAN run USING (COVERING )?INDEX ix_penstock_job_run"
     r"|SCAN m USING (COVERING )?INDEX ix_penstock_map_begun"
     r"|SCAN penstock_delivery USING INDEX ix_penstock_delivery_due"
+    r"|SCAN penstock_scaling_change USING INDEX sqlite_autoindex"  # in order, and ended by LIMIT
 )
 
 
@@ -143,6 +161,10 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         "digest",
         "output",
         "only",
+        "holder",
+        "fence",
+        "place",
+        "reason",
     ):
         if column in values:
             values[column] = "x"

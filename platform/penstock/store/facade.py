@@ -23,6 +23,7 @@ from penstock.store import (
     users,
     workers,
 )
+from penstock.store.elastic import Elastic
 from penstock.store.engine import Database, Left, Survives
 from penstock.store.records import (
     ClaimResult,
@@ -60,6 +61,8 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        #: Leaders, slots of workers, and records of scaling.
+        self.elastic = Elastic(database)
 
     @classmethod
     def open(cls, url: str, *, pool_size: int = 5) -> Store:

@@ -8,6 +8,7 @@ import msgspec
 
 from penstock.errors import Quarantined, WorkerLost
 from penstock.job import Job
+from penstock.store.elastic import slots
 from penstock.store.engine import Database, Survives
 from penstock.store.records import (
     JOB_COLUMNS,
@@ -168,6 +169,8 @@ def rescue(
 
     def work(session: Session) -> list[Settled]:
         buried = [row[0] for row in session.all(_BURY, {"rows": session.rows(graves)})] if graves else []
+        if buried:
+            slots.lose(session, buried)
         values = {
             "now": now,
             "dead": session.ids(buried),

@@ -342,6 +342,91 @@ class LatencyRow(Row, table=True):
     updated_at: float = Field(sa_type=Double)
 
 
+class LeaderRow(Row, table=True):
+    """Who leads: there is one of a name, and each one after another has a higher ``epoch``."""
+
+    __tablename__ = "penstock_leader"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    #: A process, by a name of its own; empty: it has resigned.
+    holder: str = Field(sa_type=Text)
+    epoch: int
+    #: Counts up while the holder lives. No time: others wait for it to change, by their own clocks.
+    beat: int
+    #: What the next one needs to know to go on (JSON).
+    state: str | None = Field(None, sa_type=Text)
+
+
+class SlotRow(Row, table=True):
+    """A worker that is wanted: without such a row, one that was started for it ends before it consumes."""
+
+    __tablename__ = "penstock_slot"
+    __table_args__ = (CheckConstraint(_one_of("state", "wanted", "parked", "draining"), "state"),)
+
+    id: str = Field(sa_type=Id, primary_key=True)
+    pool: str = Field(sa_type=Text)
+    state: str = Field(sa_type=Text)
+    #: Of the leader that has changed it last.
+    epoch: int
+    made_at: float = Field(sa_type=Double)
+    #: When it came to its state.
+    changed_at: float = Field(sa_type=Double)
+    #: The instance that has it, and since when that one is ready.
+    worker: str | None = Field(None, sa_type=Text)
+    ready_at: float | None = Field(None, sa_type=Double)
+    #: Which start of a process may have it.
+    fence: str | None = Field(None, sa_type=Text)
+    #: What a backend has noted of that process (JSON).
+    place: str | None = Field(None, sa_type=Text)
+    #: What its worker is to be, beyond what the settings say of its pool (JSON).
+    spec: str | None = Field(None, sa_type=Text)
+    reason: str = Field(sa_type=Text)
+
+
+class ScalingRow(Row, table=True):
+    """A pool in one minute, as one leader has seen it: see ``store.elastic.records.Minute``."""
+
+    __tablename__ = "penstock_scaling"
+    __table_args__ = (Index("ix_penstock_scaling_at", "at"),)
+
+    pool: str = Field(sa_type=Text, primary_key=True)
+    at: float = Field(sa_type=Double, primary_key=True)
+    epoch: int = Field(primary_key=True)
+    seconds: float = Field(sa_type=Double)
+    demand_s: float = Field(sa_type=Double)
+    demand_most: float = Field(sa_type=Double)
+    backlog_s: float = Field(sa_type=Double)
+    backlog_most: float = Field(sa_type=Double)
+    wanted_s: float = Field(sa_type=Double)
+    ready_s: float = Field(sa_type=Double)
+    busy_s: float = Field(sa_type=Double)
+    starting_s: float = Field(sa_type=Double)
+    parked_s: float = Field(sa_type=Double)
+    draining_s: float = Field(sa_type=Double)
+    ready_in_s: float | None = Field(None, sa_type=Double)
+    wake_in_s: float | None = Field(None, sa_type=Double)
+
+
+class ScalingChangeRow(Row, table=True):
+    """A decision that changed what a pool is to have, and why."""
+
+    __tablename__ = "penstock_scaling_change"
+    __table_args__ = (
+        Index("ix_penstock_scaling_change_pool", "pool", "id"),
+        Index("ix_penstock_scaling_change_at", "at"),
+    )
+
+    id: str = Field(sa_type=Id, primary_key=True)
+    pool: str = Field(sa_type=Text)
+    at: float = Field(sa_type=Double)
+    epoch: int
+    before: int
+    after: int
+    parked: int
+    code: str = Field(sa_type=Text)
+    reason: str = Field(sa_type=Text)
+
+
 class TenantRow(Row, table=True):
     """What was set for a tenant by hand; it wins over the settings."""
 

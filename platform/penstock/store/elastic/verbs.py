@@ -1,0 +1,133 @@
+"""``Elastic``: the verbs on leaders, slots and scaling records, each documented by what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from penstock.store.elastic import leader, records
+from penstock.store.elastic import slots as rows
+from penstock.store.elastic.leader import AUTOSCALER, Leadership
+from penstock.store.elastic.records import Change, Minute
+from penstock.store.elastic.slots import NewSlot, Slot
+from penstock.store.engine import Database
+
+
+class Elastic:
+    """``Store.elastic``. Its verbs raise, and may be repeated, as those of ``Store``.
+
+    ``name`` is that of a leadership, ``epoch`` that under which a leader acts.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    # Leaders ----------------------------------------------------------------------------------------------------
+
+    def leadership(self, name: str = AUTOSCALER) -> Leadership | None:
+        """Who leads; ``None``: nobody ever has."""
+        return leader.find(self._db, name)
+
+    def lead(self, name: str, holder: str, seen: Leadership | None) -> int | None:
+        """Take over from the leader as it was ``seen``: the new epoch. ``None``: it has beaten since, or somebody was
+        quicker. ``holder`` must be another name in each life of each process."""
+        return leader.lead(self._db, name, holder, seen)
+
+    def beat(self, name: str, holder: str, epoch: int, *, state: Mapping[str, Any] | None = None) -> bool:
+        """Say that the leader lives, and with ``state`` what a successor needs to go on. ``False``: it is deposed."""
+        return leader.beat(self._db, name, holder, epoch, state)
+
+    def resign(self, name: str, holder: str, epoch: int, *, state: Mapping[str, Any] | None = None) -> bool:
+        """End this leadership, so that the next one need not wait for a lease. ``False``: it is deposed."""
+        return leader.resign(self._db, name, holder, epoch, state)
+
+    # Slots: the leader's side -------------------------------------------------------------------------------------
+
+    def slots(self, pool: str | None = None) -> list[Slot]:
+        """All slots, or those of a pool, the oldest first in each."""
+        return rows.slots(self._db, pool)
+
+    def change(
+        self,
+        name: str,
+        epoch: int,
+        *,
+        add: Sequence[NewSlot] = (),
+        set: Mapping[str, str] = {},
+        reason: str = "",
+        now: float,
+    ) -> None:
+        """Add slots, and ``set`` the states of others by id, all or nothing. Raises ``Deposed``, and changes nothing,
+        unless ``epoch`` leads.
+
+        What drains goes on draining, whatever is set; ids that there are no longer are passed over.
+        """
+        rows.change(self._db, name, epoch, add=add, set=set, reason=reason, now=now)
+
+    def place(
+        self, id: str, place: Mapping[str, Any], *, epoch: int, fence: str | None = None, name: str = AUTOSCALER
+    ) -> bool:
+        """Note what realises a slot: a process and its host, the name of a Job. ``False``, and nothing is noted, when
+        the epoch does not lead or there is no such slot.
+
+        With ``fence`` it announces a start, and is called before it: from now on only who brings this word takes the
+        slot, and the one that had it has it no longer. ``False`` as well when the slot drains: then nothing is to be
+        started.
+        """
+        return rows.place(self._db, id, place, name=name, epoch=epoch, fence=fence)
+
+    def gone(self, slots: Iterable[Slot], *, epoch: int, name: str = AUTOSCALER) -> list[str]:
+        """What realised these slots, as they were read, is gone: draining ones are removed, the others are without a
+        worker, a place and a fence. The ids that this changed: not those that have another worker or another start by
+        now. Raises ``Deposed``."""
+        return rows.gone(self._db, slots, name=name, epoch=epoch)
+
+    # Slots: the worker's side ---------------------------------------------------------------------------------------
+
+    def take(self, id: str, worker: str, *, fence: str | None = None) -> Slot | None:
+        """Have a slot, before anything is consumed. ``None``: there is no such slot, it drains, it is another worker's,
+        or another start of a process is meant.
+
+        With the ``fence`` that the worker before has brought it is taken over from it: a supervisor gives all its
+        children the same.
+        """
+        return rows.take(self._db, id, worker, fence)
+
+    def ready(self, id: str, worker: str, *, now: float) -> bool:
+        """Say that the worker's models are loaded and warmed; the first time counts. ``False``: it has not the slot."""
+        return rows.ready(self._db, id, worker, now=now)
+
+    def leave(self, id: str, worker: str) -> bool:
+        """Have the slot no longer, at the end. ``False``: it was not this worker's."""
+        return rows.leave(self._db, id, worker)
+
+    def slot(self, id: str) -> Slot | None:
+        """One slot; ``None``: it is there no longer."""
+        return rows.slot(self._db, id)
+
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """The states of those of these slots that there are."""
+        return rows.states(self._db, ids)
+
+    # Records ----------------------------------------------------------------------------------------------------
+
+    def record(self, minutes: Sequence[Minute]) -> None:
+        """Keep what was seen. The same minute of the same leader again replaces it."""
+        records.record(self._db, minutes)
+
+    def history(self, pool: str, *, since: float, until: float) -> list[Minute]:
+        """The minutes that began from ``since`` to before ``until``, in order, with the parts of several leaders added
+        up; minutes of which nothing was seen are missing."""
+        return records.history(self._db, pool, since=since, until=until)
+
+    def changed(self, *changes: Change) -> None:
+        """Keep decisions."""
+        records.changed(self._db, changes)
+
+    def changes(self, pool: str | None = None, *, limit: int = 100) -> list[Change]:
+        """The last decisions about a pool, or about all, the newest first."""
+        return records.changes(self._db, pool, limit=limit)
+
+    def prune(self, *, before: float, limit: int) -> int:
+        """Remove about ``limit`` records from before ``before``: call again until the answer is 0."""
+        return records.prune(self._db, before=before, limit=limit)
