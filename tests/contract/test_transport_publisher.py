@@ -66,6 +66,33 @@ def test_thousands_go_in_one_call(publisher: Publisher, broker: redis.Redis) -> 
     assert [id_of(raw) for raw in broker.lrange("ns.embed.interactive", 0, -1)[::-1]] == [j.id for j in mine]
 
 
+def test_whoever_wakes_a_model_hears_of_its_jobs_once_a_call(publisher: Publisher, broker: redis.Redis) -> None:
+    """Whatever their lane, version, tenant and priority: the pool that serves the model is one."""
+    with broker.pubsub(ignore_subscribe_messages=True) as ear:  # type: ignore[no-untyped-call]
+        ear.subscribe(keys.wake("ns", "embed"))
+        assert ear.get_message(timeout=PATIENCE_S) is None  # the subscription's own answer
+        publisher.publish([job(model="other")])
+        publisher.publish([job(lane=lane, tenant=tenant) for lane in ("interactive", "background") for tenant in "ab"])
+        heard = ear.get_message(timeout=PATIENCE_S)
+        assert heard is not None and heard["channel"] == b"ns:wake:embed"
+        assert ear.get_message(timeout=0) is None
+
+
+def test_to_tell_who_wakes_a_model_takes_no_round_trip(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher.publish([job()])  # connects
+    sent: list[bytes] = []
+    send = redis.connection.UnixDomainSocketConnection.send_packed_command
+
+    def counted(self: Any, command: Any, check_health: bool = True) -> None:
+        sent.append(b"".join(command))
+        send(self, command, check_health)
+
+    monkeypatch.setattr(redis.connection.UnixDomainSocketConnection, "send_packed_command", counted)
+    publisher.publish([job(), job(lane="background"), job(model="other", tenant="a")])
+    assert len(sent) == 1
+    assert sent[0].count(b"PUBLISH") == 2
+
+
 def test_nothing_is_nothing(publisher: Publisher, broker: redis.Redis) -> None:
     publisher.publish([])
     publisher.notify({})

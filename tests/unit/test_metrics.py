@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import re
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,7 @@ from penstock.settings import MetricsSettings
 from penstock.store.records import Settled
 from penstock.telemetry import metrics as m
 from penstock.telemetry.exposition import Collector, Endpoint
+from penstock.telemetry.pages import Answer
 from penstock.telemetry.tally import MOST_TENANTS, OTHER, Fold, Histogram, Sample, Settlements
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.report.meter import Meter
@@ -91,7 +95,8 @@ def test_names_follow_prometheus(metric: m.Metric) -> None:
     assert metric.meaning.endswith(".")
     assert bool(metric.bounds) == (metric.kind is m.Kind.HISTOGRAM)
     assert list(metric.bounds) == sorted(set(metric.bounds))
-    assert set(metric.labels) <= {"model", "lane", "tenant", "reason", "outcome", "quantile", "server"}, "bounded"
+    bounded = {"model", "lane", "tenant", "reason", "outcome", "quantile", "server", "pool", "state"}
+    assert set(metric.labels) <= bounded
 
 
 def test_every_metric_is_in_the_table_once() -> None:
@@ -271,3 +276,57 @@ def test_without_a_port_nothing_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["False", "''"]
+
+
+def ask(address: str, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+    with contextlib.closing(connection):
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+
+@pytest.fixture
+def pages() -> Iterator[str]:
+    """The address of an endpoint with two pages."""
+
+    def broken(below: str) -> Answer:
+        raise RuntimeError(below)
+
+    endpoint = Endpoint(
+        MetricsSettings(port=0),
+        list,
+        pages={
+            "/said": lambda below: Answer({"below": below}),
+            "/broken": broken,
+            "/text": lambda below: Answer("fine"),
+        },
+    )
+    endpoint.start()
+    yield endpoint.address
+    endpoint.stop()
+
+
+@pytest.mark.parametrize(
+    "path, below",
+    [("/said", ""), ("/said/", ""), ("/said/a", "a"), ("/said/a/b", "a/b"), ("/said/%C3%A9%20x?q=1", "é x")],
+)
+def test_a_page_is_given_what_follows_its_path(pages: str, path: str, below: str) -> None:
+    status, headers, body = ask(pages, path)
+    assert (status, json.loads(body)) == (200, {"below": below})
+    assert headers["content-type"] == "application/json" and headers["cache-control"] == "no-store"
+
+
+def test_pages_can_be_read_only(pages: str) -> None:
+    status, headers, body = ask(pages, "/said/a", "HEAD")
+    assert status == 200 and int(headers["content-length"]) > 0 and body == b""
+    status, headers, body = ask(pages, "/said", "POST")
+    assert status == 405 and headers["allow"] == "GET, HEAD" and json.loads(body)["error"]
+
+
+def test_a_page_that_fails_says_so_and_the_others_go_on(pages: str) -> None:
+    status, _, body = ask(pages, "/broken/x")
+    assert status == 500 and b"RuntimeError" not in body
+    assert ask(pages, "/text")[2] == b"fine\n"
+    assert ask(pages, "/metrics")[0] == 200
+    assert ask(pages, "/saidno")[0] == 200, "no page, so it is the metrics'"

@@ -1,4 +1,4 @@
-"""``/metrics`` over HTTP, for Prometheus: an endpoint that asks its source at each scrape.
+"""``/metrics`` over HTTP, for Prometheus: an endpoint that asks its source at each scrape, and may have other pages.
 
 ``prometheus_client`` writes the text; it is imported when an endpoint starts, and not before.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from penstock.errors import ConfigError, install
 from penstock.settings import MetricsSettings
 from penstock.telemetry.metrics import Kind, Metric
+from penstock.telemetry.pages import Page, with_pages
 from penstock.telemetry.tally import Histogram, Source
 
 if TYPE_CHECKING:
@@ -27,9 +29,12 @@ log = structlog.get_logger(__name__)
 class Endpoint:
     """One listener of this process. ``start`` it once; ``stop`` is idempotent."""
 
-    def __init__(self, settings: MetricsSettings, source: Source) -> None:
+    def __init__(
+        self, settings: MetricsSettings, source: Source, *, pages: Mapping[str, Page] = MappingProxyType({})
+    ) -> None:
         self._settings = settings
         self._source = source
+        self._pages = pages
         self._server: Any = None
         self._thread: threading.Thread | None = None
         #: ``host:port`` with the port that was really taken; empty while it does not listen.
@@ -57,6 +62,8 @@ class Endpoint:
                 if taken
                 else "correct metrics.host (PENSTOCK_METRICS__HOST) or choose another --metrics-port",
             ) from error
+        if self._pages:
+            self._server.set_app(with_pages(self._server.get_app(), self._pages))
         self._thread.name = "penstock-metrics"
         self.address = _join(host, self._server.server_port)
         log.info("metrics are served", action="metrics.listen", url=f"http://{self.address}/metrics")

@@ -35,6 +35,7 @@ key                                       type      what it holds
                                                     of a run, that of all its steps: ``{attempt}-{place}``
 ``{ns}:reply:{client}``                   pub/sub   results for one client
 ``{ns}:events``                           pub/sub   changes of state of all jobs, and that some have made progress
+``{ns}:wake:{model}``                     pub/sub   jobs of a model were published; a bell that wakes autoscalers
 ``{ns}:aside:{key}``                      any       a key that had another type, or what could not be read; a day
 ========================================  ========  ==============================================================
 
@@ -297,3 +298,8 @@ def reply(namespace: str, client: str) -> str:
 def events(namespace: str) -> str:
     """The pub/sub channel of all changes of state."""
     return f"{namespace}:events"
+
+
+def wake(namespace: str, model: str) -> str:
+    """The pub/sub channel on which the publication of a model's jobs is told, whatever their lane and version."""
+    return f"{namespace}:wake:{model}"

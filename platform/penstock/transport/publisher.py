@@ -82,7 +82,7 @@ class Publisher:
         return self._redis
 
     def publish(self, jobs: Sequence[NewJob | Job]) -> Published:
-        """Put the jobs' messages on their queues, in order, and ring the queues' bells.
+        """Put the jobs' messages on their queues, in order, ring the queues' bells and tell who wakes their models.
 
         Steps of runs that are late go to the heads of their lists, before all that waits there at their priority.
         Jobs of which no message can be made come back as ``refused``; the others do not wait for them. Raises
@@ -93,6 +93,7 @@ class Publisher:
         late: dict[str, list[tuple[float, bytes]]] = {}
         now = clock.now()
         queues: dict[str, None] = {}
+        models: dict[str, None] = {}
         shared: dict[str, set[str]] = {}
         kind, queue, key = None, "", ""
         for job in jobs:
@@ -108,6 +109,7 @@ class Publisher:
                 refused.append(Refused(job, error))
                 continue
             queues[queue] = None
+            models[job.model] = None
             if job.start_by is not None and job.start_by <= now:
                 late.setdefault(key, []).append((job.start_by, message))
             else:
@@ -121,10 +123,12 @@ class Publisher:
         ]
         commands += [register(self.namespace, queue, tenants) for queue, tenants in shared.items()]
         commands += [ring(keys.bell(self.namespace, queue)) for queue in queues]
+        commands += [wake(self.namespace, model) for model in models]
         if not commands:
             return Published(refused, {})
         pushed = [*lists, *late]
-        answers = self._send(commands, replies=len(pushed) + len(shared) + RING_REPLIES * len(queues))
+        replies = len(pushed) + len(shared) + RING_REPLIES * len(queues) + len(models)
+        answers = self._send(commands, replies=replies)
         return Published(refused, dict(zip(pushed, answers, strict=False)))
 
     def loads(
@@ -237,3 +241,10 @@ RING_REPLIES = 3
 def ring(bell: str) -> bytes:
     """``ring_commands``, packed."""
     return b"".join(pack(*command) for command in ring_commands(bell))
+
+
+@lru_cache(maxsize=1024)
+def wake(namespace: str, model: str) -> bytes:
+    """The packed command that tells autoscalers of new jobs. They listen only while the model's pool has no worker:
+    mostly nobody does, and then it costs the server a look into a table."""
+    return pack("PUBLISH", keys.wake(namespace, model), b"")
