@@ -177,7 +177,8 @@ class Serving:
         self._plan.drained = False
         self.engine.start()
         if self._residency is not None:
-            self._residency.start(self.engine.batcher)
+            self._residency.feed(self.engine.batcher)
+            self._residency.start()
         # What a worker holds from its start, modules above all, is looked through no more: the first full collection
         # took a tenth of a second, in the middle of somebody's request.
         gc.collect()
