@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 
 from penstock.clock import monotonic_s
 from penstock.errors import PenstockError
-from penstock.service import ThreadService
 from penstock_cli.context import App
 from penstock_cli.jobview import seconds
 
@@ -16,22 +16,24 @@ FIRST_S, LONGEST_S = 30.0, 300.0
 JOIN_S = 1.0
 
 
-class Reminder(ThreadService):
+class Reminder:
     """For the length of a ``with``. ``news`` is called for whatever came; from then on it is quiet for a while."""
 
     def __init__(self, app: App, models: Collection[str]) -> None:
-        super().__init__("reminder")
         self._app = app
         self._store = app.store  # made here: the thread is not the only one that may ask for it
         self.wait_for(models)
+        self._ended = threading.Event()
         self._quiet_since = monotonic_s()
+        self._thread = threading.Thread(target=self._run, name="penstock-reminder", daemon=True)
 
     def __enter__(self) -> Reminder:
-        self.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop(JOIN_S)
+        self._ended.set()
+        self._thread.join(JOIN_S)
 
     def wait_for(self, models: Collection[str]) -> None:
         """These are the models whose workers are waited for, from now on."""
@@ -41,10 +43,9 @@ class Reminder(ThreadService):
         """Something came."""
         self._quiet_since = monotonic_s()
 
-    def run(self) -> None:
-        """Say it again and again."""
+    def _run(self) -> None:
         since, after_s = self._quiet_since, FIRST_S
-        while not self.stopping.wait(max(0.0, since + after_s - monotonic_s())):
+        while not self._ended.wait(max(0.0, since + after_s - monotonic_s())):
             if self._quiet_since != since:
                 since, after_s = self._quiet_since, FIRST_S
                 continue
@@ -57,7 +58,7 @@ class Reminder(ThreadService):
             missing, text = self._look()
         except PenstockError as error:
             missing, text = True, error.message
-        if self.stopping.is_set():
+        if self._ended.is_set():
             return
         if missing:
             out.warn(f"still waiting after {waited}: {text}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from penstock.clock import monotonic_s
 from penstock.errors import PenstockError
-from penstock.service import ThreadService
 from penstock_cli.runtails import Tails
 
 if TYPE_CHECKING:
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 LAST_S = 1.0
 
 
-class Hearing(ThreadService):
+class Hearing:
     """For the length of a ``with``. ``handle`` is its own: nobody else looks at it meanwhile. Without one there is
     nothing to hear, and nothing is read."""
 
     def __init__(self, handle: JobHandle | None) -> None:
-        super().__init__("hearing")
         self.tails = Tails()
         self._handle = handle
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="penstock-hearing", daemon=True)
 
     def __enter__(self) -> Hearing:
         if self._handle is not None:
-            self.start()
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stopping.set()  # it ends with its run, or with the client
+        self._stopped = True  # it ends with its run, or with the client
 
     def last(self) -> None:
         """The run has ended: wait a little for what is still on its way."""
         if self._handle is not None:
-            self.join(LAST_S)
+            self._thread.join(LAST_S)
 
-    def run(self) -> None:
-        """Hear until the run has ended."""
+    def _run(self) -> None:
         assert self._handle is not None
         try:
             for event in self._handle.stream():
-                if self.stopping.is_set():
+                if self._stopped:
                     return
                 if event.kind == "progress":
                     self.tails.hear(event.data, monotonic_s())

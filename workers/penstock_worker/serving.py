@@ -21,7 +21,6 @@ from penstock.model import Model, bytes_of
 from penstock.pipelines.announced import announcement
 from penstock.pipelines.writing.pipeline import Pipeline
 from penstock.policy.latency import LatencyBook
-from penstock.policy.pools import Place
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.records import Settled
@@ -73,8 +72,6 @@ class Plan:
     pool: str
     #: What it announces and does not run: pipelines are run by the workers of their steps.
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
-    #: The pool of each model, by the settings.
-    places: Mapping[str, Place] = field(default_factory=dict)
     #: Why the worker could not start; ``main`` prints it.
     failure: PenstockError | None = None
     #: Whether it can stop, or has stopped, cleanly: everything ended or was given back. It begins with nothing.
@@ -157,14 +154,15 @@ class Serving:
         )
         self.holdings = Holdings(self.engine, namespace=settings.namespace, hostname=hostname, pid=os.getpid())
         self._revoker = Revoker(self._store, told=self._revoked)
-        self._usage = usage = Usage(self.engine.charges.spent, self._wire, namespace=settings.namespace)
+        charges = self.engine.charges
+        self._usage = Usage(charges.spent, charges.done, self._wire, namespace=settings.namespace)
         self._heartbeat = Heartbeat(
             self._store,
             worker=worker,
             name=hostname,
             pool=self._plan.pool,
             info={
-                "models": announce(self._classes, self._plan.places),
+                "models": announce(self._classes),
                 "pipelines": {name: announcement(each) for name, each in self._plan.pipelines.items()},
                 "device": device,
                 "pid": os.getpid(),
@@ -173,15 +171,15 @@ class Serving:
             }
             | ({"metrics": self._metrics.address} if self._metrics is not None else {}),
             lease=settings.lease,
-            also=(tenure.keep, self._wire.flush, memory.keep, usage.tell),
+            also=(tenure.keep, self._wire.flush, memory.keep),
         )
         self._patiently(self._heartbeat.start)
         self._look_for_namesakes(worker, hostname)
         self._plan.drained = False
         self.engine.start()
+        self._usage.start()
         if self._residency is not None:
-            self._residency.feed(self.engine.batcher)
-            self._residency.start()
+            self._residency.start(self.engine.batcher)
         # What a worker holds from its start, modules above all, is looked through no more: the first full collection
         # took a tenth of a second, in the middle of somebody's request.
         gc.collect()
@@ -265,7 +263,7 @@ class Serving:
         if self._memory is not None:
             self._memory.keep()
         if self._usage is not None:
-            self._usage.tell()
+            self._usage.stop()
         if self._metrics is not None:
             self._metrics.stop()
         if self._tenure is not None:

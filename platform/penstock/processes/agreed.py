@@ -21,9 +21,13 @@ PULSE_FD = "_PENSTOCK_PULSE_FD"
 #: A supervisor finds the write end of a pipe in this variable, and writes a JSON object a line into it for each death:
 #: ``status``, ``lived_s``, ``wait_s``.
 DEATHS_FD = "_PENSTOCK_DEATHS_FD"
+#: Whoever starts a process for a slot gives it the slot's fence in this variable: without it, another start is meant.
+SLOT_FENCE = "_PENSTOCK_SLOT_FENCE"
 
 #: A process that lived for so long has recovered: its next death counts as the first, seconds.
 HEALTHY_AFTER_S = 60.0
+#: So many deaths in a row, none after a minute of life, are told as what they are.
+LOOP_AFTER = 3
 #: First and longest wait before a process that died is started again, seconds.
 RESTART_FIRST_S, RESTART_LONGEST_S = 0.5, 30.0
 

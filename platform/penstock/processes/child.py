@@ -13,15 +13,12 @@ from pathlib import Path
 
 from penstock import private
 from penstock.clock import monotonic_s
-from penstock.processes.agreed import DEATHS_FD, HEALTHY_AFTER_S, MEANING, restart_delay_s
-from penstock.processes.lastwords import last_words
+from penstock.processes.agreed import DEATHS_FD, HEALTHY_AFTER_S, restart_delay_s
+from penstock.processes.deaths import Deaths
+from penstock.processes.lastwords import how, tail
 from penstock.processes.service import Service
+from penstock.processes.starter import turn_over
 from penstock.processes.watch import Guardian
-
-#: So many deaths in a row, none after a minute of life, are told as what they are.
-LOOP_AFTER = 3
-#: A log larger than this is set aside (one old file is kept) when its process starts, bytes.
-LOG_BYTES = 16 * 2**20
 
 
 class Child:
@@ -50,9 +47,8 @@ class Child:
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
-        #: Deaths in a row of the process that the service supervises, and how long its log was at the last one.
-        self._deaths = 0
-        self._log_told = 0
+        #: Of the process that the service supervises.
+        self._deaths = Deaths(service.name, log, since=0)
         self._thread = threading.Thread(target=self._run, name=f"penstock-up-{service.name}", daemon=True)
 
     @property
@@ -87,11 +83,7 @@ class Child:
 
     def tail(self, lines: int = 12, *, since: int | None = None) -> list[str]:
         """The last lines that it wrote since its last start, or since a place in its log, bytes."""
-        with suppress(OSError), self.log.open("rb") as file:
-            file.seek(self._log_start if since is None else since)
-            text = file.read()[-64_000:].decode(errors="replace")
-            return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
-        return []
+        return tail(self.log, lines, since=self._log_start if since is None else since)
 
     def _run(self) -> None:
         crashes = 0
@@ -106,12 +98,12 @@ class Child:
                 return
             crashes = 1 if monotonic_s() - started > HEALTHY_AFTER_S else crashes + 1
             delay_s = restart_delay_s(crashes)
-            self._say(f"{self.service.name} {_how(status)}; starting it again in {delay_s:g} s (log: {self.log})")
+            self._say(f"{self.service.name} {how(status)}; starting it again in {delay_s:g} s (log: {self.log})")
             self._on_change()
             self._stopping.wait(delay_s)
 
     def _once(self) -> int:
-        self._turn_over()
+        turn_over(self.log)
         env = dict(self._env)
         told: int | None = None
         tells: tuple[int, ...] = ()
@@ -120,7 +112,8 @@ class Child:
             tells = (writer,)
             env[DEATHS_FD] = str(writer)
         with private.file(self.log).open("ab") as file:
-            self._log_start = self._log_told = file.tell()
+            self._log_start = file.tell()
+            self._deaths = Deaths(self.service.name, self.log, since=self._log_start)
             process = subprocess.Popen(
                 self.service.argv,
                 stdin=subprocess.DEVNULL,
@@ -142,44 +135,14 @@ class Child:
             if told is not None:
                 with os.fdopen(told, encoding="utf-8") as deaths:
                     for line in deaths:  # until the service ends, and its end of the pipe with it
-                        self._died(json.loads(line))
+                        for words in self._deaths.told(json.loads(line)):
+                            self._say(words)
             return process.wait()
         finally:
             self._guardian.remove(process.pid)
-
-    def _died(self, death: Mapping[str, float]) -> None:
-        """The process that the service supervises has died, and the service starts it again."""
-        self._deaths = 1 if death["lived_s"] > HEALTHY_AFTER_S else self._deaths + 1
-        again = f", the {_nth(self._deaths)} time in a row" if self._deaths >= LOOP_AFTER else ""
-        self._say(
-            f"the process of {self.service.name} {_how(int(death['status']))} after {death['lived_s']:g} s{again}; "
-            f"starting it again in {death['wait_s']:g} s (log: {self.log})"
-        )
-        words = last_words(self.tail(since=self._log_told))
-        with suppress(OSError):
-            self._log_told = self.log.stat().st_size
-        if words is not None:
-            self._say(f"  its last error: {words}")
-
-    def _turn_over(self) -> None:
-        with suppress(FileNotFoundError):
-            if self.log.stat().st_size > LOG_BYTES:
-                self.log.replace(self.log.with_suffix(".log.old"))
 
     def _signal(self, number: signal.Signals) -> None:
         process = self._process
         if process is not None:
             with suppress(ProcessLookupError):
                 process.send_signal(number)
-
-
-def _nth(number: int) -> str:
-    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
-
-
-def _how(status: int) -> str:
-    if status < 0:
-        with suppress(ValueError):
-            return f"was ended by {signal.Signals(-status).name}"
-    return f"ended with status {status}" + (f" ({MEANING[status]})" if status in MEANING else "")

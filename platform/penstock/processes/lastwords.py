@@ -1,10 +1,15 @@
-"""What a process has said last, in the log of its output."""
+"""How a process has ended, and what it has said last, in the log of its output."""
 
 from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from penstock.processes.agreed import MEANING
 
 
 def last_error(lines: Sequence[str]) -> tuple[str, str] | None:
@@ -43,3 +48,28 @@ def _event(line: str) -> str | None:
         return None
     raised = str(event.get("exception") or event.get("error") or "").strip().splitlines()[-1:]
     return ": ".join([str(event.get("event", "")), *raised])
+
+
+def tail(log: Path, lines: int = 12, *, since: int = 0) -> list[str]:
+    """The last lines of a log behind a place in it, bytes."""
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(since)
+        text = file.read()[-64_000:].decode(errors="replace")
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+    return []
+
+
+def how(status: int | None) -> str:
+    """An exit status in words."""
+    if status is None:
+        return "has ended"
+    if status < 0:
+        with suppress(ValueError):
+            return f"was ended by {signal.Signals(-status).name}"
+    return f"ended with status {status}" + (f" ({MEANING[status]})" if status in MEANING else "")
+
+
+def nth(number: int) -> str:
+    """1st, 2nd, 3rd, …"""
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

@@ -14,6 +14,7 @@ from penstock.store import (
     bulk,
     called,
     claims,
+    deadlines,
     deliveries,
     identity,
     producers,
@@ -28,6 +29,7 @@ from penstock.store.engine import Database, Left, Survives
 from penstock.store.records import (
     ClaimResult,
     Count,
+    Deadline,
     Delivery,
     Inserted,
     Latency,
@@ -361,6 +363,11 @@ class Store:
     def asked(self) -> builtins.list[Count]:
         """Those of ``counts`` that ask for a version; quick, however many others there are."""
         return users.asked(self._db)
+
+    def deadlines(self, *, now: float, limit: int) -> builtins.list[Deadline]:
+        """The earliest deadlines of jobs that wait and could run now, at most ``limit``; delayed ones that have to end
+        as soon as these may take their places. Quick, however many there are."""
+        return deadlines.soonest(self._db, now=now, limit=limit)
 
     def cancel(self, id: str, *, now: float) -> Job:
         """Cancel, durably: at once while it waits, else at the end of its attempt. Once it has ended this is a look."""

@@ -118,6 +118,14 @@ class Latency(NamedTuple):
     state: dict[str, Any]
 
 
+class Deadline(NamedTuple):
+    """When a job of this queue ends, done or not (Unix seconds)."""
+
+    model: str
+    lane: str
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Count:
     """How many open jobs of one model and lane are in one state.

@@ -20,6 +20,7 @@ key                                       type      what it holds
 ``{ns}:tenants:cap``                      hash      tenant -> most jobs that may run (be claimed) at a time
 ``{ns}:tenants:used``                     hash      tenant -> device seconds since the data set began
 ``{ns}:device``                           hash      queue -> device seconds since the data set began
+``{ns}:done``                             hash      queue -> jobs that have left a device since the data set began
 ``{ns}:tenants:held:{tenant}``            set       with a cap: "tag consumer" of what was claimed, and maybe of more
 ``{ns}.returns``                          list      plain Celery tasks in runs that have ended, as their workers say;
                                                     with kombu's suffixes for the priorities that theirs use
@@ -177,6 +178,11 @@ def device(namespace: str) -> str:
     return f"{namespace}:device"
 
 
+def done(namespace: str) -> str:
+    """The jobs of all queues that have left a device."""
+    return f"{namespace}:done"
+
+
 def weights(namespace: str) -> str:
     """The weights of tenants, where set."""
     return f"{namespace}:tenants:weight"
@@ -221,6 +227,7 @@ _FORMS = {
     "tenants:cap": ("hash", "caps"),
     "tenants:used": ("hash", "seconds"),
     "device": ("hash", "seconds"),
+    "done": ("hash", "seconds"),
     "dead": ("list", ""),
     "epoch": ("string", ""),
     "owner": ("string", ""),

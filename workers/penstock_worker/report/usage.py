@@ -1,35 +1,62 @@
-"""Tells the broker what each queue has taken of this device, for ``penstock model show``.
+"""Tells the broker what each queue has taken of this device, for ``penstock model show`` and the autoscaler: jobs that
+are done, and device seconds.
 
-Summed here and told at the heartbeat: a command per batch would cost the hot path more than the figure is worth. A
-worker that is killed, or a broker that is away, loses one heartbeat's worth.
+Summed here and told once a second: a command per batch would cost the hot path more than the figures are worth. A
+worker that is killed, or a broker that is away, loses one second's worth.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 from penstock.transport import keys
 from penstock_worker.report.wire import Wire
 
+#: How often it is told, seconds: the autoscaler looks as often.
+EVERY_S = 1.0
+
 
 class Usage:
-    """``spent`` are the device seconds of each queue since this worker started; they only grow."""
+    """``spent`` are the device seconds of each queue since this worker started, ``done`` its jobs; they only grow.
 
-    def __init__(self, spent: Mapping[str, float], wire: Wire, *, namespace: str) -> None:
-        self._spent = spent
+    ``start`` begins to tell, ``stop`` tells the rest and ends.
+    """
+
+    def __init__(self, spent: Mapping[str, float], done: Mapping[str, int], wire: Wire, *, namespace: str) -> None:
+        self._spent, self._done = spent, done
         self._wire = wire
-        self._key = keys.device(namespace)
-        self._told: dict[str, float] = {}
+        self._device, self._jobs = keys.device(namespace), keys.done(namespace)
+        self._told: dict[str, tuple[float, int]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="penstock-usage", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tell."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tell what is left. Can be called again, and without ``start``."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.tell()
 
     def tell(self) -> None:
         """Add what is new since the last time."""
-        news = [
-            (queue, seconds) for queue, seconds in dict(self._spent).items() if seconds > self._told.get(queue, 0.0)
-        ]
-        self._wire.send(
-            [
-                ("HINCRBYFLOAT", self._key, queue, f"{seconds - self._told.get(queue, 0.0):.9f}")
-                for queue, seconds in news
-            ]
-        )
-        self._told.update(news)
+        news = []
+        for queue, seconds in dict(self._spent).items():
+            before_s, before = self._told.get(queue, (0.0, 0))
+            done = self._done.get(queue, 0)
+            if seconds > before_s or done > before:
+                news += [
+                    ("HINCRBYFLOAT", self._device, queue, f"{seconds - before_s:.9f}"),
+                    ("HINCRBY", self._jobs, queue, done - before),
+                ]
+                self._told[queue] = (seconds, done)
+        if news:
+            self._wire.send(news)
+
+    def _loop(self) -> None:
+        while not self._stopping.wait(EVERY_S):
+            self.tell()

@@ -27,6 +27,8 @@ class Charges:
         self._known: set[str] = set()
         #: Device seconds that each queue has taken of this worker.
         self.spent: dict[str, float] = {}
+        #: Jobs of each queue that have left it, however they ended.
+        self.done: dict[str, int] = {}
 
     def expected(self) -> Mapping[str, float]:
         """Device seconds that one job of each queue is expected to take."""
@@ -43,7 +45,7 @@ class Charges:
             shares.setdefault(item.lane, []).append(item.device_s)
         for lane, took in shares.items():
             queue = self._queues[run.batch.model.name, lane]
-            self._add(queue, sum(took))
+            self._add(queue, sum(took), len(took))
             self._learn(queue, sum(took) / len(took))
 
     @staticmethod
@@ -57,7 +59,7 @@ class Charges:
         """Items that know already what they have cost: sequences of a step-wise model."""
         for item in items:
             queue = self._queues[item.model, item.lane]
-            self._add(queue, item.device_s)
+            self._add(queue, item.device_s, 1)
             if item.device_s > 0:
                 self._learn(queue, item.device_s)
 
@@ -66,5 +68,6 @@ class Charges:
         self._expected[queue] = old + NEWEST * (mean_s - old) if queue in self._known else mean_s
         self._known.add(queue)
 
-    def _add(self, queue: str, seconds: float) -> None:
+    def _add(self, queue: str, seconds: float, jobs: int) -> None:
         self.spent[queue] = self.spent.get(queue, 0.0) + seconds
+        self.done[queue] = self.done.get(queue, 0) + jobs

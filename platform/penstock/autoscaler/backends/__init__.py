@@ -1,0 +1,1 @@
+"""Where workers run. ``base`` is the contract; one module for each place."""

@@ -1,0 +1,55 @@
+"""The contract of a backend: it makes the workers that the slots ask for, and ends those that they do not.
+
+A backend decides nothing. It is called with the rows as they are, again and again, and does what is missing: level
+triggered, so that whatever was lost (an answer, a process, the autoscaler itself) is made up for at the next call. Its
+words about what it has made stand in the row's ``place``, so that a successor finds it.
+
+``tests/contract/test_scaling_backends.py`` holds every backend to this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from penstock.errors import Unreachable
+from penstock.store.elastic import Slot
+
+
+class BackendUnavailable(Unreachable):
+    """The backend does not answer: the fleet stays as it is, and the next look tries again."""
+
+    code = "backend_unavailable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realised:
+    """What a backend has found."""
+
+    #: Slots, as they were read, that nothing realises any more: what did has ended.
+    gone: Sequence[Slot] = ()
+    #: Why a slot's worker does not come up, for a person, by slot: a crash loop, no room, a failed image pull.
+    stuck: Mapping[str, str] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """One place where workers run. Called from one thread at a time."""
+
+    #: As ``autoscaler.backend`` has it.
+    name: str
+
+    def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
+        """Do what is missing between these rows and what runs, and tell what has ended.
+
+        Slots that are wanted or parked get a worker: ``Elastic.place`` announces its start with a new fence before it
+        is started, and where that answers ``False``, nothing is. Slots that drain have their worker asked to drain, and
+        ended only after its grace. What has ended is told as ``gone``, and started again when the row says so.
+
+        Returns soon: nothing is waited for. Raises ``BackendUnavailable``.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what the backend holds here. Workers go on. Can be called again."""
+        ...

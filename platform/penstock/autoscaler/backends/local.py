@@ -1,0 +1,277 @@
+"""Workers as processes of this machine.
+
+They do not depend on whoever started them: each leads a session of its own, and the row says its number and when it
+started, so that a successor finds it again (``adopt``). What a predecessor announced and did not live to start, or to
+write down, is looked for once in the table of processes; what is not found there is started anew with another fence,
+and whoever comes with the old one is turned away by its slot.
+"""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import structlog
+
+from penstock.autoscaler.backends.base import Realised
+from penstock.autoscaler.backends.command import Named, words_of
+from penstock.autoscaler.backends.crashes import Crashes
+from penstock.autoscaler.backends.running import Running
+from penstock.clock import monotonic_s
+from penstock.clock import now as unix_now
+from penstock.processes.agreed import SLOT_FENCE
+from penstock.processes.handle import Handle
+from penstock.processes.lastwords import how
+from penstock.processes.starter import Cold, Starter
+from penstock.settings import Settings
+from penstock.store.elastic import AUTOSCALER, Elastic, Slot
+
+log = structlog.get_logger(__name__)
+
+#: A worker that is told to drain is killed so long after its own limit for it, seconds: its supervisor comes first.
+MARGIN_S = 10.0
+
+
+class Local:
+    """``command`` starts a worker (``penstock worker``), in ``env``; its output goes to ``logs``.
+
+    ``on_change`` hears of each process that was started or has ended, ``say`` gets a line for each thing that a person
+    should know.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        settings: Settings,
+        elastic: Elastic,
+        *,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        logs: Path,
+        starter: Starter | None = None,
+        leadership: str = AUTOSCALER,
+        say: Callable[[str], None] | None = None,
+        on_start: Callable[[Running], None] = lambda _: None,
+        on_end: Callable[[Running], None] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._elastic = elastic
+        self._command = tuple(command)
+        self._env = dict(env)
+        self._logs = logs
+        self._starter = starter or Cold()
+        self._leadership = leadership
+        self._say = say or (lambda line: log.warning(line, action="local.worker"))
+        self._on_start, self._on_end = on_start, on_end
+        self._host = socket.gethostname()
+        self._running: dict[str, Running] = {}
+        self._crashes: dict[str, Crashes] = {}
+        self._looked = False
+
+    # The contract -----------------------------------------------------------------------------------------------
+
+    def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
+        """See ``Backend.realise``. Slots that another machine has placed are left to it, and to their workers."""
+        mine = {slot.id: slot for slot in slots if self._is_mine(slot)}
+        self._adopt(mine)
+        gone = self._reap(mine)
+        for id, running in self._running.items():
+            slot = mine.get(id)
+            if slot is None or slot.state == "draining" or not _same_start(slot, running):
+                self._end(running, slot, epoch)
+        for slot in mine.values():
+            if slot.id in self._running or slot in gone:
+                continue
+            if slot.place is None and slot.worker is not None:
+                continue  # somebody has taken it whom no backend has started: it sees for itself
+            if slot.state == "draining" or slot.worker is not None:
+                gone.append(slot)
+            elif self._crashes_of(slot.pool).may_start(monotonic_s()):
+                self._start(slot, slots, epoch)
+        stuck = {
+            slot.id: reason
+            for slot in mine.values()
+            if slot.state != "draining" and slot.ready_at is None and (reason := self._crashes_of(slot.pool).reason)
+        }
+        return Realised(gone=gone, stuck=stuck)
+
+    def close(self) -> None:
+        """Let go of the processes: they go on."""
+        for running in self._running.values():
+            running.close()
+        self._running = {}
+
+    # Beyond it ------------------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> list[Running]:
+        """The processes that run now, as far as was seen at the last call."""
+        return list(self._running.values())
+
+    def ask_all(self) -> None:
+        """Ask every worker to drain and end: nobody will be here to do it later."""
+        for running in self._running.values():
+            running.ask()
+
+    def ended(self) -> bool:
+        """Whether all of them have ended; kills who was asked and is over its time."""
+        for id, running in list(self._running.items()):
+            if running.handle.ended():
+                self._drop(id)
+            else:
+                running.insist()
+        return not self._running
+
+    def kill_all(self) -> None:
+        """At once, with all that they started."""
+        for running in self._running.values():
+            running.handle.kill()
+
+    # Steps ------------------------------------------------------------------------------------------------------
+
+    def _is_mine(self, slot: Slot) -> bool:
+        # One that has a worker and no place was taken by somebody that no backend has started.
+        return bool((slot.place or {}).get("host", self._host) == self._host)
+
+    def _adopt(self, mine: Mapping[str, Slot]) -> None:
+        """Find what a predecessor has started."""
+        unknown = [slot for slot in mine.values() if slot.place and slot.id not in self._running]
+        for slot in unknown:
+            place = slot.place or {}
+            if "pid" in place and (handle := Handle.find(int(place["pid"]), float(place["born_at"]))) is not None:
+                self._adopted(slot, handle)
+        if not self._looked and any(slot.id not in self._running for slot in unknown):
+            found = _by_words()
+            for slot in unknown:
+                pid = found.get((slot.id, slot.fence or ""))
+                if slot.id not in self._running and pid is not None:
+                    self._adopted(slot, Handle(pid))
+        self._looked = True
+
+    def _adopted(self, slot: Slot, handle: Handle) -> None:
+        named = Named.read(slot.place or {}, slot.pool)
+        running = Running(
+            slot.id,
+            slot.pool,
+            slot.fence or "",
+            named,
+            handle,
+            log=self._logs / f"{named.name}.log",
+            grace_s=self._grace_s,
+            started_at=monotonic_s() - max(0.0, unix_now() - handle.born_at),
+        )
+        running.asked = bool((slot.place or {}).get("asked"))
+        self._running[slot.id] = running
+        self._on_start(running)
+        log.info("worker found again", action="local.adopted", slot=slot.id, pid=handle.pid, name=named.name)
+
+    def _reap(self, mine: Mapping[str, Slot]) -> list[Slot]:
+        gone = []
+        for id, running in list(self._running.items()):
+            for line in running.news():
+                self._say(line)
+            slot = mine.get(id)
+            if slot is not None and slot.ready_at is not None and slot.state != "draining" and not running.ready:
+                running.ready = True
+                self._crashes_of(slot.pool).came_up()
+            if not running.handle.ended():
+                continue
+            self._drop(id)
+            if slot is not None and slot.state != "draining" and _same_start(slot, running) and not running.asked:
+                self._died(running)
+            if slot is not None and _same_start(slot, running):
+                gone.append(slot)
+        return gone
+
+    def _died(self, running: Running) -> None:
+        words = running.last_words() or how(running.handle.status)
+        wait_s = self._crashes_of(running.pool).died(
+            lived_s=running.lived_s,
+            was_ready=running.ready,
+            status=running.handle.status,
+            words=words,
+            now=monotonic_s(),
+        )
+        self._say(
+            f"{running.name} {how(running.handle.status)}; starting it again in {wait_s:g} s (log: {running.log})"
+        )
+
+    def _end(self, running: Running, slot: Slot | None, epoch: int) -> None:
+        if running.asked:
+            running.insist()
+            return
+        # Written down first: a second signal, from a successor, would not be taken for a repetition.
+        if slot is not None and slot.state == "draining":
+            place = {**(slot.place or {}), "asked": True}
+            if not self._elastic.place(slot.id, place, epoch=epoch, name=self._leadership):
+                return
+        running.ask()
+
+    def _start(self, slot: Slot, slots: Sequence[Slot], epoch: int) -> None:
+        named = Named.free(slot.pool, [*self._taken(slots)])
+        fence = uuid.uuid4().hex
+        place: dict[str, Any] = {"host": self._host, **named.as_json()}
+        if not self._elastic.place(slot.id, place, epoch=epoch, fence=fence, name=self._leadership):
+            return
+        log_file = self._logs / f"{named.name}.log"
+        argv, env = words_of(self._command, self._settings, slot, named, fence)
+        try:
+            running = Running.start(
+                self._starter, slot, fence, named, argv, {**self._env, **env}, log=log_file, grace_s=self._grace_s
+            )
+        except OSError as error:  # no memory or no descriptors for another process
+            words = f"{named.name} could not be started: {error}"
+            wait_s = self._crashes_of(slot.pool).died(
+                lived_s=0.0, was_ready=False, status=None, words=words, now=monotonic_s()
+            )
+            self._say(f"{words}; next try in {wait_s:g} s")
+            return
+        self._running[slot.id] = running
+        self._crashes_of(slot.pool).started(now=monotonic_s())
+        self._on_start(running)
+        place |= {"pid": running.handle.pid, "born_at": running.handle.born_at}
+        self._elastic.place(slot.id, place, epoch=epoch, name=self._leadership)
+        log.info("worker started", action="local.started", slot=slot.id, pid=running.handle.pid, name=named.name)
+
+    def _taken(self, slots: Sequence[Slot]) -> list[Named]:
+        rows = [Named.read(slot.place, slot.pool) for slot in slots if slot.place and self._is_mine(slot)]
+        return [*rows, *(running.named for running in self._running.values())]
+
+    def _drop(self, id: str) -> None:
+        running = self._running.pop(id)
+        for line in running.news():
+            self._say(line)
+        running.close()
+        self._on_end(running)
+
+    def _crashes_of(self, pool: str) -> Crashes:
+        return self._crashes.setdefault(pool, Crashes())
+
+    @property
+    def _grace_s(self) -> float:
+        return self._settings.worker.drain_s + MARGIN_S
+
+
+def _same_start(slot: Slot, running: Running) -> bool:
+    return (slot.fence or "") == running.fence
+
+
+def _by_words() -> dict[tuple[str, str], int]:
+    """The processes that were started for slots, by slot and fence: the first of each line, its supervisor."""
+    found: dict[tuple[str, str], psutil.Process] = {}
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "--slot" not in words[:-1]:
+            continue
+        with suppress(psutil.Error):  # it has ended, or is another user's
+            key = words[words.index("--slot") + 1], process.environ().get(SLOT_FENCE, "")
+            known = found.get(key)
+            if known is None or process.create_time() < known.create_time():
+                found[key] = process
+    return {key: process.pid for key, process in found.items()}

@@ -1,0 +1,292 @@
+"""The autoscaler's loop: lead, look, decide, write, realise, record.
+
+Any number may run; one leads, the others wait. A turn is a snapshot and what follows from it: nothing that a crash
+could lose is kept between turns but what the leader's row has for its successor. What is written is guarded by the
+epoch in its own transaction; what no epoch guards (starting a process) is done only while nobody can have taken over,
+and a process that was started all the same finds its slot taken.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from penstock import clock
+from penstock.autoscaler.backends.base import Backend, BackendUnavailable, Realised
+from penstock.autoscaler.fleet import busy_workers, change, fleet_of, late_ones
+from penstock.autoscaler.minutes import Minutes
+from penstock.autoscaler.observe import Observer, Seen
+from penstock.autoscaler.seat import Seat
+from penstock.autoscaler.terms import pools_of, terms_of
+from penstock.errors import Deposed, StoreUnavailable
+from penstock.policy.scaling import Context, Decision, Fleet, Load, State, decide
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock.store.elastic import AUTOSCALER, Change, Slot
+from penstock.telemetry.reach import Reach
+from penstock.transport.url import connect
+
+log = structlog.get_logger(__name__)
+
+#: How long an answer of the broker is waited for, seconds: less than a lease.
+BROKER_TIMEOUT_S = 2.0
+#: How often the open minute is stored, seconds.
+RECORD_EVERY_S = 10.0
+#: Records are removed this many at a time.
+PRUNE = 1000
+
+
+@dataclass(slots=True)
+class Pool:
+    """What one pool's turns leave for the next."""
+
+    state: State = field(default_factory=State)
+    #: The last look that gave figures: its age is told by its time.
+    load: Load | None = None
+    decision: Decision | None = None
+    fleet: Fleet = field(default_factory=Fleet)
+    decided_at: float = 0.0
+
+
+class Autoscaler:
+    """Construct, then ``start``, ``run`` or ``turn``. Installs no signal handlers.
+
+    ``room(pool)`` is how many workers of a pool this place has room for. ``given`` are models that are known before any
+    worker has announced them. ``only`` names the pools to look after; without it, all. ``at_once``: whoever has led
+    before is known to be gone.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        backend: Backend,
+        *,
+        room: Callable[[str], int],
+        given: Mapping[str, Mapping[str, Any]] | None = None,
+        only: Collection[str] = (),
+        name: str = AUTOSCALER,
+        at_once: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._backend = backend
+        self._room = room
+        self._only = only
+        self._at_once = at_once
+        self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
+        self._observer = Observer(settings, store, self._client, given)
+        self.seat = Seat(store.elastic, lease_s=settings.autoscaler.lease_s, name=name)
+        #: By name; of a pool whose last slot has gone nothing is kept.
+        self.pools: dict[str, Pool] = {}
+        self._stuck: Mapping[str, str] = {}
+        self._unready: dict[str, float] = {}
+        self._minutes = Minutes()
+        self._recorded_at = self._pruned_at = float("-inf")
+        self._looked_at: float | None = None
+        self._database = Reach("database", service="autoscaler")
+        self._place = Reach("backend", service="autoscaler")
+        self._stopping = threading.Event()
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="penstock-autoscaler", daemon=True)
+        self._closed = False
+
+    # Life -----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, in a thread, and return."""
+        self._thread.start()
+        log.info("autoscaler started", action="autoscaler_started", backend=self._backend.name)
+
+    def stop(self) -> None:
+        """End after the turn at hand, and resign; workers go on. Can be called again."""
+        self._stopping.set()
+        self._woken.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.seat.resign(self._state())
+        except StoreUnavailable as error:
+            log.warning("could not resign", action="autoscaler.resign", error=error.message)
+        self._backend.close()
+        self._client.close()
+        log.info("autoscaler stopped", action="autoscaler_stopped")
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    def wake(self) -> None:
+        """Look now. From any thread."""
+        self._woken.set()
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            began = clock.monotonic_s()
+            try:
+                self.turn()
+            except Exception:  # a defect: say so and go on, since somebody has to restart what dies
+                log.exception("turn failed", action="autoscaler_turn_failed")
+            self._woken.wait(max(0.05, self._settings.autoscaler.every_s - (clock.monotonic_s() - began)))
+
+    # One turn -------------------------------------------------------------------------------------------------------
+
+    def turn(self) -> bool:
+        """All of it, once. Whether this one leads. Never raises for a server that is away."""
+        try:
+            if not self.seat.turn(self._state(), at_once=self._at_once):
+                return False
+            if self.seat.inherited:
+                self._inherit()
+            seen = self._observer.look()
+            slots = self._realise(self._store.elastic.slots())
+            changed = [self._decide(pool, slots, seen) for pool in self._names(slots)]
+            if any(changed):  # done at once: a worker that is wanted now is wanted now
+                self._realise(self._store.elastic.slots())
+            self._record(seen)
+            self._database.found()
+        except Deposed:
+            self.seat.deposed()
+            return False
+        except StoreUnavailable as error:
+            self._database.lost(error)
+            return False
+        return True
+
+    def _names(self, slots: Sequence[Slot]) -> list[str]:
+        """The pools to decide about. One that nobody names any more, and that has slots, is brought to nothing."""
+        known = pools_of(self._settings, self._observer.pools, self._only)
+        left = {slot.pool for slot in slots if not self._only or slot.pool in self._only}
+        # Before the models are known, a pool that is not named is not one that was given up.
+        return sorted({*known, *(left if self._observer.knows else ())})
+
+    def _realise(self, slots: Sequence[Slot]) -> list[Slot]:
+        """Have the backend do what is missing; the slots without those that are gone."""
+        ours = [slot for slot in slots if not self._only or slot.pool in self._only]
+        assert self.seat.epoch is not None
+        if not self.seat.may_act():
+            return ours
+        try:
+            done = self._backend.realise(ours, epoch=self.seat.epoch)
+        except BackendUnavailable as error:
+            self._place.lost(error)
+            done = Realised(stuck={slot.id: error.message for slot in ours if slot.ready_at is None})
+        else:
+            self._place.found()
+        self._stuck = done.stuck
+        if not done.gone:
+            return ours
+        self._store.elastic.gone(done.gone, epoch=self.seat.epoch, name=self.seat.name)
+        return [slot for slot in self._store.elastic.slots() if not self._only or slot.pool in self._only]
+
+    def _decide(self, name: str, slots: Sequence[Slot], seen: Seen | None) -> bool:
+        """Decide about one pool, and write it. Whether anything changed."""
+        assert self.seat.epoch is not None
+        own = [slot for slot in slots if slot.pool == name]
+        pool = self.pools.setdefault(name, Pool())
+        now = clock.monotonic_s()
+        fresh = seen.loads.get(name) if seen is not None else None
+        pool.load = fresh or pool.load
+        busy = busy_workers(own, seen.consumers if seen is not None else {})
+        self._unready, late = late_ones(own, self._unready, start_s=self._settings.autoscaler.start_s, now=now)
+        pool.fleet = fleet_of(own, busy=busy, stuck=self._stuck, late=late)
+        terms = terms_of(self._settings, name, own, room=self._room(name))
+        before = sum(slot.state == "wanted" for slot in own)
+        if name in pools_of(self._settings, self._observer.pools, self._only):
+            decision = decide(Context(now=now, terms=terms, load=pool.load, fleet=pool.fleet, state=pool.state))
+        else:
+            why = "no model is served by this pool any more"
+            decision = Decision(target=0, parked=0, state=State(), code="pool.gone", reason=why)
+        pool.decision, pool.state, pool.decided_at = decision, decision.state, clock.now()
+        change_ = change(decision, own, pool=name, busy=busy)
+        if fresh is not None:
+            self._saw(name, fresh, pool, terms, now)
+        if not change_:
+            return False
+        epoch, at = self.seat.epoch, clock.now()
+        self._store.elastic.change(
+            self.seat.name, epoch, add=change_.add, set=change_.set, reason=decision.reason, now=at
+        )
+        self._store.elastic.changed(
+            Change(
+                pool=name,
+                at=at,
+                epoch=epoch,
+                before=before,
+                after=decision.target,
+                parked=decision.parked,
+                code=decision.code,
+                reason=decision.reason,
+            )
+        )
+        log.info(
+            "the pool is to have another size",
+            action="autoscaler.decided",
+            pool=name,
+            before=before,
+            after=decision.target,
+            parked=decision.parked,
+            code=decision.code,
+            reason=decision.reason,
+        )
+        return True
+
+    # What is left to others -----------------------------------------------------------------------------------------
+
+    def _saw(self, name: str, load: Load, pool: Pool, terms: Any, now: float) -> None:
+        assert pool.decision is not None and self.seat.epoch is not None
+        elapsed_s = min(now - self._looked_at, 60.0) if self._looked_at is not None else 0.0
+        self._minutes.saw(
+            name, load, pool.fleet, terms, pool.decision, epoch=self.seat.epoch, now=clock.now(), elapsed_s=elapsed_s
+        )
+
+    def _record(self, seen: Seen | None) -> None:
+        now = clock.monotonic_s()
+        if seen is not None:
+            self._looked_at = now
+        if now - self._recorded_at >= RECORD_EVERY_S:
+            self._store.elastic.record(self._minutes.due())
+            self._minutes.stored()
+            self._recorded_at = now
+        retention = self._settings.retention
+        if now - self._pruned_at >= retention.prune_every_s:
+            self._store.elastic.prune(before=clock.now() - retention.jobs_s, limit=PRUNE)
+            self._pruned_at = now
+
+    def _state(self) -> dict[str, Any]:
+        """For the successor, and for whoever asks for the status."""
+        return {"at": clock.now(), "pools": {name: _told(pool) for name, pool in self.pools.items()}}
+
+    def _inherit(self) -> None:
+        inherited, self.seat.inherited = self.seat.inherited, {}
+        now = clock.monotonic_s()
+        for name, told in dict(inherited.get("pools") or {}).items():
+            self.pools[name] = Pool(state=State.from_json(told.get("state") or {}, now=now))
+
+
+def _told(pool: Pool) -> dict[str, Any]:
+    decision, load, fleet = pool.decision, pool.load, pool.fleet
+    if decision is None:
+        return {"state": pool.state.as_json()}
+    return {
+        "state": pool.state.as_json(),
+        "target": decision.target,
+        "parked": decision.parked,
+        "code": decision.code,
+        "reason": decision.reason,
+        "decided_at": pool.decided_at,
+        "demand": round(load.demand, 3) if load is not None else None,
+        "backlog_s": round(sum(load.backlog_s.values()), 3) if load is not None else None,
+        "jobs": load.jobs if load is not None else None,
+        "age_s": round(clock.monotonic_s() - load.at, 1) if load is not None else None,
+        "stuck": fleet.stuck,
+    }

@@ -1,0 +1,206 @@
+"""What there is to do, in seconds of device time: one script at the broker and one short walk along an index in SQL.
+
+What changes slowly (which models there are, where they are served, how long their batches take) is read every
+``KNOWN_S``. Whatever cannot be read makes the whole look unknown: half of the work is no figure to scale by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from penstock import clock
+from penstock.autoscaler.terms import DEFAULT_POOL, pool_of, target_of
+from penstock.errors import BrokerUnavailable, StoreUnavailable
+from penstock.lane import LANES, PIPELINES, Lane, queue_name
+from penstock.policy import work as policy
+from penstock.policy.scaling import Load
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock.store.records import Latency
+from penstock.telemetry.reach import Reach
+from penstock.transport import work
+from penstock.transport.url import unavailable
+
+#: How long what changes slowly is believed, seconds.
+KNOWN_S = 5.0
+#: Deadlines that are looked at.
+MOST_DEADLINES = 200
+
+#: A model's lane: of all versions that are served.
+Key = tuple[str, Lane]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One look. ``loads`` by pool; none at all at the first look, before which nothing is known of what has come."""
+
+    loads: Mapping[str, Load] = field(default_factory=dict)
+    #: Messages held, by consumer: ``host:pid:…``.
+    consumers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What changes slowly: of each model what was announced, its pool, its queues, and how long its batches take."""
+
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pools: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[str, Key] = field(default_factory=dict)
+    lines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Observer:
+    """``look`` once a second. Not thread-safe. ``given`` are models that are known before any worker has announced
+    them, as ``Store.models`` has them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        client: redis.Redis,
+        given: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._client = client
+        self._given = given or {}
+        self._known = Known()
+        self._known_at = float("-inf")
+        self._queues: dict[Key, policy.Queue] = {}
+        self._looked_at: float | None = None
+        self._broker = Reach("broker", service="autoscaler")
+        self._database = Reach("database", service="autoscaler")
+
+    @property
+    def knows(self) -> bool:
+        """Whether the models were read."""
+        return self._known_at > float("-inf")
+
+    @property
+    def pools(self) -> set[str]:
+        """The pools of all models that are known."""
+        return set(self._known.pools.values())
+
+    def look(self) -> Seen | None:
+        """What there is to do now; ``None``: it is not known. Never raises for a server that is away."""
+        try:
+            self._learn()
+            deadlines = self._store.deadlines(now=clock.now(), limit=MOST_DEADLINES)
+            self._database.found()
+            found = self._ask()
+            self._broker.found()
+        except StoreUnavailable as error:
+            self._database.lost(error)
+            return None
+        except BrokerUnavailable as error:
+            self._broker.lost(error)
+            return None
+        at = clock.monotonic_s()
+        before, self._looked_at = self._looked_at, at
+        counts = counted(found, self._known.queues)
+        self._queues = {
+            key: policy.after(self._queues[key], count) if key in self._queues else policy.first(count)
+            for key, count in counts.items()
+        }
+        if before is None:
+            return Seen(consumers=found.consumers)
+        due = [((model, Lane(lane)), ends_at) for model, lane, ends_at in deadlines]
+        return Seen(loads=self._loads(due, at=at, elapsed_s=at - before), consumers=found.consumers)
+
+    def _ask(self) -> work.Work:
+        try:
+            return work.look(self._client, self._settings.namespace, self._known.queues)
+        except (redis.RedisError, OSError) as error:
+            raise unavailable(self._settings.broker, error) from error
+
+    def _learn(self) -> None:
+        if clock.monotonic_s() - self._known_at < KNOWN_S:
+            return
+        models = {**self._given, **self._store.models()}
+        served: dict[str, set[str]] = {name: {str(info.get("version"))} for name, info in models.items()}
+        for worker in self._store.workers():
+            for name, info in worker.info.get("models", {}).items():
+                served.setdefault(name, set()).add(str(info.get("version")))
+        self._known = Known(
+            models=models,
+            pools={name: pool_of(name, info, self._settings) for name, info in models.items()},
+            queues=queues_of(self._settings.namespace, served),
+            lines=_lines(self._store.latencies()),
+        )
+        self._known_at = clock.monotonic_s()
+
+    def _loads(self, due: Sequence[tuple[Key, float]], *, at: float, elapsed_s: float) -> dict[str, Load]:
+        paces = {key: self._pace(key) for key in self._queues}
+        now = clock.now()
+        loads = {}
+        for pool in {*self._known.pools.values(), *self._settings.pools}:
+            keys = [key for key in self._queues if self._known.pools.get(key[0], DEFAULT_POOL) == pool]
+            known = {key: pace for key in keys if (pace := paces[key]) is not None}
+            backlog_s = dict.fromkeys(LANES, 0.0)
+            for key, pace in known.items():
+                backlog_s[key[1]] += pace.seconds(self._queues[key].count.there)
+            loads[pool] = Load(
+                at=at,
+                demand=sum(self._queues[key].came * pace.job_s for key, pace in known.items()) / max(elapsed_s, 1e-3),
+                backlog_s=backlog_s,
+                due=policy.due(
+                    ((ends_at, key) for key, ends_at in due), {key: pace.job_s for key, pace in known.items()}, now=now
+                ),
+                jobs=math.ceil(sum(self._queues[key].count.there for key in keys) - 0.01),
+            )
+        return loads
+
+    def _pace(self, key: Key) -> policy.Pace | None:
+        model, lane = key
+        info = self._known.models.get(model, {})
+        target_s = target_of(self._settings, self._known.pools.get(model, DEFAULT_POOL), lane)
+        return policy.pace(
+            self._known.lines.get(model),
+            size=int(info.get("max_size") or 1),
+            target_s=target_s,
+            measured_s=self._queues[key].measured_s,
+            steps=bool(info.get("steps")),
+        )
+
+
+def queues_of(namespace: str, versions: Mapping[str, Iterable[str]]) -> dict[str, Key]:
+    """The queues of all models and of those of their versions that are served: PURE.
+
+    What asks for another version waits for a deployment, and not for more of these workers.
+    """
+    found: dict[str, Key] = {}
+    for lane in LANES:
+        # Celery's calls of pipelines are anybody's; they take no time, and somebody has to be there.
+        found[queue_name(namespace, PIPELINES, lane)] = (PIPELINES, lane)
+        for model, known in versions.items():
+            for version in (None, *sorted(known)):
+                found[queue_name(namespace, model, lane, version)] = (model, lane)
+    return found
+
+
+def counted(found: work.Work, queues: Mapping[str, Key]) -> dict[Key, policy.Count]:
+    """By model and lane, the queues of its versions added up: PURE."""
+    counts: dict[Key, policy.Count] = {}
+    for queue, key in queues.items():
+        one, spent = counts.get(key, policy.Count()), found.spent[queue]
+        counts[key] = policy.Count(
+            there=one.there + found.ready[queue] + found.held[queue],
+            done=one.done + spent.jobs,
+            device_s=one.device_s + spent.device_s,
+        )
+    return counts
+
+
+def _lines(latencies: Iterable[Latency]) -> dict[str, Mapping[str, Any]]:
+    """Of each model, the line of all its batches that has seen most, whatever the version and the device."""
+    lines: dict[str, Mapping[str, Any]] = {}
+    for line in latencies:
+        known = lines.get(line.model)
+        if line.key == "" and (known is None or line.state.get("seen", 0) > known.get("seen", 0)):
+            lines[line.model] = line.state
+    return lines

@@ -1,0 +1,58 @@
+"""From settings to the terms of a pool: PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from statistics import median
+from typing import Any
+
+from penstock.lane import LANES, Lane
+from penstock.model import Resources
+from penstock.policy.scaling import Terms
+from penstock.settings import Settings
+from penstock.store.elastic import Slot
+
+#: Where models are that say nothing.
+DEFAULT_POOL = Resources().pool
+#: From a decision to a ready worker, until it was seen: a cold start with torch, seconds.
+COLD_S = 10.0
+
+
+def pool_of(model: str, info: Mapping[str, Any], settings: Settings) -> str:
+    """Where a model is served: where the settings say, else where it says itself."""
+    for name, pool in settings.pools.items():
+        if model in pool.models:
+            return name
+    return str(info.get("pool") or DEFAULT_POOL)
+
+
+def target_of(settings: Settings, pool: str, lane: Lane) -> float:
+    """The latency target of a lane in a pool, seconds."""
+    lanes = settings.lanes
+    default = lanes.interactive.target if lane is Lane.INTERACTIVE else lanes.background.target
+    return settings.pool(pool).target_s(lane, default)
+
+
+def terms_of(settings: Settings, pool: str, slots: Iterable[Slot], *, room: int) -> Terms:
+    """The terms of one pool. ``room`` is how many of its workers this place has room for."""
+    said = settings.pool(pool)
+    most = room if said.max is None else said.max
+    return Terms(
+        least=min(said.min, most) if said.max is None else said.min,
+        most=most,
+        warm=said.warm,
+        target_s={lane: target_of(settings, pool, lane) for lane in LANES},
+        ready_in_s=ready_in_s(slots),
+        lost_after_s=settings.autoscaler.lost_after_s,
+    )
+
+
+def ready_in_s(slots: Iterable[Slot]) -> float:
+    """From the decision to a worker that is ready, as it was with the workers that there are."""
+    took = [slot.ready_at - slot.made_at for slot in slots if slot.ready_at is not None]
+    return max(median(took), 0.1) if took else COLD_S
+
+
+def pools_of(settings: Settings, known: Collection[str], only: Collection[str] = ()) -> list[str]:
+    """The pools to look after: those of models that are known and those of the settings, or ``only`` some."""
+    return sorted(pool for pool in {*known, *settings.pools} if not only or pool in only)
