@@ -60,6 +60,8 @@ FLOORS = {
     "penstock.poolsettings": 2,
     "penstock.settings": 2,
     "penstock.waiting": 2,
+    "penstock.service": 2,
+    "penstock.views": 3,
     "penstock.processes": 2,
     "penstock.registry": 2,
     "penstock.torch_model": 2,

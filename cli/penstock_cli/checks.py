@@ -60,6 +60,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("dispatcher", lambda: _dispatcher(settings)),
         ("workers", lambda: _workers(app)),
         ("versions", lambda: _versions(app)),
+        ("pools", lambda: _pools(app)),
         ("queues", lambda: _queues(app)),
         ("task results", lambda: _task_results(settings)),
         ("models", lambda: _models(settings)),
@@ -278,6 +279,13 @@ def _versions(app: App) -> Iterator[Finding]:
 
     for detail, fix in check(app):
         yield Finding("versions", WARNING, detail, fix)
+
+
+def _pools(app: App) -> Iterator[Finding]:
+    from penstock_cli.checkpools import check
+
+    for detail, fix in check(app):
+        yield Finding("pools", WARNING, detail, fix)
 
 
 def _queues(app: App) -> Iterator[Finding]:

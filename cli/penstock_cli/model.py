@@ -12,6 +12,7 @@ import redis
 from penstock.lane import LANES, queue_name
 from penstock.policy.isolation import isolation_bound_s
 from penstock.policy.latency import LatencyModel
+from penstock.policy.pools import place, want_announced, want_of
 from penstock.policy.versions import by_version, warnings
 from penstock.registry import unknown_model
 from penstock.store.records import Latency
@@ -175,12 +176,13 @@ def _models(app: App) -> dict[str, dict[str, Any]]:
     """What is known of each model. An announcement says what is really served, so it wins."""
     where, now = places(app), served(app)
     found = _local(app)
+    pools = app.settings.served_pools()
     for name, info in app.store.models().items():
         found[name] = _info(
             name,
             info.get("version"),
             info.get("doc"),
-            info.get("pool"),
+            place(want_announced(name, info), pools).pool if pools else info.get("pool"),
             info.get("max_size"),
             info.get("schema"),
             info.get("steps"),
@@ -224,12 +226,13 @@ def _local(app: App) -> dict[str, dict[str, Any]]:
     except ConfigError as error:
         app.out.warn(error.message)
         return {}
+    pools = app.settings.served_pools()
     return {
         cls.name: _info(
             cls.name,
             cls.version,
             cls.describe(),
-            cls.resources.pool,
+            place(want_of(cls), pools).pool,
             cls.batching.max_size,
             dict(codec_of(cls).schema()),
             issubclass(cls, StepModel),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 
 from penstock.clock import monotonic_s
 from penstock.errors import PenstockError
+from penstock.service import ThreadService
 from penstock_cli.context import App
 from penstock_cli.jobview import seconds
 
@@ -16,24 +16,22 @@ FIRST_S, LONGEST_S = 30.0, 300.0
 JOIN_S = 1.0
 
 
-class Reminder:
+class Reminder(ThreadService):
     """For the length of a ``with``. ``news`` is called for whatever came; from then on it is quiet for a while."""
 
     def __init__(self, app: App, models: Collection[str]) -> None:
+        super().__init__("reminder")
         self._app = app
         self._store = app.store  # made here: the thread is not the only one that may ask for it
         self.wait_for(models)
-        self._ended = threading.Event()
         self._quiet_since = monotonic_s()
-        self._thread = threading.Thread(target=self._run, name="penstock-reminder", daemon=True)
 
     def __enter__(self) -> Reminder:
-        self._thread.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join(JOIN_S)
+        self.stop(JOIN_S)
 
     def wait_for(self, models: Collection[str]) -> None:
         """These are the models whose workers are waited for, from now on."""
@@ -43,9 +41,10 @@ class Reminder:
         """Something came."""
         self._quiet_since = monotonic_s()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Say it again and again."""
         since, after_s = self._quiet_since, FIRST_S
-        while not self._ended.wait(max(0.0, since + after_s - monotonic_s())):
+        while not self.stopping.wait(max(0.0, since + after_s - monotonic_s())):
             if self._quiet_since != since:
                 since, after_s = self._quiet_since, FIRST_S
                 continue
@@ -58,7 +57,7 @@ class Reminder:
             missing, text = self._look()
         except PenstockError as error:
             missing, text = True, error.message
-        if self._ended.is_set():
+        if self.stopping.is_set():
             return
         if missing:
             out.warn(f"still waiting after {waited}: {text}")

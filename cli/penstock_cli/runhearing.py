@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from penstock.clock import monotonic_s
 from penstock.errors import PenstockError
+from penstock.service import ThreadService
 from penstock_cli.runtails import Tails
 
 if TYPE_CHECKING:
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 LAST_S = 1.0
 
 
-class Hearing:
+class Hearing(ThreadService):
     """For the length of a ``with``. ``handle`` is its own: nobody else looks at it meanwhile. Without one there is
     nothing to hear, and nothing is read."""
 
     def __init__(self, handle: JobHandle | None) -> None:
+        super().__init__("hearing")
         self.tails = Tails()
         self._handle = handle
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="penstock-hearing", daemon=True)
 
     def __enter__(self) -> Hearing:
         if self._handle is not None:
-            self._thread.start()
+            self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped = True  # it ends with its run, or with the client
+        self.stopping.set()  # it ends with its run, or with the client
 
     def last(self) -> None:
         """The run has ended: wait a little for what is still on its way."""
         if self._handle is not None:
-            self._thread.join(LAST_S)
+            self.join(LAST_S)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Hear until the run has ended."""
         assert self._handle is not None
         try:
             for event in self._handle.stream():
-                if self._stopped:
+                if self.stopping.is_set():
                     return
                 if event.kind == "progress":
                     self.tails.hear(event.data, monotonic_s())

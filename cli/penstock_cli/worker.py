@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from penstock.errors import ConfigError, install
-from penstock.functions import POOL
 from penstock.telemetry.logs import configure_logs
 from penstock_cli import waiting
 from penstock_cli.commands import command as verb
@@ -41,7 +40,7 @@ def command(
     drains: what runs is finished, what was only claimed goes back to the broker.
     """
     settings = app.with_models(modules)
-    device = device_for(pool, device or settings.worker.device)
+    settings = settings.of_pool(pool)
     if device is not None:
         settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"device": device})})
     settings = with_metrics_port(settings, metrics_port)
@@ -58,11 +57,6 @@ def command(
     argv = [part for option, value in (("--pool", pool), ("--name", name)) if value for part in (option, value)]
     argv += [part for value in models for part in ("--model", value)]
     return supervisor.run(settings, argv)
-
-
-def device_for(pool: str | None, device: str | None) -> str | None:
-    """Functions need no device: their worker neither takes one nor loads what would look for it. PURE."""
-    return "cpu" if device is None and pool == POOL else device
 
 
 def _check_worker_installed() -> None:

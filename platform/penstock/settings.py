@@ -22,6 +22,9 @@ from penstock import sources
 from penstock.address import quoted, socket_url
 from penstock.bounds import Budget, Bytes, Count, Pause, Port, Span, Threads, Wait, Weight
 from penstock.errors import ConfigError
+from penstock.functions import POOL as FUNCTIONS
+from penstock.lane import Lane
+from penstock.policy.pools import Pool
 from penstock.poolsettings import AutoscalerSettings as AutoscalerSettings
 from penstock.poolsettings import PoolSettings as PoolSettings
 from penstock.poolsettings import checked
@@ -327,6 +330,32 @@ class Settings(BaseSettings):
     def pool(self, name: str) -> PoolSettings:
         """What is set of a pool; the defaults where nothing is."""
         return self.pools.get(name) or PoolSettings()
+
+    def of_pool(self, name: str | None) -> Settings:
+        """These settings as a worker of the pool reads them: what is set of the pool goes before what is set of all.
+
+        Functions need no device: their worker neither takes one nor loads what would look for it.
+        """
+        if name is None:
+            return self
+        pool = self.pool(name)
+        device = pool.device or ("cpu" if name == FUNCTIONS else None)
+        worker = {"device": device, "memory": pool.device_memory}
+        lanes = {
+            lane.value: LaneSettings(target=pool.target_s(lane, getattr(self.lanes, lane.value).target))
+            for lane in Lane
+        }
+        own = {name: value for name, value in worker.items() if value is not None}
+        return self.model_copy(
+            update={"worker": self.worker.model_copy(update=own), "lanes": self.lanes.model_copy(update=lanes)}
+        )
+
+    def served_pools(self) -> dict[str, Pool]:
+        """The pools that are set, as ``policy.pools`` takes them."""
+        return {
+            name: Pool(name=name, models=frozenset(pool.models), room=pool.device_memory_bytes)
+            for name, pool in self.pools.items()
+        }
 
     @property
     def embedded_broker(self) -> bool:

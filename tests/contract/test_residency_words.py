@@ -131,7 +131,8 @@ def test_a_worker_is_heard_while_it_changes_models_and_is_up_to_date_at_once(oth
     batcher = Batcher({"small": Small, "slow": Slow}, Adaptive(), namespace=others.namespace)
     # What was claimed here has to run here.
     batcher.put([Item("j1", "slow", Lane.BACKGROUND, input="1", tag=1, source="", arrived_at=0.0, claimed_at=0.0)])
-    worker.start(batcher)
+    worker.feed(batcher)
+    worker.start()
     assert Slow.began.wait(PATIENCE_S)
     others.server.advance(10 * FRESH_S)
     assert others.next_fresh().loading == "slow"

@@ -57,6 +57,23 @@ def test_a_second_worker_serves_beside_the_first_and_drains(up: Penstock) -> Non
         running.close()
 
 
+def test_models_move_between_pools_by_settings_alone(up: Penstock) -> None:
+    env = {"PENSTOCK_POOLS": json.dumps({"other": {"models": ["double", "dubble"], "device": "cpu"}})}
+    running = up.start("worker", "my_models", "--pool", "other", env=env)
+    try:
+        said = json.loads(running.says("worker ready"))
+        assert said["models"] == ["double"] and said["device"] == "cpu"
+        pools = {model["name"]: model["pool"] for model in up("model", "list", "--json", env=env).jsonl()}
+        assert (pools["double"], pools["moody"]) == ("other", "default")
+        assert up("model", "show", "double", "--json", env=env).json()["pool"] == "other"
+        told = [found for found in up("doctor", "--json", env=env).json()["findings"] if found["name"] == "pools"]
+        assert any("'dubble'" in found["detail"] and "'double'" in found["fix"] for found in told)
+        assert any("double" in found["detail"] and "put it into other" in found["detail"] for found in told)
+        assert running.stop(signal.SIGTERM) == 0, running.text
+    finally:
+        running.close()
+
+
 def test_nothing_to_serve(up: Penstock) -> None:
     ended = up("worker", "my_models", "--pool", "gpu")
     assert ended.status != 0 and "no model to serve in pool 'gpu'" in ended.err

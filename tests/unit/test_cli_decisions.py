@@ -31,9 +31,8 @@ from penstock_cli.effective import effective
 from penstock_cli.params import Duration, Tag
 from penstock_cli.progress import Rate
 from penstock_cli.up.plan import DISPATCHER, WORKERS, dispatcher_service, worker_services
-from penstock_cli.up.probe import ModelInfo, look, sample_of
+from penstock_cli.up.probe import ModelInfo, look, placed, sample_of
 from penstock_cli.up.ready import example_command
-from penstock_cli.worker import device_for
 from penstock_worker.app import build
 from tests.fixtures.client import until
 
@@ -51,6 +50,14 @@ def test_each_pool_has_its_workers() -> None:
     assert all(service.stage == WORKERS < dispatcher_service().stage == DISPATCHER for service in services)
     assert services[0].stop_timeout_s > 30, "a worker may drain for as long as it is allowed to"
     assert [("--device" in service.argv) for service in services] == [True, True, False, False], "functions need none"
+
+
+def test_up_serves_models_where_the_settings_put_them_and_says_what_no_pool_can_hold() -> None:
+    pools = Settings(pools={"gpu": {"models": ["b", "c"], "device_memory": "1GiB"}}).served_pools()
+    models = [model("a"), model("b", "cpu"), replace(model("c"), memory=2**31)]
+    found, faults = placed(models, pools)
+    assert [(each.name, each.pool) for each in found] == [("a", "default"), ("b", "gpu")]
+    assert len(faults) == 1 and faults[0].startswith("model 'c' is not served: it needs 2 GiB")
 
 
 def test_no_models_no_workers() -> None:
@@ -312,14 +319,6 @@ def test_workers_that_define_a_pipeline_differently_are_named(store: Store) -> N
     [(detail, fix)] = checkversions.check(SimpleNamespace(store=store))  # type: ignore[arg-type]
     assert detail == "pipeline 'answer' is not the same graph on all workers: one, two / three"
     assert "started last" in fix
-
-
-@pytest.mark.parametrize(
-    ("pool", "device", "chosen"),
-    [("cpu", None, "cpu"), ("cpu", "cuda:0", "cuda:0"), ("gpu", None, None), (None, None, None), (None, "cpu", "cpu")],
-)
-def test_a_worker_of_functions_takes_no_device(pool: str | None, device: str | None, chosen: str | None) -> None:
-    assert device_for(pool, device) == chosen
 
 
 def test_workers_of_one_name_are_told(store: Store) -> None:

@@ -90,7 +90,7 @@ def test_a_model_that_returns_too_late_settles_nothing(engine: Engine, store: St
     id = running.live[0].id
     assert engine.check_timeouts()
     Slow.gate.set()
-    wait_for(lambda: not engine._thread.is_alive(), what="the device thread to give up")
+    wait_for(lambda: not engine._device.alive, what="the device thread to give up")
     job = store.get(id)
     assert (job.state, (job.error or {})["code"]) == (JobState.FAILED, "attempt_timeout")
     assert (job.error or {})["retryable"] is False
@@ -109,7 +109,7 @@ def test_the_watchdog_keeps_what_it_took_while_the_database_is_away(
         with pytest.raises(StoreUnavailable):
             engine.check_timeouts()
         Slow.gate.set()
-        wait_for(lambda: not engine._thread.is_alive(), what="the device thread to give up")
+        wait_for(lambda: not engine._device.alive, what="the device thread to give up")
     assert engine.check_timeouts()
     assert store.get(running.live[0].id).state is JobState.FAILED
 

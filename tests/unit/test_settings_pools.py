@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from penstock.errors import ConfigError
-from penstock.lane import Lane
 from penstock.settings import PoolSettings, Settings
 
 POOLS: dict[str, Any] = {
@@ -68,10 +67,17 @@ def test_a_pool_that_is_not_named_has_the_defaults() -> None:
     assert (pool.min, pool.max, pool.warm, pool.share, pool.models) == (1, None, 0, 1, [])
 
 
-def test_a_pool_without_targets_of_its_own_has_those_of_the_lanes() -> None:
-    pool = Settings.load(pools=POOLS).pool("cpu")
-    assert pool.target_s(Lane.INTERACTIVE, 0.1) == 0.5
-    assert pool.target_s(Lane.BACKGROUND, 60.0) == 60.0
+def test_a_worker_reads_what_is_set_of_its_pool() -> None:
+    settings = Settings.load(
+        pools=POOLS | {"big": {"device_memory": "8GiB"}}, worker={"device": "cuda:1", "memory": "4GiB", "drain_s": 3}
+    )
+    own = settings.of_pool("cpu")
+    assert (own.lanes.interactive.target, own.lanes.background.target) == (0.5, 60.0)
+    assert (own.worker.device, own.worker.memory, own.worker.drain_s) == ("cpu", "4GiB", 3.0)
+    assert settings.of_pool("gpu").worker.device == "cuda"
+    assert (settings.of_pool("big").worker.device, settings.of_pool("big").worker.memory) == ("cuda:1", "8GiB")
+    assert settings.of_pool("other") == settings.of_pool(None) == settings
+    assert Settings.load(pools={"cpu": {"device": "cuda"}}).of_pool("cpu").worker.device == "cuda"
 
 
 @pytest.mark.parametrize(

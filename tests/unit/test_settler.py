@@ -274,7 +274,7 @@ def test_a_worker_that_stops_leaves_the_rest_to_the_dispatcher():
     settler = make(log, busy=False)
     settler.go_on(Long(log, "long", *[None] * 1000))
     assert begun.wait(PATIENCE_S)
-    settler._stopping.set()
+    settler.stopping.set()
     free.set()
     assert settler.stop(5)
     assert told(log) == ["long 999"]

@@ -16,6 +16,7 @@ from penstock.app import make_celery
 from penstock.dashboard import depths
 from penstock.errors import ConfigError
 from penstock.lane import PIPELINES
+from penstock.policy.pools import DEFAULT, places, want_of
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.transport.redis import install
@@ -40,7 +41,12 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     install()
     remote.install()
     registry = Registry.load(settings.models)
-    models, functions = choose(registry, pool=pool, only=only, device=lambda: choose_device(settings.worker.device))
+    where = places(map(want_of, registry), settings.served_pools())
+    models, functions, misfits = choose(
+        registry, where, pool=pool, only=only, device=lambda: choose_device(settings.worker.device)
+    )
+    for name, fault in misfits.items():
+        log.warning(f"model {name!r} is not served: {fault}", action="worker.misfit", model=name, pool=pool)
     if functions:
         log.warning(
             "functions are not served on this device",
@@ -56,7 +62,8 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
             )
         raise ConfigError(
             f"no model to serve in pool {pool!r}" if pool else "no model to serve",
-            fix="name the modules that define models"
+            fix=next(iter(misfits.values()), "")
+            or "name the modules that define models"
             + (", besides those that define pipelines" if registry.pipelines else "")
             + ": `penstock worker my_models`, or PENSTOCK_MODELS=my_models",
         )
@@ -79,7 +86,7 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     app.events.dispatcher_cls = PatientDispatcher
     app.steps["worker"].add(Serve)
     app.steps["consumer"].add(Feed)
-    app.penstock = Plan(settings, models, pool or "default", registry.pipelines)
+    app.penstock = Plan(settings, models, pool or DEFAULT, registry.pipelines, where)
     for cls in models.values():
         register(app, settings.namespace, cls)
     register_pipelines(app, settings.namespace)

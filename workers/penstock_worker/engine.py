@@ -34,6 +34,7 @@ from penstock.policy.batching import POLICIES, BatchingPolicy
 from penstock.policy.latency import LatencyBook
 from penstock.policy.overload import RetryBudget
 from penstock.registry import Registry
+from penstock.service import ThreadService
 from penstock.settings import Settings
 from penstock.stepwise import StepModel
 from penstock.store import Store
@@ -227,7 +228,7 @@ class Engine:
             meter=announcer.meter,
         )
         self._stepwise = bool(steps)
-        self._thread = threading.Thread(target=self._loop, name="penstock-device", daemon=True)
+        self._device = ThreadService("device", self._loop, stopping=self._stopping)
 
     # Life -----------------------------------------------------------------------------------------------------
 
@@ -239,7 +240,7 @@ class Engine:
             self._recall.start()
         else:
             self._stager.start()
-        self._thread.start()
+        self._device.start()
 
     def close_intake(self) -> list[Item]:
         """Begin to stop: no new batch starts. Returns what had not started, to be given back to the broker."""
@@ -258,8 +259,7 @@ class Engine:
         self._iteration.drain_until(until - min(2.0, timeout_s / 4))
         self._stopping.set()
         # The device thread may post to the hub while we wait for it, and we are the hub.
-        while self._thread.is_alive() and clock.monotonic_s() < until:
-            self._thread.join(0.05)
+        while not self._device.join(0.05) and clock.monotonic_s() < until:
             self.pump()
         self._hand_back()
         self._await_expirer(CLAIM_WAIT_S)
@@ -267,7 +267,7 @@ class Engine:
         settled = self.settler.stop(max(0.1, until - clock.monotonic_s()))
         self._wire.send(self.load.farewell())
         self.pump()
-        return settled and not self._thread.is_alive() and self._wire.flush()
+        return settled and not self._device.alive and self._wire.flush()
 
     def settle_pending(self, timeout_s: float) -> None:
         """Before the process is ended by force: what earlier batches found must not be lost. On the hub thread."""
@@ -406,7 +406,7 @@ class Engine:
             self._closing
             or self._watchdog.wedged
             or (
-                self._thread.is_alive()
+                self._device.alive
                 and self.settler.alive
                 and self._expirer.alive
                 and (self._stepwise or self._stager.alive)

@@ -21,6 +21,7 @@ from penstock.model import Model, bytes_of
 from penstock.pipelines.announced import announcement
 from penstock.pipelines.writing.pipeline import Pipeline
 from penstock.policy.latency import LatencyBook
+from penstock.policy.pools import Place
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.records import Settled
@@ -72,6 +73,8 @@ class Plan:
     pool: str
     #: What it announces and does not run: pipelines are run by the workers of their steps.
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
+    #: The pool of each model, by the settings.
+    places: Mapping[str, Place] = field(default_factory=dict)
     #: Why the worker could not start; ``main`` prints it.
     failure: PenstockError | None = None
     #: Whether it can stop, or has stopped, cleanly: everything ended or was given back. It begins with nothing.
@@ -162,7 +165,7 @@ class Serving:
             name=hostname,
             pool=self._plan.pool,
             info={
-                "models": announce(self._classes),
+                "models": announce(self._classes, self._plan.places),
                 "pipelines": {name: announcement(each) for name, each in self._plan.pipelines.items()},
                 "device": device,
                 "pid": os.getpid(),
@@ -179,7 +182,8 @@ class Serving:
         self.engine.start()
         self._usage.start()
         if self._residency is not None:
-            self._residency.start(self.engine.batcher)
+            self._residency.feed(self.engine.batcher)
+            self._residency.start()
         # What a worker holds from its start, modules above all, is looked through no more: the first full collection
         # took a tenth of a second, in the middle of somebody's request.
         gc.collect()

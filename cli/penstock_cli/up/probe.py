@@ -11,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from penstock import usercode
 from penstock.clock import monotonic_s
 from penstock.errors import ConfigError
+from penstock.policy.pools import Pool, Want, place
 
 #: How long the import of the models may take, seconds.
 TIMEOUT_S = 120.0
@@ -33,6 +34,8 @@ class ModelInfo:
     doc: str
     example: str | None
     function: bool = False
+    #: Bytes of device memory, if it says.
+    memory: int | None = None
 
 
 class Found(NamedTuple):
@@ -40,6 +43,18 @@ class Found(NamedTuple):
 
     models: list[ModelInfo]
     pipelines: list[str]
+
+
+def placed(models: Sequence[ModelInfo], pools: Mapping[str, Pool]) -> tuple[list[ModelInfo], list[str]]:
+    """The models in the pools where the settings put them, and of those that no pool can hold why. PURE."""
+    found, faults = [], []
+    for model in models:
+        where = place(Want(name=model.name, pool=model.pool, memory=model.memory), pools)
+        if where.fault:
+            faults.append(f"model {model.name!r} is not served: {where.fault}")
+        else:
+            found.append(replace(model, pool=where.pool))
+    return found, faults
 
 
 class Probe:
@@ -107,6 +122,7 @@ def look(modules: Sequence[str]) -> Found:
             doc=cls.describe(),
             example=_example(cls, codec_of(cls).schema()),
             function=hasattr(cls, "of_function"),
+            memory=cls.resources.memory_bytes,
         )
         for cls in registry
     ]

@@ -27,7 +27,7 @@ from penstock_cli.childenv import child_env
 from penstock_cli.servers import check_broker
 from penstock_cli.up import owner, ports, ready, schema
 from penstock_cli.up.plan import BROKER, WORKERS, dashboard_service, dispatcher_service, worker_services
-from penstock_cli.up.probe import ModelInfo, Probe
+from penstock_cli.up.probe import ModelInfo, Probe, placed
 from penstock_cli.up.state import ChildState, Lease, State, born_at
 
 #: How long the slowest model may take to load before `up` gives up, seconds.
@@ -120,9 +120,12 @@ class Stack:
             self._wait("database", lambda: schema.prepare(settings, migrate=self._migrate, say=self._say))
             # A replica or a full disk answers the question above, and takes no key.
             self._wait("broker", lambda: owner.prepare(settings, say=self._say))
-            self.models, self.state.pipelines = probe.result(self._check)
+            found, self.state.pipelines = probe.result(self._check)
         finally:
             probe.close()
+        self.models, faults = placed(found, settings.served_pools())
+        for fault in faults:
+            self._say(fault)
         self._describe()
         services = [
             dispatcher_service(),

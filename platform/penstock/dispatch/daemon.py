@@ -8,7 +8,7 @@ database away it goes on with what it can, and recovers by itself.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
@@ -25,6 +25,7 @@ from penstock.dispatch.tasks.returns import Returns
 from penstock.dispatch.tasks.sender import TaskSender
 from penstock.dispatch.tasks.watch import Watch
 from penstock.errors import ConfigError, NamespaceTaken, StoreUnavailable, Unreachable
+from penstock.service import Loop
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.records import Settled
@@ -83,7 +84,13 @@ class Dispatcher:
         )
         self._metrics = Endpoint(settings.metrics, self._gauges.samples) if self._gauges is not None else None
         self._deliverer: Deliverer | None = None
-        self._threads: list[threading.Thread] = []
+        turns = {
+            "relay": self._relay.turn,
+            "reconciler": self._reconciler.turn,
+            "returns": self._returns.turn,
+            "tidy": self._tidy,
+        }
+        self._loops = [Loop(name, turn, stopping=self._stopping) for name, turn in turns.items()]
         self._closed = False
 
     def start(self) -> None:
@@ -106,24 +113,14 @@ class Dispatcher:
             self._deliverer = self._make_deliverer()
             if self._deliverer is not None:
                 self._deliverer.start()
-            for name, turn in self._services():
-                thread = threading.Thread(target=self._loop, args=(turn,), name=f"penstock-{name}", daemon=True)
-                thread.start()
-                self._threads.append(thread)
+            for loop in self._loops:
+                loop.start()
             log.info("dispatcher started", action="dispatcher_started", namespace=self._settings.namespace)
 
     @property
     def metrics(self) -> str:
         """``host:port`` where the metrics are served; empty where they are not."""
         return self._metrics.address if self._metrics is not None else ""
-
-    def _services(self) -> tuple[tuple[str, Callable[[], float]], ...]:
-        return (
-            ("relay", self._relay.turn),
-            ("reconciler", self._reconciler.turn),
-            ("returns", self._returns.turn),
-            ("tidy", self._tidy),
-        )
 
     def _tell(self, changed: Sequence[Settled]) -> None:
         if self._gauges is not None:
@@ -148,8 +145,8 @@ class Dispatcher:
         with self._changing:
             if self._deliverer is not None:
                 self._deliverer.stop()
-            for thread in self._threads:
-                thread.join()
+            for loop in self._loops:
+                loop.stop(None)
             if self._closed:
                 return
             self._closed = True
@@ -172,12 +169,3 @@ class Dispatcher:
             log.warning("webhooks are not delivered", action="webhooks_off", error=error.message, fix=error.fix)
             return None
         return Deliverer(self._store, signer, self._settings.webhook, poll_s=self._settings.dispatcher.poll_s)
-
-    def _loop(self, turn: Callable[[], float]) -> None:
-        while not self._stopping.is_set():
-            try:
-                pause_s = turn()
-            except Exception:  # a defect: say so and go on, since accepted jobs depend on this loop
-                log.exception("turn failed", action="dispatcher_turn_failed")
-                pause_s = 1.0
-            self._stopping.wait(pause_s)

@@ -8,8 +8,6 @@ at least once, with the same ``webhook-id``.
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +26,7 @@ from penstock.policy.retry import (
     judge_delivery,
     parse_retry_after,
 )
+from penstock.service import ThreadService, turned
 from penstock.settings import WebhookSettings
 from penstock.telemetry.reach import Reach
 from penstock.webhooks.guard import Resolve
@@ -47,7 +46,7 @@ T = TypeVar("T")
 STOP_GRACE_S = 5.0
 
 
-class Deliverer:
+class Deliverer(ThreadService):
     """Delivers until stopped. Several may run against one database: leases keep them apart."""
 
     def __init__(
@@ -61,6 +60,7 @@ class Deliverer:
         rng: Random | None = None,
         resolve: Resolve | None = None,
     ) -> None:
+        super().__init__("webhooks")
         self._store = store
         self._signer = signer
         self._settings = settings
@@ -74,27 +74,15 @@ class Deliverer:
         #: Taken from SQL beyond what its host has room for, in order, with the end of its lease.
         self._waiting: dict[str, deque[tuple[Delivery, float]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
-        self._thread: threading.Thread | None = None
         self._database = Reach("database", service="webhooks")
 
     # Service ----------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to deliver, in a thread."""
-        self._stopping = False
-        self._thread = threading.Thread(target=self._main, name="penstock-webhooks", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Take nothing new, give what is in flight a few seconds, and return. Can be called again."""
-        self._stopping = True
-        self.wake()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """Take nothing new, give what is in flight a few seconds, and return."""
+        return super().stop(timeout_s)
 
     def wake(self) -> None:
         """Look for due deliveries now. May be called from any thread."""
@@ -103,15 +91,16 @@ class Deliverer:
             with suppress(RuntimeError):  # the loop closed between the look and the call
                 loop.call_soon_threadsafe(wake.set)
 
-    def _main(self) -> None:
+    def run(self) -> None:
+        """Deliver, on an event loop of its own."""
         with asyncio.Runner() as runner, ThreadPoolExecutor(1, thread_name_prefix="penstock-webhooks-sql") as sql:
             self._sql = sql
-            while not self._stopping:
+            while not self.stopping.is_set():
                 try:
                     runner.run(self._run())
                 except Exception:  # a defect: say so and go on, since deliveries must not end with it
                     log.exception("webhook loop broke off", action="webhooks_broke_off")
-                    time.sleep(self._poll_s)
+                    self.pause(self._poll_s)
 
     # The loop ---------------------------------------------------------------------------------------------------
 
@@ -119,7 +108,8 @@ class Deliverer:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         sender = Sender(self._settings, resolve=self._resolve)
         try:
-            while not self._stopping:
+            while not self.stopping.is_set():
+                turned()
                 # Cleared before looking: what becomes due during the look is seen by the next one.
                 self._wake.clear()
                 more = await self._take()
@@ -219,7 +209,7 @@ class Deliverer:
                 return
             except StoreUnavailable as error:
                 self._database.lost(error)
-                if self._stopping or clock.now() >= lease_until:
+                if self.stopping.is_set() or clock.now() >= lease_until:
                     return
                 await asyncio.sleep(self._poll_s)
 

@@ -11,7 +11,7 @@ _NO_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory")
 def choose_device(wanted: str | None = None) -> str:
     """``wanted``, else the first CUDA device, else ``"cpu"``. Imports torch only when it is installed."""
     if wanted:
-        return wanted
+        return "cuda:0" if wanted == "cuda" else wanted
     if importlib.util.find_spec("torch") is None:
         return "cpu"
     import torch

@@ -19,6 +19,7 @@ import structlog
 from penstock import clock
 from penstock.errors import InvalidInput, InvalidOutput, PenstockError, StoreUnavailable, safe_text
 from penstock.job import JobState, Outcome
+from penstock.service import ThreadService, turned
 from penstock.store import Store
 from penstock.store.engine import Left
 from penstock_worker.canvas.finisher import CanvasFinisher
@@ -45,7 +46,7 @@ class _Sleeper(Protocol):
     def wait(self, timeout: float | None = None) -> bool: ...
 
 
-class Settler:
+class Settler(ThreadService):
     """``start`` before the first ``settle``; ``stop`` returns when everything handed over is settled."""
 
     def __init__(
@@ -59,6 +60,7 @@ class Settler:
         on_defect: Callable[[], None],
         on_settled: Callable[[float], None] = lambda _: None,
     ) -> None:
+        super().__init__("settler")
         self._store = store
         self._announcer = announcer
         self._canvas = canvas
@@ -73,33 +75,19 @@ class Settler:
         self._go_on_at = 0.0
         self._changed = threading.Condition()
         self._committing = threading.Lock()
-        self._stopping = threading.Event()
         self._working = False
-        self._thread = threading.Thread(target=self._loop, name="penstock-settler", daemon=True)
 
-    def start(self) -> None:
-        """Start the settling thread."""
-        self._thread.start()
-
-    def stop(self, timeout_s: float) -> bool:
-        """Settle what was handed over and end the thread; whether it managed in time."""
-        self._stopping.set()
+    def wake(self) -> None:
+        """What was handed over is still settled."""
         with self._changed:
             self._changed.notify_all()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the settling thread runs."""
-        return self._thread.is_alive()
 
     def settle(self, run: Run) -> None:
         """Settle one run: here and now, or handed over when the device has more to do."""
         with self._changed:
             idle = not self._pending and not self._working
             if not idle or self._busy():
-                while len(self._pending) >= MOST_PENDING and not self._stopping.is_set():
+                while len(self._pending) >= MOST_PENDING and not self.stopping.is_set():
                     self._changed.wait(1.0)
                 self._pending.append(run)
                 self._changed.notify_all()
@@ -127,25 +115,12 @@ class Settler:
         worker dies.
         """
         with self._changed:
-            while (self._pending or self._working) and self._thread.is_alive():
+            while (self._pending or self._working) and self.alive:
                 self._changed.wait(1.0)
 
-    def _loop(self) -> None:
-        while True:
-            with self._changed:
-                while not self._pending:
-                    if self._stopping.is_set():
-                        return  # what is left is the dispatcher's
-                    wait_s = self._go_on_at - clock.monotonic_s() if self._left else None
-                    if wait_s is not None and wait_s <= 0:
-                        break
-                    self._changed.wait(wait_s)
-                runs: list[Run] = []
-                if self._pending and not self._is_overdue():
-                    runs, self._pending = self._pending, []
-                # Whoever comes while something that was left is done need not wait for it.
-                self._working = bool(runs)
-                self._changed.notify_all()
+    def run(self) -> None:
+        """Commit after commit, and what they leave between them."""
+        while (runs := self.waiting(self._next)) is not None:
             try:
                 if runs:
                     self._commit(runs)
@@ -159,9 +134,27 @@ class Settler:
                     self._working = False
                     self._changed.notify_all()
 
+    def _next(self) -> list[Run] | None:
+        """What is to be committed now; empty: a piece of what was left is to be done; ``None`` at the end."""
+        with self._changed:
+            while not self._pending:
+                if self.stopping.is_set():
+                    return None  # what is left is the dispatcher's
+                wait_s = self._go_on_at - clock.monotonic_s() if self._left else None
+                if wait_s is not None and wait_s <= 0:
+                    break
+                self._changed.wait(wait_s)
+            runs: list[Run] = []
+            if self._pending and not self._is_overdue():
+                runs, self._pending = self._pending, []
+            # Whoever comes while something that was left is done need not wait for it.
+            self._working = bool(runs)
+            self._changed.notify_all()
+            return runs
+
     def _is_overdue(self) -> bool:
         waits_s = clock.monotonic_s() - self._go_on_at
-        return bool(self._left) and waits_s > LEFT_AT_MOST_S and not self._stopping.is_set()
+        return bool(self._left) and waits_s > LEFT_AT_MOST_S and not self.stopping.is_set()
 
     def _keep(self, left: Left) -> None:
         if len(self._left) >= MOST_IN_MEMORY:
@@ -210,7 +203,7 @@ class Settler:
 
     def _settle(self, outcomes: Sequence[Outcome]) -> list[Any]:
         return insist(
-            lambda: self._store.settle(outcomes, worker=self._worker, now=clock.now()), self._stopping, "settle"
+            lambda: self._store.settle(outcomes, worker=self._worker, now=clock.now()), self.stopping, "settle"
         )
 
     def _announce(self, runs: Sequence[Run], settled: Sequence[Any], outputs: dict[str, str | None]) -> None:
@@ -246,6 +239,7 @@ def insist(call: Callable[[], T], stopping: _Sleeper, action: str) -> T:
             return call()
         except StoreUnavailable as error:
             log.warning("database is away", action=f"{action}.wait", error=error.message, wait_s=wait_s)
+            turned()
         if woken:
             # The event is set and waits for nobody any more.
             time.sleep(wait_s)

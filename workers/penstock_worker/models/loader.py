@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -17,12 +18,15 @@ from penstock.codec import codec_of
 from penstock.errors import ModelLoadFailed, safe_text
 from penstock.model import Model
 from penstock.policy.latency import LatencyBook
+from penstock.policy.pools import Place
 from penstock.results import answers_of, results_of
 from penstock.stepwise import Progress, StepModel
 from penstock_worker.canvas.waysout import is_the_models
 
 log = structlog.get_logger(__name__)
 
+#: Where no settings were asked.
+NOWHERE: Mapping[str, Place] = MappingProxyType({})
 #: Steps of a step-wise model's warm-up.
 WARM_STEPS = 2
 #: Batch sizes that are timed after the warm-up, and for how long at most, seconds.
@@ -117,15 +121,19 @@ def fingerprint(cls: type[Model]) -> str | None:
         return None
 
 
-def announce(models: Mapping[str, type[Model]]) -> dict[str, Any]:
-    """What a worker tells about its models when it registers: the catalogue that producers validate names with."""
+def announce(models: Mapping[str, type[Model]], places: Mapping[str, Place] = NOWHERE) -> dict[str, Any]:
+    """What a worker tells about its models when it registers: the catalogue that producers validate names with.
+
+    ``places`` are the pools that the settings have put them into; a model says one itself, too, which others judge by.
+    """
     return {
         name: {
             "version": cls.version,
             "declared": cls.declares_version(),
             "doc": cls.describe(),
             "max_size": cls.batching.max_size,
-            "pool": cls.resources.pool,
+            "pool": places[name].pool if name in places else cls.resources.pool,
+            "own_pool": cls.resources.pool,
             "steps": issubclass(cls, StepModel),
             "function": hasattr(cls, "of_function"),
             "memory": cls.resources.memory_bytes,

@@ -24,6 +24,7 @@ from penstock.lane import LANES, queue_name
 from penstock.model import Model
 from penstock.policy.latency import LatencyBook
 from penstock.policy.residency import Holding, change, first
+from penstock.service import ThreadService
 from penstock.stepwise import StepModel
 from penstock.transport import inspect, residents
 from penstock_worker.models.loader import load_model, probe
@@ -39,11 +40,13 @@ REPEAT_S = 1.0
 LOADING_MOST_S = 600.0
 #: Before a model that did not load is tried again, seconds.
 RETRY_S = 30.0
+#: How long ``stop`` waits for a model that is being loaded, seconds.
+STOP_S = 30.0
 #: Half-life of the request rates, seconds.
 RATE_HALF_S = 30.0
 
 
-class Residency:
+class Residency(ThreadService):
     """The models that are loaded now are ``models``: shared with the runner, changed only here."""
 
     def __init__(
@@ -57,6 +60,7 @@ class Residency:
         worker: str,
         client: redis.Redis,
     ) -> None:
+        super().__init__("residency")
         self.models: dict[str, Model] = {}
         self._classes = classes
         self._sizes = {name: cls.resources.memory_bytes or 0 for name, cls in classes.items()}
@@ -77,8 +81,6 @@ class Residency:
         self._rates = dict.fromkeys(classes, 0.0)
         self._counted: dict[str, int] = {}
         self._looked_at = clock.monotonic_s()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="penstock-residency", daemon=True)
         pinned = sum(self._sizes[name] for name in self._pinned)
         for name, size in self._sizes.items():
             if size + (0 if name in self._pinned else pinned) > budget:
@@ -98,22 +100,21 @@ class Residency:
                 self._unsay()  # others would count on it for a while
                 raise
 
-    def start(self, batcher: Batcher) -> None:
-        """Begin to look; ``batcher`` claims only for what is loaded."""
+    def feed(self, batcher: Batcher) -> None:
+        """``batcher`` claims only for what is loaded. Before ``start``."""
         self._batcher = batcher
         batcher.set_resident(self.models)
-        self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float | None = STOP_S) -> bool:
         """End the thread. A model that is being loaded is waited for."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(30.0)
+        ended = super().stop(timeout_s)
         self._unsay()
         self._client.close()
+        return ended
 
-    def _loop(self) -> None:
-        while not self._stopping.wait(LOOK_S):
+    def run(self) -> None:
+        """Look after look."""
+        for _ in self.turns(LOOK_S, at_once=False):
             try:
                 self.look()
             except (redis.RedisError, OSError) as error:
@@ -238,7 +239,7 @@ class Residency:
                 log.debug("could not say what is loaded", action="residency.tell", error=str(error))
 
         def repeat() -> None:
-            while not over.wait(REPEAT_S) and not self._stopping.is_set():
+            while not over.wait(REPEAT_S) and not self.stopping.is_set():
                 say()
 
         say()

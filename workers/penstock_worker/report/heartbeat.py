@@ -8,7 +8,6 @@ worker can then not even acknowledge.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,13 +17,14 @@ import structlog
 from penstock import clock
 from penstock.errors import StoreUnavailable
 from penstock.processes.agreed import PULSE_FD
+from penstock.service import STOP_S, ThreadService
 from penstock.settings import LeaseSettings
 from penstock.store import Store
 
 log = structlog.get_logger(__name__)
 
 
-class Heartbeat:
+class Heartbeat(ThreadService):
     """``start`` registers the worker; ``stop`` removes it, which frees its lease at once."""
 
     def __init__(
@@ -38,6 +38,7 @@ class Heartbeat:
         lease: LeaseSettings,
         also: Sequence[Callable[[], object]] = (),
     ) -> None:
+        super().__init__("heartbeat")
         self._store = store
         self._worker = worker
         self._name = name
@@ -46,24 +47,21 @@ class Heartbeat:
         self._lease = lease
         #: Done at each beat: what was kept while the broker was away is sent again, what was learned is stored.
         self._also = also
-        self._stopping = threading.Event()
         self._away = False
-        self._thread = threading.Thread(target=self._loop, name="penstock-heartbeat", daemon=True)
 
     def start(self) -> None:
         """Register and begin to beat. Raises ``StoreUnavailable``."""
         self._register()
-        self._thread.start()
+        super().start()
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float | None = STOP_S) -> bool:
         """End the thread and unregister."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(5.0)
+        ended = super().stop(timeout_s)
         try:
             self._store.unregister_worker(self._worker)
         except StoreUnavailable as error:
             log.warning("could not unregister", action="worker.unregister", error=error.message)
+        return ended
 
     def _register(self) -> None:
         now = clock.now()
@@ -76,8 +74,9 @@ class Heartbeat:
             info=self._info,
         )
 
-    def _loop(self) -> None:
-        while True:
+    def run(self) -> None:
+        """Beat after beat."""
+        for _ in self.turns(self._lease.every_s):
             _pulse()
             self._beat()
             for call in self._also:
@@ -86,8 +85,6 @@ class Heartbeat:
                 except Exception:
                     # A chore that fails must not end the heartbeat: without it, running jobs are taken for dead.
                     log.exception("a chore of the heartbeat failed", action="heartbeat.chore")
-            if self._stopping.wait(self._lease.every_s):
-                return
 
     def _beat(self) -> None:
         now = clock.now()

@@ -6,21 +6,23 @@ passed is nobody's to judge: a job that was given up stays where it is until the
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from penstock.model import Model
+from penstock.service import ThreadService
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.schedule.batcher import Batcher
 
 log = structlog.get_logger(__name__)
 
 
-class Expirer:
-    """A thread beside the device. ``answer`` asks SQL, and may raise ``given_up`` while the worker stops; ``settle``
-    takes what Celery's canvases still need."""
+class Expirer(ThreadService):
+    """A thread beside the device, until the batcher is closed: then ``join`` waits for an answer that is under way.
+
+    ``answer`` asks SQL, and may raise ``given_up`` while the worker stops; ``settle`` takes what Celery's canvases
+    still need."""
 
     def __init__(
         self,
@@ -32,30 +34,17 @@ class Expirer:
         given_up: type[Exception],
         on_defect: Callable[[], None],
     ) -> None:
+        super().__init__("expirer")
         self._batcher = batcher
         self._models = models
         self._answer = answer
         self._settle = settle
         self._given_up = given_up
         self._on_defect = on_defect
-        self._thread = threading.Thread(target=self._loop, name="penstock-expirer", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread. It ends when the batcher is closed."""
-        self._thread.start()
-
-    def join(self, timeout_s: float) -> bool:
-        """Wait for an answer that is under way, when the batcher is closed; whether it came in time."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def _loop(self) -> None:
-        while (items := self._batcher.expired()) is not None:
+    def run(self) -> None:
+        """Those that were given up, as their time comes."""
+        while (items := self.waiting(self._batcher.expired)) is not None:
             try:
                 self._expire(items)
             except self._given_up:

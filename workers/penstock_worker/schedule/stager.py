@@ -7,20 +7,21 @@ batch ends), since what is claimed cannot be overtaken or taken elsewhere. See `
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import structlog
 
 from penstock.clock import monotonic_s
+from penstock.service import ThreadService
 from penstock_worker.item import Batch, Run
 from penstock_worker.schedule.batcher import Batcher
 
 log = structlog.get_logger(__name__)
 
 
-class Stager:
-    """A thread between batcher and device. ``stage`` claims and prepares; it may raise ``given_up`` while stopping."""
+class Stager(ThreadService):
+    """A thread between batcher and device, until the batcher is closed. ``stage`` claims and prepares; it may raise
+    ``given_up`` while stopping."""
 
     def __init__(
         self,
@@ -30,24 +31,20 @@ class Stager:
         given_up: type[Exception],
         on_defect: Callable[[], None],
     ) -> None:
+        super().__init__("stager")
         self._batcher = batcher
         self._stage = stage
         self._given_up = given_up
         self._on_defect = on_defect
-        self._thread = threading.Thread(target=self._loop, name="penstock-stager", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; from here on batches are claimed ahead. It ends when the batcher is closed."""
+        """From here on batches are claimed ahead."""
         self._batcher.staging = True
-        self._thread.start()
+        super().start()
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
-    def _loop(self) -> None:
-        while (batch := self._batcher.ahead()) is not None:
+    def run(self) -> None:
+        """Batch after batch."""
+        while (batch := self.waiting(self._batcher.ahead)) is not None:
             staged: Batch | None = None
             try:
                 batch.claimed = self._stage(batch)

@@ -5,7 +5,6 @@ A thread of its own, so that a slow database delays cancellation and nothing els
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -13,6 +12,7 @@ from celery.worker import state as worker_state
 
 from penstock import clock
 from penstock.errors import StoreUnavailable
+from penstock.service import ThreadService
 from penstock.store import Store
 from penstock_worker.canvas import revoked
 from penstock_worker.steps.groups import Member
@@ -23,28 +23,18 @@ log = structlog.get_logger(__name__)
 EVERY_S = 0.25
 
 
-class Recall:
+class Recall(ThreadService):
     """``members`` gives the running ones by job id, from any thread."""
 
     def __init__(self, store: Store, *, worker: str, members: Callable[[], Mapping[str, Member]]) -> None:
+        super().__init__("recall")
         self._store = store
         self._worker = worker
         self._members = members
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="penstock-recall", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread. Idempotent."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(5.0)
-
-    def _loop(self) -> None:
-        while not self._stopping.wait(EVERY_S):
+    def run(self) -> None:
+        """Look after look."""
+        for _ in self.turns(EVERY_S, at_once=False):
             try:
                 self.look()
             except StoreUnavailable as error:
