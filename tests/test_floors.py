@@ -59,6 +59,7 @@ FLOORS = {
     "penstock.sources": 2,
     "penstock.poolsettings": 2,
     "penstock.settings": 2,
+    "penstock.inventory": 2,
     "penstock.waiting": 2,
     "penstock.service": 2,
     "penstock.views": 3,

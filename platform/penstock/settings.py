@@ -24,6 +24,7 @@ from penstock.bounds import Budget, Bytes, Count, Pause, Port, Span, Threads, Wa
 from penstock.errors import ConfigError
 from penstock.functions import POOL as FUNCTIONS
 from penstock.lane import Lane
+from penstock.policy.placing import PROCESS_BYTES, Machine, Needs
 from penstock.policy.pools import Pool
 from penstock.poolsettings import AutoscalerSettings as AutoscalerSettings
 from penstock.poolsettings import PoolSettings as PoolSettings
@@ -348,6 +349,27 @@ class Settings(BaseSettings):
         own = {name: value for name, value in worker.items() if value is not None}
         return self.model_copy(
             update={"worker": self.worker.model_copy(update=own), "lanes": self.lanes.model_copy(update=lanes)}
+        )
+
+    def needs(self, name: str, machine: Machine, *, models: int = 0) -> Needs:
+        """What the workers of a pool want of a machine. ``models`` are the bytes that its models say they need."""
+        pool, functions = self.pool(name), name == FUNCTIONS
+        kind = self.of_pool(name).worker.device
+        kind = kind.partition(":")[0] if kind else "cuda" if machine.devices else None
+        return Needs(
+            pool=name,
+            kind=kind,
+            devices=frozenset(pool.devices),
+            share=pool.share,
+            device_memory=pool.device_memory_bytes,
+            memory=pool.memory_bytes,
+            # Models that are loaded onto an accelerator pass through memory, one after the other, at most.
+            weighs=PROCESS_BYTES + (models if kind in (None, "cpu") else 0),
+            threads=pool.threads,
+            weight=pool.weight,
+            least=pool.min,
+            most=pool.max,
+            single=functions,
         )
 
     def served_pools(self) -> dict[str, Pool]:
