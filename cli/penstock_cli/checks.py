@@ -6,7 +6,6 @@ import importlib.util
 import json
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from penstock_cli.context import App
 from penstock_cli.errors import fix_of
 from penstock_cli.jobview import seconds
 from penstock_cli.servers import check_owner
+from penstock_cli.serving import fleet
 from penstock_cli.stranded import unserved, why
 
 OK, WARNING, ERROR = "ok", "warning", "error"
@@ -239,35 +239,30 @@ def _same_version(name: str, detail: str, version: str | None) -> Iterator[Findi
 
 
 def _workers(app: App) -> Iterator[Finding]:
-    workers = app.store.workers()
-    at = clock.now()
-    live = [worker for worker in workers if worker.lease_until > at]
-    for worker in workers:
-        if worker.seen_at - at > SKEW_S:
+    all_, live = (workers := fleet(app)).workers, workers.live
+    for worker in all_:
+        if -worker.silent_s > SKEW_S:
             yield Finding(
                 "clock",
                 WARNING,
-                f"the clock of worker {worker.name} is {worker.seen_at - at:.1f} s ahead of this machine's",
+                f"the clock of worker {worker.name} is {-worker.silent_s:.1f} s ahead of this machine's",
                 "synchronise both with NTP: deadlines and delays compare them",
             )
     for worker in live:
-        models = ", ".join(worker.info.get("models", {}))
-        device = worker.info.get("device", "?")
-        detail = f"{worker.name} (pool {worker.pool}, {device}): {models}; lease {worker.lease_until - at:.0f} s"
-        yield from _same_version("worker", detail, worker.info.get("version"))
-    for name, count in Counter(worker.name for worker in live).items():
-        if count > 1:
-            yield Finding(
-                "workers",
-                WARNING,
-                f"{count} live ones are called {name}: Flower and remote control take them for one",
-                "give each a name: `penstock worker --name NAME`",
-            )
-    if len(live) < len(workers):
+        about = f"{worker.name} (pool {worker.pool}, {worker.device or '?'}): {', '.join(worker.models)}"
+        yield from _same_version("worker", f"{about}; lease {worker.lease_s:.0f} s", worker.release)
+    for name, count in workers.namesakes.items():
         yield Finding(
             "workers",
             WARNING,
-            f"{len(workers) - len(live)} with an expired lease: they died, or their machine is cut off",
+            f"{count} live ones are called {name}: Flower and remote control take them for one",
+            "give each a name: `penstock worker --name NAME`",
+        )
+    if len(live) < len(all_):
+        yield Finding(
+            "workers",
+            WARNING,
+            f"{len(all_) - len(live)} with an expired lease: they died, or their machine is cut off",
             "a dispatcher rescues their jobs: `penstock dispatcher`",
         )
     if not live:

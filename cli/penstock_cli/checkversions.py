@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from penstock import clock
 from penstock.lane import full_name
 from penstock.policy.versions import by_version, differing, warnings
 from penstock_cli.context import App
-from penstock_cli.serving import served
+from penstock_cli.serving import fleet
 
 
 def check(app: App) -> Iterator[tuple[str, str]]:
     """Each a detail and its fix."""
-    now = served(app)
+    workers = fleet(app)
+    now = workers.served
     waiting: Counter[tuple[str, str]] = Counter()
     for count in app.store.asked():
         waiting[count.model, count.version or ""] += count.count
@@ -25,10 +25,8 @@ def check(app: App) -> Iterator[tuple[str, str]]:
                 " worker serves",
                 f"start a worker with that version, or `penstock queue purge {full_name(model, version)}`",
             )
-    for model, workers in sorted(now.items()):
-        for warning in warnings(model, workers):
+    for model, serving in sorted(now.items()):
+        for warning in warnings(model, serving):
             yield warning, "let all workers run the same code, or name the version: MODEL@VERSION"
-    at = clock.now()
-    graphs = [(each.name, each.info.get("graphs", {})) for each in app.store.workers() if each.lease_until > at]
-    for warning in differing(graphs):
+    for warning in differing((each.name, each.graphs) for each in workers.live):
         yield warning, "let all run the same code: a run by name begins with the graph of the worker started last"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import redis
 
+from penstock.clock import now
 from penstock.lane import LANES, queue_name
 from penstock.policy.isolation import isolation_bound_s
 from penstock.policy.latency import LatencyModel
@@ -18,12 +19,12 @@ from penstock.registry import unknown_model
 from penstock.store.records import Latency
 from penstock.transport import usage
 from penstock.transport.url import connect
+from penstock.views.fleet import look
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.output import dumps
 from penstock_cli.params import complete_model
-from penstock_cli.serving import places, served
 
 
 @group()
@@ -174,7 +175,8 @@ def _device_s(app: App, model: str) -> dict[str, float] | None:
 
 def _models(app: App) -> dict[str, dict[str, Any]]:
     """What is known of each model. An announcement says what is really served, so it wins."""
-    where, now = places(app), served(app)
+    fleet = look(app.store, app.settings, now=now())
+    where, serving = fleet.places, fleet.served
     found = _local(app)
     pools = app.settings.served_pools()
     for name, info in app.store.models().items():
@@ -194,9 +196,9 @@ def _models(app: App) -> dict[str, dict[str, Any]]:
     for name, one in found.items():
         one["residency"] = [asdict(place) for place in where.get(name, [])]
         one["workers"] = [place["worker"] for place in one["residency"]]
-        versions = by_version(now.get(name, ()))
+        versions = by_version(serving.get(name, ()))
         one["versions"] = [{"version": version, "workers": workers} for version, workers in versions.items()]
-        one["warnings"] = warnings(name, now.get(name, ()))
+        one["warnings"] = warnings(name, serving.get(name, ()))
         lines = learned.get((name, one["version"]), [])
         one["latency"] = [_learned(line) for line in lines]
         # One item has to run, however long it takes.

@@ -9,16 +9,18 @@ from typing import Any
 import click
 import redis
 
+from penstock.clock import now
 from penstock.job import JobState
 from penstock.lane import AT, LANES, full_name, queue_name, split_name
 from penstock.transport import inspect
 from penstock.transport.url import connect, unavailable
+from penstock.views.fleet import look
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
 from penstock_cli.jobview import counted
 from penstock_cli.params import complete_model
-from penstock_cli.serving import check_known, places
+from penstock_cli.serving import check_known
 from penstock_cli.stranded import unserved
 
 
@@ -60,7 +62,7 @@ def stats(app: App, model: str | None) -> None:
 
 def _rows(app: App) -> list[dict[str, Any]]:
     counts = _counts(app)
-    where = places(app)
+    where = look(app.store, app.settings, now=now()).places
     names = {split_name(name)[0] for name, _, _ in counts} | set(where)
     # By name, the queue of all versions first.
     names |= {name for name, _, _ in counts}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from typing import Any
 
 import redis
@@ -11,11 +10,11 @@ from celery.exceptions import DuplicateNodenameWarning
 from kombu.exceptions import OperationalError
 
 from penstock.app import make_celery
-from penstock.clock import now
 from penstock.lane import AT, LANES, PIPELINES, version_id
 from penstock.transport import stranded
 from penstock.transport.url import connect, unavailable
 from penstock_cli.context import App
+from penstock_cli.serving import fleet
 
 #: How long Celery's workers have for telling what they consume, seconds. One in a solo pool is silent during a task.
 ANSWER_S = 1.0
@@ -36,16 +35,11 @@ def unserved(app: App) -> dict[str, int]:
     consumed, heard = _consumed(app)
     # A worker that is busy with a plain task does not answer; SQL knows what it serves. Queues of versions, from which
     # workers claim beside those of the models, are in no answer at all.
-    live = [worker for worker in app.store.workers() if worker.lease_until > now()]
-    named = Counter(worker.name for worker in live)
-    silent = {
-        served
-        for worker in live
-        for model, info in [*worker.info.get("models", {}).items(), (PIPELINES, {})]
-        for served in (
-            *((model,) if worker.name not in heard or named[worker.name] > 1 else ()),  # of namesakes, one is heard
-            f"{model}{AT}{version_id(str(info.get('version')))}",
-        )
+    workers = fleet(app)
+    mute = [w for w in workers.live if w.name not in heard or w.name in workers.namesakes]  # of namesakes, one is heard
+    silent = {model for worker in mute for model in (*worker.models, PIPELINES)}
+    silent |= {
+        f"{model}{AT}{version_id(place.version)}" for model, places in workers.places.items() for place in places
     }
     return {
         queue: count

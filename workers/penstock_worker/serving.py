@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -168,6 +169,7 @@ class Serving:
                 "models": announce(self._classes, self._plan.places),
                 "pipelines": {name: announcement(each) for name, each in self._plan.pipelines.items()},
                 "device": device,
+                "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "version": __version__,
                 "memory": None if self._residency is None else self._residency.budget,

@@ -29,11 +29,11 @@ class Workers:
         """The names in ``pids`` (name -> supervisor's process) whose worker is not ready."""
         if not pids:
             return set()
-        at = now()
+        from penstock.views.fleet import registered
+
         serving: set[int] = set()
-        for row in self._store.workers():
-            if row.lease_until > at:
-                serving.update(_ancestry(row.info.get("pid")))
+        for worker in registered(self._store, now=now()).live:
+            serving.update(_ancestry(worker.pid))
         return {name for name, pid in pids.items() if pid not in serving}
 
     def __enter__(self) -> Workers:

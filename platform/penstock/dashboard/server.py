@@ -19,6 +19,7 @@ from penstock.errors import ConfigError, PenstockError
 from penstock.lane import LANES, queue_name
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.views.fleet import registered
 
 #: The task list's columns: what tells jobs apart, and which worker has them.
 COLUMNS = "name,uuid,state,worker,args,result,received,runtime,started"
@@ -99,16 +100,8 @@ def make_flower(settings: Settings) -> Any:
 
 def _serving(store: Store, namespace: str) -> dict[str, int]:
     """How many live workers serve each queue; nothing while the database is away."""
-    found: dict[str, int] = {}
     try:
-        workers = store.workers()
+        places = registered(store, now=clock.now()).places
     except PenstockError:
-        return found  # the dashboard needs no database
-    now = clock.now()
-    for worker in workers:
-        if worker.lease_until > now:
-            for model in worker.info.get("models", ()):
-                for lane in LANES:
-                    queue = queue_name(namespace, model, lane)
-                    found[queue] = found.get(queue, 0) + 1
-    return found
+        return {}  # the dashboard needs no database
+    return {queue_name(namespace, model, lane): len(where) for model, where in places.items() for lane in LANES}

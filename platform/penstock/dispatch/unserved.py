@@ -12,6 +12,7 @@ from penstock.policy.absence import Absence
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.records import Settled
+from penstock.views.fleet import registered
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +39,8 @@ class Unserved:
         if self._wait_s is None or mono - self._looked_at < self._every_s:
             return []
         self._looked_at = mono
-        live = [worker for worker in self._store.workers() if worker.lease_until > now]
-        served = [
-            (name, str(info.get("version"))) for each in live for name, info in each.info.get("models", {}).items()
-        ]
+        places = registered(self._store, now=now).places
+        served = ((model, place.version) for model, where in places.items() for place in where)
         self._absence.look(served, now=mono)
         before = now - self._wait_s
         ended: list[Settled] = []

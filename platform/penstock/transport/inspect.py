@@ -102,6 +102,19 @@ def claimed_lists(client: redis.Redis, namespace: str) -> Iterator[tuple[str, in
             yield key.decode(errors="replace"), int(count)
 
 
+def held(client: redis.Redis, namespace: str) -> dict[str, int]:
+    """How many messages each consumer has claimed and not acknowledged."""
+    names = _consumers(client, namespace)
+
+    def ask() -> list[int]:
+        pipeline: Any = client.pipeline(transaction=False)
+        for name in names:
+            pipeline.hlen(keys.unacked(namespace, name))
+        return list(pipeline.execute())
+
+    return dict(zip(names, mended(client, namespace, ask), strict=True))
+
+
 def queues(client: redis.Redis, namespace: str) -> list[str]:
     """The queues of this namespace that hold a ready message, by a scan over all keys."""
     found = {
