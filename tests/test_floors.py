@@ -246,7 +246,7 @@ ROOMS: dict[str, set[str]] = {
     "boot": {"canvas", "execute"},
 }
 #: What stands beside the rooms, and may be imported by them.
-SHARED = {"item", "parent"}
+SHARED = {"item", "parent", "ceiling"}
 SHARED_WITH_BOOT = SHARED | {"serving"}
 
 

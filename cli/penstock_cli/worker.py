@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
+from penstock import inventory
 from penstock.errors import ConfigError, install
+from penstock.policy.placing import environ, unseated
 from penstock.telemetry.logs import configure_logs
 from penstock_cli import waiting
 from penstock_cli.commands import command as verb
@@ -44,6 +48,10 @@ def command(
     if device is not None:
         settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"device": device})})
     settings = with_metrics_port(settings, metrics_port)
+    threads = None if pool is None else settings.pool(pool).threads
+    seat = unseated(pool or "", threads=threads, cores=inventory.cores(), shown=inventory.shown_cores())
+    if seat is not None:  # before anything is imported that starts threads
+        os.environ.update(environ(seat, os.environ))
     _check_worker_installed()
     configure_logs(settings.log_level)
     if not waiting.for_servers(app):

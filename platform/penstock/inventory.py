@@ -32,8 +32,12 @@ def machine() -> Machine:
 
 def cores(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float:
     """Cores that this process may use: its affinity, and the quota of its control group, which may be a fraction."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([float(count), *_quotas(root, own)])
+    return min([float(shown_cores()), *_quotas(root, own)])
+
+
+def shown_cores() -> int:
+    """Cores that libraries count: those of the affinity, whatever a control group's quota leaves of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int:

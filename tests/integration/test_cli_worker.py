@@ -57,6 +57,22 @@ def test_a_second_worker_serves_beside_the_first_and_drains(up: Penstock) -> Non
         running.close()
 
 
+def test_a_pool_says_how_many_threads_its_libraries_start(up: Penstock) -> None:
+    (up.folder / "threads.py").write_text(
+        "import os\nimport penstock\n"
+        "@penstock.model\n"
+        "def threads(batch: list[int]) -> list[str]: return [os.environ['OMP_NUM_THREADS']] * len(batch)\n"
+    )
+    env = {"PENSTOCK_POOLS": json.dumps({"narrow": {"models": ["threads"], "threads": 3}})}
+    running = up.start("worker", "threads", "--pool", "narrow", env=env)
+    try:
+        running.says("worker ready")
+        assert up("run", "threads", "1").json() == "3"
+        assert running.stop(signal.SIGTERM) == 0, running.text
+    finally:
+        running.close()
+
+
 def test_models_move_between_pools_by_settings_alone(up: Penstock) -> None:
     env = {"PENSTOCK_POOLS": json.dumps({"other": {"models": ["double", "dubble"], "device": "cpu"}})}
     running = up.start("worker", "my_models", "--pool", "other", env=env)

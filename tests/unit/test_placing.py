@@ -23,6 +23,7 @@ from penstock.policy.placing import (
     fit,
     most,
     seat,
+    unseated,
 )
 from penstock.settings import Settings
 
@@ -124,6 +125,18 @@ def test_who_has_set_threads_in_the_environment_keeps_them_unless_the_settings_s
     assert "OMP_NUM_THREADS" not in environ(Seat(pool="a", threads=3), given)
     assert environ(Seat(pool="a", threads=3), given)["MKL_NUM_THREADS"] == "3"
     assert environ(Seat(pool="a", threads=3, said=True), given)["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "shown", "told"),
+    [(None, 64.0, 64, None), (None, 1.5, 64, "1"), (None, 0.2, 64, "1"), (3, 64.0, 64, "3"), (3, 1.5, 64, "3")],
+)
+def test_a_worker_in_a_container_starts_no_more_threads_than_its_quota(
+    threads: int | None, cores: float, shown: int, told: str | None
+) -> None:
+    found = unseated("a", threads=threads, cores=cores, shown=shown)
+    assert (found and environ(found)["OMP_NUM_THREADS"]) == told
+    assert found is None or VISIBLE not in environ(found)
 
 
 def test_a_seat_is_read_as_it_was_written_by_another_release_too() -> None:

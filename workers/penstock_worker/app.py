@@ -86,7 +86,9 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     app.events.dispatcher_cls = PatientDispatcher
     app.steps["worker"].add(Serve)
     app.steps["consumer"].add(Feed)
-    app.penstock = Plan(settings, models, pool or DEFAULT, registry.pipelines, where)
+    # Who names no pool is bounded by none.
+    bound = None if pool is None else settings.pool(pool).memory_bytes
+    app.penstock = Plan(settings, models, pool or DEFAULT, registry.pipelines, where, memory=bound)
     for cls in models.values():
         register(app, settings.namespace, cls)
     register_pipelines(app, settings.namespace)

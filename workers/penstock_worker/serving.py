@@ -30,6 +30,7 @@ from penstock.telemetry.exposition import Endpoint
 from penstock.transport.url import connect, parse
 from penstock.waiting import until_reachable
 from penstock_worker.canvas.revoker import Revoker
+from penstock_worker.ceiling import hold_to
 from penstock_worker.engine import Engine
 from penstock_worker.execute.device import choose_device, kind_of
 from penstock_worker.item import Item
@@ -76,6 +77,8 @@ class Plan:
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
     #: The pool of each model, by the settings.
     places: Mapping[str, Place] = field(default_factory=dict)
+    #: Bytes of memory that the process may take; ``None``: no bound.
+    memory: int | None = None
     #: Why the worker could not start; ``main`` prints it.
     failure: PenstockError | None = None
     #: Whether it can stop, or has stopped, cleanly: everything ended or was given back. It begins with nothing.
@@ -108,6 +111,8 @@ class Serving:
         Raises ``ModelLoadFailed``, ``StoreUnavailable``, or ``ConfigError`` when the metrics cannot be served.
         """
         settings = self._settings
+        # Before anything is loaded, and after all is imported: what that takes is known then.
+        hold_to(self._plan.memory, self._plan.pool)
         self._patiently(self._store.check)
         self._tenure = tenure = Tenure(settings, self._store, lost=lambda error: self._stop_for(error, wake))
         tenure.begin()

@@ -178,6 +178,17 @@ def environ(seat: Seat, given: Mapping[str, str] = NOTHING) -> dict[str, str]:
     return found if seat.device is None else found | {VISIBLE: seat.device}
 
 
+def unseated(pool: str, *, threads: int | None, cores: float, shown: int) -> Seat | None:
+    """The seat of a worker that somebody has started by hand, or in a container of its own: all that is there.
+
+    ``shown`` are the cores that libraries count, which do not see a container's quota, and start as many threads as
+    the whole machine has cores. ``None`` where there is nothing to tell them.
+    """
+    if threads is None and cores >= shown:
+        return None
+    return Seat(pool=pool, threads=threads or max(1, int(cores)), said=threads is not None)
+
+
 def _floor(machine: Machine, taken: Iterable[Seat]) -> _Floor:
     floor = _Floor(machine, machine.memory * USABLE)
     for each in taken:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
-#: What a RuntimeError says when memory ran out: CUDA, cuBLAS and cuDNN, torch's allocator for the CPU.
-_NO_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory")
+#: What a RuntimeError says when memory ran out: CUDA, cuBLAS and cuDNN, torch's allocator for the CPU, C++.
+_NO_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory", "bad_alloc")
 
 
 def choose_device(wanted: str | None = None) -> str:

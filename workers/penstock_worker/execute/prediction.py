@@ -16,6 +16,7 @@ from penstock.errors import ModelRaised, OutOfMemory, WrongResultCount, safe_tex
 from penstock.model import Model
 from penstock.policy.bisect import PROBES, Answer, Search, Verdict
 from penstock.results import results_of
+from penstock_worker.ceiling import who
 from penstock_worker.execute.device import is_out_of_memory
 from penstock_worker.report.logcontext import raised
 
@@ -81,7 +82,7 @@ class Prediction:
             log.warning("model raised", action="model.raise", model=self._model.name, **raised(error))
             self._last = error
             if oom:
-                self._last = OutOfMemory(f"the device has no memory for this item alone: {safe_text(error)}")
+                self._last = OutOfMemory(f"{who(error)} no memory for this item alone: {safe_text(error)}")
             self._results[part.start] = self._last
         if oom:
             # The traceback's frames hold the tensors that did not fit.

@@ -21,6 +21,7 @@ from penstock.policy.latency import LatencyBook
 from penstock.policy.pools import Place
 from penstock.results import answers_of, results_of
 from penstock.stepwise import Progress, StepModel
+from penstock_worker import ceiling
 from penstock_worker.canvas.waysout import is_the_models
 
 log = structlog.get_logger(__name__)
@@ -67,9 +68,12 @@ def load_model(cls: type[Model], device: str) -> Model:
     except BaseException as error:
         if not is_the_models(error):
             raise
+        fix = f"mend {cls.__module__}.{cls.__qualname__}"
+        if ceiling.is_hit(error):
+            fix = f"raise pools.NAME.memory, which is {ceiling.size(ceiling.bound() or 0)}, or serve it in another pool"
         raise ModelLoadFailed(
             f"model {cls.name!r} did not {step} on {device}: {usercode.told(error)}",
-            fix=f"mend {cls.__module__}.{cls.__qualname__}; the jobs wait and run when a worker serves it",
+            fix=f"{fix}; the jobs wait and run when a worker serves it",
         ) from error
     return model
 
