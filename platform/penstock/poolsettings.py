@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from penstock import sources
-from penstock.bounds import Span, Threads, Wait, Weight
+from penstock.bounds import Port, Span, Threads, Wait, Weight
 from penstock.errors import ConfigError
 from penstock.lane import Lane
 from penstock.model import bytes_of
@@ -118,6 +118,30 @@ class PoolSettings(Section):
         return default if own is None else own
 
 
+class PushSettings(Section):
+    """KEDA's `external-push`: a gRPC service of the autoscaler that tells how many workers each pool should have."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Port | None = Field(
+        None, description="port to listen on; 0: any free one; default: none is served. It needs the extra `grpcio`"
+    )
+    certificate: str | None = Field(None, description="TLS: the server's certificate, with its chain, a PEM file")
+    key: str | None = Field(None, description="TLS: its private key, a PEM file")
+    client_ca: str | None = Field(
+        None, description="TLS: only clients with a certificate of this authority may ask, a PEM file"
+    )
+
+    _blank = field_validator("certificate", "key", "client_ca", mode="before")(sources.blank)
+
+    @model_validator(mode="after")
+    def _whole(self) -> PushSettings:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: name both, or neither")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca asks for TLS: name certificate and key, too")
+        return self
+
+
 class AutoscalerSettings(Section):
     """How many workers each pool has."""
 
@@ -128,6 +152,7 @@ class AutoscalerSettings(Section):
     lost_after_s: Span = Field(600.0, description="a pool is not made smaller on signals that are older, seconds")
     lease_s: Wait = Field(10.0, description="an autoscaler that is silent for so long is replaced by another, seconds")
     start_s: Span = Field(600.0, description="a worker that is not ready after so long is not coming, seconds")
+    push: PushSettings = PushSettings()
 
 
 def checked(pools: Mapping[str, PoolSettings]) -> Mapping[str, PoolSettings]:

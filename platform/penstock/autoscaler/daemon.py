@@ -18,6 +18,8 @@ import structlog
 from penstock import clock
 from penstock.autoscaler.backends.base import Backend, BackendUnavailable, Realised
 from penstock.autoscaler.fleet import busy_workers, change, fleet_of, late_ones
+from penstock.autoscaler.front.board import Standing
+from penstock.autoscaler.front.desk import Desk
 from penstock.autoscaler.minutes import Minutes
 from penstock.autoscaler.observe import Observer, Seen
 from penstock.autoscaler.seat import Seat
@@ -57,7 +59,8 @@ class Autoscaler:
 
     ``room(pool)`` is how many workers of a pool this place has room for. ``given`` are models that are known before any
     worker has announced them. ``only`` names the pools to look after; without it, all. ``at_once``: whoever has led
-    before is known to be gone.
+    before is known to be gone. ``tells``: what is decided is told to others as the settings say, and a job that comes
+    to a pool without workers is seen at once.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Autoscaler:
         only: Collection[str] = (),
         name: str = AUTOSCALER,
         at_once: bool = False,
+        tells: bool = True,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -80,6 +84,7 @@ class Autoscaler:
         self._at_once = at_once
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
         self._observer = Observer(settings, store, self._client, given)
+        self.desk = Desk(settings, store, wake=self.wake, given=given) if tells else None
         self.seat = Seat(store.elastic, lease_s=settings.autoscaler.lease_s, name=name)
         #: By name; of a pool whose last slot has gone nothing is kept.
         self.pools: dict[str, Pool] = {}
@@ -98,7 +103,9 @@ class Autoscaler:
     # Life -----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin, in a thread, and return."""
+        """Begin, in a thread, and return. Raises ``ConfigError`` when what is to be served cannot be."""
+        if self.desk is not None:
+            self.desk.start()
         self._thread.start()
         log.info("autoscaler started", action="autoscaler_started", backend=self._backend.name)
 
@@ -115,6 +122,8 @@ class Autoscaler:
             self.seat.resign(self._state())
         except StoreUnavailable as error:
             log.warning("could not resign", action="autoscaler.resign", error=error.message)
+        if self.desk is not None:
+            self.desk.stop()
         self._backend.close()
         self._client.close()
         log.info("autoscaler stopped", action="autoscaler_stopped")
@@ -133,10 +142,32 @@ class Autoscaler:
             self._woken.clear()
             began = clock.monotonic_s()
             try:
-                self.turn()
+                self._tell(self.turn())
             except Exception:  # a defect: say so and go on, since somebody has to restart what dies
                 log.exception("turn failed", action="autoscaler_turn_failed")
             self._woken.wait(max(0.05, self._settings.autoscaler.every_s - (clock.monotonic_s() - began)))
+
+    def _tell(self, leads: bool) -> None:
+        if self.desk is None:
+            return
+        if not leads:
+            self.desk.follow()
+            return
+        at = clock.monotonic_s()
+        self.desk.decided(
+            {
+                name: Standing(
+                    desired=pool.decision.target,
+                    fleet=pool.fleet,
+                    at=at,
+                    load_at=pool.load.at if pool.load is not None else None,
+                    code=pool.decision.code,
+                    reason=pool.decision.reason,
+                )
+                for name, pool in self.pools.items()
+                if pool.decision is not None
+            }
+        )
 
     # One turn -------------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,11 @@ def terms_of(settings: Settings, pool: str, slots: Iterable[Slot], *, room: int)
 
 def ready_in_s(slots: Iterable[Slot]) -> float:
     """From the decision to a worker that is ready, as it was with the workers that there are."""
-    took = [slot.ready_at - slot.made_at for slot in slots if slot.ready_at is not None]
+    took = [
+        slot.ready_at - slot.made_at
+        for slot in slots
+        if slot.ready_at is not None and not (slot.place or {}).get("found")  # it was there before: see ``external``
+    ]
     return max(median(took), 0.1) if took else COLD_S
 
 

@@ -113,7 +113,7 @@ REACHABLE = _gauge("penstock_reachable", "1 when the server answered just now, e
 DESIRED_WORKERS = _gauge(
     "penstock_desired_workers", "Workers that the autoscaler wants; absent while nobody decides.", "pool"
 )
-WORKERS = _gauge("penstock_workers", "Workers as the autoscaler sees them; busy is part of ready.", "pool", "state")
+WORKERS = _gauge("penstock_workers", "Workers as the autoscaler sees them.", "pool", "state")
 LOAD_AGE = _gauge("penstock_load_age_seconds", "Age of what was last seen of the pool's work.", "pool")
 DECISION_AGE = _gauge("penstock_decision_age_seconds", "Age of the last decision on the pool.", "pool")
 AUTOSCALER_LEADS = _gauge("penstock_autoscaler_leads", "1 where this autoscaler decides, 0 where it waits its turn.")

@@ -1,0 +1,209 @@
+"""The backend ``external``: a real autoscaler tells KEDA what it wants, and starts nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from penstock import clock
+from penstock.autoscaler.backends.external import External
+from penstock.autoscaler.daemon import Autoscaler
+from penstock.client import Client
+from penstock.errors import ConfigError
+from penstock.policy.scaling import Fleet
+from penstock.settings import Settings
+from penstock.store import Store
+from tests.fixtures.client import Echo
+from tests.fixtures.keda import Keda
+from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.redis import RedisServer, until
+
+GIVEN = {"echo": {"pool": "default", "version": "1", "max_size": 1}}
+#: What is promised of a pool at zero: from the submission to KEDA's event, and to the decision, seconds.
+EVENT_S, DECISION_S = 0.2, 1.5
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return Settings.load(
+        home=settings.home,
+        broker_url=settings.broker_url,
+        database_url=settings.database_url,
+        namespace="ext",
+        metrics={"port": 0},
+        pools={"default": {"min": 0, "max": 8}},
+        autoscaler={"backend": "external", "push": {"port": 0}, "lease_s": 0.5, "every_s": 0.1},
+    )
+
+
+class One:
+    """An autoscaler with a store of its own, as a process has it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.store = Store.open(settings.database)
+        self.autoscaler = Autoscaler(
+            settings, self.store, External(settings, self.store), room=lambda pool: 100, given=GIVEN
+        )
+        self.autoscaler.start()
+
+    @property
+    def desk(self) -> Any:
+        return self.autoscaler.desk
+
+    def ask(self, pool: str = "default") -> tuple[int, dict[str, Any]]:
+        with contextlib.closing(http.client.HTTPConnection(self.desk.metrics, timeout=PATIENCE_S)) as connection:
+            connection.request("GET", f"/desired/{pool}")
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+    def desired(self) -> int | None:
+        return self.ask()[1].get("desired")
+
+    def close(self) -> None:
+        self.autoscaler.stop()
+        self.store.close()
+
+
+@pytest.fixture
+def one(settings: Settings) -> Iterator[One]:
+    one = One(settings)
+    yield one
+    one.close()
+
+
+def test_at_zero_a_submission_wakes_keda_at_once(settings: Settings, one: One) -> None:
+    """The event comes by the bell that the submission rings, and the decision right after it."""
+    until(lambda: one.desired() == 0)
+    events: list[tuple[bool, float]] = []
+    heard = threading.Event()
+
+    def listen(keda: Keda) -> None:
+        with contextlib.suppress(grpc.RpcError):  # the channel is closed at the end
+            for event in keda.stub.StreamIsActive(keda.ref("default")):
+                events.append((event.result, time.monotonic()))
+                heard.set()
+
+    with contextlib.closing(Keda(one.desk.push)) as keda, Client(settings, models=[Echo]) as client:
+        thread = threading.Thread(target=listen, args=(keda,), daemon=True)
+        thread.start()
+        assert heard.wait(PATIENCE_S) and events[0][0] is False
+        assert one.desk.listens(PATIENCE_S)
+        heard.clear()
+        submitted = time.monotonic()
+        client.enqueue("echo", 1)
+        assert heard.wait(PATIENCE_S)
+        active, at = events[1]
+        assert active is True and at - submitted <= EVENT_S
+        until(lambda: one.store.elastic.slots())
+        assert time.monotonic() - submitted <= DECISION_S
+        assert keda.metrics("default", timeout_s=PATIENCE_S) == 1
+    assert [slot.place for slot in one.store.elastic.slots()] == [None], "wanted, and nothing was started"
+
+
+def test_a_submission_that_no_bell_tells_of_is_seen_at_the_next_look(
+    settings: Settings, one: One, redis_server: RedisServer
+) -> None:
+    """Programs of stock Celery push to the lists and ring nothing."""
+    until(lambda: one.desired() == 0)
+    with redis_server.client() as stock:
+        stock.lpush("ext.echo.interactive", b"{}")
+    until(lambda: one.desired() == 1)
+
+
+def test_whoever_does_not_lead_tells_the_same(settings: Settings, one: One) -> None:
+    until(lambda: one.desired() == 0)
+    other = One(settings)
+    try:
+        until(lambda: other.desired() == 0)
+        assert one.desk.board.leads and not other.desk.board.leads
+        with Client(settings, models=[Echo]) as client:
+            client.enqueue("echo", 1)
+        until(lambda: one.desired() == 1 and other.desired() == 1)
+    finally:
+        other.close()
+
+
+def test_without_a_leader_nobody_knows(one: One, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs, and its row stays as it was: what it wanted is not told for ever."""
+    until(lambda: one.desired() == 0)
+    going_on = threading.Event()
+    monkeypatch.setattr(one.autoscaler, "turn", going_on.wait)
+    assert one.ask()[0] == 200, "the decision stands"
+    until(lambda: one.ask()[0] == 503)
+    assert "desired" not in one.ask()[1]
+    monkeypatch.undo()
+    going_on.set()
+    until(lambda: one.desired() == 0)
+
+
+def test_before_the_first_decision_of_all_nothing_is_at_zero(settings: Settings) -> None:
+    """An autoscaler comes beside workers that run: until it has decided, an HPA is not told to end them."""
+    store = Store.open(settings.database)
+    try:
+        assert store.elastic.lead("autoscaler", "another", None) == 1
+        follower = One(
+            settings.model_copy(update={"autoscaler": settings.autoscaler.model_copy(update={"lease_s": 60.0})})
+        )
+        try:
+            for beat in range(3):
+                assert store.elastic.beat("autoscaler", "another", 1, state={"pools": {"default": {"state": {}}}})
+                seen = follower.desk._follower._beat
+                until(lambda beat=beat, seen=seen: follower.desk._follower._beat == (1, beat + 1))
+                assert follower.ask()[0] == 503
+            assert store.elastic.beat("autoscaler", "another", 1, state={"pools": {"default": {"target": 0}}})
+            until(lambda: follower.ask()[0] == 200)
+            assert follower.desired() == 0
+        finally:
+            follower.close()
+    finally:
+        store.close()
+
+
+def worker(store: Store, instance: str, *, pool: str = "default", lease_s: float = 60.0) -> None:
+    now = clock.now()
+    store.register_worker(instance, name=instance, pool=pool, lease_until=now + lease_s, now=now, info={})
+
+
+def test_workers_that_somebody_starts_are_counted(settings: Settings, one: One) -> None:
+    with Client(settings, models=[Echo]) as client:
+        client.enqueue("echo", 1)
+    until(lambda: one.desired() == 1)
+    until(lambda: one.desk.board.standing("default").fleet == Fleet(starting=1))
+    worker(one.store, "other@h:1:a", pool="gpu")
+    worker(one.store, "w@h:2:a")
+    worker(one.store, "w@h:3:a")  # one too many: it is not counted, and not ended
+    until(lambda: one.desk.board.standing("default").fleet.ready == 1)
+    (slot,) = one.store.elastic.slots()
+    assert slot.worker == "w@h:2:a" and slot.ready_at is not None
+    one.store.unregister_worker("w@h:2:a")
+    until(lambda: [slot.worker for slot in one.store.elastic.slots()] == ["w@h:3:a"])
+    one.store.unregister_worker("w@h:3:a")
+    until(lambda: one.desk.board.standing("default").fleet == Fleet(starting=1))
+
+
+def test_it_is_an_error_when_nobody_can_ask(settings: Settings) -> None:
+    silent = settings.model_copy(
+        update={
+            "metrics": settings.metrics.model_copy(update={"port": None}),
+            "autoscaler": settings.autoscaler.model_copy(
+                update={"push": settings.autoscaler.push.model_copy(update={"port": None})}
+            ),
+        }
+    )
+    store = Store.open(settings.database)
+    try:
+        autoscaler = Autoscaler(silent, store, External(silent, store), room=lambda pool: 1)
+        with pytest.raises(ConfigError) as caught:
+            autoscaler.start()
+        assert "external-push" in caught.value.fix
+        autoscaler.stop()
+    finally:
+        store.close()
