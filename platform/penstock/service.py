@@ -27,10 +27,42 @@ AFTER_FAILURE_S = 1.0
 _own = threading.local()
 
 
+class Pulse:
+    """Since when a thread is at one turn of its work."""
+
+    def __init__(self, now_mono: Callable[[], float] = clock.monotonic_s) -> None:
+        self.now_mono = now_mono
+        self._since: float | None = None
+
+    def own(self) -> None:
+        """It is this thread's from now on, and beats."""
+        _own.pulse = self
+        self.beat()
+
+    def beat(self) -> None:
+        """A turn begins."""
+        self._since = self.now_mono()
+
+    def rest(self) -> None:
+        """No turn: it waits for work, has ended, or does what may take as long as it likes."""
+        self._since = None
+
+    @property
+    def resting(self) -> bool:
+        """Whether it is at no turn."""
+        return self._since is None
+
+    def stuck_s(self) -> float:
+        """For how long it is at one turn, seconds; 0 while it rests."""
+        since = self._since
+        return 0.0 if since is None else max(0.0, self.now_mono() - since)
+
+
 class ThreadService:
     """``run``, given here or overridden, is what its thread does until ``stopping`` is set.
 
-    Several that are to end together share ``stopping``. Time is ``now_mono()``, in seconds.
+    Several that are to end together share ``stopping``. Its ``pulse`` beats by itself in ``turns`` and ``waiting``;
+    ``now_mono`` is its clock, seconds.
     """
 
     def __init__(
@@ -44,9 +76,8 @@ class ThreadService:
         self.name = name
         self.stopping = stopping or threading.Event()
         self.now_mono = now_mono
+        self.pulse = Pulse(now_mono)
         self._does = run or self.run
-        #: Since when it is at its turn; ``None`` while it waits for work.
-        self._turned: float | None = None
         self._thread = threading.Thread(target=self._main, name=f"penstock-{name}", daemon=True)
 
     def start(self) -> None:
@@ -70,11 +101,6 @@ class ThreadService:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def stuck_s(self) -> float:
-        """For how long it is at one turn, seconds; 0 while it waits for work."""
-        turned = self._turned
-        return 0.0 if turned is None else max(0.0, self.now_mono() - turned)
-
     # For those who write one ----------------------------------------------------------------------------------
 
     def run(self) -> object:
@@ -89,7 +115,6 @@ class ThreadService:
         if not at_once and self.pause(pause_s):
             return
         while True:
-            self._turned = self.now_mono()
             yield
             if self.pause(pause_s):
                 return
@@ -100,19 +125,18 @@ class ThreadService:
 
     def waiting(self, get: Callable[[], T]) -> T:
         """What ``get`` gives, which waits for work: until then nothing of this service is stuck."""
-        self._turned = None
+        self.pulse.rest()
         try:
             return get()
         finally:
-            self._turned = self.now_mono()
+            self.pulse.beat()
 
     def _main(self) -> None:
-        _own.service = self
-        self._turned = self.now_mono()
+        self.pulse.own()
         try:
             self._does()
         finally:
-            self._turned = None
+            self.pulse.rest()
 
 
 class Loop(ThreadService):
@@ -137,10 +161,10 @@ class Loop(ThreadService):
 
 
 def turned() -> None:
-    """The service whose thread this is has come a turn further: it waits for a server that is away, and tries again.
+    """The thread that calls this has come a turn further: it waits for a server that is away, and tries again.
 
-    Nothing happens on threads that are no service's.
+    Nothing happens on threads without a pulse, and to those that rest.
     """
-    service: ThreadService | None = getattr(_own, "service", None)
-    if service is not None:
-        service._turned = service.now_mono()
+    pulse: Pulse | None = getattr(_own, "pulse", None)
+    if pulse is not None and not pulse.resting:
+        pulse.beat()

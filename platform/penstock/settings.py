@@ -220,11 +220,15 @@ class CelerySettings(Section):
 
 
 class MetricsSettings(Section):
-    """Figures of workers and dispatchers for Prometheus, at /metrics."""
+    """Figures of workers and dispatchers for Prometheus, at /metrics, and probes, at /healthz and /readyz."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Port | None = Field(
         None, description="port to listen on, one per process; 0: any free one; default: no metrics"
+    )
+    stuck_after_s: Wait = Field(
+        60.0,
+        description="/healthz fails when a thread is at one turn for longer; servers' timeouts are up to 30 seconds",
     )
 
 

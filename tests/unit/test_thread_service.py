@@ -86,14 +86,14 @@ def test_only_what_is_at_work_is_stuck(waits: bool) -> None:
         free.wait(PATIENCE_S)
 
     service = ThreadService("s", lambda: service.waiting(hang) if waits else hang(), now_mono=lambda: now[0])
-    assert service.stuck_s() == 0.0, "it has not begun"
+    assert service.pulse.stuck_s() == 0.0, "it has not begun"
     service.start()
     assert inside.wait(PATIENCE_S)
     now[0] = 107.0
-    assert service.stuck_s() == (0.0 if waits else 7.0)
+    assert service.pulse.stuck_s() == (0.0 if waits else 7.0)
     free.set()
     assert service.join(PATIENCE_S)
-    assert service.stuck_s() == 0.0, "it has ended"
+    assert service.pulse.stuck_s() == 0.0, "it has ended"
 
 
 def test_who_waits_for_a_server_and_tries_again_is_not_stuck() -> None:
@@ -109,9 +109,9 @@ def test_who_waits_for_a_server_and_tries_again_is_not_stuck() -> None:
     service.start()
     assert tried.wait(PATIENCE_S)
     now[0] = 151.0
-    assert service.stuck_s() == 1.0
+    assert service.pulse.stuck_s() == 1.0
     turned()  # on a thread that is no service's
-    assert service.stuck_s() == 1.0
+    assert service.pulse.stuck_s() == 1.0
     free.set()
     assert service.join(PATIENCE_S)
 

@@ -41,7 +41,7 @@ from penstock.store import Store
 from penstock_worker.canvas.finisher import CanvasFinisher
 from penstock_worker.canvas.runs import RunIntake
 from penstock_worker.execute.outcome import Concluder
-from penstock_worker.execute.runner import Runner, Superseded
+from penstock_worker.execute.runner import Runner, Superseded, overdue
 from penstock_worker.execute.settler import Settler, insist
 from penstock_worker.item import Batch, Item, Run
 from penstock_worker.report.announcer import Announcer
@@ -295,7 +295,23 @@ class Engine:
         if run.live or run.unfinished:
             self.settler.hand_over(run)
 
+    @property
+    def services(self) -> list[ThreadService]:
+        """Those of its threads that run, for probes."""
+        return [self._device, self.settler, self._expirer, self._recall if self._stepwise else self._stager]
+
+    def unreturned(self, after_s: float) -> str:
+        """Whether a model has not returned for so long after its jobs' timeouts, in words; else empty.
+
+        The watchdog ends the process right after those, if it can. What comes before them, however long, is work.
+        """
+        mono = clock.monotonic_s() - after_s
+        late, _ = overdue(self.runner.current, now_mono=mono)
+        late = late or [member.item for member in self._sequences.overdue(now_mono=mono)]
+        return f"model {late[0].model} has not returned since its jobs' timeout" if late else ""
+
     def _loop(self) -> None:
+        self._device.pulse.rest()  # how long a batch may take is for its jobs' timeouts to say
         if not self._stepwise:
             while not self._superseded and (batch := self.batcher.take()) is not None:
                 self._run_batch(batch)

@@ -23,10 +23,12 @@ from penstock.pipelines.announced import announcement
 from penstock.pipelines.writing.pipeline import Pipeline
 from penstock.policy.latency import LatencyBook
 from penstock.policy.pools import Place
+from penstock.service import Pulse, turned
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.records import Settled
 from penstock.telemetry.exposition import Endpoint
+from penstock.telemetry.probes import Probes
 from penstock.transport.url import connect, parse
 from penstock.waiting import until_reachable
 from penstock_worker.canvas.revoker import Revoker
@@ -63,6 +65,7 @@ def _pause(seconds: float) -> None:
     until = clock.monotonic_s() + seconds
     while clock.monotonic_s() < until:
         worker_state.maybe_shutdown()
+        turned()
         time.sleep(LOOK_S)
 
 
@@ -83,6 +86,8 @@ class Plan:
     failure: PenstockError | None = None
     #: Whether it can stop, or has stopped, cleanly: everything ended or was given back. It begins with nothing.
     drained: bool = True
+    #: Of the thread that Celery's event loop runs on.
+    hub: Pulse = field(default_factory=Pulse)
 
 
 class Serving:
@@ -101,6 +106,7 @@ class Serving:
         self._memory: LatencyMemory | None = None
         self._residency: Residency | None = None
         self._metrics: Endpoint | None = None
+        self._probes = Probes(stuck_after_s=settings.metrics.stuck_after_s, starting="its models are not loaded yet")
         self._usage: Usage | None = None
         self._tenure: Tenure | None = None
         self.engine: Engine
@@ -113,6 +119,9 @@ class Serving:
         settings = self._settings
         # Before anything is loaded, and after all is imported: what that takes is known then.
         hold_to(self._plan.memory, self._plan.pool)
+        self._plan.hub.own()
+        self._plan.hub.rest()  # until the event loop turns: loading may take as long as it likes
+        self._probes.watch_pulse("hub", self._plan.hub)
         self._patiently(self._store.check)
         self._tenure = tenure = Tenure(settings, self._store, lost=lambda error: self._stop_for(error, wake))
         tenure.begin()
@@ -195,6 +204,11 @@ class Serving:
         # took a tenth of a second, in the middle of somebody's request.
         gc.collect()
         gc.freeze()
+        self._probes.watch(*self.engine.services, self._heartbeat)
+        if self._residency is not None:
+            self._probes.watch(self._residency)
+        self._probes.ask(lambda: self.engine.unreturned(settings.metrics.stuck_after_s))
+        self._probes.ready()
         log.info("worker ready", action="worker.ready", worker=worker, device=device, models=list(loaded))
 
     def _look_for_namesakes(self, worker: str, name: str) -> None:
@@ -216,7 +230,7 @@ class Serving:
         if self._settings.metrics.port is None:
             return None
         meter = Meter(self._classes, latency)
-        self._metrics = Endpoint(self._settings.metrics, meter.samples)
+        self._metrics = Endpoint(self._settings.metrics, meter.samples, pages=self._probes.pages)
         self._metrics.start()
         return meter
 
@@ -264,6 +278,7 @@ class Serving:
         heartbeat, self._heartbeat = self._heartbeat, None
         if heartbeat is None:
             return
+        self._probes.ends()
         self._give_back(self.engine.close_intake())
         if self._residency is not None:
             self._residency.stop()

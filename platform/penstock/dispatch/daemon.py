@@ -30,6 +30,7 @@ from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.records import Settled
 from penstock.telemetry.exposition import Endpoint
+from penstock.telemetry.probes import Probes
 from penstock.transport.publisher import Publisher
 from penstock.transport.url import connect
 from penstock.webhooks import load_signer
@@ -82,7 +83,12 @@ class Dispatcher:
             on_settled=on_settled,
             watch=Watch(self._store, settings, self._results, stopping=self._stopping, tell=self._tell),
         )
-        self._metrics = Endpoint(settings.metrics, self._gauges.samples) if self._gauges is not None else None
+        self._probes = Probes(stuck_after_s=settings.metrics.stuck_after_s)
+        self._metrics = (
+            Endpoint(settings.metrics, self._gauges.samples, pages=self._probes.pages)
+            if self._gauges is not None
+            else None
+        )
         self._deliverer: Deliverer | None = None
         turns = {
             "relay": self._relay.turn,
@@ -115,12 +121,17 @@ class Dispatcher:
                 self._deliverer.start()
             for loop in self._loops:
                 loop.start()
+            self._probes.watch(*self._loops, *((self._deliverer,) if self._deliverer is not None else ()))
+            self._probes.ready(self._beginning)
             log.info("dispatcher started", action="dispatcher_started", namespace=self._settings.namespace)
 
     @property
     def metrics(self) -> str:
         """``host:port`` where the metrics are served; empty where they are not."""
         return self._metrics.address if self._metrics is not None else ""
+
+    def _beginning(self) -> str:
+        return ", ".join(f"{loop.name} has not turned yet" for loop in self._loops if not loop.turned_once)
 
     def _tell(self, changed: Sequence[Settled]) -> None:
         if self._gauges is not None:
@@ -142,6 +153,7 @@ class Dispatcher:
     def stop(self) -> None:
         """Finish the batch at hand and end. Bounded by one turn of each part; can be called again."""
         self._stopping.set()
+        self._probes.ends()
         with self._changing:
             if self._deliverer is not None:
                 self._deliverer.stop()

@@ -79,7 +79,10 @@ class Feed(bootsteps.StartStopStep):
         serving.engine.call_later = hub.call_later
         started = monotonic_s()
 
+        hub_pulse = consumer.app.penstock.hub
+
         def watch() -> None:
+            hub_pulse.beat()
             if serving.engine.defective:
                 log.error("ending this process after a defect", action="worker.defect")
                 serving.abandon()

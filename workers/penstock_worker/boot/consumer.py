@@ -17,6 +17,7 @@ from celery.worker import consumer as celery_consumer
 from celery.worker import state
 
 from penstock.clock import monotonic_s
+from penstock.service import turned
 from penstock.transport.refusals import cause_of
 from penstock_worker.canvas.tasks import Strategies
 
@@ -67,7 +68,7 @@ class PatientConsumer(celery_consumer.Consumer):
             interval_start=FIRST_S,
             interval_step=FIRST_S,
             interval_max=LONGEST_S,
-            callback=state.maybe_shutdown,
+            callback=_look,
         )
         self.first_connection_attempt = False
         self.broker_connection_retry_attempt = 0
@@ -98,7 +99,7 @@ class PatientConsumer(celery_consumer.Consumer):
         wait_s = min(FIRST_S * 2**self._tries, LONGEST_S)
         self._tries += 1
         while (left_s := now + wait_s - monotonic_s()) > 0:
-            state.maybe_shutdown()
+            _look()
             time.sleep(min(left_s, 0.1))
         self._erred_at = monotonic_s()
 
@@ -112,3 +113,9 @@ class PatientConsumer(celery_consumer.Consumer):
         if self._told and erred_at == self._erred_at:
             self._told.clear()
             log.info("broker is back", action="consumer.well")
+
+
+def _look() -> None:
+    """Between two tries: the process lives, and may be told to stop."""
+    turned()
+    state.maybe_shutdown()

@@ -134,7 +134,7 @@ class Residency(ThreadService):
                 return
             self._evict(name)
         try:
-            self._load(wanted.load)
+            self.waiting(lambda: self._load(wanted.load))
         except ModelLoadFailed as error:
             self._failed_at[wanted.load] = clock.monotonic_s()
             log.error("model not loaded", action="model.load.error", model=wanted.load, error=error.message)

@@ -17,7 +17,7 @@ import structlog
 from penstock import clock
 from penstock.errors import StoreUnavailable
 from penstock.processes.agreed import PULSE_FD
-from penstock.service import STOP_S, ThreadService
+from penstock.service import STOP_S, ThreadService, turned
 from penstock.settings import LeaseSettings
 from penstock.store import Store
 
@@ -80,6 +80,7 @@ class Heartbeat(ThreadService):
             _pulse()
             self._beat()
             for call in self._also:
+                turned()
                 try:
                     call()
                 except Exception:
