@@ -25,6 +25,7 @@ from penstock_cli.params import metrics_port_option, with_metrics_port
 @click.option(
     "--device", metavar="DEVICE", help="cpu, cuda:0, …; default: the first CUDA device, else cpu; cpu for pool cpu."
 )
+@click.option("--slot", metavar="ID", help="Serve in this slot of the autoscaler's; end with 0 where there is none.")
 @metrics_port_option
 @click.option("--no-supervisor", is_flag=True, help="Do not restart the worker when it dies: something else does.")
 @pass_app
@@ -35,6 +36,7 @@ def command(
     models: tuple[str, ...],
     name: str | None,
     device: str | None,
+    slot: str | None,
     metrics_port: int | None,
     no_supervisor: bool,
 ) -> int:
@@ -59,10 +61,11 @@ def command(
     if no_supervisor:
         from penstock_worker import main
 
-        return main.run(settings, pool=pool, name=name, only=models)
+        return main.run(settings, pool=pool, name=name, only=models, slot=slot)
     from penstock_worker import supervisor
 
-    argv = [part for option, value in (("--pool", pool), ("--name", name)) if value for part in (option, value)]
+    named = (("--pool", pool), ("--name", name), ("--slot", slot))
+    argv = [part for option, value in named if value for part in (option, value)]
     argv += [part for value in models for part in ("--model", value)]
     return supervisor.run(settings, argv)
 

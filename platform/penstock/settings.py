@@ -108,6 +108,7 @@ class RetentionSettings(Section):
     """How long finished things are kept."""
 
     jobs_s: Span = Field(7 * 86400.0, description="terminal jobs, with their idempotency keys, seconds")
+    scaling_s: Span = Field(30 * 86400.0, description="what the autoscaler has seen and decided, seconds")
     prune_every_s: Wait = Field(300.0, description="seconds between prunings by the dispatcher")
 
 

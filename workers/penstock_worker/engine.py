@@ -242,6 +242,11 @@ class Engine:
             self._stager.start()
         self._device.start()
 
+    def park(self, parked: bool) -> None:
+        """Claim nothing more, or go on with it; the models stay loaded, and what was claimed runs. From any thread."""
+        self.intake.parked = parked
+        self._wake()
+
     def close_intake(self) -> list[Item]:
         """Begin to stop: no new batch starts. Returns what had not started, to be given back to the broker."""
         self._closing = True

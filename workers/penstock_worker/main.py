@@ -1,4 +1,4 @@
-"""The worker process: ``python -m penstock_worker [--pool NAME] [--name NAME] [--model NAME …]``.
+"""The worker process: ``python -m penstock_worker [--pool NAME] [--name NAME] [--model NAME …] [--slot ID]``.
 
 ``penstock worker`` runs it under a supervisor. Settings come from the environment.
 """
@@ -19,11 +19,13 @@ from celery.platforms import SecurityWarning  # type: ignore[attr-defined]
 from celery.worker import state
 
 from penstock.errors import ModelLoadFailed, PenstockError
-from penstock.processes.agreed import EXIT_NOT_LOADED, PULSE_FD
+from penstock.processes.agreed import EXIT_NOT_LOADED, PULSE_FD, SLOT_FENCE
 from penstock.settings import Settings
+from penstock.store import Store
 from penstock.telemetry.logs import configure_logs
 from penstock_worker.report.logcontext import heed
-from penstock_worker.report.names import node_name
+from penstock_worker.report.names import instance_name, node_name
+from penstock_worker.slot import HeldSlot
 
 #: The exit status after an error that nobody has foreseen.
 EXIT_DEFECT = 1
@@ -38,27 +40,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pool", help="serve the models of this pool; default: all")
     parser.add_argument("--name", help="the worker's name; default: penstock@HOST, penstock-POOL@HOST")
     parser.add_argument("--model", action="append", default=[], help="serve only this model (repeatable)")
+    parser.add_argument("--slot", metavar="ID", help="serve in this slot of the autoscaler's, or end with 0")
     options = parser.parse_args(argv)
     _die_with_parent()
     try:
-        return run(Settings.load(), pool=options.pool, name=options.name, only=options.model)
+        return run(Settings.load(), pool=options.pool, name=options.name, only=options.model, slot=options.slot or None)
     except PenstockError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_NOT_LOADED if isinstance(error, ModelLoadFailed) else 1
 
 
-def run(settings: Settings, *, pool: str | None = None, name: str | None = None, only: Sequence[str] = ()) -> int:
-    """Serve models in this process until a signal ends it. Raises ``PenstockError`` when it cannot start."""
+def run(
+    settings: Settings,
+    *,
+    pool: str | None = None,
+    name: str | None = None,
+    only: Sequence[str] = (),
+    slot: str | None = None,
+) -> int:
+    """Serve models in this process until a signal ends it. Raises ``PenstockError`` when it cannot start.
+
+    With a ``slot``, the id of one, it serves that one's pool (unless another is named) until it drains. Where it cannot
+    be had, the answer is 0, and nothing was consumed.
+    """
+    configure_logs(settings.log_level)
+    node = node_name(name, pool, socket.gethostname(), slot=slot)
+    instance = instance_name(node)
+    if slot is None:
+        return _serve(settings, pool=pool, only=only, node=node, instance=instance, slot=None)
+    store = Store.open(settings.database, pool_size=1)
+    try:
+        held = HeldSlot(store, slot, worker=instance, fence=os.environ.get(SLOT_FENCE))
+        taken = held.take()
+        if taken is None:
+            return 0
+        try:
+            return _serve(settings, pool=pool or taken.pool, only=only, node=node, instance=instance, slot=held)
+        finally:
+            held.stop()
+    finally:
+        store.close()
+
+
+def _serve(
+    settings: Settings, *, pool: str | None, only: Sequence[str], node: str, instance: str, slot: HeldSlot | None
+) -> int:
     from penstock_worker.app import build
 
-    configure_logs(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
     # It warns root of pickled messages, which this worker never accepts.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app: Any = build(settings, pool=pool, only=only)
+    app.penstock.instance, app.penstock.slot = instance, slot
     heed(app.penstock.models.values(), settings.log_level)
     worker = app.Worker(
-        hostname=node_name(name, pool, socket.gethostname()),
+        hostname=node,
         pool_cls="solo",
         concurrency=1,
         loglevel="WARNING",

@@ -6,7 +6,6 @@ import gc
 import os
 import socket
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,10 +44,11 @@ from penstock_worker.report.followups import FollowUps
 from penstock_worker.report.heartbeat import Heartbeat
 from penstock_worker.report.holdings import Holdings
 from penstock_worker.report.meter import Meter
-from penstock_worker.report.names import lives, namesake
+from penstock_worker.report.names import instance_name, lives, namesake
 from penstock_worker.report.tenure import Tenure
 from penstock_worker.report.usage import Usage
 from penstock_worker.report.wire import Wire
+from penstock_worker.slot import HeldSlot
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +82,10 @@ class Plan:
     places: Mapping[str, Place] = field(default_factory=dict)
     #: Bytes of memory that the process may take; ``None``: no bound.
     memory: int | None = None
+    #: Its name in this life; empty: it is to make one.
+    instance: str = ""
+    #: What it was started for, if for that.
+    slot: HeldSlot | None = None
     #: Why the worker could not start; ``main`` prints it.
     failure: PenstockError | None = None
     #: Whether it can stop, or has stopped, cleanly: everything ended or was given back. It begins with nothing.
@@ -133,8 +137,7 @@ class Serving:
         memory = LatencyMemory(self._store, latency, versions, kind_of(device))
         self._patiently(memory.recall)
         self._memory = memory
-        # A new name per process: a lease is never taken over by the next process of the same host.
-        worker = f"{hostname}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        worker = self._plan.instance or instance_name(hostname)
         events = CeleryEvents(
             hostname=hostname,
             db=parse(settings.broker).db,
@@ -188,10 +191,13 @@ class Serving:
                 "version": __version__,
                 "memory": None if self._residency is None else self._residency.budget,
             }
-            | ({"metrics": self._metrics.address} if self._metrics is not None else {}),
+            | ({"metrics": self._metrics.address} if self._metrics is not None else {})
+            | ({"slot": self._plan.slot.id} if self._plan.slot is not None else {}),
             lease=settings.lease,
             also=(tenure.keep, self._wire.flush, memory.keep),
         )
+        if self._plan.slot is not None:
+            self._plan.slot.begin(drain=lambda: self._stop(wake), park=self.engine.park)
         self._patiently(self._heartbeat.start)
         self._look_for_namesakes(worker, hostname)
         self._plan.drained = False
@@ -207,8 +213,12 @@ class Serving:
         self._probes.watch(*self.engine.services, self._heartbeat)
         if self._residency is not None:
             self._probes.watch(self._residency)
+        if self._plan.slot is not None:
+            self._probes.watch(self._plan.slot)
         self._probes.ask(lambda: self.engine.unreturned(settings.metrics.stuck_after_s))
         self._probes.ready()
+        if self._plan.slot is not None:
+            self._plan.slot.ready()
         log.info("worker ready", action="worker.ready", worker=worker, device=device, models=list(loaded))
 
     def _look_for_namesakes(self, worker: str, name: str) -> None:
@@ -246,8 +256,12 @@ class Serving:
         return until_reachable(call, tell=tell, pause=_pause)
 
     def _stop_for(self, error: PenstockError, wake: Callable[[], None]) -> None:
-        """Have the hub end this worker as a signal would; ``main`` says why. From any thread."""
+        """Have the hub end this worker; ``main`` says why. From any thread."""
         self._plan.failure = error
+        self._stop(wake)
+
+    def _stop(self, wake: Callable[[], None]) -> None:
+        """Have the hub end this worker as a signal would. From any thread."""
         worker_state.should_stop = EX_OK  # type: ignore[assignment]
         wake()
 

@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
@@ -21,7 +22,7 @@ from types import FrameType
 import structlog
 
 from penstock.clock import monotonic_s
-from penstock.processes.agreed import DEATHS_FD, EXIT_WEDGED, HEALTHY_AFTER_S, PULSE_FD, restart_delay_s
+from penstock.processes.agreed import DEATHS_FD, EXIT_WEDGED, HEALTHY_AFTER_S, PULSE_FD, SLOT_FENCE, restart_delay_s
 from penstock.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,9 @@ class Supervisor:
         self._environ = {name: value for name, value in os.environ.items() if name != DEATHS_FD} | settings.environ()
         # A crash in native code leaves no exception; with this its stack is in the log.
         self._environ.setdefault("PYTHONFAULTHANDLER", "1")
+        if any(part.startswith("--slot") for part in argv):
+            # Its lives are one start: each takes the slot over from the one before.
+            self._environ.setdefault(SLOT_FENCE, uuid.uuid4().hex)
         self._command = [sys.executable, "-m", "penstock_worker", *argv]
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False

@@ -291,15 +291,18 @@ class Reconciler:
         self._nudged = known | {id: (now, wait_s) for id, wait_s in waits.items()}
 
     def _prune(self) -> None:
-        before = clock.now() - self._settings.retention.jobs_s
+        now, retention = clock.now(), self._settings.retention
+        jobs = self._remove(self._store.prune, before=now - retention.jobs_s)
+        if jobs:
+            log.info("old jobs pruned", action="jobs_pruned", jobs=jobs)
+        self._remove(self._store.elastic.prune, before=now - retention.scaling_s)
+
+    def _remove(self, prune: Callable[..., int], *, before: float) -> int:
+        """All of it, a part at a time; how much."""
         total = 0
-        while not self._stopping.is_set():
-            pruned = self._store.prune(before=before, limit=CHUNK)
+        while not self._stopping.is_set() and (pruned := prune(before=before, limit=CHUNK)):
             total += pruned
-            if not pruned:
-                break
-        if total:
-            log.info("old jobs pruned", action="jobs_pruned", jobs=total)
+        return total
 
     def _tell(self, changed: Sequence[Settled]) -> None:
         if self._on_settled is not None:

@@ -77,7 +77,7 @@ class Heartbeat(ThreadService):
     def run(self) -> None:
         """Beat after beat."""
         for _ in self.turns(self._lease.every_s):
-            _pulse()
+            pulse()
             self._beat()
             for call in self._also:
                 turned()
@@ -101,7 +101,8 @@ class Heartbeat(ThreadService):
             self._away = False
 
 
-def _pulse() -> None:
+def pulse() -> None:
+    """Tell the supervisor, if there is one, that this process lives."""
     fd = os.environ.get(PULSE_FD)
     if fd:
         # An error means that the supervisor is gone, or that its pipe is full: it has seen enough.

@@ -4,16 +4,23 @@ instance is always unique."""
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterable
 
 from penstock.store.records import WorkerInfo
 
 
-def node_name(name: str | None, pool: str | None, host: str) -> str:
-    """``gpu0@HOST``; ``penstock@HOST`` of one that nobody named, of the pool ``cpu`` ``penstock-cpu@HOST``. PURE."""
+def node_name(name: str | None, pool: str | None, host: str, *, slot: str | None = None) -> str:
+    """``gpu0@HOST``; ``penstock@HOST`` of one that nobody named, of the pool ``cpu`` ``penstock-cpu@HOST``, of a slot
+    with the end of its id. PURE."""
     if name and "@" in name:
         return name
-    return f"{name or '-'.join(filter(None, ('penstock', pool)))}@{host}"
+    return f"{name or '-'.join(filter(None, ('penstock', pool, slot and slot[-8:])))}@{host}"
+
+
+def instance_name(node: str) -> str:
+    """Another one in each life of each process: a lease is never taken over by the next process of the same host."""
+    return f"{node}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 def namesake(

@@ -76,13 +76,15 @@ class Intake:
         self.one_of = one_of
         #: It claims from these, too, whenever it claims from the queue before the colon.
         self.twins = twins or {}
+        #: Whether nothing is wanted, whatever there is room for.
+        self.parked = False
 
     def quota(self) -> Mapping[str, int]:
         """How many more messages of each queue are wanted, in order of service."""
         quotas = self._batcher.quota()
-        if self._besides is None:
-            return quotas
-        return {**quotas, **self._besides.quota(others=any(quotas.values()))}
+        if self._besides is not None:
+            quotas = {**quotas, **self._besides.quota(others=any(quotas.values()))}
+        return dict.fromkeys(quotas, 0) if self.parked else quotas
 
     def take(self, queue: str, envelopes: Sequence[Envelope]) -> None:
         """Plain jobs, claimed."""
