@@ -4,21 +4,15 @@ Python: leaders that were stopped go on, workers are killed, and all of them act
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from penstock.errors import Deposed
 from penstock.policy.slots import Duty, duty
@@ -30,7 +24,15 @@ from tests.fixtures.store import T0, register
 
 #: Of starts; a worker without one was started by a person.
 FENCES = st.sampled_from([None, "f", "g"])
+#: Which of the last ones is meant: the newest most often.
+RECENT = st.sampled_from([0, 0, 0, 1, 1, 2, 3])
 Term = tuple[str, int]
+Process = tuple[str, str, str | None]
+T = TypeVar("T")
+
+
+def recent(made: Sequence[T], back: int) -> T:
+    return made[-1 - min(back, len(made) - 1)]
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,6 @@ class Fleet(RuleBasedStateMachine):
 
     store: ClassVar[Store]
     numbers: ClassVar = itertools.count()
-    looks, terms = Bundle("looks"), Bundle("terms")
-    slots, sights, workers = Bundle("slots"), Bundle("sights"), Bundle("workers")
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,112 +64,109 @@ class Fleet(RuleBasedStateMachine):
         self.name = f"example-{next(self.numbers)}"
         self.leader: Leadership | None = None
         self.known: dict[str, Known] = {}
+        #: What candidates and backends have seen, who has led, what was made and started: all of it may act again.
+        self.looks: list[Leadership | None] = [None]
+        self.sights: list[Slot] = []
+        self.terms: list[Term] = []
+        self.ids: list[str] = []
+        self.workers: list[Process] = []
 
     def leads(self, epoch: int) -> bool:
         return self.leader is not None and bool(self.leader.holder) and self.leader.epoch == epoch
 
-    def beats(self, holder: str) -> None:
-        assert self.leader is not None
-        self.leader = replace(self.leader, holder=holder, beat=self.leader.beat + 1)
-
     # Leaders
 
-    @rule(target=looks)
-    def look_who_leads(self) -> Leadership | None:
-        return self.elastic.leadership(self.name)
+    @initialize()
+    def a_leader_and_a_worker(self) -> None:
+        self.take_over(0)
+        self.add(0, "wanted")
+        self.begin(0, None, False)
 
-    @initialize(target=terms)
-    def the_first_leads(self) -> Term:
-        return self.take_over(None)
-
-    @rule(target=terms, look=looks)
-    def take_over(self, look: Leadership | None) -> Term:
-        holder = f"leader-{next(self.numbers)}"
+    @rule(back=RECENT)
+    def take_over(self, back: int) -> None:
+        look, holder = recent(self.looks, back), f"leader-{next(self.numbers)}"
         epoch = self.elastic.lead(self.name, holder, look)
         assert (epoch is not None) == (look == self.leader)
         if epoch is None:
-            return holder, 1  # it acts all the same
-        assert epoch == (self.leader.epoch + 1 if self.leader is not None else 1)
-        self.leader = Leadership(holder, epoch, self.leader.beat + 1 if self.leader is not None else 0)
-        return holder, epoch
+            epoch = 1  # it acts all the same
+        else:
+            assert epoch == (self.leader.epoch + 1 if self.leader is not None else 1)
+            self.leader = Leadership(holder, epoch, self.leader.beat + 1 if self.leader is not None else 0)
+        self.terms.append((holder, epoch))
 
-    @rule(term=terms, resigns=st.sampled_from([False, False, False, True]))
-    def beat_or_resign(self, term: Term, resigns: bool) -> None:
-        holder, epoch = term
+    @rule(back=RECENT, resigns=st.sampled_from([False, False, False, True]))
+    def beat_or_resign(self, back: int, resigns: bool) -> None:
+        holder, epoch = term = recent(self.terms, back)
         expected = self.leader is not None and (self.leader.holder, self.leader.epoch) == term
         assert (self.elastic.resign if resigns else self.elastic.beat)(self.name, holder, epoch) == expected
-        if expected:
-            self.beats("" if resigns else holder)
+        if expected and self.leader is not None:
+            self.leader = replace(self.leader, holder="" if resigns else holder, beat=self.leader.beat + 1)
 
     # What leaders and their backends write
 
-    @rule(target=slots, term=terms, state=st.sampled_from(["wanted", "wanted", "parked"]))
-    def add(self, term: Term, state: str) -> str:
+    @rule(back=RECENT, state=st.sampled_from(["wanted", "wanted", "parked"]))
+    def add(self, back: int, state: str) -> None:
+        _, epoch = recent(self.terms, back)
         new = NewSlot(pool=self.name, state=state)
-        if self.leads(term[1]):
-            self.elastic.change(self.name, term[1], add=[new], now=T0)
-            self.known[new.id] = Known(state, term[1])
-        else:
-            with pytest.raises(Deposed):
-                self.elastic.change(self.name, term[1], add=[new], now=T0)
-        return new.id
+        self.ids.append(new.id)
+        with nullcontext() if self.leads(epoch) else pytest.raises(Deposed):
+            self.elastic.change(self.name, epoch, add=[new], now=T0)
+        if self.leads(epoch):
+            self.known[new.id] = Known(state, epoch)
 
-    @rule(term=terms, id=slots, state=st.sampled_from(STATES))
-    def change(self, term: Term, id: str, state: str) -> None:
-        if not self.leads(term[1]):
-            with pytest.raises(Deposed):
-                self.elastic.change(self.name, term[1], set={id: state}, now=T0)
-            return
-        self.elastic.change(self.name, term[1], set={id: state}, now=T0)
+    @rule(back=RECENT, which=RECENT, state=st.sampled_from(STATES))
+    def change(self, back: int, which: int, state: str) -> None:
+        (_, epoch), id = recent(self.terms, back), recent(self.ids, which)
+        with nullcontext() if self.leads(epoch) else pytest.raises(Deposed):
+            self.elastic.change(self.name, epoch, set={id: state}, now=T0)
         slot = self.known.get(id)
-        if slot is not None and slot.state not in ("draining", state):
-            self.known[id] = replace(slot, state=state, epoch=term[1])
+        if self.leads(epoch) and slot is not None and slot.state not in ("draining", state):
+            self.known[id] = replace(slot, state=state, epoch=epoch)
 
-    @rule(term=terms, id=slots, fence=FENCES)
-    def place(self, term: Term, id: str, fence: str | None) -> None:
+    @rule(back=RECENT, which=RECENT, fence=FENCES)
+    def place(self, back: int, which: int, fence: str | None) -> None:
+        (holder, epoch), id = recent(self.terms, back), recent(self.ids, which)
         slot = self.known.get(id)
-        expected = self.leads(term[1]) and slot is not None and (fence is None or slot.state != "draining")
-        assert self.elastic.place(id, {"by": term[0]}, epoch=term[1], fence=fence, name=self.name) == expected
+        expected = self.leads(epoch) and slot is not None and (fence is None or slot.state != "draining")
+        assert self.elastic.place(id, {"by": holder}, epoch=epoch, fence=fence, name=self.name) == expected
         if expected and slot is not None:
             self.known[id] = replace(slot, placed=True)
             if fence is not None and fence != slot.fence:
                 self.known[id] = replace(slot, placed=True, fence=fence, worker=None, ready=False)
 
-    @rule(target=sights, id=slots)
-    def see(self, id: str) -> Slot | None:
-        return self.elastic.slot(id)
-
-    @rule(term=terms, sight=consumes(sights))
-    def gone(self, term: Term, sight: Slot | None) -> None:
-        if sight is None:
+    @rule(back=RECENT, seen=RECENT)
+    def gone(self, back: int, seen: int) -> None:
+        if not self.sights:
             return
-        if not self.leads(term[1]):
-            with pytest.raises(Deposed):
-                self.elastic.gone([sight], epoch=term[1], name=self.name)
+        (_, epoch), sight = recent(self.terms, back), recent(self.sights, seen)
+        with nullcontext() if self.leads(epoch) else pytest.raises(Deposed):
+            changed = self.elastic.gone([sight], epoch=epoch, name=self.name)
+        if not self.leads(epoch):
             return
-        changed = self.elastic.gone([sight], epoch=term[1], name=self.name)
         slot = self.known.get(sight.id)
-        same = slot is not None and slot.fence == sight.fence
-        if slot is not None and same and slot.state == "draining":
-            del self.known[sight.id]
-        elif slot is not None and same and slot.worker in (None, sight.worker):
-            self.known[sight.id] = Known(slot.state, slot.epoch)
-        else:
-            assert changed == []
-            return
-        assert changed == [sight.id]
+        expected: list[str] = []
+        if slot is not None and slot.fence == sight.fence:
+            if slot.state == "draining":
+                del self.known[sight.id]
+                expected = [sight.id]
+            elif slot.worker in (None, sight.worker):
+                self.known[sight.id] = Known(slot.state, slot.epoch)
+                expected = [sight.id]
+        assert changed == expected
 
     # Workers
 
-    @rule(target=workers, id=slots, fence=FENCES)
-    def begin(self, id: str, fence: str | None) -> tuple[str, str, str | None]:
-        worker = f"worker-{next(self.numbers)}"
-        self.take((id, worker, fence))
-        return id, worker, fence
+    @rule(which=RECENT, fence=FENCES, meant=st.booleans())
+    def begin(self, which: int, fence: str | None, meant: bool) -> None:
+        id = recent(self.ids, which)
+        if meant and id in self.known:
+            fence = self.known[id].fence
+        self.workers.append((id, f"worker-{next(self.numbers)}", fence))
+        self.take(0)
 
-    @rule(given=workers)
-    def take(self, given: tuple[str, str, str | None]) -> None:
-        id, worker, fence = given
+    @rule(back=RECENT)
+    def take(self, back: int) -> None:
+        id, worker, fence = recent(self.workers, back)
         slot = self.known.get(id)
         expected = (
             slot is not None
@@ -183,57 +180,44 @@ class Fleet(RuleBasedStateMachine):
             same = slot.worker == worker
             self.known[id] = replace(slot, worker=worker, ready=slot.ready and same, fence=slot.fence or fence)
 
-    @rule(given=workers)
-    def ready(self, given: tuple[str, str, str | None]) -> None:
-        id, worker, _ = given
+    @rule(back=RECENT, does=st.sampled_from(["ready", "leave", "die"]))
+    def a_worker(self, back: int, does: str) -> None:
+        id, worker, _ = recent(self.workers, back)
         slot = self.known.get(id)
         has = slot is not None and slot.worker == worker
-        assert self.elastic.ready(id, worker, now=T0) == has
+        if does == "ready":
+            assert self.elastic.ready(id, worker, now=T0) == has
+        elif does == "leave":
+            assert self.elastic.leave(id, worker) == has
+        else:  # and the dispatcher finds it dead
+            register(self.store, worker, lease_until=T0)
+            self.store.rescue(now=T0 + 1, max_losses=3)
         if has and slot is not None:
-            self.known[id] = replace(slot, ready=True)
-
-    @rule(given=workers)
-    def leave(self, given: tuple[str, str, str | None]) -> None:
-        id, worker, _ = given
-        slot = self.known.get(id)
-        has = slot is not None and slot.worker == worker
-        assert self.elastic.leave(id, worker) == has
-        if has and slot is not None:
-            self.known[id] = slot.without()
-
-    @rule(given=workers)
-    def is_found_dead(self, given: tuple[str, str, str | None]) -> None:
-        id, worker, _ = given
-        register(self.store, worker, lease_until=T0)
-        self.store.rescue(now=T0 + 1, max_losses=3)
-        slot = self.known.get(id)
-        if slot is not None and slot.worker == worker:
-            self.known[id] = slot.without()
-
-    @rule(given=workers)
-    def look_what_to_do(self, given: tuple[str, str, str | None]) -> None:
-        id, worker, _ = given
-        slot = self.known.get(id)
-        asked = duty(self.elastic.slot(id), worker=worker)
-        serves = slot is not None and slot.worker == worker and slot.state != "draining"
-        assert (asked in (Duty.WORK, Duty.PARK)) == serves
+            self.known[id] = replace(slot, ready=True) if does == "ready" else slot.without()
 
     # Always
 
     @invariant()
     def the_rows_are_as_they_should_be(self) -> None:
-        assert self.elastic.leadership(self.name) == self.leader
-        found = {
-            slot.id: Known(
-                slot.state, slot.epoch, slot.worker, slot.ready_at is not None, slot.fence, slot.place is not None
-            )
-            for slot in self.elastic.slots(self.name)
-        }
-        assert found == self.known
+        look, rows = self.elastic.leadership(self.name), self.elastic.slots(self.name)
+        assert look == self.leader
+        assert {row.id: known(row) for row in rows} == self.known
+        for id, worker, _ in self.workers:
+            slot = self.known.get(id)
+            serves = slot is not None and slot.worker == worker and slot.state != "draining"
+            row = next((row for row in rows if row.id == id), None)
+            assert (duty(row, worker=worker) in (Duty.WORK, Duty.PARK)) == serves
+        if look != self.looks[-1]:
+            self.looks.append(look)
+        self.sights += [row for row in rows if row not in self.sights[-4:]]
+
+
+def known(row: Slot) -> Known:
+    return Known(row.state, row.epoch, row.worker, row.ready_at is not None, row.fence, row.place is not None)
 
 
 def test_any_history_of_leaders_and_workers(store: Store) -> None:
-    machine = type("Machine", (Fleet,), {"store": store})
+    machine = type("Machine", (Fleet,), {"store": store, "numbers": itertools.count()})
     run_state_machine_as_test(
         machine,
         settings=settings(
