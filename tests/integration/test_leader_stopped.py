@@ -35,10 +35,13 @@ url, stop = sys.argv[1], Path(sys.argv[2])
 store = Store.open(url)
 epoch = store.elastic.lead(AUTOSCALER, "first", None)
 asked = leader.insist
+was_stopped = False
 
 def insist(*given):
+    global was_stopped
     asked(*given)
     if stop.exists():
+        was_stopped = True
         os.kill(os.getpid(), signal.SIGSTOP)
 
 leader.insist = insist
@@ -49,7 +52,7 @@ while True:
         sys.exit(3)
     except StoreUnavailable:
         sys.exit(4)
-    if stop.exists():
+    if was_stopped:
         sys.exit(0)
     store.elastic.beat(AUTOSCALER, "first", epoch)
     time.sleep(0.01)
