@@ -142,6 +142,27 @@ class PushSettings(Section):
         return self
 
 
+class KubernetesSettings(Section):
+    """Workers as Jobs of a Kubernetes cluster; the chart sets all of it."""
+
+    namespace: str | None = Field(
+        None, description="namespace of the Jobs; default: that of the service account, or of the kubeconfig's context"
+    )
+    templates: str = Field(
+        "/etc/penstock/pools", min_length=1, description="folder of pod templates, `POOL.json`, one for each pool"
+    )
+    fleet: str = Field(
+        "penstock-fleet",
+        pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+        description="ConfigMap that owns the Jobs and remembers the newest leader",
+    )
+    keep_s: Annotated[int, Field(ge=0, le=86400)] = Field(
+        300, description="how long a Job is kept after its end, with its log, seconds"
+    )
+
+    _blank = field_validator("namespace", mode="before")(sources.blank)
+
+
 class AutoscalerSettings(Section):
     """How many workers each pool has."""
 
@@ -153,6 +174,7 @@ class AutoscalerSettings(Section):
     lease_s: Wait = Field(10.0, description="an autoscaler that is silent for so long is replaced by another, seconds")
     start_s: Span = Field(600.0, description="a worker that is not ready after so long is not coming, seconds")
     push: PushSettings = PushSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
 
 
 def checked(pools: Mapping[str, PoolSettings]) -> Mapping[str, PoolSettings]:

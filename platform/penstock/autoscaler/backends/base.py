@@ -10,6 +10,7 @@ words about what it has made stand in the row's ``place``, so that a successor f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,6 +32,8 @@ class Realised:
     gone: Sequence[Slot] = ()
     #: Why a slot's worker does not come up, for a person, by slot: a crash loop, no room, a failed image pull.
     stuck: Mapping[str, str] = field(default_factory=dict)
+    #: Ids of slots whose worker was started as workers of its pool no longer are: it works, and wants to be replaced.
+    outdated: AbstractSet[str] = frozenset()
 
 
 class Backend(Protocol):
