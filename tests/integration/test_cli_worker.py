@@ -90,6 +90,14 @@ def test_models_move_between_pools_by_settings_alone(up: Penstock) -> None:
         running.close()
 
 
+@pytest.mark.parametrize("alone", [(), ("--no-supervisor",)])
+def test_a_worker_whose_slot_is_not_there_ends_with_0(up: Penstock, alone: tuple[str, ...]) -> None:
+    ended = up("worker", "my_models", "--slot", "none", *alone)
+    assert ended.status == 0, ended.err
+    assert "there is no slot for this worker" in ended.err + ended.out
+    assert "worker ready" not in ended.err + ended.out
+
+
 def test_nothing_to_serve(up: Penstock) -> None:
     ended = up("worker", "my_models", "--pool", "gpu")
     assert ended.status != 0 and "no model to serve in pool 'gpu'" in ended.err

@@ -22,6 +22,7 @@ from penstock.lane import queue_name
 from penstock.policy.fairness import Terms
 from penstock.settings import Settings, TenantSettings
 from penstock.store import Store
+from penstock.store.elastic import Change, Minute
 from penstock.transport import inspect, keys
 from penstock.transport.claims import Claims
 from penstock.transport.message import canvas_of, id_of
@@ -399,6 +400,19 @@ def test_old_jobs_are_pruned(settings: Settings, store: Store, dispatch: Callabl
 
     wait_for(gone, timeout_s=PATIENCE_S)
     assert state_of(store, open_.id) is JobState.ACCEPTED
+
+
+def test_old_records_of_scaling_are_pruned(
+    settings: Settings, store: Store, dispatch: Callable[..., Dispatcher]
+) -> None:
+    now = clock.now()
+    old, kept = (Minute(pool="gpu", at=now - age_s, epoch=1, seconds=60.0) for age_s in (100, 10))
+    store.elastic.record([old, kept])
+    changes = [Change(pool="gpu", at=m.at, epoch=1, before=0, after=1, code="steady", reason="") for m in (old, kept)]
+    store.elastic.changed(*changes)
+    dispatch(retention=settings.retention.model_copy(update={"scaling_s": 50.0}))
+    wait_for(lambda: store.elastic.changes() == changes[1:], timeout_s=PATIENCE_S)
+    wait_for(lambda: store.elastic.history("gpu", since=0.0, until=now) == [kept], timeout_s=PATIENCE_S)
 
 
 def test_an_unfinished_canvas_member_is_sent_to_a_worker_again(

@@ -47,6 +47,18 @@ def test_watchers_hear_of_a_job_before_it_can_start():
     assert len(batcher) == 1
 
 
+def test_a_parked_worker_wants_nothing_and_names_every_queue() -> None:
+    """A queue that is not named would be claimed from by Celery's own rule."""
+    batcher = Batcher({"echo": echo}, Greedy(), namespace="t")
+    intake = Intake(batcher, Announcer(batcher), {"echo": echo}, default_timeout_s=1.0)  # type: ignore[arg-type]
+    wanted = dict(intake.quota())
+    assert any(wanted.values())
+    intake.parked = True
+    assert intake.quota() == dict.fromkeys(wanted, 0)
+    intake.parked = False
+    assert intake.quota() == wanted
+
+
 def test_waits_are_counted_from_when_a_job_could_run_not_from_when_it_was_made() -> None:
     """A job that was sent with a delay, or comes back after a back-off, has not waited for the device meanwhile."""
     batcher = Batcher({"echo": echo}, Greedy(), namespace="t")
