@@ -16,6 +16,8 @@ from penstock.processes.agreed import EXIT_NOT_LOADED
 from penstock.settings import Settings
 from penstock.store.elastic import AUTOSCALER, Elastic, NewSlot, Slot
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import Worker, wait_for
 from tests.integration.test_worker import Desk
 
@@ -263,3 +265,51 @@ def test_a_signal_ends_it_as_it_ends_any_other(leader: Leader, worker_factory: W
     worker.signal(signal.SIGTERM)
     assert worker.wait(timeout_s=PATIENCE_S) == 0
     assert (leader.row(id).state, leader.row(id).worker) == ("wanted", None)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_it_drains_though_redis_is_away(
+    leader: Leader, worker_factory: WorkerFactory, redis_server: RedisServer, again: bool
+) -> None:
+    """Whatever the broker does, who is wanted no longer ends; and who is wanted does not."""
+    id = leader.add()
+    worker = worker_factory(args=("--slot", id), supervised=True, ready=False)
+    leader.ready(id)
+    redis_server.kill()
+    wait_for(lambda: "broker is away" in worker.output(), what="the worker to see it")
+    assert leader.row(id).worker is not None
+    if again:
+        redis_server.start()
+    leader.set(id, "draining")
+    assert worker.wait() == 0
+    assert leader.row(id).worker is None
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_worker_goes_on_while_the_database_is_away_and_drains_when_it_is_back(
+    desk: Desk, leader: Leader, worker_factory: WorkerFactory, postgres_server: PostgresServer
+) -> None:
+    id = leader.add()
+    worker = worker_factory(args=("--slot", id), ready=False)
+    before = leader.ready(id)
+    postgres_server.kill()
+    wait_for(lambda: "slot.wait" in worker.output(), what="the worker to see it")
+    postgres_server.start()
+    assert desk.wait(desk.submit("upper", "still"))[0].output == "STILL"
+    assert leader.row(id).worker == before.worker
+    leader.set(id, "draining")
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_worker_that_starts_while_the_database_is_away_waits_for_its_slot(
+    leader: Leader, worker_factory: WorkerFactory, postgres_server: PostgresServer
+) -> None:
+    id = leader.add()
+    postgres_server.kill()
+    worker = worker_factory(args=("--slot", id), supervised=True, ready=False)
+    wait_for(lambda: "waiting for the database" in worker.output(), what="the worker to wait")
+    postgres_server.start()
+    leader.ready(id)
+    leader.set(id, "draining")
+    assert worker.wait() == 0

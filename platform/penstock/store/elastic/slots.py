@@ -49,15 +49,13 @@ _START = """
     WHERE id = :id AND state <> 'draining'"""
 # As it was seen: another start since, or a worker that has come since, is not what was found to be gone.
 _DROP = """
-    DELETE FROM penstock_slot WHERE state = 'draining' AND EXISTS (
-        SELECT 1 FROM {each rows} WHERE {0 text} = penstock_slot.id
-        AND {2 text} = coalesce(penstock_slot.fence, '')) RETURNING id"""
+    DELETE FROM penstock_slot WHERE state = 'draining' AND id IN (
+        SELECT s.id FROM {each rows} JOIN penstock_slot AS s ON s.id = {0 text} AND coalesce(s.fence, '') = {2 text})
+    RETURNING id"""
 _FREE = """
     UPDATE penstock_slot SET worker = NULL, ready_at = NULL, fence = NULL, place = NULL
-    WHERE state <> 'draining' AND EXISTS (
-        SELECT 1 FROM {each rows} WHERE {0 text} = penstock_slot.id
-        AND {2 text} = coalesce(penstock_slot.fence, '')
-        AND coalesce(penstock_slot.worker, {1 text}) = {1 text}) RETURNING id"""
+    FROM {each rows} WHERE penstock_slot.id = {0 text} AND state <> 'draining' AND coalesce(fence, '') = {2 text}
+        AND coalesce(worker, {1 text}) = {1 text} RETURNING id"""
 # With the same word it is the next life of the same process: its supervisor has seen the one before end.
 _TAKE = f"""
     UPDATE penstock_slot SET worker = :worker, fence = coalesce(fence, :fence),
