@@ -40,10 +40,11 @@ pytest_plugins = [
     "tests.fixtures.cli",
     "tests.fixtures.store",
     "tests.fixtures.runs",
+    "tests.fixtures.warm",
 ]
 
 #: A test that starts one of these takes seconds.
-PROCESSES = frozenset({"worker_factory", "start_dispatcher", "start_plain"})
+PROCESSES = frozenset({"worker_factory", "start_dispatcher", "start_plain", "nursery"})
 DATABASES = ("sqlite", "postgresql")
 
 

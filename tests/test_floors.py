@@ -66,6 +66,7 @@ FLOORS = {
     "penstock.processes": 2,
     "penstock.registry": 2,
     "penstock.torch_model": 2,
+    "penstock.weights": 2,
     "penstock.store": 2,
     "penstock.transport": 2,
     "penstock.telemetry": 2,
@@ -244,6 +245,7 @@ ROOMS: dict[str, set[str]] = {
     "models": {"canvas", "schedule"},
     "steps": {"canvas", "report", "schedule", "execute"},
     "boot": {"canvas", "execute"},
+    "zygote": set(),
 }
 #: What stands beside the rooms, and may be imported by them.
 SHARED = {"item", "parent", "ceiling"}

@@ -55,8 +55,11 @@ def command(
     if seat is not None:  # before anything is imported that starts threads
         os.environ.update(environ(seat, os.environ))
     _check_worker_installed()
+    from penstock_worker.zygote.newborn import forked as is_forked
+
     configure_logs(settings.log_level)
-    if not waiting.for_servers(app):
+    # What is forked opens nothing before its worker is; that one waits for its servers itself.
+    if not is_forked() and not waiting.for_servers(app):
         return 0
     if no_supervisor:
         from penstock_worker import main

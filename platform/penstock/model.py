@@ -120,6 +120,18 @@ class Model:
             )
         return super().__new__(cls)
 
+    @classmethod
+    def preload(cls) -> None:
+        """Bring into memory what workers of a machine may share, so that ``load`` finds it: map weights, read tables.
+
+        Called in the process that workers are forked from, where there is one (``docs/operations.md``), and nowhere
+        else: ``load`` must do without. It must start no thread, open no connection and touch no device.
+        """
+
+    @classmethod
+    def forget(cls) -> None:
+        """Let go of what ``preload`` has brought: this worker serves other models."""
+
     def load(self, device: str) -> None:
         """Load weights onto ``device`` (``"cpu"``, ``"cuda:0"``). Once per worker, before the warm-up."""
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from penstock import weights
 from penstock.errors import ConfigError, WrongResultCount
 from penstock.model import Model
 
@@ -22,12 +24,20 @@ class TorchModel(Model):
     Write ``build`` (the module, on the CPU) and ``collate`` (a batch of items to the module's inputs); override
     ``split`` where a result is not simply row *i* of the output. The module runs in ``eval`` mode under
     ``torch.inference_mode`` and, with ``autocast``, in mixed precision.
+
+    With ``weights``, ``build`` says only what the module is made of: its parameters are those of the file, mapped.
     """
 
     #: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``: the dtype of the parameters.
     dtype: ClassVar[str] = "float32"
     #: Run ``forward`` under ``torch.autocast`` (``bfloat16`` on the CPU, ``float16`` on CUDA).
     autocast: ClassVar[bool] = False
+    #: A file of the parameters, by ``torch.save(module.state_dict(), PATH)`` or ``.safetensors``. It is mapped into
+    #: memory, not read: workers of a machine share it.
+    weights: ClassVar[str | PathLike[str] | None] = None
+
+    #: A module that was built before this process was forked; the first ``load`` takes it.
+    _prepared: ClassVar[torch.nn.Module | None] = None
 
     module: torch.nn.Module
     device: torch.device
@@ -58,12 +68,31 @@ class TorchModel(Model):
         """
         return rows_of(self.name, output, size)
 
+    @classmethod
+    def preload(cls) -> None:
+        """Map the ``weights`` and build the module around them."""
+        if cls.weights is not None:
+            cls._prepared = cls()._built()
+
+    @classmethod
+    def forget(cls) -> None:
+        """Unmap them."""
+        cls._prepared = None
+
     def load(self, device: str) -> None:
         """Build the module and move it to ``device`` in the model's dtype."""
         import torch
 
         self.device = torch.device(device)
-        self.module = self.build().to(self.device, _dtype(self.dtype)).eval()
+        module, type(self)._prepared = vars(type(self)).get("_prepared"), None
+        self.module = (module or self._built()).to(self.device, _dtype(self.dtype)).eval()
+
+    def _built(self) -> torch.nn.Module:
+        if self.weights is None:
+            return self.build()
+        with weights.unfilled():
+            module = self.build()
+        return weights.assign(module, weights.mapped(self.weights), of=f"model {self.name!r}")
 
     def predict(self, batch: Any) -> Sequence[Any]:
         """Collate, transfer, forward, split."""

@@ -8,10 +8,12 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from penstock import TorchModel
 from penstock.errors import ModelLoadFailed, WrongResultCount
@@ -221,3 +223,105 @@ def test_a_tuple_gives_each_item_its_rows() -> None:
             return rows[:, 0], None, {"sum": rows.sum(1)}
 
     assert run_model(Two, [[1.0, 2.0], [3.0, 4.0]]) == [[1.0, None, {"sum": 3.0}], [3.0, None, {"sum": 7.0}]]
+
+
+class Net(torch.nn.Module):
+    """Tied weights, and a buffer that is in no file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = torch.nn.Linear(8, 8, bias=False)
+        self.back = torch.nn.Linear(8, 8, bias=False)
+        self.back.weight = self.into.weight
+        self.norm = torch.nn.BatchNorm1d(8)
+        self.register_buffer("shift", torch.arange(8.0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.back(self.into(x))) + self.shift
+
+
+class Mapped(TorchModel):
+    """A module whose parameters are in a file."""
+
+    name = "mapped"
+
+    def build(self) -> torch.nn.Module:
+        return Net()
+
+
+def _written(path: Path) -> torch.nn.Module:
+    module = Net().eval()
+    torch.nn.init.normal_(module.norm.weight)
+    state = module.state_dict()
+    if path.suffix == ".safetensors":
+        save_file({name: tensor.clone() for name, tensor in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return module
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+@pytest.mark.parametrize("preloaded", [False, True])
+def test_weights_are_those_of_the_file_mapped_and_not_copied(tmp_path: Path, name: str, preloaded: bool) -> None:
+    path = tmp_path / name
+    module = _written(path)
+    served = type("Served", (Mapped,), {"weights": path})
+    if preloaded:
+        served.preload()
+    model = load_model(served, "cpu")
+    row = [float(number) for number in range(8)]
+    with torch.inference_mode():
+        assert model.predict([row]) == module(torch.tensor([row])).tolist()
+    address = model.module.norm.weight.data_ptr()
+    assert str(path) in _mapping_of(address)
+    # What was prepared is taken once: whoever loads again has a module of its own.
+    assert load_model(served, "cpu").module is not model.module
+    if preloaded:
+        served.preload()
+        served.forget()
+        assert load_model(served, "cpu").predict([row]) == model.predict([row])
+
+
+def test_weights_in_another_type_than_the_files_are_converted(tmp_path: Path) -> None:
+    _written(path := tmp_path / "weights.pt")
+    served = type("Half", (Mapped,), {"weights": path, "dtype": "bfloat16"})
+    assert load_model(served, "cpu").module.into.weight.dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "there is no file of weights"),
+        (b"no weights", "cannot be mapped"),
+        ([1.0], "are a list"),
+        ({"else": torch.ones(1)}, "do not fit what build() makes"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_named(tmp_path: Path, content: Any, said: str) -> None:
+    path = tmp_path / "weights.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(ModelLoadFailed, match=re.escape(said)):
+        load_model(type("Wrong", (Mapped,), {"weights": path}), "cpu")
+
+
+def test_a_value_that_is_in_no_file_is_named(tmp_path: Path) -> None:
+    class Empty(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.ones(2, device="meta"), persistent=False)
+
+    torch.save({}, path := tmp_path / "weights.pt")
+    served = type("Empty", (Mapped,), {"weights": path, "build": lambda self: Empty()})
+    with pytest.raises(ModelLoadFailed, match="table of model 'mapped' has no value"):
+        load_model(served, "cpu")
+
+
+def _mapping_of(address: int) -> str:
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(part, 16) for part in line.split()[0].split("-"))
+        if first <= address < last:
+            return line
+    return ""

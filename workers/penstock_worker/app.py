@@ -45,6 +45,9 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     models, functions, misfits = choose(
         registry, where, pool=pool, only=only, device=lambda: choose_device(settings.worker.device)
     )
+    for cls in registry:
+        if cls.name not in models:
+            cls.forget()
     for name, fault in misfits.items():
         log.warning(f"model {name!r} is not served: {fault}", action="worker.misfit", model=name, pool=pool)
     if functions:

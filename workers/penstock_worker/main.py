@@ -26,6 +26,7 @@ from penstock.telemetry.logs import configure_logs
 from penstock_worker.report.logcontext import heed
 from penstock_worker.report.names import instance_name, node_name
 from penstock_worker.slot import HeldSlot
+from penstock_worker.zygote.newborn import unfold
 
 #: The exit status after an error that nobody has foreseen.
 EXIT_DEFECT = 1
@@ -87,6 +88,7 @@ def _serve(
 ) -> int:
     from penstock_worker.app import build
 
+    unfold()
     sys.setswitchinterval(SWITCH_S)
     # It warns root of pickled messages, which this worker never accepts.
     warnings.filterwarnings("ignore", category=SecurityWarning)

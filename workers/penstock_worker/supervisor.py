@@ -18,12 +18,14 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
+from typing import Protocol
 
 import structlog
 
 from penstock.clock import monotonic_s
 from penstock.processes.agreed import DEATHS_FD, EXIT_WEDGED, HEALTHY_AFTER_S, PULSE_FD, SLOT_FENCE, restart_delay_s
 from penstock.settings import Settings
+from penstock_worker.zygote.child import Forked, can_fork
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,18 @@ def run(settings: Settings, argv: Sequence[str] = ()) -> int:
     Returns the exit status for this process: the child's own when it never came up, 0 after a clean stop.
     """
     return Supervisor(settings, argv).run()
+
+
+class Child(Protocol):
+    """The worker, however it was started."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def send_signal(self, number: int) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 class Supervisor:
@@ -58,7 +72,8 @@ class Supervisor:
             # Its lives are one start: each takes the slot over from the one before.
             self._environ.setdefault(SLOT_FENCE, uuid.uuid4().hex)
         self._command = [sys.executable, "-m", "penstock_worker", *argv]
-        self._child: subprocess.Popen[bytes] | None = None
+        self._argv = ["penstock_worker", *argv]
+        self._child: Child | None = None
         self._stopping = False
         #: How often this child was killed, and when that is to be done again.
         self._kills = 0
@@ -99,9 +114,7 @@ class Supervisor:
         pulse_r, pulse_w = os.pipe()
         os.set_blocking(pulse_w, False)
         try:
-            self._child = subprocess.Popen(
-                self._command, env={**self._environ, PULSE_FD: str(pulse_w)}, pass_fds=(pulse_w,)
-            )
+            self._child = self._start(pulse_w, pulse_r)
         finally:
             os.close(pulse_w)
         if self._stopping:  # the signal came while the child was being started
@@ -130,6 +143,16 @@ class Supervisor:
         finally:
             os.close(pulse_r)
         return self._child.wait(), alive
+
+    def _start(self, pulse_w: int, pulse_r: int) -> Child:
+        environ = {**self._environ, PULSE_FD: str(pulse_w)}
+        if not can_fork():
+            return subprocess.Popen(self._command, env=environ, pass_fds=(pulse_w,))
+        # Everything that it will import is here, and nothing has been begun.
+        from penstock_worker.main import main
+
+        ours = {pulse_r, self._wake_r, self._wake_w} | ({self._deaths} if self._deaths is not None else set())
+        return Forked(main, argv=self._argv, environ=environ, without=ours)
 
     def _tell(self, status: int, lived_s: float, wait_s: float) -> None:
         if self._deaths is not None:

@@ -23,6 +23,8 @@ PULSE_FD = "_PENSTOCK_PULSE_FD"
 DEATHS_FD = "_PENSTOCK_DEATHS_FD"
 #: Whoever starts a process for a slot gives it the slot's fence in this variable: without it, another start is meant.
 SLOT_FENCE = "_PENSTOCK_SLOT_FENCE"
+#: Whoever starts a process that workers are forked from passes it its end of a socket in this variable.
+CONTROL_FD = "_PENSTOCK_CONTROL_FD"
 
 #: A process that lived for so long has recovered: its next death counts as the first, seconds.
 HEALTHY_AFTER_S = 60.0

@@ -1,0 +1,46 @@
+"""Whether what was imported is still what lies on the disk: a worker of today is not forked from yesterday's code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+
+#: Where installed packages lie: those change with an installation, which changes ours, too.
+_INSTALLED = tuple(str(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+_Mark = tuple[int, int, int] | None
+
+
+class Files:
+    """What was read, as it was then."""
+
+    def __init__(self, paths: Iterable[str | PathLike[str]]) -> None:
+        self._marks = {path: _mark(path) for path in (os.fspath(each) for each in paths)}
+
+    def changed(self) -> str | None:
+        """The first that is another one now."""
+        return next((path for path, mark in self._marks.items() if _mark(path) != mark), None)
+
+
+def of_modules(packages: Iterable[str]) -> set[str]:
+    """The files of the modules in memory: of these packages, and of all that are not installed."""
+    wanted = {*packages}
+    return {
+        path
+        for name, module in list(sys.modules.items())
+        if (path := getattr(module, "__file__", None))
+        and Path(path).is_absolute()
+        and (name.partition(".")[0] in wanted or not path.startswith(_INSTALLED))
+    }
+
+
+def _mark(path: str) -> _Mark:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
