@@ -8,6 +8,7 @@ import click
 
 from penstock import inventory
 from penstock.errors import ConfigError, install
+from penstock.lane import LANES, Lane
 from penstock.policy.placing import environ, unseated
 from penstock.telemetry.logs import configure_logs
 from penstock_cli import waiting
@@ -26,6 +27,11 @@ from penstock_cli.params import metrics_port_option, with_metrics_port
     "--device", metavar="DEVICE", help="cpu, cuda:0, …; default: the first CUDA device, else cpu; cpu for pool cpu."
 )
 @click.option("--slot", metavar="ID", help="Serve in this slot of the autoscaler's; end with 0 where there is none.")
+@click.option(
+    "--lane",
+    type=click.Choice([str(lane) for lane in LANES]),
+    help="Do jobs of this lane only, as long as other workers do those of the other.",
+)
 @metrics_port_option
 @click.option("--no-supervisor", is_flag=True, help="Do not restart the worker when it dies: something else does.")
 @pass_app
@@ -37,6 +43,7 @@ def command(
     name: str | None,
     device: str | None,
     slot: str | None,
+    lane: str | None,
     metrics_port: int | None,
     no_supervisor: bool,
 ) -> int:
@@ -47,8 +54,8 @@ def command(
     """
     settings = app.with_models(modules)
     settings = settings.of_pool(pool)
-    if device is not None:
-        settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"device": device})})
+    said = {name: value for name, value in (("device", device), ("lane", lane and Lane(lane))) if value}
+    settings = settings.model_copy(update={"worker": settings.worker.model_copy(update=said)})
     settings = with_metrics_port(settings, metrics_port)
     threads = None if pool is None else settings.pool(pool).threads
     seat = unseated(pool or "", threads=threads, cores=inventory.cores(), shown=inventory.shown_cores())

@@ -150,6 +150,11 @@ class WorkerSettings(Section):
         description="device memory for models (8GiB): those that do not fit are loaded when they are needed",
     )
     drain_s: Pause = Field(30.0, description="longest wait for running batches when stopping")
+    lane: Lane | None = Field(
+        None, description="do jobs of this lane only, as long as other workers do those of the other; default: both"
+    )
+
+    _both = field_validator("lane", mode="before")(sources.blank)
 
 
 class TenantSettings(Section):

@@ -20,7 +20,7 @@ from penstock.policy.pools import DEFAULT, places, want_of
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.transport.redis import install
-from penstock_worker.boot import remote
+from penstock_worker.boot import lanes, remote
 from penstock_worker.boot.bootsteps import Feed, Serve
 from penstock_worker.boot.eventer import PatientDispatcher
 from penstock_worker.canvas.results import bulk_url
@@ -40,6 +40,7 @@ def build(settings: Settings, *, pool: str | None = None, only: Sequence[str] = 
     """
     install()
     remote.install()
+    lanes.install()
     registry = Registry.load(settings.models)
     where = places(map(want_of, registry), settings.served_pools())
     models, functions, misfits = choose(

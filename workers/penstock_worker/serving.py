@@ -17,6 +17,7 @@ from celery.worker import state as worker_state
 
 from penstock import __version__, clock
 from penstock.errors import PenstockError, StoreUnavailable, Unreachable
+from penstock.lane import Lane
 from penstock.model import Model, bytes_of
 from penstock.pipelines.announced import announcement
 from penstock.pipelines.writing.pipeline import Pipeline
@@ -26,6 +27,7 @@ from penstock.service import Pulse, turned
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.records import Settled
+from penstock.store.workers import versions_of
 from penstock.telemetry.exposition import Endpoint
 from penstock.telemetry.probes import Probes
 from penstock.transport.url import connect, parse
@@ -48,6 +50,7 @@ from penstock_worker.report.names import instance_name, lives, namesake
 from penstock_worker.report.tenure import Tenure
 from penstock_worker.report.usage import Usage
 from penstock_worker.report.wire import Wire
+from penstock_worker.schedule.lanes import LaneDuty
 from penstock_worker.slot import HeldSlot
 
 log = structlog.get_logger(__name__)
@@ -113,6 +116,7 @@ class Serving:
         self._probes = Probes(stuck_after_s=settings.metrics.stuck_after_s, starting="its models are not loaded yet")
         self._usage: Usage | None = None
         self._tenure: Tenure | None = None
+        self._lanes: LaneDuty
         self.engine: Engine
 
     def start(self, *, hostname: str, wake: Callable[[], None]) -> None:
@@ -177,13 +181,20 @@ class Serving:
         self._revoker = Revoker(self._store, told=self._revoked)
         charges = self.engine.charges
         self._usage = Usage(charges.spent, charges.done, self._wire, namespace=settings.namespace)
+        models = announce(self._classes, self._plan.places)
+        self._lanes = LaneDuty(
+            settings.worker.lane,
+            versions_of(models),
+            others=lambda lane: self._store.taking(lane, beside=worker, now=clock.now()),
+            leave=self._leave,
+        )
         self._heartbeat = Heartbeat(
             self._store,
             worker=worker,
             name=hostname,
             pool=self._plan.pool,
             info={
-                "models": announce(self._classes, self._plan.places),
+                "models": models,
                 "pipelines": {name: announcement(each) for name, each in self._plan.pipelines.items()},
                 "device": device,
                 "host": socket.gethostname(),
@@ -194,10 +205,12 @@ class Serving:
             | ({"metrics": self._metrics.address} if self._metrics is not None else {})
             | ({"slot": self._plan.slot.id} if self._plan.slot is not None else {}),
             lease=settings.lease,
-            also=(tenure.keep, self._wire.flush, memory.keep),
+            # One that is parked takes nothing: nobody is to count on it.
+            lane=lambda: "" if self.engine.intake.parked else self._lanes.lane,
+            also=(self._lanes.look, tenure.keep, self._wire.flush, memory.keep),
         )
         if self._plan.slot is not None:
-            self._plan.slot.begin(drain=lambda: self._stop(wake), park=self.engine.park)
+            self._plan.slot.begin(drain=lambda: self._stop(wake), park=self._park)
         self._patiently(self._heartbeat.start)
         self._look_for_namesakes(worker, hostname)
         self._plan.drained = False
@@ -280,6 +293,27 @@ class Serving:
                 unknown(left)
 
         self._revoker.revoke(ids, lambda left: self.engine.post(partial(tell, left)))
+
+    def _park(self, parked: bool) -> None:
+        self.engine.park(parked)
+        self._narrow()
+
+    def _leave(self, lanes: frozenset[tuple[str, Lane]]) -> None:
+        self.engine.batcher.leave(lanes)
+        self._narrow()
+
+    def _narrow(self) -> None:
+        """Fewer queues are wanted: a wait for messages that is out was sent with more."""
+
+        def look() -> None:
+            if self._channel is not None:
+                self._channel.reconsider()
+
+        self.engine.post(look)
+
+    def keep_to(self, lane: Lane | None, for_s: float) -> str:
+        """Do the jobs of one lane only for so long, or of both; what is so now, for a person. On the hub thread."""
+        return self._lanes.tell(lane, for_s)
 
     def attach(self, channel: Any) -> None:
         """Have the transport feed the engine from now on."""

@@ -82,9 +82,12 @@ def upgrade() -> None:
     )
     op.create_index("ix_penstock_scaling_change_pool", "penstock_scaling_change", ["pool", "id"], unique=False)
     op.create_index("ix_penstock_scaling_change_at", "penstock_scaling_change", ["at"], unique=False)
+    # Workers of the release before do both lanes, and leave it empty.
+    op.add_column("penstock_worker", sa.Column("lane", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("penstock_worker", "lane")
     op.drop_table("penstock_scaling_change")
     op.drop_table("penstock_scaling")
     op.drop_table("penstock_slot")

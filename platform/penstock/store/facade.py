@@ -163,18 +163,33 @@ class Store:
     # Workers ----------------------------------------------------------------------------------------------------
 
     def register_worker(
-        self, instance: str, *, name: str, pool: str, lease_until: float, now: float, info: dict[str, Any]
+        self,
+        instance: str,
+        *,
+        name: str,
+        pool: str,
+        lease_until: float,
+        now: float,
+        info: dict[str, Any],
+        lane: str | None = None,
     ) -> None:
         """Give a worker its lease, and remember what it announces: ``info["models"]`` and ``info["pipelines"]``, of
-        which each has its ``graph`` as JSON text.
+        which each has its ``graph`` as JSON text. ``lane`` is the one that it keeps to.
 
         Claims of a worker without a lease are taken back by the next rescue.
         """
-        workers.register(self._db, instance, name=name, pool=pool, lease_until=lease_until, now=now, info=info)
+        workers.register(
+            self._db, instance, name=name, pool=pool, lease_until=lease_until, now=now, info=info, lane=lane
+        )
 
-    def heartbeat(self, instance: str, *, lease_until: float, now: float) -> bool:
-        """Extend the lease. ``False``: it was lost, and all jobs of this worker with it."""
-        return workers.heartbeat(self._db, instance, lease_until=lease_until, now=now)
+    def heartbeat(self, instance: str, *, lease_until: float, now: float, lane: str | None = None) -> bool:
+        """Extend the lease, and say which lane it keeps to now. ``False``: the lease was lost, and all jobs of this
+        worker with it."""
+        return workers.heartbeat(self._db, instance, lease_until=lease_until, now=now, lane=lane)
+
+    def taking(self, lane: str, *, beside: str, now: float) -> builtins.list[dict[str, str]]:
+        """What other live workers serve that take jobs of the lane: versions by model, each combination once."""
+        return workers.taking(self._db, lane, beside=beside, now=now)
 
     def unregister_worker(self, instance: str) -> None:
         """End the lease; jobs that the worker still holds are rescued at the dispatcher's next look."""

@@ -142,7 +142,8 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """A worker with a lease. ``info`` is what it said about itself when it registered."""
+    """A worker with a lease. ``info`` is what it said about itself when it registered, ``lane`` the one that it keeps
+    to now (empty: it is parked and takes nothing; ``None``: it does both)."""
 
     instance: str
     name: str
@@ -151,6 +152,7 @@ class WorkerInfo:
     seen_at: float
     lease_until: float
     info: dict[str, Any]
+    lane: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -306,6 +306,8 @@ class WorkerRow(Row, table=True):
     info: str = Field(sa_type=Text)
     #: By model the version that it serves, empty where it declares none: what runs are put on when they begin.
     versions: str | None = Field(None, sa_type=Text)
+    #: The lane that it keeps to; empty: none, since it is parked; ``None``: it does both.
+    lane: str | None = Field(None, sa_type=Text)
 
 
 class ModelRow(Row, table=True):

@@ -13,10 +13,10 @@ from penstock.store.runs.plans import digest_of
 from penstock.store.sql import insert_sql
 
 _REGISTER = """
-    INSERT INTO penstock_worker (instance, name, pool, started_at, seen_at, lease_until, info, versions)
-    VALUES (:instance, :name, :pool, :now, :now, :lease_until, :info, :versions)
+    INSERT INTO penstock_worker (instance, name, pool, started_at, seen_at, lease_until, info, versions, lane)
+    VALUES (:instance, :name, :pool, :now, :now, :lease_until, :info, :versions, :lane)
     ON CONFLICT (instance) DO UPDATE SET seen_at = :now, lease_until = :lease_until, info = :info,
-        versions = :versions"""
+        versions = :versions, lane = :lane"""
 _ANNOUNCE = insert_sql(
     "penstock_model",
     ["name", "info", "seen_at"],
@@ -35,15 +35,30 @@ _KEEP_LATENCIES = insert_sql(
 _LATENCIES = "SELECT model, version, device, key, state FROM penstock_latency ORDER BY model, version, device, key"
 _MODELS = "SELECT name, info FROM penstock_model ORDER BY name"
 _PIPELINES = "SELECT name, graph, info FROM penstock_pipeline ORDER BY name"
-_HEARTBEAT = "UPDATE penstock_worker SET seen_at = :now, lease_until = :lease_until WHERE instance = :instance"
+_HEARTBEAT = (
+    "UPDATE penstock_worker SET seen_at = :now, lease_until = :lease_until, lane = :lane WHERE instance = :instance"
+)
+#: Few rows, however many workers: those of one kind serve the same.
+_TAKING = """
+    SELECT DISTINCT versions FROM penstock_worker
+    WHERE instance <> :instance AND lease_until > :now AND versions IS NOT NULL AND (lane IS NULL OR lane = :lane)"""
 _UNREGISTER = "DELETE FROM penstock_worker WHERE instance = :instance"
 _ALL = (
-    "SELECT instance, name, pool, started_at, seen_at, lease_until, info FROM penstock_worker ORDER BY name, instance"
+    "SELECT instance, name, pool, started_at, seen_at, lease_until, info, lane FROM penstock_worker"
+    " ORDER BY name, instance"
 )
 
 
 def register(
-    db: Database, instance: str, *, name: str, pool: str, lease_until: float, now: float, info: dict[str, Any]
+    db: Database,
+    instance: str,
+    *,
+    name: str,
+    pool: str,
+    lease_until: float,
+    now: float,
+    info: dict[str, Any],
+    lane: str | None = None,
 ) -> None:
     """See ``Store.register_worker``."""
     values = {
@@ -52,9 +67,10 @@ def register(
         "pool": pool,
         "lease_until": lease_until,
         "now": now,
+        "lane": lane,
         # Without the pipelines: who asks for workers, which is often, does not need their graphs.
         "info": msgspec.json.encode(_without_graphs(info)).decode(),
-        "versions": msgspec.json.encode(_versions(info.get("models", {}))).decode(),
+        "versions": msgspec.json.encode(versions_of(info.get("models", {}))).decode(),
     }
     # In one order everywhere, so that workers that start together do not deadlock.
     models = [
@@ -83,7 +99,8 @@ def _without_graphs(info: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _versions(models: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def versions_of(models: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """By model the version that is served, empty where none is declared. PURE."""
     return {name: about["version"] if about.get("declared") else "" for name, about in models.items()}
 
 
@@ -91,10 +108,18 @@ def _without_graph(about: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in about.items() if key != "graph"}
 
 
-def heartbeat(db: Database, instance: str, *, lease_until: float, now: float) -> bool:
+def heartbeat(db: Database, instance: str, *, lease_until: float, now: float, lane: str | None = None) -> bool:
     """See ``Store.heartbeat``."""
+    values = {"instance": instance, "lease_until": lease_until, "now": now, "lane": lane}
     with db.step(Survives.NOTHING) as session:
-        return session.run(_HEARTBEAT, {"instance": instance, "lease_until": lease_until, "now": now}) == 1
+        return session.run(_HEARTBEAT, values) == 1
+
+
+def taking(db: Database, lane: str, *, beside: str, now: float) -> list[dict[str, str]]:
+    """See ``Store.taking``."""
+    with db.read() as session:
+        rows = session.all(_TAKING, {"instance": beside, "now": now, "lane": lane})
+    return [msgspec.json.decode(versions) for (versions,) in rows]
 
 
 def unregister(db: Database, instance: str) -> None:
@@ -151,6 +176,7 @@ def workers(db: Database) -> list[WorkerInfo]:
             seen_at=seen_at,
             lease_until=lease_until,
             info=msgspec.json.decode(info),
+            lane=lane,
         )
-        for instance, name, pool, started_at, seen_at, lease_until, info in rows
+        for instance, name, pool, started_at, seen_at, lease_until, info, lane in rows
     ]

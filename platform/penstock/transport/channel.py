@@ -205,6 +205,12 @@ class BulkChannel(stock.Channel):
         if self.connection is not None:
             self.connection.wake()
 
+    def reconsider(self) -> None:
+        """The sink wants nothing more of some queues, for a reason that no message has brought: a wait that is out
+        would still claim of them. In the loop's thread only. What it has claimed by now is delivered."""
+        if self._wait and not self._wait.quotas.keys() <= self._demand().quotas.keys():
+            self._interrupt()
+
     # One turn of the loop -------------------------------------------------------------------------------------------
 
     def turn(self, waiter: Waiter) -> bool:

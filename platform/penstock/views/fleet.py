@@ -62,6 +62,8 @@ class Worker:
     lease_s: float
     #: Messages that it has claimed and not acknowledged; ``None``: nobody has asked, or the broker is away.
     holds: int | None = None
+    #: The lane that it keeps to, as long as others do the other; empty: it is parked; ``None``: it does both.
+    lane: str | None = None
 
     @property
     def live(self) -> bool:
@@ -172,6 +174,7 @@ def _worker(row: WorkerInfo, said: Mapping[str, Word], holds: Mapping[str, int] 
         silent_s=now - row.seen_at,
         lease_s=row.lease_until - now,
         holds=None if holds is None else _held_by(row, holds),
+        lane=row.lane,
     )
 
 

@@ -36,6 +36,7 @@ class Heartbeat(ThreadService):
         pool: str,
         info: dict[str, Any],
         lease: LeaseSettings,
+        lane: Callable[[], str | None] = lambda: None,
         also: Sequence[Callable[[], object]] = (),
     ) -> None:
         super().__init__("heartbeat")
@@ -45,6 +46,8 @@ class Heartbeat(ThreadService):
         self._pool = pool
         self._info = info
         self._lease = lease
+        #: The lane that this worker keeps to now.
+        self._lane = lane
         #: Done at each beat: what was kept while the broker was away is sent again, what was learned is stored.
         self._also = also
         self._away = False
@@ -72,6 +75,7 @@ class Heartbeat(ThreadService):
             lease_until=now + self._lease.ttl_s,
             now=now,
             info=self._info,
+            lane=self._lane(),
         )
 
     def run(self) -> None:
@@ -90,7 +94,8 @@ class Heartbeat(ThreadService):
     def _beat(self) -> None:
         now = clock.now()
         try:
-            if not self._store.heartbeat(self._worker, lease_until=now + self._lease.ttl_s, now=now):
+            lease_until = now + self._lease.ttl_s
+            if not self._store.heartbeat(self._worker, lease_until=lease_until, now=now, lane=self._lane()):
                 log.warning("lease was lost; registering again", action="worker.lease_lost", worker=self._worker)
                 self._register()
         except StoreUnavailable as error:

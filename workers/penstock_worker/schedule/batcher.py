@@ -111,6 +111,8 @@ class Batcher:
         self._chosen_at = 0.0
         #: Nothing is claimed of these: they are to leave the device.
         self._draining: frozenset[str] = frozenset()
+        #: Nothing is claimed of these models' lanes: other workers do them.
+        self.left: frozenset[tuple[str, Lane]] = frozenset()
         self._served = dict.fromkeys(models, 0)
         #: How many items of each queue the transport was last asked for.
         self._asked: Mapping[str, int] = {}
@@ -162,7 +164,9 @@ class Batcher:
                         ahead_s=ahead_s,
                         full_s=full_s,
                         begun=self.begun.get(queue, 0) if name in self._steps else None,
-                        closed=name in self._draining or (resident is not None and name not in resident),
+                        closed=name in self._draining
+                        or (name, lane) in self.left
+                        or (resident is not None and name not in resident),
                     )
                 )
         return found
@@ -327,6 +331,13 @@ class Batcher:
         names = frozenset(names)
         with self._changed:
             ended, self._draining = self._draining - names, names
+        if ended:
+            self._hungry()
+
+    def leave(self, lanes: frozenset[tuple[str, Lane]]) -> None:
+        """Claim nothing of these models' lanes from now on, and again of those that are not named."""
+        with self._changed:
+            ended, self.left = self.left - lanes, lanes
         if ended:
             self._hungry()
 
