@@ -385,6 +385,27 @@ class SlotRow(Row, table=True):
     reason: str = Field(sa_type=Text)
 
 
+class RolloutRow(Row, table=True):
+    """What the workers of a pool are to be. Without such a row, they are what their settings say."""
+
+    __tablename__ = "penstock_rollout"
+
+    pool: str = Field(sa_type=Text, primary_key=True)
+    #: A name, which is also in ``spec``: what the slots of this revision are given (JSON).
+    revision: str = Field(sa_type=Text)
+    spec: str = Field(sa_type=Text)
+    #: The same of the one before it.
+    previous: str = Field(sa_type=Text)
+    previous_spec: str = Field(sa_type=Text)
+    #: Of the workers, those that are to be of ``revision``.
+    share: float = Field(sa_type=Double)
+    #: Workers beyond those that the load wants, while it lasts.
+    surge: int
+    paused: bool
+    begun_at: float = Field(sa_type=Double)
+    changed_at: float = Field(sa_type=Double)
+
+
 class ScalingRow(Row, table=True):
     """A pool in one minute, as one leader has seen it: see ``store.elastic.records.Minute``."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from penstock.store.elastic import leader, records
+from penstock.store.elastic import leader, records, rollouts
 from penstock.store.elastic import slots as rows
 from penstock.store.elastic.leader import AUTOSCALER, Leadership
 from penstock.store.elastic.records import Change, Minute
+from penstock.store.elastic.rollouts import RolloutOf
 from penstock.store.elastic.slots import NewSlot, Slot
 from penstock.store.engine import Database
 
@@ -108,6 +109,40 @@ class Elastic:
     def states(self, ids: Sequence[str]) -> dict[str, str]:
         """The states of those of these slots that there are."""
         return rows.states(self._db, ids)
+
+    # Rollouts ---------------------------------------------------------------------------------------------------
+
+    def rollouts(self) -> dict[str, RolloutOf]:
+        """What the workers of each pool are to be, by pool. Pools that were never rolled out are not among them."""
+        return rollouts.all(self._db)
+
+    def roll(
+        self, pool: str, revision: str, spec: Mapping[str, Any], *, share: float = 1.0, surge: int = 1, now: float
+    ) -> RolloutOf:
+        """Have the workers of a pool become those of ``revision``. The leader sees to it; nothing is waited for.
+
+        ``spec`` is what their slots are given. What they were before is remembered, for what is not of it yet and for
+        ``undo``: where only a share of them was to be of the last revision, that is the one before it. The same
+        revision again, with the same spec, changes share and surge alone; with another spec it raises ``InvalidInput``.
+        """
+        return rollouts.roll(self._db, pool, revision, spec, share=share, surge=surge, now=now)
+
+    def steer(
+        self,
+        pool: str,
+        *,
+        share: float | None = None,
+        surge: int | None = None,
+        paused: bool | None = None,
+        now: float,
+    ) -> RolloutOf | None:
+        """Change how a rollout goes on; ``None``: there is none."""
+        return rollouts.steer(self._db, pool, share=share, surge=surge, paused=paused, now=now)
+
+    def undo(self, pool: str, revision: str, *, now: float) -> RolloutOf | None:
+        """Have all workers become those of the revision before ``revision``, which is the one that is undone: done
+        already, it is not done again. ``None``: there is no rollout."""
+        return rollouts.undo(self._db, pool, revision, now=now)
 
     # Records ----------------------------------------------------------------------------------------------------
 
