@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from penstock.policy.scaling import Candidate, Decision, Fleet, victims
 from penstock.store.elastic import NewSlot, Slot
@@ -47,7 +48,7 @@ def fleet_of(
     slots: Sequence[Slot], *, busy: Collection[str], stuck: Mapping[str, str], late: Collection[str] = ()
 ) -> Fleet:
     """The slots of one pool, counted. What is ``late`` to come up is no capacity: it is told as stuck."""
-    phases = [_phase(slot, busy) for slot in slots]
+    phases = [phase_of(slot, busy) for slot in slots]
     why = next((stuck[slot.id] for slot in slots if slot.id in stuck), "")
     if late and not why:
         why = f"{len(late)} did not come up in time"
@@ -61,11 +62,18 @@ def fleet_of(
     )
 
 
-def change(decision: Decision, slots: Sequence[Slot], *, pool: str, busy: Collection[str]) -> Change:
+def change(
+    decision: Decision,
+    slots: Sequence[Slot],
+    *,
+    pool: str,
+    busy: Collection[str],
+    spec: Mapping[str, Any] = MappingProxyType({}),
+) -> Change:
     """What makes of a pool's slots what was decided. What drains goes on draining, and counts for nothing.
 
     More workers: parked ones first, since they come at once. Fewer: some are parked instead of stopped, where the
-    decision wants them.
+    decision wants them. New slots have this ``spec``.
     """
     wanted = [slot for slot in slots if slot.state == "wanted"]
     parked = [slot for slot in slots if slot.state == "parked"]
@@ -77,7 +85,7 @@ def change(decision: Decision, slots: Sequence[Slot], *, pool: str, busy: Collec
         woken = sorted(parked, key=lambda slot: (slot.ready_at is None, slot.made_at))[:-surplus]
         set_ |= dict.fromkeys((slot.id for slot in woken), "wanted")
         parked = [slot for slot in parked if slot not in woken]
-        add += [NewSlot(pool=pool) for _ in range(-surplus - len(woken))]
+        add += [NewSlot(pool=pool, spec=spec) for _ in range(-surplus - len(woken))]
     else:
         leaving = victims(_candidates(wanted, busy), surplus)
         by_id = {slot.id: slot for slot in wanted}
@@ -87,17 +95,18 @@ def change(decision: Decision, slots: Sequence[Slot], *, pool: str, busy: Collec
         parked += [by_id[id] for id in kept]
     short = decision.parked - len(parked)
     if short > 0:
-        add += [NewSlot(pool=pool, state="parked") for _ in range(short)]
+        add += [NewSlot(pool=pool, state="parked", spec=spec) for _ in range(short)]
     elif short < 0:
         set_ |= dict.fromkeys(victims(_candidates(parked, busy), -short), "draining")
     return Change(add=add, set=set_)
 
 
 def _candidates(slots: Sequence[Slot], busy: Collection[str]) -> list[Candidate]:
-    return [Candidate(slot.id, phase, slot.made_at) for slot in slots if (phase := _phase(slot, busy)) != "draining"]
+    return [Candidate(slot.id, phase, slot.made_at) for slot in slots if (phase := phase_of(slot, busy)) != "draining"]
 
 
-def _phase(slot: Slot, busy: Collection[str]) -> Literal["starting", "parked", "idle", "busy", "draining"]:
+def phase_of(slot: Slot, busy: Collection[str]) -> Literal["starting", "parked", "idle", "busy", "draining"]:
+    """What a slot's worker is at."""
     if slot.state == "draining":
         return "draining"
     if slot.state == "parked":
