@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "worker": ("penstock_cli.worker", "Serve models."),
         "dispatcher": ("penstock_cli.dispatcher", "Relay jobs, rescue and retry them, deliver webhooks."),
         "dashboard": ("penstock_cli.dashboard", "Flower, configured for this deployment."),
+        "rollout": ("penstock_cli.rollout", "Workers become another revision, without a gap."),
     },
     "Administration": {
         "bench": ("penstock_cli.bench", "Offer load to a live system and measure it."),

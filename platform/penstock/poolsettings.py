@@ -21,6 +21,8 @@ from penstock.sources import Section
 
 #: A pool's name is part of workers' names, of labels and of file names.
 NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+#: Workers beyond those that are wanted.
+Surge = Annotated[int, Field(ge=0, le=1000)]
 #: Workers of one pool, and workers that share one device.
 Workers = Annotated[int, Field(ge=0, le=10_000)]
 Share = Annotated[int, Field(ge=1, le=64)]
@@ -57,6 +59,9 @@ class PoolSettings(Section):
     min: Workers = Field(1, description="fewest workers; 0: none while there is nothing to do")
     max: Workers | None = Field(None, description="most workers; default: as many as devices and memory allow")
     warm: Workers = Field(0, description="fewest spare workers: loaded, and waiting to be needed")
+    surge: Surge = Field(
+        1, description="workers beyond those that are wanted while they become another revision; 0: no device is free"
+    )
     weight: Weight = Field(1.0, description="its part of a machine that is too small for all pools, relative to theirs")
     split: bool = Field(
         False, description="under lasting pressure of background jobs, some of its workers do interactive ones only"

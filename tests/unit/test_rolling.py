@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.autoscaler.rolling import Change, Versions, is_through, rolled
+from penstock.autoscaler.fleet import Change
+from penstock.autoscaler.rolling import Versions, is_through, renewal, rolled
 from penstock.policy.scaling import Decision, State
 from penstock.store.elastic import RolloutOf, Slot
 
@@ -92,3 +93,21 @@ def test_who_alone_serves_a_version_that_is_asked_for_stays(asked: tuple[str, st
 )
 def test_a_rollout_is_through_when_nothing_else_is_there(slots: list[Slot], share: float, through: bool) -> None:
     assert is_through(replace(ROLLOUT, share=share), slots) is through
+
+
+def test_what_has_another_template_by_now_is_renewed_without_being_asked() -> None:
+    rollout = renewal("gpu", None, surge=1)
+    slots = [slot("a", ""), slot("b", ""), slot("c", "")]
+    assert is_through(rollout, slots)
+    assert not is_through(rollout, slots, {"a", "b"})
+    change, step = rolled(decision(3), slots, rollout, busy=(), most=3, versions=NONE, outdated={"a", "b"})
+    assert (dict(change.set), step.code) == ({"b": "draining"}, "swap"), "there is no room for one more"
+    change, step = rolled(decision(3), slots, rollout, busy=(), most=4, versions=NONE, outdated={"a", "b"})
+    assert [(new.state, new.spec) for new in change.add] == [("wanted", {})]
+
+
+def test_a_pool_that_was_rolled_out_is_renewed_as_what_it_is() -> None:
+    rollout = renewal("gpu", ROLLOUT, surge=2)
+    slots = [slot("a", "2"), slot("b", "2")]
+    change, _ = rolled(decision(2), slots, rollout, busy=(), most=9, versions=NONE, outdated="ab")
+    assert [new.spec for new in change.add] == [ROLLOUT.spec, ROLLOUT.spec]

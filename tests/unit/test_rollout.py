@@ -110,6 +110,11 @@ def test_a_step(
     assert (dict(taken.add), list(taken.drain), taken.code) == (add, drain, code), taken.reason
 
 
+def test_where_nothing_else_can_be_started_all_that_is_started_is_new() -> None:
+    taken = look("1i 1i", 4, before="2")
+    assert dict(taken.add) == {"2": 3}
+
+
 def test_the_reason_is_for_a_person() -> None:
     assert look("1i", 1, most=1).reason.endswith("it is the only one, so nobody serves meanwhile")
     assert look("1i 2s", 1, stuck="ImagePullBackOff").reason == (

@@ -32,15 +32,24 @@ class Versions:
     serves: Mapping[str, frozenset[Version]] = field(default_factory=dict)
 
 
-def revision_of(slot: Slot) -> str:
-    """Of which revision a slot's worker is; empty: of what the settings say."""
-    return str(slot.spec.get("revision", ""))
+def revision_of(slot: Slot, outdated: Collection[str] = ()) -> str:
+    """Of which revision a slot's worker is; empty: of what the settings say. What would be started otherwise by now
+    (its template has changed) is of another one, whatever it is called."""
+    revision = str(slot.spec.get("revision", ""))
+    return f"{revision} (outdated)" if slot.id in outdated else revision
 
 
-def is_through(rollout: RolloutOf, slots: Sequence[Slot]) -> bool:
+def is_through(rollout: RolloutOf, slots: Sequence[Slot], outdated: Collection[str] = ()) -> bool:
     """Whether there is nothing left to do: no slot is of another revision, those that drain aside."""
     there = [slot for slot in slots if slot.state != "draining"]
-    return rollout.share >= 1 and all(revision_of(slot) == rollout.revision for slot in there)
+    return rollout.share >= 1 and all(revision_of(slot, outdated) == rollout.revision for slot in there)
+
+
+def renewal(pool: str, known: RolloutOf | None, *, surge: int) -> RolloutOf:
+    """The rollout that nobody has asked for: to what the pool is, from what it was when its template was another one,
+    which nobody can start any more."""
+    revision, spec = (known.revision, known.spec) if known is not None else ("", {})
+    return RolloutOf(pool, revision, spec, revision, spec, 1.0, surge, known is not None and known.paused, 0.0, 0.0)
 
 
 def rolled(
@@ -51,12 +60,13 @@ def rolled(
     busy: Collection[str],
     most: int,
     versions: Versions,
+    outdated: Collection[str] = (),
     stuck: str = "",
 ) -> tuple[Change, Step]:
     """What makes of a pool's slots what was decided, with a step of the rollout in it: PURE."""
     there = [slot for slot in slots if slot.state != "draining"]
     members = [
-        Member(slot.id, revision_of(slot), phase, slot.made_at)
+        Member(slot.id, revision_of(slot, outdated), phase, slot.made_at)
         for slot in slots
         if (phase := phase_of(slot, busy)) != "draining"
     ]
@@ -86,7 +96,7 @@ def rolled(
     parked = [slot for slot in there if slot.state == "parked" and slot.id not in set_]
     for revision, count in taken.add.items():
         # Loaded ones first: they come at once.
-        same = [slot for slot in parked if revision_of(slot) == revision]
+        same = [slot for slot in parked if revision_of(slot, outdated) == revision]
         woken = sorted(same, key=lambda slot: (slot.ready_at is None, slot.made_at))[:count]
         set_ |= dict.fromkeys((slot.id for slot in woken), "wanted")
         parked = [slot for slot in parked if slot not in woken]
@@ -122,18 +132,31 @@ class Rollouts:
         pool: str,
         busy: Collection[str],
         room: int,
+        surge: int = 1,
+        outdated: Collection[str] = (),
         stuck: str = "",
     ) -> tuple[Change, Step | None]:
         """What makes of a pool's slots what was decided, and the step of its rollout, where one is under way.
 
         ``room`` is for how many workers there is room, whatever the pool's max: while a rollout lasts, there may be
-        ``surge`` workers more than that.
+        ``surge`` workers more than that. ``outdated`` are slots whose workers would be started otherwise by now: they
+        are rolled out as if somebody had asked for it.
         """
         rollout = self._rollouts.get(pool)
         if rollout is None or is_through(rollout, slots):
-            spec = {} if rollout is None else rollout.spec
-            return change(decision, slots, pool=pool, busy=busy, spec=spec), None
-        return rolled(decision, slots, rollout, busy=busy, most=room, versions=self._known(), stuck=stuck)
+            rollout = renewal(pool, rollout, surge=surge)
+        if is_through(rollout, slots, outdated):
+            return change(decision, slots, pool=pool, busy=busy, spec=rollout.spec), None
+        return rolled(
+            decision,
+            slots,
+            rollout,
+            busy=busy,
+            most=room,
+            versions=self._known(),
+            outdated=outdated,
+            stuck=stuck,
+        )
 
     def _known(self) -> Versions:
         """Read only while a rollout is under way."""

@@ -10,6 +10,7 @@ is wanted now, and says what is missing. A revision that does not come up stops 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,8 @@ class Rollout:
     """What was asked for."""
 
     revision: str
-    #: What workers are that are not of ``revision`` yet, and more of them where they are needed.
+    #: What workers are that are not of ``revision`` yet, and more of them where they are needed. It may be the same,
+    #: where nothing else can be started any more.
     before: str = ""
     #: Of the workers, those that are to be of ``revision``.
     share: float = 1.0
@@ -94,12 +96,13 @@ def step(seen: Seen) -> Step:
     if seen.stuck:
         start = min(start, max(0, max(1, rollout.surge) - coming))
     more = min(max(0, want_old - len(old)), room - start)
-    add = {revision: count for revision, count in ((rollout.revision, start), (rollout.before, more)) if count}
+    add = Counter({rollout.revision: start})
+    add[rollout.before] += more
     if rollout.share >= 1 and not rollout.paused:
         # They would wake as what nobody wants any more.
         drain += [m.id for m in seen.members if m.phase == "parked" and m.revision != rollout.revision and not m.keep]
-    code = _code(seen, new, old, want_new, starts=bool(add), drains=bool(drain), swap=swap)
-    return Step(add=add, drain=drain, code=code, reason=_reason(seen, new, old, code))
+    code = _code(seen, new, old, want_new, starts=bool(+add), drains=bool(drain), swap=swap)
+    return Step(add=dict(+add), drain=drain, code=code, reason=_reason(seen, new, old, code))
 
 
 def _split(seen: Seen, new: Sequence[Member], old: Sequence[Member]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -59,4 +60,7 @@ def words_of(
     port = settings.metrics.port
     if port is not None:
         argv += ["--metrics-port", str(port + named.place if port else 0)]
-    return argv, {SLOT_FENCE: fence}
+    env = {SLOT_FENCE: fence}
+    if models := slot.spec.get("models"):  # a rollout's, in the place of the settings'
+        env["PENSTOCK_MODELS"] = json.dumps(models)
+    return argv, env

@@ -170,6 +170,7 @@ class KubernetesBackend:
             self._templates[create.pool],
             slot=create.slot,
             attempt=create.attempt,
+            spec=create.spec,
             epoch=epoch,
             fleet=self._fleet,
             ttl_s=self._ttl_s,

@@ -18,6 +18,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from penstock.errors import ConfigError
@@ -96,12 +97,21 @@ def job_name(slot: str, attempt: int) -> str:
 
 
 def job(
-    template: Template, *, slot: str, attempt: int, epoch: int, fleet: str, ttl_s: int, owner: Owner
+    template: Template,
+    *,
+    slot: str,
+    attempt: int,
+    spec: Mapping[str, Any] = MappingProxyType({}),
+    epoch: int,
+    fleet: str,
+    ttl_s: int,
+    owner: Owner,
 ) -> dict[str, Any]:
     """The manifest of the Job for ``slot``.
 
     Its pod is replaced by Kubernetes when it failed or its node went, and only then (``podReplacementPolicy``), so that
-    a slot never has two; exit 0 ends the Job.
+    a slot never has two; exit 0 ends the Job. ``spec`` is the slot's: a rollout's image and modules go in the place of
+    the template's.
     """
     labels = {
         "app.kubernetes.io/name": "penstock",
@@ -119,6 +129,10 @@ def job(
         if container["name"] == CONTAINER:
             container["args"] = [*container.get("args", []), "--slot", slot]
             container["env"] = [*container.get("env", []), {"name": SLOT_FENCE, "value": job_name(slot, attempt)}]
+            if image := spec.get("image"):
+                container["image"] = image
+            if models := spec.get("models"):  # of two of a name, the last one counts
+                container["env"].append({"name": "PENSTOCK_MODELS", "value": json.dumps(models)})
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

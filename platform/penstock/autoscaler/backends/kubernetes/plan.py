@@ -52,6 +52,8 @@ class Row(Protocol):
     def worker(self) -> str | None: ...
     @property
     def place(self) -> Mapping[str, Any] | None: ...
+    @property
+    def spec(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class Create:
     slot: str
     pool: str
     attempt: int
+    #: What its worker is to be, beyond what the template says.
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -204,7 +208,7 @@ class _Slot:
         if wait_s <= 0:
             # What was announced and not made, because something came between, is made now.
             attempt = max([self.place.get("attempt", 1), *(job.attempt + 1 for job in self.jobs)])
-            self.out.create.append(Create(self.row.id, self.row.pool, attempt))
+            self.out.create.append(Create(self.row.id, self.row.pool, attempt, self.row.spec))
 
     def _deaths(self) -> int:
         """How many Jobs of it, the last ones in a row, failed or ended soon."""
