@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rollout": ("penstock_cli.rollout", "Workers become another revision, without a gap."),
     },
     "Administration": {
+        "plan": ("penstock_cli.plan", "How many workers: for what traffic, and at what cost."),
         "bench": ("penstock_cli.bench", "Offer load to a live system and measure it."),
         "db": ("penstock_cli.db", "The database schema."),
         "config": ("penstock_cli.config", "The effective settings."),

@@ -25,6 +25,7 @@ followed by the fix.
     ├── JobNotFound
     ├── IllegalTransition      a state change that the life cycle forbids
     ├── Deposed                another leads by now: what this one asked for was not done
+    ├── TooLittleHistory       less was recorded than a plan can be made of
     ├── JobUnsuccessful        raised by `job.result()`            (CLI exit code 1)
     │   ├── JobFailed
     │   ├── JobCancelled
@@ -222,6 +223,12 @@ class Deposed(PenstockError):
     """Another leads by now, so nothing was changed. It is no fault: whoever gets it stops leading."""
 
     code = "deposed"
+
+
+class TooLittleHistory(PenstockError):
+    """Less was recorded than what a plan can be made of."""
+
+    code = "too_little_history"
 
 
 class JobUnsuccessful(PenstockError):

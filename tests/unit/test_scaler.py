@@ -6,21 +6,24 @@ import contextlib
 import http.client
 import json
 import queue
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.autoscaler.front.board import Board, Standing
 from penstock.autoscaler.front.gauges import samples
-from penstock.autoscaler.front.pages import pages
-from penstock.autoscaler.front.scaler import Scaler
+from penstock.autoscaler.front.pages import PATH, pages
+from penstock.autoscaler.front.scaler import POOL, TARGET, Scaler
 from penstock.errors import ConfigError
 from penstock.policy.scaling import Fleet
 from penstock.poolsettings import PushSettings
@@ -31,6 +34,7 @@ from tests.fixtures.keda import Keda
 from tests.fixtures.patience import PATIENCE_S
 
 STALE_S = 30.0
+PAGE = Path(__file__).parents[2] / "docs" / "external-scaling.md"
 
 
 class Clock:
@@ -112,6 +116,19 @@ class Stream:
     def close(self) -> None:
         self._call.cancel()
         self._thread.join(PATIENCE_S)
+
+
+def test_the_examples_of_the_page_ask_what_is_answered() -> None:
+    """The blocks of ``docs/external-scaling.md``: keys of metadata, path and place of the number."""
+    text = PAGE.read_text()
+    (whole, part) = (
+        yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    )
+    (push,), (api,) = whole["spec"]["triggers"], part["triggers"]
+    assert push["type"] == "external-push" and POOL in push["metadata"]
+    assert urlsplit(api["metadata"]["url"]).path == f"{PATH}/{push['metadata'][POOL]}"
+    assert api["metadata"]["valueLocation"] == "desired" and api["metadata"]["targetValue"] == str(TARGET)
+    assert "fallback" not in whole["spec"]
 
 
 # gRPC ---------------------------------------------------------------------------------------------------------------

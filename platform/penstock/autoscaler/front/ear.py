@@ -87,14 +87,14 @@ class Ear(ThreadService):
             if new := wanted.keys() - here:
                 pubsub.subscribe(*new)
             here = frozenset(wanted)
+            if here <= confirmed and wanted is self._wanted:
+                self._heard.set()
             message = pubsub.get_message(timeout=SLICE_S)
             if message is None:
                 continue
             channel = message["channel"].decode(errors="replace")
             if message["type"] == "subscribe":
                 confirmed.add(channel)
-                if self._wanted.keys() <= confirmed:
-                    self._heard.set()
             elif message["type"] == "unsubscribe":
                 confirmed.discard(channel)
             elif message["type"] == "message" and (pool := self._wanted.get(channel)) is not None:

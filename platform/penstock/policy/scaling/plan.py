@@ -1,0 +1,144 @@
+"""Questions about a pool's size, answered from what was recorded, through the policy itself: PURE.
+
+How many workers a target needs at a given traffic, what other settings would have cost, what more traffic does; and
+what there is to doubt about each answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from penstock.policy.scaling.replay import Past, Replayed, recorded, replay, settled
+from penstock.policy.scaling.terms import Terms
+
+HOUR_S, DAY_S = 3600.0, 86400.0
+#: Below this there is nothing to plan from, seconds that were seen.
+LEAST_S = 600.0
+#: For so long a given traffic lasts until the policy's answer is taken, minutes: longer than any window in it.
+STEADY_MINUTES = 15
+#: A simulation that costs more, or less, than this share of what was recorded is not to be trusted blindly.
+APART = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Device seconds of new work per second: how many workers would be busy without a pause."""
+
+    mean: float
+    #: Of the minutes: the median, the 95th percentile, the busiest.
+    median: float
+    high: float
+    minute: float
+    #: The most that came in one second.
+    second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Workers for a traffic that lasts."""
+
+    traffic: float
+    workers: int
+    #: Whether the pool's ``max`` is less than would be wanted.
+    bound: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All answers about one pool."""
+
+    seen_s: float
+    #: How much of the time asked for that is.
+    covered: float
+    traffic: Traffic
+    #: What there was, the same simulated under the terms of then, and the questions by name.
+    recorded: Replayed
+    replayed: Mapping[str, Replayed]
+    needs: Mapping[str, Need]
+    #: What there is to doubt, for people.
+    doubts: Sequence[str]
+
+
+def traffic_of(minutes: Sequence[Past]) -> Traffic:
+    """What came, over the minutes that were seen. There must be one."""
+    rates = sorted(minute.rate for minute in minutes)
+    seconds = sum(minute.seconds for minute in minutes)
+    return Traffic(
+        mean=sum(minute.demand_s for minute in minutes) / seconds,
+        median=_quantile(rates, 0.5),
+        high=_quantile(rates, 0.95),
+        minute=rates[-1],
+        second=max(max(minute.demand_most for minute in minutes), rates[-1]),
+    )
+
+
+def need(traffic: float, terms: Terms) -> Need:
+    """How many workers the policy wants when so much work comes for a quarter of an hour, and keeps coming."""
+
+    free = settled(traffic, replace(terms, most=max(terms.most, math.ceil(4 * traffic) + 10)), minutes=STEADY_MINUTES)
+    return Need(traffic=traffic, workers=min(free, terms.most), bound=free > terms.most)
+
+
+def plan(
+    minutes: Sequence[Past],
+    terms: Terms,
+    *,
+    asked_s: float,
+    others: Mapping[str, tuple[Terms, float]],
+    traffics: Mapping[str, float],
+) -> Plan:
+    """Answer. ``minutes`` are those with records among the last ``asked_s``; there must be one.
+
+    ``terms`` are today's; ``others`` are questions: other terms, and how many times the traffic. ``traffics`` are asked
+    about beside those that were seen.
+    """
+    traffic, was = traffic_of(minutes), recorded(minutes)
+    replayed = {"as set": replay(minutes, terms)}
+    replayed |= {name: replay(minutes, asked, times=times) for name, (asked, times) in others.items()}
+    steady = {"mean": traffic.mean, "busy minute (95 %)": traffic.high, "busiest minute": traffic.minute, **traffics}
+    return Plan(
+        seen_s=was.seconds,
+        covered=min(1.0, was.seconds / asked_s),
+        traffic=traffic,
+        recorded=was,
+        replayed=replayed,
+        needs={name: need(rate, terms) for name, rate in steady.items()},
+        doubts=[*_doubts(minutes, terms, was, replayed["as set"], asked_s)],
+    )
+
+
+def learned(minutes: Iterable[Past], terms: Terms) -> Terms:
+    """The terms with the times to be ready that were known last."""
+    for minute in minutes:
+        if minute.ready_in_s is not None:
+            terms = replace(terms, ready_in_s=minute.ready_in_s, wake_in_s=minute.wake_in_s)
+    return terms
+
+
+def _doubts(minutes: Sequence[Past], terms: Terms, was: Replayed, replayed: Replayed, asked_s: float) -> Iterable[str]:
+    if was.seconds < DAY_S:
+        yield f"only {hours(was.seconds)} were seen: no day with its busy hour is in it"
+    elif was.seconds < 0.9 * asked_s:
+        yield f"{hours(was.seconds)} of {hours(asked_s)} were seen: what is missing is left out, not taken for quiet"
+    if was.demand_s <= 0:
+        yield "no work came in that time: only the least number of workers can be told"
+    if not any(minute.ready_in_s is not None for minute in minutes):
+        yield f"no record tells how long a worker takes to be ready: {terms.ready_in_s:g} s is assumed"
+    if was.worker_s and abs(replayed.worker_s - was.worker_s) > APART * was.worker_s:
+        yield (
+            f"the settings of today would have taken {hours(replayed.worker_s)} of workers and there were"
+            f" {hours(was.worker_s)}: other settings were in force, or this pool is not like the model"
+        )
+    if replayed.most >= terms.most and replayed.late > 0:
+        yield f"the pool's max, {terms.most}, was reached: more might have come if it had been served"
+
+
+def hours(seconds: float) -> str:
+    """``90 min``, ``26.5 h``: for a sentence."""
+    return f"{seconds / 60:.0f} min" if seconds < 2 * HOUR_S else f"{seconds / HOUR_S:.1f} h"
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
