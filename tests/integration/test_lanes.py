@@ -11,7 +11,8 @@ from celery import Celery
 from penstock import Client
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.transport.url import for_kombu
+from penstock.transport import control
+from penstock.transport.url import connect, for_kombu, parse
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.worker import Worker, wait_for
 
@@ -100,7 +101,12 @@ def test_a_worker_is_told_for_a_while(settings: Settings, worker_factory: Worker
         assert ran_by(client, "background") == {"other"}
         assert tell(lane="")["ok"] == "it does both"
         wait_for(lambda: keeps_to(store, "told", None), what="its word")
-        assert tell(lane="interactive", for_s=0.5)["ok"]
+        message = control.command(
+            "lane", {"lane": "interactive", "for_s": 1}, parse(settings.broker).db, destination=[name]
+        )
+        with connect(settings.broker) as broker:
+            broker.publish(*message)  # as the autoscaler tells it
+        wait_for(lambda: keeps_to(store, "told", "interactive"), what="what the autoscaler has told")
         wait_for(lambda: told.output().count("this worker takes both lanes") >= 1, what="the end of the split")
         other.kill()
         assert ran_by(client, "background", 10) == {"told"}

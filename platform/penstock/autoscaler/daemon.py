@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import redis
 import structlog
 
 from penstock import clock
@@ -23,14 +24,17 @@ from penstock.autoscaler.front.desk import Desk
 from penstock.autoscaler.minutes import Minutes
 from penstock.autoscaler.observe import Observer, Seen
 from penstock.autoscaler.seat import Seat
-from penstock.autoscaler.terms import pools_of, terms_of
+from penstock.autoscaler.split import COMMAND, Splitter, consuming
+from penstock.autoscaler.terms import pools_of, target_of, terms_of
 from penstock.errors import Deposed, StoreUnavailable
+from penstock.lane import Lane
 from penstock.policy.scaling import Context, Decision, Fleet, Load, State, decide
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import AUTOSCALER, Change, Slot
 from penstock.telemetry.reach import Reach
-from penstock.transport.url import connect
+from penstock.transport import control
+from penstock.transport.url import connect, parse
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +92,7 @@ class Autoscaler:
         self.seat = Seat(store.elastic, lease_s=settings.autoscaler.lease_s, name=name)
         #: By name; of a pool whose last slot has gone nothing is kept.
         self.pools: dict[str, Pool] = {}
+        self._splitter = Splitter(self._keep_to)
         self._stuck: Mapping[str, str] = {}
         self._unready: dict[str, float] = {}
         self._minutes = Minutes()
@@ -184,9 +189,11 @@ class Autoscaler:
             if any(changed):  # done at once: a worker that is wanted now is wanted now
                 self._realise(self._store.elastic.slots())
             self._record(seen)
+            self._split(slots)
             self._database.found()
         except Deposed:
             self.seat.deposed()
+            self._splitter.forget()
             return False
         except StoreUnavailable as error:
             self._database.lost(error)
@@ -279,6 +286,28 @@ class Autoscaler:
         self._minutes.saw(
             name, load, pool.fleet, terms, pool.decision, epoch=self.seat.epoch, now=clock.now(), elapsed_s=elapsed_s
         )
+
+    def _split(self, slots: Sequence[Slot]) -> None:
+        """Have some workers keep to interactive jobs for a while, where the settings and the work are so."""
+        now = clock.monotonic_s()
+        for name, pool in self.pools.items():
+            self._splitter.turn(
+                name,
+                pool.load,
+                consuming([slot for slot in slots if slot.pool == name]),
+                on=self._settings.pool(name).split,
+                target_s=target_of(self._settings, name, Lane.INTERACTIVE),
+                now=now,
+            )
+
+    def _keep_to(self, lane: Lane | None, names: Collection[str], for_s: float) -> None:
+        """Told by remote control, as Celery's own commands are. A broker that is away hears nothing: words lapse."""
+        arguments = {"lane": lane or "", "for_s": for_s}
+        told = control.command(COMMAND, arguments, parse(self._settings.broker).db, destination=list(names))
+        try:
+            self._client.publish(*told)
+        except (redis.RedisError, OSError) as error:
+            log.warning("workers could not be told their lane", action="autoscaler.split", error=str(error))
 
     def _record(self, seen: Seen | None) -> None:
         now = clock.monotonic_s()

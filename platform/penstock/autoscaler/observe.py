@@ -152,8 +152,20 @@ class Observer:
                     ((ends_at, key) for key, ends_at in due), {key: pace.job_s for key, pace in known.items()}, now=now
                 ),
                 jobs=math.ceil(sum(self._queues[key].count.there for key in keys) - 0.01),
+                interactive=sum(
+                    self._queues[key].came * pace.job_s for key, pace in known.items() if key[1] is Lane.INTERACTIVE
+                )
+                / max(elapsed_s, 1e-3),
+                longest_s=max((self._alone_s(key, pace) for key, pace in known.items()), default=0.0),
             )
         return loads
+
+    def _alone_s(self, key: Key, pace: policy.Pace) -> float:
+        """How long a background job of which there are some takes alone, as far as is known; 0 of all others."""
+        if key[1] is not Lane.BACKGROUND or self._queues[key].count.there <= 0:
+            return 0.0
+        line = self._known.lines.get(key[0]) or {}
+        return max(pace.job_s, float(line.get("alpha") or 0.0) + float(line.get("beta") or 0.0))
 
     def _pace(self, key: Key) -> policy.Pace | None:
         model, lane = key

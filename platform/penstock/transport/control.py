@@ -1,9 +1,10 @@
-"""Celery's remote control, written by hand: what programs without Celery tell stock workers."""
+"""Celery's remote control, written by hand: what programs without Celery tell workers."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -18,10 +19,17 @@ def revoke(ids: Sequence[str], db: int) -> tuple[str, bytes]:
 
     Whoever runs one already goes on, and whoever is away does not hear it.
     """
+    return command("revoke", {"task_id": list(ids), "terminate": False, "signal": "SIGTERM"}, db)
+
+
+def command(
+    method: str, arguments: Mapping[str, Any], db: int, *, destination: Sequence[str] | None = None
+) -> tuple[str, bytes]:
+    """The same of any command, for the workers of these names; ``None``: for all. Nobody answers."""
     body = {
-        "method": "revoke",
-        "arguments": {"task_id": list(ids), "terminate": False, "signal": "SIGTERM"},
-        "destination": None,
+        "method": method,
+        "arguments": dict(arguments),
+        "destination": None if destination is None else list(destination),
         "pattern": None,
         "matcher": None,
     }

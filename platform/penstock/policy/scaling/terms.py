@@ -45,6 +45,10 @@ class Load:
     due: Sequence[tuple[float, float]] = ()
     #: How many jobs that is: a pool whose jobs' times nobody knows yet still needs one worker.
     jobs: int = 0
+    #: The interactive part of ``demand``, and the longest that one of the background jobs that are there takes alone:
+    #: what a split between lanes is decided by.
+    interactive: float = 0.0
+    longest_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
