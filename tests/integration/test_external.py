@@ -7,9 +7,12 @@ import http.client
 import json
 import queue
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -239,3 +242,14 @@ def test_it_is_an_error_when_nobody_can_ask(settings: Settings) -> None:
         autoscaler.stop()
     finally:
         store.close()
+
+
+def test_the_benchmark_measures() -> None:
+    """Few rounds; whether its bars hold is for a machine that does nothing else."""
+    command = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "wake.py"), "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(done.stdout)
+    assert found["rounds"] == 6 and found["bars_hold"] is (done.returncode == 0)
+    assert 0 < found["event_s"]["median"] <= found["event_s"]["worst"]
+    assert 0 < found["decision_s"]["median"] <= found["decision_s"]["worst"]

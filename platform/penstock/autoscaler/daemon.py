@@ -88,7 +88,7 @@ class Autoscaler:
         self._at_once = at_once
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
         self._observer = Observer(settings, store, self._client, given)
-        self.desk = Desk(settings, store, wake=self.wake, given=given) if tells else None
+        self.desk = Desk(settings, store, name=name, wake=self.wake, given=given) if tells else None
         self.seat = Seat(store.elastic, lease_s=settings.autoscaler.lease_s, name=name)
         #: By name; of a pool whose last slot has gone nothing is kept.
         self.pools: dict[str, Pool] = {}

@@ -13,7 +13,7 @@ from penstock import clock
 from penstock.autoscaler.backends.base import Realised
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import Slot
+from penstock.store.elastic import AUTOSCALER, Slot
 from penstock.store.records import WorkerInfo
 
 #: Why nobody comes, for a person.
@@ -25,7 +25,8 @@ class External:
 
     name = "external"
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, *, leadership: str = AUTOSCALER) -> None:
+        self._leadership = leadership
         self._start_s = settings.autoscaler.start_s
         self._store = store
         #: Slots that have had a worker: how long another one takes to come tells nothing of the time to start one.
@@ -55,7 +56,7 @@ class External:
     def _give(self, slot: Slot, worker: WorkerInfo, *, epoch: int) -> None:
         elastic = self._store.elastic
         found = slot.id in self._had or worker.started_at <= slot.made_at
-        if not elastic.place(slot.id, {"worker": worker.name, "found": found}, epoch=epoch):
+        if not elastic.place(slot.id, {"worker": worker.name, "found": found}, epoch=epoch, name=self._leadership):
             return  # another leads
         if elastic.take(slot.id, worker.instance) is not None:
             elastic.ready(slot.id, worker.instance, now=max(slot.made_at, worker.started_at))

@@ -19,6 +19,7 @@ from penstock.errors import ConfigError, StoreUnavailable
 from penstock.policy.pools import place, want_announced
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.elastic import AUTOSCALER
 from penstock.telemetry.exposition import Endpoint
 from penstock.telemetry.tally import Sample
 
@@ -41,6 +42,7 @@ class Desk:
         settings: Settings,
         store: Store,
         *,
+        name: str = AUTOSCALER,
         wake: Callable[[], None] = lambda: None,
         given: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
@@ -50,7 +52,7 @@ class Desk:
         self._store = store
         self._wake = wake
         self._given = given or {}
-        self._follower = Follower(store.elastic, self.board, elsewhere=autoscaler.backend == "external")
+        self._follower = Follower(store.elastic, self.board, name=name, elsewhere=autoscaler.backend == "external")
         self._ear = Ear(settings.broker, settings.namespace, self._rung)
         self._scaler = Scaler(autoscaler.push, self.board, tuple(settings.pools))
         self._endpoint = Endpoint(settings.metrics, self._samples, pages=pages(self.board, tuple(settings.pools)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from penstock import clock
 from penstock.autoscaler.front.board import STATES, Board, Standing
 from penstock.policy.scaling import Fleet
-from penstock.store.elastic import Elastic, Leadership, Slot
+from penstock.store.elastic import AUTOSCALER, Elastic, Leadership, Slot
 
 
 def standings(
@@ -21,10 +21,11 @@ def standings(
     """
     if leadership is None:
         return {}
-    counts: dict[str, Counter[str]] = {
-        pool: Counter() for pool, told in leadership.state.get("pools", {}).items() if "target" in told
-    }
+    told_of = leadership.state.get("pools", {})
+    counts: dict[str, Counter[str]] = {pool: Counter() for pool, told in told_of.items() if "target" in told}
     for slot in slots:
+        if slot.pool not in told_of:
+            continue  # another leader's
         here = counts.setdefault(slot.pool, Counter())
         here["desired"] += slot.state == "wanted"
         here[_phase(slot)] += 1
@@ -59,11 +60,13 @@ class Follower:
         elastic: Elastic,
         board: Board,
         *,
+        name: str = AUTOSCALER,
         elsewhere: bool = False,
         now_mono: Callable[[], float] = clock.monotonic_s,
     ) -> None:
         self._elastic = elastic
         self._board = board
+        self._name = name
         self._elsewhere = elsewhere
         self._now = now_mono
         self._beat: tuple[int, int] | None = None
@@ -71,7 +74,7 @@ class Follower:
 
     def turn(self) -> None:
         """Look and post. Raises ``StoreUnavailable``; then what was posted grows old."""
-        leadership = self._elastic.leadership()
+        leadership = self._elastic.leadership(self._name)
         slots = self._elastic.slots()
         beat = None if leadership is None else (leadership.epoch, leadership.beat)
         if beat != self._beat:
