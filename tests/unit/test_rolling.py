@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from penstock.autoscaler.backends.command import Named, words_of
+from penstock.autoscaler.backends.kubernetes.manifest import Owner, Template, job
 from penstock.autoscaler.fleet import Change
 from penstock.autoscaler.rolling import Versions, is_through, renewal, rolled
 from penstock.policy.scaling import Decision, State
+from penstock.settings import Settings
 from penstock.store.elastic import RolloutOf, Slot
 
 ROLLOUT = RolloutOf("gpu", "2", {"revision": "2", "image": "a:2"}, "1", {"revision": "1"}, 1.0, 1, False, 0.0, 0.0)
@@ -111,3 +114,31 @@ def test_a_pool_that_was_rolled_out_is_renewed_as_what_it_is() -> None:
     slots = [slot("a", "2"), slot("b", "2")]
     change, _ = rolled(decision(2), slots, rollout, busy=(), most=9, versions=NONE, outdated="ab")
     assert [new.spec for new in change.add] == [ROLLOUT.spec, ROLLOUT.spec]
+
+
+def test_a_local_worker_of_a_revision_serves_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.load(models=["a.py"])
+    of_a_revision = replace(slot("a", "2"), spec={"revision": "2", "models": ["b.py", "c.py"]})
+    for each, models in ((slot("a", "2"), None), (of_a_revision, ["b.py", "c.py"])):
+        argv, env = words_of(["worker"], settings, each, Named("gpu", 1, 1), "fence")
+        assert argv[:3] == ["worker", "--slot", "a"]
+        assert ("PENSTOCK_MODELS" in env) == (models is not None)
+        if models is not None:
+            monkeypatch.setenv("PENSTOCK_MODELS", env["PENSTOCK_MODELS"])
+            assert Settings.load().models == models, "as its process reads it"
+
+
+def test_a_job_of_a_revision_has_its_image_and_its_modules_in_one_container_only() -> None:
+    containers = [{"name": "worker", "image": "a:1"}, {"name": "sidecar", "image": "s:1"}]
+    template = Template("gpu", {"spec": {"containers": containers}}, "d")
+    made: Any = {
+        name: job(template, slot="a", attempt=1, spec=spec, epoch=1, fleet="f", ttl_s=60, owner=Owner("o", "u"))[
+            "spec"
+        ]["template"]["spec"]["containers"]
+        for name, spec in {"old": {}, "new": {"revision": "2", "image": "a:2", "models": ["b"]}}.items()
+    }
+    assert [container["image"] for container in made["old"]] == ["a:1", "s:1"]
+    assert [container["image"] for container in made["new"]] == ["a:2", "s:1"]
+    assert {"name": "PENSTOCK_MODELS", "value": '["b"]'} in made["new"][0]["env"]
+    assert "PENSTOCK_MODELS" not in str(made["old"])
+    assert containers[0] == {"name": "worker", "image": "a:1"}, "the template stays as it is"
