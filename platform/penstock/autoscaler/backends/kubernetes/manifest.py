@@ -30,9 +30,8 @@ SLOT, POOL, FLEET, TEMPLATE, EPOCH, ATTEMPT = (
 )
 #: The template's container that runs `penstock worker`.
 CONTAINER = "worker"
-#: So many failures of its pod end a Job: Kubernetes waits 10 s after the first, and twice as long after each. What a
-#: disruption ends is not counted.
-BACKOFF_LIMIT = 6
+#: A worker that crashes ends its Job, and the next one has another fence. What a disruption ends is not counted.
+BACKOFF_LIMIT = 0
 #: Longest grace: node autoscalers end what takes longer than ten minutes.
 LONGEST_GRACE_S = 600
 #: What Kubernetes gives a pod that says nothing.
@@ -109,9 +108,9 @@ def job(
 ) -> dict[str, Any]:
     """The manifest of the Job for ``slot``.
 
-    Its pod is replaced by Kubernetes when it failed or its node went, and only then (``podReplacementPolicy``), so that
-    a slot never has two; exit 0 ends the Job. ``spec`` is the slot's: a rollout's image and modules go in the place of
-    the template's.
+    Its pod is replaced by Kubernetes when its node went, and only when it has ended (``podReplacementPolicy``), so that
+    a slot never has two; all else ends the Job. ``spec`` is the slot's: a rollout's image and modules go in the place
+    of the template's.
     """
     labels = {
         "app.kubernetes.io/name": "penstock",

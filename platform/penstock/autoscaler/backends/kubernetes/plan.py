@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from penstock.autoscaler.backends.kubernetes.manifest import Template, job_name
-from penstock.autoscaler.backends.kubernetes.seen import Made, Pod, Seen, crash_loop, sentence
+from penstock.autoscaler.backends.kubernetes.seen import Made, Pod, Seen, crash_loop
 from penstock.processes.agreed import HEALTHY_AFTER_S
 
 #: A worker that is still there so long after its grace does not drain by itself, seconds.
@@ -35,8 +35,6 @@ OVERDUE_S = 30.0
 PAUSE_FIRST_S, PAUSE_LONGEST_S = 5.0, 300.0
 #: A Job has no pod for so long: why is asked for, seconds.
 PODLESS_S = 2.0
-#: So many failed pods are a loop.
-LOOP_AFTER = 2
 
 
 class Row(Protocol):
@@ -184,8 +182,6 @@ class _Slot:
     def _stuck(self, job: Made, own: Pod | None) -> str:
         if own is not None and (own.phase == "running" or own.trouble):
             return own.trouble
-        if job.failures >= LOOP_AFTER:
-            return crash_loop(job, {pod.name: pod for pod in self.pods})
         if own is None and _since(self.at, self.out, f"podless:{job.name}") >= PODLESS_S:
             self.out.podless = True
             return self.at.events.get(job.name, "")
@@ -203,18 +199,17 @@ class _Slot:
         if (deaths := self._deaths()) > 0:
             last = self.jobs[-1]
             wait_s = pause_s(deaths) - _since(self.at, self.out, f"ended:{last.name}")
-            why = f"CrashLoop: its workers ended soon, {deaths} in a row"
-            self.out.stuck[self.row.id] = sentence(why, last.why)
+            self.out.stuck[self.row.id] = crash_loop(deaths, self.pods)
         if wait_s <= 0:
             # What was announced and not made, because something came between, is made now.
             attempt = max([self.place.get("attempt", 1), *(job.attempt + 1 for job in self.jobs)])
             self.out.create.append(Create(self.row.id, self.row.pool, attempt, self.row.spec))
 
     def _deaths(self) -> int:
-        """How many Jobs of it, the last ones in a row, failed or ended soon."""
+        """How many Jobs of it, the last ones in a row, ended soon."""
         count = 0
         for job in reversed(self.jobs):
-            if job.state == "complete" and (job.lived_s is None or job.lived_s >= HEALTHY_AFTER_S):
+            if job.lived_s is None or job.lived_s >= HEALTHY_AFTER_S:
                 break
             count += 1
         return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -43,8 +43,6 @@ class Made:
     lived_s: float | None = None
     #: Being deleted.
     leaving: bool = False
-    #: How many of its pods have failed.
-    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +92,6 @@ def read_job(job: Any) -> Made | None:
         why=why,
         lived_s=(ended_at - began_at).total_seconds() if state != "open" and ended_at and began_at else None,
         leaving=job.metadata.deletionTimestamp is not None,
-        failures=getattr(status, "failed", None) or 0,
     )
 
 
@@ -115,12 +112,12 @@ def read_pod(pod: Any) -> Pod | None:
     )
 
 
-def crash_loop(job: Made, pods: Mapping[str, Pod]) -> str:
-    """What to say of a worker that ends again and again."""
-    statuses = [pod.status for pod in pods.values() if pod.slot == job.slot and pod.status]
+def crash_loop(deaths: int, pods: Sequence[Pod]) -> str:
+    """What to say of a slot whose workers end soon."""
+    statuses = [pod.status for pod in pods if pod.status is not None]
     last = f", last with status {statuses[-1]}" if statuses else ""
     meaning = f" ({MEANING[statuses[-1]]})" if statuses and statuses[-1] in MEANING else ""
-    return f"CrashLoop: its worker failed {job.failures} times{last}{meaning}"
+    return f"CrashLoop: its workers ended soon, {deaths} in a row{last}{meaning}"
 
 
 def sentence(reason: str | None, message: str | None) -> str:
