@@ -10,7 +10,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from penstock.policy.admission import BURST, FRESH_S, RETRY_MAX_S, Admit, Ask, Refuse, WorkerLoad, combine, decide
+from penstock.policy.admission import (
+    BURST,
+    FRESH_S,
+    RETRY_MAX_S,
+    Admit,
+    Ask,
+    Refuse,
+    WorkerLoad,
+    combine,
+    decide,
+    promised,
+)
 from penstock.policy.overload import LOWEST, RETRIES_AT_ONCE, STANDING_S, Level, RetryBudget, keeping
 from penstock.policy.picture import LATELY_S, STALE_S, Crowd, Picture
 from penstock.policy.sharing import Shares, Standing
@@ -115,6 +126,13 @@ def test_other_models_on_the_device_make_the_wait_longer_not_the_batch() -> None
     assert isinstance(verdict(shared, 0, **soon(0.04)), Admit)
     assert isinstance(verdict(replace(shared, free=1.0), 100, **soon(0.15)), Admit)
     assert isinstance(verdict(shared, 100, **soon(0.15)), Refuse)
+
+
+@pytest.mark.parametrize(
+    ("told", "target_s"), [((), 0.1), ((None,), 0.1), ((5.0,), 5.0), ((0.05, None), 0.05), ((0.1, 5.0), 5.0)]
+)
+def test_the_target_is_that_of_the_pool_if_its_workers_say_one(told: tuple[float | None, ...], target_s: float) -> None:
+    assert promised([replace(QUICK, target_s=each) for each in told], 0.1) == target_s
 
 
 def test_nothing_known_is_admitted() -> None:

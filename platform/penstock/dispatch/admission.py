@@ -31,7 +31,7 @@ from penstock.errors import BrokerUnavailable, Overloaded
 from penstock.job import DEFAULT_TENANT, NewJob
 from penstock.jsontext import UNREADABLE
 from penstock.lane import Lane, full_name, queue_name, split_name
-from penstock.policy.admission import Refuse, WorkerLoad
+from penstock.policy.admission import Refuse, WorkerLoad, promised
 from penstock.policy.picture import STALE_S, Crowd, Picture
 from penstock.policy.sharing import Shares
 from penstock.settings import Settings
@@ -129,8 +129,10 @@ class Admission:
         if not self._enabled:
             return None
         with self._mutex:
-            decision = self._watch(model, tenant, now).decide(
-                now=now, target_s=self._target_s, deadline_at=deadline_at, priority=priority, rng=self._rng
+            picture = self._watch(model, tenant, now)
+            target_s = promised(self._watched[model].said.values(), self._target_s)
+            decision = picture.decide(
+                now=now, target_s=target_s, deadline_at=deadline_at, priority=priority, rng=self._rng
             )
         if not isinstance(decision, Refuse):
             return None

@@ -65,7 +65,8 @@ class WorkerLoad:
     batch. A batch of ``n`` takes ``alpha + beta * n``; ``factor`` corrects one job's own batch: the margin of a
     predictable model, far below 1 where durations vary with the input. ``size`` is a full batch, ``free`` the share
     of the device that other models' interactive work leaves, ``level`` the admission level, ``done`` counts the
-    interactive items started since the worker began, ``seen`` its batches. ``version`` is the model's there.
+    interactive items started since the worker began, ``seen`` its batches. ``version`` is the model's there, and
+    ``target_s`` what its pool promises interactive jobs (``None``: an older worker's, which does not say).
     """
 
     at: float
@@ -83,6 +84,7 @@ class WorkerLoad:
     seen: int
     claims_at: float = 0.0
     version: str = ""
+    target_s: float | None = None
 
     @property
     def full_s(self) -> float:
@@ -96,6 +98,12 @@ class WorkerLoad:
     def alive(self, now: float) -> bool:
         """Whether it can still be believed."""
         return now <= max(self.at, self.busy_until) + FRESH_S
+
+
+def promised(said: Iterable[WorkerLoad], default_s: float) -> float:
+    """The interactive target of a model: what the pool of its workers promises, which may be another than the lane's.
+    While it moves between pools, the more patient one counts."""
+    return max((load.target_s for load in said if load.target_s is not None), default=default_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,7 @@ class LoadReport:
     ) -> None:
         self._workload = Workload(limits, target_s=target_s, stepwise=stepwise)
         self._held = held
+        self._target_s = target_s
         self._versions = versions or {}
         self._namespace = namespace
         self._worker = worker
@@ -66,7 +67,7 @@ class LoadReport:
         if said is None:
             return []
         key = keys.load(self._namespace, model)
-        said = replace(said, version=self._versions.get(model, ""))
+        said = replace(said, version=self._versions.get(model, ""), target_s=self._target_s)
         return [("HSET", key, self._worker, _encode(said)), ("EXPIRE", key, keys.LOAD_TTL_S)]
 
     def ended(self, run: Run, now: float, turn_s: float) -> None:
@@ -91,7 +92,7 @@ class LoadReport:
     def say(self, model: str, now: float) -> WorkerLoad:
         """Everything about one model."""
         said = self._workload.say(model, now, self._stock(model, self._held(model)))
-        return replace(said, version=self._versions.get(model, ""))
+        return replace(said, version=self._versions.get(model, ""), target_s=self._target_s)
 
     def farewell(self) -> list[Command]:
         """Commands that take back what this worker has said."""
