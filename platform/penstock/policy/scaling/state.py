@@ -2,24 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from penstock.lane import Lane
+from penstock.policy.scaling.flow import Flow
+
+NEVER = -math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """``State()`` is the beginning. Its times are ages in JSON, since a successor has another clock."""
+    """``State()`` is the beginning. Times are on the observer's clock, in JSON they are ages."""
 
-    #: The target of the last decision; ``None``: there was none.
+    #: Of the look that was last taken into account.
+    seen_at: float = NEVER
+    #: Workers wanted, ready and starting together; ``None``: nothing was decided yet.
     target: int | None = None
+    flow: Flow = field(default_factory=Flow)
+    #: When a lane last had work.
+    used_at: Mapping[Lane, float] = field(default_factory=dict)
+    #: The highest rate to staff for, by stretches of time: ``(its beginning, workers)``, the oldest first.
+    peaks: tuple[tuple[float, float], ...] = ()
+    #: Nothing is stopped until then.
+    panic_until: float = NEVER
+    #: When the last one was stopped.
+    down_at: float = NEVER
+    #: When those that are starting were ordered, on average.
+    ordered_at: float = NEVER
+    #: How far need rose within the time to be ready, and when that was noted: the highest, forgotten slowly.
+    rise: float = 0.0
+    rise_at: float = NEVER
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for whoever goes on after this process."""
-        return {"target": self.target}
+        value = asdict(self)
+        for name in TIMES:
+            value[name] = self._age(getattr(self, name))
+        value["used_at"] = {str(lane): self._age(at) for lane, at in self.used_at.items()}
+        value["peaks"] = [[self._age(at), height] for at, height in self.peaks]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], *, now: float) -> State:
-        """What ``as_json`` gave, on another clock. Of what it does not understand it makes the beginning."""
-        target = value.get("target")
-        return cls(target=target if isinstance(target, int) else None)
+        """What ``as_json`` gave, on another clock, as if no time had passed. Of what it does not understand it makes
+        the beginning: another release may have written it."""
+
+        def at(age: float | None) -> float:
+            return NEVER if age is None else now - float(age)
+
+        known = {one.name for one in fields(cls)} & set(value)
+        try:
+            made: dict[str, Any] = {name: value[name] for name in known - {"flow"}}
+            made |= {name: at(value[name]) for name in known & set(TIMES)}
+            if "flow" in value:
+                made["flow"] = Flow(**{one.name: float(value["flow"][one.name]) for one in fields(Flow)})
+            made["used_at"] = {Lane(lane): at(age) for lane, age in value.get("used_at", {}).items()}
+            made["peaks"] = tuple((at(age), float(height)) for age, height in value.get("peaks", ()))
+            made["rise"] = float(value.get("rise", 0.0))
+            made["target"] = None if value.get("target") is None else int(value["target"])
+        except (TypeError, ValueError, KeyError, AttributeError):
+            return cls()
+        return cls(**made)
+
+    def _age(self, at: float) -> float | None:
+        return self.seen_at - at if at > NEVER else None
+
+
+#: Of the fields, those that are times.
+TIMES = ("seen_at", "panic_until", "down_at", "ordered_at", "rise_at")
