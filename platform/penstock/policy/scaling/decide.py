@@ -14,6 +14,8 @@ from penstock.policy.scaling.words import sentence
 
 #: A look that is older than this says nothing of now.
 STALE_S = 10.0
+#: A look speaks for the time since the one before; for no more than this, seconds.
+MOST_GAP_S = 60.0
 #: A pool that has had no work for so long, and for the window of going down, needs nobody.
 IDLE_S = 60.0
 
@@ -50,7 +52,7 @@ def _seen(context: Context, load: Load) -> State:
     state = context.state
     if load.at <= state.seen_at:
         return state
-    elapsed = min(load.at - state.seen_at, STALE_S) if state.seen_at > NEVER else LOOK_S
+    elapsed = min(load.at - state.seen_at, MOST_GAP_S) if state.seen_at > NEVER else LOOK_S
     used = {lane: load.at for lane, seconds in load.backlog_s.items() if seconds > 0}
     if (load.demand > 0 or load.jobs or not state.used_at) and not used:
         used = dict.fromkeys(state.used_at or load.backlog_s, load.at)
