@@ -249,7 +249,8 @@ def _workers(app: App) -> Iterator[Finding]:
                 "synchronise both with NTP: deadlines and delays compare them",
             )
     for worker in live:
-        where = ", ".join(filter(None, (f"pool {worker.pool}", worker.device or "?", worker.lane)))
+        about_it = (f"pool {worker.pool}", worker.device or "?", worker.lane, "parked" if worker.parked else "")
+        where = ", ".join(filter(None, about_it))
         about = f"{worker.name} ({where}): {', '.join(worker.models)}"
         yield from _same_version("worker", f"{about}; lease {worker.lease_s:.0f} s", worker.release)
     for name, count in workers.namesakes.items():

@@ -243,9 +243,15 @@ class Engine:
         self._device.start()
 
     def park(self, parked: bool) -> None:
-        """Claim nothing more, or go on with it; the models stay loaded, and what was claimed runs. From any thread."""
+        """Claim nothing more, or go on with it; the models stay loaded, and what has begun runs. From any thread."""
         self.intake.parked = parked
+        if parked:  # nobody is to count on it
+            self._wire.send(self.load.farewell())
         self._wake()
+
+    def take_back(self) -> list[Item]:
+        """What was claimed and has not begun, to be given back to the broker; on the hub thread."""
+        return self.batcher.pull(lambda _: True)
 
     def close_intake(self) -> list[Item]:
         """Begin to stop: no new batch starts. Returns what had not started, to be given back to the broker."""

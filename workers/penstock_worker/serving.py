@@ -16,6 +16,7 @@ from celery.platforms import EX_OK
 from celery.worker import state as worker_state
 
 from penstock import __version__, clock
+from penstock.dispatch.background import Background
 from penstock.errors import PenstockError, StoreUnavailable, Unreachable
 from penstock.lane import Lane
 from penstock.model import Model, bytes_of
@@ -40,6 +41,7 @@ from penstock_worker.item import Item
 from penstock_worker.models.latency import LatencyMemory
 from penstock_worker.models.loader import announce, load_models
 from penstock_worker.models.residency import Residency
+from penstock_worker.parking import Parkable, Parking
 from penstock_worker.report.announcer import Announcer
 from penstock_worker.report.celeryevents import CeleryEvents
 from penstock_worker.report.followups import FollowUps
@@ -117,7 +119,9 @@ class Serving:
         self._usage: Usage | None = None
         self._tenure: Tenure | None = None
         self._lanes: LaneDuty
+        self._background = Background("penstock-parking")
         self.engine: Engine
+        self.parking: Parking
 
     def start(self, *, hostname: str, wake: Callable[[], None]) -> None:
         """Load the models, then tell the others.
@@ -209,8 +213,10 @@ class Serving:
             lane=lambda: "" if self.engine.intake.parked else self._lanes.lane,
             also=(self._lanes.look, tenure.keep, self._wire.flush, memory.keep),
         )
+        others: list[Parkable] = [self._heartbeat] if self._residency is None else [self._residency, self._heartbeat]
+        self.parking = Parking(self.engine, _GivesBack(self), *others)
         if self._plan.slot is not None:
-            self._plan.slot.begin(drain=lambda: self._stop(wake), park=self._park)
+            self._plan.slot.begin(drain=lambda: self._stop(wake), park=self.parking.set)
         self._patiently(self._heartbeat.start)
         self._look_for_namesakes(worker, hostname)
         self._plan.drained = False
@@ -294,10 +300,6 @@ class Serving:
 
         self._revoker.revoke(ids, lambda left: self.engine.post(partial(tell, left)))
 
-    def _park(self, parked: bool) -> None:
-        self.engine.park(parked)
-        self._narrow()
-
     def _leave(self, lanes: frozenset[tuple[str, Lane]]) -> None:
         self.engine.batcher.leave(lanes)
         self._narrow()
@@ -314,6 +316,22 @@ class Serving:
     def keep_to(self, lane: Lane | None, for_s: float) -> str:
         """Do the jobs of one lane only for so long, or of both; what is so now, for a person. On the hub thread."""
         return self._lanes.tell(lane, for_s)
+
+    def park(self, parked: bool) -> str:
+        """For Celery's remote control: park or wake this worker, soon, unless it has a slot; the answer in words."""
+        slot = self._plan.slot
+        if slot is not None:
+            slot.wake()
+            return f"{slot.id} says whether it consumes, and is looked at now"
+        self._background.later(0.0, partial(self.parking.set, parked))
+        return "parks" if parked else "wakes"
+
+    def look(self) -> bool:
+        """Look at the slot now; whether there is one."""
+        slot = self._plan.slot
+        if slot is not None:
+            slot.wake()
+        return slot is not None
 
     def attach(self, channel: Any) -> None:
         """Have the transport feed the engine from now on."""
@@ -343,6 +361,7 @@ class Serving:
         if self._tenure is not None:
             self._tenure.end()
         self._revoker.stop()
+        self._background.close()
         self._followups.close()
         self._wire.close()
         self._store.close()
@@ -354,11 +373,37 @@ class Serving:
         if self._heartbeat is not None:
             self._heartbeat.stop()
 
-    def _give_back(self, items: list[Item]) -> None:
-        if not items or self._channel is None:
+    def give_back_buffered(self) -> None:
+        """Parked, on the hub thread: what has not begun is for others. What a claim that is out brings, too."""
+        if not self.parking.parked or self._channel is None:
             return
+        items = self.engine.take_back()
+        # Without any as well: it ends the wait that is out, whose claim was made by the quotas of before.
+        self._hand_to_broker(items)
+        for item in items:
+            if item.request is not None:  # kombu and Celery count it as here
+                self._channel.qos.release(item.tag)
+                worker_state.task_ready(item.request)
+
+    def _give_back(self, items: list[Item]) -> None:
+        if items and self._channel is not None:
+            self._hand_to_broker(items)
+
+    def _hand_to_broker(self, items: list[Item]) -> None:
         try:
             self._channel.give_back([item.tag for item in items])
         except Exception as error:
             # Redis is away: the lease runs out and the messages are restored.
             log.warning("could not give back", action="worker.give_back", count=len(items), error=str(error))
+
+
+class _GivesBack:
+    """A part of parking: what was claimed before."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def park(self, parked: bool) -> None:
+        """Have the hub do it."""
+        if parked:
+            self._serving.engine.post(self._serving.give_back_buffered)

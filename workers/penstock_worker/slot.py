@@ -53,6 +53,7 @@ class HeldSlot(ThreadService):
         self._fence = fence
         self._end = end
         self._guard = threading.Lock()
+        self._soon = threading.Event()
         self._away = False
         #: When the models were ready, and whether the row says so.
         self._ready_at: float | None = None
@@ -98,6 +99,16 @@ class HeldSlot(ThreadService):
         """The models are loaded and warmed: say so, now or as soon as the database hears it."""
         self._ready_at = clock.now()
         self._look()
+
+    def wake(self) -> None:
+        """Look at it now: somebody says that it has changed. From any thread; returns at once."""
+        self._soon.set()
+
+    def pause(self, seconds: float) -> bool:
+        """Wait between two looks, or until ``wake``."""
+        self.waiting(lambda: self._soon.wait(seconds))
+        self._soon.clear()
+        return self.stopping.is_set()
 
     def stop(self, timeout_s: float | None = STOP_S) -> bool:
         """Have it no longer. Idempotent."""
@@ -147,7 +158,7 @@ class HeldSlot(ThreadService):
             return
         if asked is not Duty.DRAIN:
             if self._park is not None:
-                log.info("parked" if asked is Duty.PARK else "woken", action=f"worker.{asked}", slot=self.id)
+                log.debug("the slot has changed", action=f"slot.{asked}", slot=self.id)
                 self._park(asked is Duty.PARK)
             return
         log.info("the slot is this worker's no longer; draining", action="worker.drain", slot=self.id, why=_why(found))

@@ -248,6 +248,8 @@ class BulkChannel(stock.Channel):
             raise redis.ConnectionError("the connection that waited for messages was lost")
 
     def _demand(self) -> Demand:
+        if getattr(self._sink, "parked", False):
+            return Demand({})  # of no queue, also of those that the sink does not name
         active = self.active_queues
         return demand(
             active,

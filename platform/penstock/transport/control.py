@@ -22,6 +22,12 @@ def revoke(ids: Sequence[str], db: int) -> tuple[str, bytes]:
     return command("revoke", {"task_id": list(ids), "terminate": False, "signal": "SIGTERM"}, db)
 
 
+def look(nodes: Sequence[str], db: int) -> tuple[str, bytes]:
+    """The same of a message that makes these workers (``NAME@HOST``) look at their slots now, and not at their next
+    look: woken, they consume a few milliseconds later. To be sent after the slots have changed."""
+    return command("penstock_look", {}, db, destination=nodes)
+
+
 def command(
     method: str, arguments: Mapping[str, Any], db: int, *, destination: Sequence[str] | None = None
 ) -> tuple[str, bytes]:

@@ -60,6 +60,10 @@ class Worker:
     age_s: float
     silent_s: float
     lease_s: float
+    #: Whether it is loaded and does not consume.
+    parked: bool = False
+    #: The slot that it was started for.
+    slot: str | None = None
     #: Messages that it has claimed and not acknowledged; ``None``: nobody has asked, or the broker is away.
     holds: int | None = None
     #: The lane that it keeps to, as long as others do the other; empty: it is parked; ``None``: it does both.
@@ -173,6 +177,8 @@ def _worker(row: WorkerInfo, said: Mapping[str, Word], holds: Mapping[str, int] 
         age_s=now - row.started_at,
         silent_s=now - row.seen_at,
         lease_s=row.lease_until - now,
+        parked=bool(info.get("parked")),
+        slot=info.get("slot"),
         holds=None if holds is None else _held_by(row, holds),
         lane=row.lane,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.utils.functional import maybe_list
 from celery.worker import state as worker_state
-from celery.worker.control import Panel
+from celery.worker.control import Panel, control_command
 
 from penstock.errors import safe_text
 from penstock.lane import LANES
@@ -28,7 +28,14 @@ _Command = Callable[..., Any]
 
 
 def install() -> None:
-    """Replace the commands in this process. Idempotent."""
+    """Replace the commands in this process, and add ours. Idempotent."""
+    for command, args, help in (
+        (penstock_look, (), "Have the worker look at its slot now."),
+        (penstock_park, (), "Have a worker without a slot stay loaded, and not consume."),
+        (penstock_wake, (), "Have a parked worker without a slot consume again."),
+    ):
+        if command.__name__ not in Panel.data:
+            control_command(args=args, help=help)(command)
     for name, ours in _OURS.items():
         stock = Panel.data[name]
         if getattr(stock, "penstock", False):
@@ -41,7 +48,7 @@ def install() -> None:
 
 def _beside(stock: _Command, ours: _Command) -> _Command:
     def command(state: Any, *args: Any, **kwargs: Any) -> Any:
-        serving = getattr(getattr(state.consumer, "controller", None), "penstock", None)
+        serving = _serving_of(state)
         return stock(state, *args, **kwargs) if serving is None else ours(stock, serving, state, *args, **kwargs)
 
     command.penstock = True  # type: ignore[attr-defined]
@@ -58,6 +65,36 @@ def nok(text: str) -> dict[str, str]:
 def _model_of(state: Any, name: Any) -> str | None:
     task = state.app.tasks.get(name) if isinstance(name, str) else None
     return task.penstock_model.name if isinstance(task, ModelTask) else None
+
+
+# Parking ------------------------------------------------------------------------------------------------------
+
+
+def penstock_look(state: Any) -> dict[str, str]:
+    """Sent when a slot has changed: the row says what to do, this only makes it quick."""
+    serving = _serving_of(state)
+    if serving is None or not serving.look():
+        return nok("this worker has no slot: penstock_park and penstock_wake")
+    return {"ok": "the slot is looked at"}
+
+
+def penstock_park(state: Any) -> dict[str, str]:
+    """Stay loaded, and do not consume."""
+    return _park(state, True)
+
+
+def penstock_wake(state: Any) -> dict[str, str]:
+    """Consume again."""
+    return _park(state, False)
+
+
+def _park(state: Any, parked: bool) -> dict[str, str]:
+    serving = _serving_of(state)
+    return nok("no models are served here") if serving is None else {"ok": serving.park(parked)}
+
+
+def _serving_of(state: Any) -> Any:
+    return getattr(getattr(state.consumer, "controller", None), "penstock", None)
 
 
 # Limits -------------------------------------------------------------------------------------------------------
@@ -155,7 +192,10 @@ def _query_task(stock: _Command, serving: Any, state: Any, ids: Any, **kwargs: A
 
 
 def _stats(stock: _Command, serving: Any, state: Any, **kwargs: Any) -> Any:
-    return {**stock(state, **kwargs), "penstock": serving.holdings.counts()}
+    return {
+        **stock(state, **kwargs),
+        "penstock": serving.holdings.counts() | ({"parked": True} if serving.parking.parked else {}),
+    }
 
 
 # What a worker of models has not ------------------------------------------------------------------------------

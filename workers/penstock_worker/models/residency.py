@@ -72,6 +72,7 @@ class Residency(ThreadService):
         self._worker = worker
         self._client = client
         self._batcher: Batcher | None = None
+        self._parked = False
         # The device thread holds on to step-wise models between their steps.
         self._pinned = {name for name, cls in classes.items() if issubclass(cls, StepModel)}
         self._load_s = dict.fromkeys(classes, 1.0)
@@ -105,6 +106,12 @@ class Residency(ThreadService):
         self._batcher = batcher
         batcher.set_resident(self.models)
 
+    def park(self, parked: bool) -> None:
+        """Keep what is loaded as it is, and say that others cannot count on it; or go on."""
+        self._parked = parked
+        if parked:
+            self._unsay()
+
     def stop(self, timeout_s: float | None = STOP_S) -> bool:
         """End the thread. A model that is being loaded is waited for."""
         ended = super().stop(timeout_s)
@@ -116,7 +123,10 @@ class Residency(ThreadService):
         """Look after look."""
         for _ in self.turns(LOOK_S, at_once=False):
             try:
-                self.look()
+                if self._parked:
+                    self._unsay()  # what was said in the meantime
+                else:
+                    self.look()
             except (redis.RedisError, OSError) as error:
                 log.debug("could not look at the queues", action="residency.wait", error=str(error))
 

@@ -8,6 +8,7 @@ worker can then not even acknowledge.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -51,6 +52,9 @@ class Heartbeat(ThreadService):
         #: Done at each beat: what was kept while the broker was away is sent again, what was learned is stored.
         self._also = also
         self._away = False
+        #: Whether the row says what ``info`` does; held while that changes, and while the row goes.
+        self._told = False
+        self._guard = threading.Lock()
 
     def start(self) -> None:
         """Register and begin to beat. Raises ``StoreUnavailable``."""
@@ -60,11 +64,27 @@ class Heartbeat(ThreadService):
     def stop(self, timeout_s: float | None = STOP_S) -> bool:
         """End the thread and unregister."""
         ended = super().stop(timeout_s)
-        try:
-            self._store.unregister_worker(self._worker)
-        except StoreUnavailable as error:
-            log.warning("could not unregister", action="worker.unregister", error=error.message)
+        with self._guard:
+            try:
+                self._store.unregister_worker(self._worker)
+            except StoreUnavailable as error:
+                log.warning("could not unregister", action="worker.unregister", error=error.message)
         return ended
+
+    def park(self, parked: bool) -> None:
+        """Have others see it: at once, or at the first beat that reaches the database."""
+        with self._guard:
+            self._info, told, self._told = {**self._info, "parked": parked}, self._told, False
+        if told:  # it is registered
+            try:
+                self._register_again()
+            except StoreUnavailable as error:
+                log.debug("others will see it later", action="worker.parked_wait", error=error.message)
+
+    def _register_again(self) -> None:
+        with self._guard:
+            if not self.stopping.is_set():
+                self._register()
 
     def _register(self) -> None:
         now = clock.now()
@@ -77,6 +97,7 @@ class Heartbeat(ThreadService):
             info=self._info,
             lane=self._lane(),
         )
+        self._told = True
 
     def run(self) -> None:
         """Beat after beat."""
@@ -97,7 +118,9 @@ class Heartbeat(ThreadService):
             lease_until = now + self._lease.ttl_s
             if not self._store.heartbeat(self._worker, lease_until=lease_until, now=now, lane=self._lane()):
                 log.warning("lease was lost; registering again", action="worker.lease_lost", worker=self._worker)
-                self._register()
+                self._told = False
+            if not self._told:
+                self._register_again()
         except StoreUnavailable as error:
             if not self._away:
                 log.warning("database is away", action="heartbeat.wait", error=error.message)
