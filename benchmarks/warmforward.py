@@ -1,0 +1,10 @@
+"""A process that loads the model of ``benchmarks/warm.py`` and does one forward pass: no worker, no servers."""
+
+from __future__ import annotations
+
+from benchmarks.warmmodel import Deep
+
+if __name__ == "__main__":
+    model = Deep()
+    model.load("cpu")
+    model.predict([model.example()])
