@@ -20,9 +20,9 @@ from penstock.policy.scaling.terms import Context, Fleet, Load, Terms
 
 MINUTE_S = 60.0
 #: Seconds per step: around a minute's worst second, through the rest of it, and when nothing has happened for long.
-STEP_S, LONG_STEP_S, IDLE_STEP_S, CALM_S = 1.0, 5.0, 20.0, 900.0
+STEP_S, LONG_STEP_S, IDLE_STEP_S, CALM_S = 1.0, 10.0, 20.0, 900.0
 #: So many seconds after the worst one are looked at singly, with it.
-CLOSE = 10
+CLOSE = 5
 #: Work below this is none, device seconds.
 NONE_S = 1e-6
 
