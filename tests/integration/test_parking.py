@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from celery import Celery
 
 from penstock import clock
+from penstock.autoscaler.backends.base import Realised
+from penstock.autoscaler.daemon import Autoscaler
 from penstock.job import JobState
 from penstock.settings import Settings
-from penstock.store.elastic import AUTOSCALER, NewSlot
+from penstock.store.elastic import AUTOSCALER, NewSlot, Slot
 from penstock.transport import control
 from penstock.transport.url import connect, for_kombu, parse
 from penstock.views import fleet
@@ -150,6 +153,34 @@ def test_its_slot_is_the_truth_and_a_message_only_makes_it_quick(yard: Yard, wor
     yard.set(id, "parked")
     yard.until_parked(worker)
     print(f"woken to result: {woken_s * 1000:.1f} ms")
+
+
+def test_whoever_decides_tells_the_workers_whose_slots_have_changed(yard: Yard) -> None:
+    """Beside the rows: a parked worker is woken at once, and one that drains does not claim for two seconds more."""
+    scaler = Autoscaler(yard.settings, yard.desk.store, Idle(), room=lambda _: 2, tells=False)
+    elastic, ids = yard.desk.store.elastic, [yard.add(), yard.add("parked"), yard.add()]
+    for number, id in enumerate(ids[:2]):
+        assert elastic.take(id, f"w{number}@here:1:abc") is not None
+    with yard.client.pubsub() as heard:
+        heard.subscribe(f"/{parse(yard.settings.broker).db}.celery.pidbox")
+        wait_for(lambda: heard.get_message(timeout=1.0))
+        scaler._have_looked(elastic.slots())
+        message = wait_for(lambda: heard.get_message(timeout=1.0))
+    body = json.loads(json.loads(message["data"])["body"])
+    assert (body["method"], body["destination"]) == ("penstock_look", ["w0@here", "w1@here"])
+    scaler.stop()
+
+
+class Idle:
+    """A backend that does nothing."""
+
+    name = "idle"
+
+    def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
+        return Realised()
+
+    def close(self) -> None:
+        pass
 
 
 def test_without_a_slot_a_look_is_refused_in_words(yard: Yard, worker_factory: WorkerFactory) -> None:

@@ -9,7 +9,7 @@ and a process that was started all the same finds its slot taken.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -254,6 +254,7 @@ class Autoscaler:
         self._store.elastic.change(
             self.seat.name, epoch, add=change_.add, set=change_.set, reason=decision.reason, now=at
         )
+        self._have_looked(slot for slot in own if slot.id in change_.set)
         self._store.elastic.changed(
             Change(
                 pool=name,
@@ -277,6 +278,16 @@ class Autoscaler:
             reason=decision.reason,
         )
         return True
+
+    def _have_looked(self, slots: Iterable[Slot]) -> None:
+        """Have the workers of these slots look at them now. With the broker away they do so by themselves, in 2 s."""
+        nodes = sorted(slot.worker.rsplit(":", 2)[0] for slot in slots if slot.worker is not None)
+        if not nodes:
+            return
+        try:
+            self._client.publish(*control.look(nodes, parse(self._settings.broker).db))
+        except (redis.RedisError, OSError) as error:
+            log.debug("workers look at their slots later", action="autoscaler.look_later", error=str(error))
 
     # What is left to others -----------------------------------------------------------------------------------------
 
