@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from benchmarks.warmmodel import Deep
 
+from penstock_worker.zygote.newborn import unfold
+
 if __name__ == "__main__":
+    unfold()  # as a worker does
     model = Deep()
     model.load("cpu")
     model.predict([model.example()])

@@ -16,6 +16,7 @@ from penstock.errors import ConfigError, PenstockError
 from penstock.model import Model
 from penstock.registry import Registry
 from penstock_worker.zygote.census import fault, take
+from penstock_worker.zygote.newborn import reseed
 from penstock_worker.zygote.staleness import Files, of_modules
 
 #: What a worker that is ready has imported. Some of it is for one kind of database or command; what is not installed is
@@ -79,6 +80,8 @@ def load(sources: Sequence[str], *, own: Collection[int] = ()) -> Loaded:
         _step(f"preload() of model {cls.name!r}", partial(_preload, cls), own)
         if (path := getattr(cls, "weights", None)) is not None:
             weights.append(path)
+    # What it imports at its first call need not be imported in each child.
+    _step("seeding the generators", reseed, own)
     packages = {"penstock", "penstock_worker", *(source.partition(":")[0].partition(".")[0] for source in sources)}
     return Loaded([cls.name for cls in registry], Files([*sorted(of_modules(packages)), *weights]))
 

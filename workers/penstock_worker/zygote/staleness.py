@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
-#: Where installed packages lie: those change with an installation, which changes ours, too.
-_INSTALLED = tuple(str(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+#: Where what is installed lies: Python itself, and folders of these names. It changes with an installation, which
+#: changes ours, too, and there are thousands of files.
+_PYTHON = tuple(str(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+_INSTALLED = ("/site-packages/", "/dist-packages/")
 
 _Mark = tuple[int, int, int] | None
 
@@ -34,13 +36,17 @@ def of_modules(packages: Iterable[str]) -> set[str]:
         for name, module in list(sys.modules.items())
         if (path := getattr(module, "__file__", None))
         and Path(path).is_absolute()
-        and (name.partition(".")[0] in wanted or not path.startswith(_INSTALLED))
+        and (name.partition(".")[0] in wanted or not _is_installed(path))
     }
+
+
+def _is_installed(path: str) -> bool:
+    return path.startswith(_PYTHON) or any(folder in path for folder in _INSTALLED)
 
 
 def _mark(path: str) -> _Mark:
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116 - half the time, before every fork
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
