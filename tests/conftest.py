@@ -44,7 +44,7 @@ pytest_plugins = [
 ]
 
 #: A test that starts one of these takes seconds.
-PROCESSES = frozenset({"worker_factory", "start_dispatcher", "start_plain", "nursery"})
+PROCESSES = frozenset({"worker_factory", "start_dispatcher", "start_plain", "nursery", "place_of_workers"})
 DATABASES = ("sqlite", "postgresql")
 
 

@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Services": {
         "worker": ("penstock_cli.worker", "Serve models."),
         "dispatcher": ("penstock_cli.dispatcher", "Relay jobs, rescue and retry them, deliver webhooks."),
+        "autoscaler": ("penstock_cli.autoscaler", "How many workers each pool has: decide, show, explain."),
         "dashboard": ("penstock_cli.dashboard", "Flower, configured for this deployment."),
         "rollout": ("penstock_cli.rollout", "Workers become another revision, without a gap."),
     },

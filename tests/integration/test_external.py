@@ -55,7 +55,11 @@ class One:
     def __init__(self, settings: Settings, given: dict[str, Any] = GIVEN) -> None:
         self.store = Store.open(settings.database)
         self.autoscaler = Autoscaler(
-            settings, self.store, External(settings, self.store), room=lambda pool: 100, given=given
+            settings,
+            self.store,
+            External(settings, self.store),
+            room=lambda pools: dict.fromkeys(pools, 100),
+            given=given,
         )
         self.autoscaler.start()
 
@@ -235,7 +239,7 @@ def test_it_is_an_error_when_nobody_can_ask(settings: Settings) -> None:
     )
     store = Store.open(settings.database)
     try:
-        autoscaler = Autoscaler(silent, store, External(silent, store), room=lambda pool: 1)
+        autoscaler = Autoscaler(silent, store, External(silent, store), room=lambda pools: dict.fromkeys(pools, 1))
         with pytest.raises(ConfigError) as caught:
             autoscaler.start()
         assert "external-push" in caught.value.fix

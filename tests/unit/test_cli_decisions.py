@@ -17,6 +17,7 @@ from penstock import __version__, clock
 from penstock import errors as tree
 from penstock.dispatch.daemon import Dispatcher
 from penstock.errors import ConfigError
+from penstock.policy.placing import Device, Machine
 from penstock.processes.agreed import restart_delay_s
 from penstock.processes.lastwords import last_error, last_words
 from penstock.settings import Settings
@@ -30,9 +31,9 @@ from penstock_cli.checks import judge_broker, judge_disk
 from penstock_cli.effective import effective
 from penstock_cli.params import Duration, Tag
 from penstock_cli.progress import Rate
-from penstock_cli.up.plan import DISPATCHER, WORKERS, dispatcher_service, worker_services
 from penstock_cli.up.probe import ModelInfo, look, placed, sample_of
 from penstock_cli.up.ready import example_command
+from penstock_cli.up.workers import sized
 from penstock_worker.app import build
 from tests.fixtures.client import until
 
@@ -44,12 +45,25 @@ def model(name: str = "double", pool: str = "default", example: str | None = "21
 # The plan of `up` -------------------------------------------------------------------------------------------------
 
 
-def test_each_pool_has_its_workers() -> None:
-    services = worker_services([model("a", "gpu"), model("b", "cpu"), model("c", "gpu")], workers=2, drain_s=30)
-    assert [service.name for service in services] == ["worker-cpu-1", "worker-cpu-2", "worker-gpu-1", "worker-gpu-2"]
-    assert all(service.stage == WORKERS < dispatcher_service().stage == DISPATCHER for service in services)
-    assert services[0].stop_timeout_s > 30, "a worker may drain for as long as it is allowed to"
-    assert [("--device" in service.argv) for service in services] == [True, True, False, False], "functions need none"
+HERE = Machine(cores=8.0, memory=2**36)
+
+
+def test_each_pool_has_as_many_workers_as_were_asked_for() -> None:
+    sizes = sized(Settings(pools={"gpu": {"max": 8, "share": 2}}), ["cpu", "gpu"], 3, HERE)
+    assert [(sizes.pool(name).min, sizes.pool(name).max) for name in ("cpu", "gpu")] == [(3, 3), (3, 3)]
+    assert sizes.pool("gpu").share == 2
+    assert sized(Settings(), ["cpu"], 0, HERE).pool("cpu").max == 0
+
+
+def test_without_a_number_the_settings_say_it() -> None:
+    settings = Settings(pools={"gpu": {"max": 8}})
+    assert sized(settings, ["cpu", "gpu"], None, HERE) == settings
+
+
+def test_more_workers_than_devices_share_them() -> None:
+    two = replace(HERE, devices=(Device(id="a", index=0), Device(id="b", index=1)))
+    assert sized(Settings(), ["gpu"], 5, two).pool("gpu").share == 3
+    assert sized(Settings(), ["gpu"], 2, two).pool("gpu").share == 1
 
 
 def test_up_serves_models_where_the_settings_put_them_and_says_what_no_pool_can_hold() -> None:
@@ -58,17 +72,6 @@ def test_up_serves_models_where_the_settings_put_them_and_says_what_no_pool_can_
     found, faults = placed(models, pools)
     assert [(each.name, each.pool) for each in found] == [("a", "default"), ("b", "gpu")]
     assert len(faults) == 1 and faults[0].startswith("model 'c' is not served: it needs 2 GiB")
-
-
-def test_no_models_no_workers() -> None:
-    assert worker_services([], workers=2, drain_s=1) == []
-
-
-@pytest.mark.parametrize(("port", "given"), [(None, [None, None]), (0, ["0", "0"]), (9100, ["9101", "9102"])])
-def test_every_process_of_a_machine_has_a_metrics_port_of_its_own(port: int | None, given: list[str | None]) -> None:
-    services = worker_services([model("a", "x"), model("b", "y")], workers=1, drain_s=1, metrics_port=port)
-    option = "--metrics-port"
-    assert [s.argv[s.argv.index(option) + 1] if option in s.argv else None for s in services] == given
 
 
 def test_restarts_slow_down_to_a_bound() -> None:
@@ -296,10 +299,6 @@ def test_the_last_error_of_a_log_is_found() -> None:
 )
 def test_the_last_words_of_a_worker_are_found_in_its_log(lines: list[str], words: str | None) -> None:
     assert last_words(lines) == words
-
-
-def test_who_keeps_a_supervisor_running_is_told_of_deaths() -> None:
-    assert worker_services([model()], workers=1, drain_s=1)[0].supervises
 
 
 def test_a_worker_whose_clock_is_ahead_is_named(store: Store) -> None:

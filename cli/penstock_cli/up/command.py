@@ -22,19 +22,24 @@ MOST_NAMES = 12
 
 @verb()
 @click.argument("modules", nargs=-1, metavar="[MODULE…]")
-@click.option("--workers", type=click.IntRange(0, 64), default=1, show_default=True, help="Workers per pool.")
+@click.option(
+    "--workers", type=click.IntRange(0, 64), help="Workers per pool; default: as many as there is work and room for."
+)
 @click.option("--dashboard/--no-dashboard", default=True, help="Run Flower as well (the default).")
 @click.option("--port", type=click.IntRange(1, 65535), help="The dashboard's port (default 5555, or a free one).")
 @click.option("--migrate", is_flag=True, help="Bring the schema of a database of yours up to date, too.")
 @pass_app
 def command(
-    app: App, modules: tuple[str, ...], workers: int, dashboard: bool, port: int | None, migrate: bool
+    app: App, modules: tuple[str, ...], workers: int | None, dashboard: bool, port: int | None, migrate: bool
 ) -> int | None:
     """Run everything on this machine: broker, database, dispatcher, workers, dashboard.
 
     MODULE is a Python module, module:Class or file.py that defines models; PENSTOCK_MODELS adds more. Ctrl-C stops all
     of it, in order: workers finish what they run. With --broker-url or --database-url those servers are used and are
     not started.
+
+    Each pool begins with its least workers, one unless set, and has more while there is work for them: `penstock
+    autoscaler status` shows it.
     """
     settings = app.with_models(modules)
     try:

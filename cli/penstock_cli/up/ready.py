@@ -4,53 +4,13 @@ from __future__ import annotations
 
 import http.client
 import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
-
-from penstock.clock import now
 from penstock.settings import Settings
 from penstock.urltext import safe_url
 from penstock_cli.up.probe import ModelInfo
-
-
-class Workers:
-    """Looks for workers that serve: registered in SQL by a process that descends from one of ours."""
-
-    def __init__(self, settings: Settings) -> None:
-        from penstock.store import Store
-
-        self._store = Store.open(settings.database)
-
-    def missing(self, pids: Mapping[str, int | None]) -> set[str]:
-        """The names in ``pids`` (name -> supervisor's process) whose worker is not ready."""
-        if not pids:
-            return set()
-        from penstock.views.fleet import registered
-
-        serving: set[int] = set()
-        for worker in registered(self._store, now=now()).live:
-            serving.update(_ancestry(worker.pid))
-        return {name for name, pid in pids.items() if pid not in serving}
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._store.close()
-
-
-def _ancestry(pid: int | None) -> set[int]:
-    """A process and its parent, as far as they are on this machine."""
-    if pid is None:
-        return set()
-    with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return {pid, process.ppid()}
-    return set()
 
 
 def dashboard_answers(url: str | None) -> bool:

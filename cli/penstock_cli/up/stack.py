@@ -26,9 +26,10 @@ from penstock.waiting import passes, until_reachable
 from penstock_cli.childenv import child_env
 from penstock_cli.servers import check_broker
 from penstock_cli.up import owner, ports, ready, schema
-from penstock_cli.up.plan import BROKER, WORKERS, dashboard_service, dispatcher_service, worker_services
+from penstock_cli.up.plan import BROKER, WORKERS, dashboard_service, dispatcher_service
 from penstock_cli.up.probe import ModelInfo, Probe, placed
 from penstock_cli.up.state import ChildState, Lease, State, born_at
+from penstock_cli.up.workers import Workers
 
 #: How long the slowest model may take to load before `up` gives up, seconds.
 READY_TIMEOUT_S = 300.0
@@ -47,6 +48,9 @@ class Stack:
     workers (they finish what they run) and dashboard, dispatcher, broker. A child that crashes later is started
     again. When this process is killed, the children are stopped in the same order by the guardian.
 
+    Each pool has exactly so many ``workers``; without it, as many as its work needs, up to what this machine has room
+    for.
+
     ``modules`` are added to ``settings.models``. ``say`` gets one line for each thing that a person should know. The
     database under ``home`` is migrated; another one only with ``migrate``. ``check`` is called between the steps of
     ``start`` and while ``wait_ready`` waits; what it raises ends them.
@@ -57,7 +61,7 @@ class Stack:
         settings: Settings,
         modules: Sequence[str] = (),
         *,
-        workers: int = 1,
+        workers: int | None = None,
         dashboard: bool = True,
         port: int | None = None,
         migrate: bool = False,
@@ -67,7 +71,6 @@ class Stack:
         every = list(dict.fromkeys([*settings.models, *modules]))
         self.settings = settings.model_copy(update={"models": every})
         self.models: list[ModelInfo] = []
-        self._workers = workers
         self._dashboard = dashboard
         self._port = port
         self._migrate = migrate
@@ -81,6 +84,15 @@ class Stack:
         self._children: list[Child] = []
         self._stopping = threading.Event()
         self._changed = threading.Condition()
+        self.workers = Workers(
+            self.settings,
+            count=workers,
+            env=self._env,
+            logs=self.logs,
+            guardian=self._guardian,
+            say=say,
+            on_change=self._on_change,
+        )
         self._watcher = threading.Thread(target=self._watch_broker, name="penstock-up-broker", daemon=True)
         self.state = State(pid=os.getpid(), born_at=born_at(os.getpid()), home=str(settings.home), logs=str(self.logs))
 
@@ -127,17 +139,8 @@ class Stack:
         for fault in faults:
             self._say(fault)
         self._describe()
-        services = [
-            dispatcher_service(),
-            *worker_services(
-                self.models,
-                workers=self._workers,
-                drain_s=settings.worker.drain_s,
-                metrics_port=settings.metrics.port,
-            ),
-            *self._dashboard_services(),
-        ]
-        self._children = [self._child(service) for service in services]
+        self._children = [self._child(service) for service in (dispatcher_service(), *self._dashboard_services())]
+        self.workers.start(self.models)
         for child in self._children:
             child.start()
         if settings.embedded_broker:
@@ -150,35 +153,34 @@ class Stack:
         child that did not come up. The stack is not stopped by that: the caller does.
         """
         until = monotonic_s() + timeout_s
-        with ready.Workers(self.settings) as workers:
-            while True:
-                self._check()
-                self._raise_if_ended()
-                missing = self._missing(workers)
-                if not missing and ready.dashboard_answers(self.dashboard_url):
-                    break
-                if monotonic_s() >= until:
-                    raise PenstockError(
-                        f"not ready after {timeout_s:g} s: {', '.join(sorted(missing)) or 'the dashboard'}",
-                        fix=f"read the logs in {self.logs}",
-                    )
-                with self._changed:  # a child that ends wakes us at once
-                    self._changed.wait(0.05)
+        while True:
+            self._check()
+            self._raise_if_ended()
+            missing = self._missing()
+            if not missing and ready.dashboard_answers(self.dashboard_url):
+                break
+            if monotonic_s() >= until:
+                raise PenstockError(
+                    f"not ready after {timeout_s:g} s: {', '.join(sorted(missing)) or 'the dashboard'}",
+                    fix=f"read the logs in {self.logs}",
+                )
+            with self._changed:  # a child that ends wakes us at once
+                self._changed.wait(0.05)
         for child in self._children:
             child.restart = True
+        self.workers.ready = True
         self._raise_if_ended()  # one that ended just before it was allowed to restart
         self.state.ready = True
         self._publish()
 
-    def _missing(self, workers: ready.Workers) -> set[str]:
-        """The workers that do not serve yet; all of them while the database is away."""
-        pids = {child.service.name: child.pid for child in self._children if _is_worker(child)}
+    def _missing(self) -> set[str]:
+        """The workers that do not serve yet; nothing is known of them while the database is away."""
         try:
-            return workers.missing(pids)
+            return self.workers.missing()
         except StoreUnavailable as error:
             if not passes(error):
                 raise
-            return set(pids)
+            return {"the workers"}
 
     def wait(self) -> None:
         """Block until another thread calls ``stop``."""
@@ -189,6 +191,10 @@ class Stack:
         self._stopping.set()
         if self._watcher.is_alive():
             self._watcher.join()
+        dashboard = [child for child in self._children if child.service.stage == WORKERS]
+        for child in dashboard:  # it ends while the workers do
+            child.ask_to_stop()
+        self.workers.stop(unready_s=UNREADY_STOP_S)
         for stage in sorted({child.service.stage for child in self._children}):
             group = [child for child in self._children if child.service.stage == stage]
             for child in group:
@@ -208,6 +214,7 @@ class Stack:
 
     def kill(self) -> None:
         """While another thread is in ``stop``: do not wait for what runs."""
+        self.workers.hurry()
         for child in self._children:
             if (pid := child.pid) is not None:
                 with suppress(psutil.Error):
@@ -305,6 +312,8 @@ class Stack:
             self._publish()
 
     def _raise_if_ended(self) -> None:
+        if not self.state.ready:
+            self.workers.raise_if_failed()
         for child in self._children:
             if child.ended is None:
                 continue
@@ -338,6 +347,16 @@ class Stack:
             for child in self._children
             if (pid := child.pid) is not None
         ]
+        children += [
+            ChildState(
+                name=worker.name,
+                pid=worker.handle.pid,
+                born_at=worker.handle.born_at,
+                log=str(worker.log),
+                stage=WORKERS,
+            )
+            for worker in self.workers.running
+        ]
         if self._broker_pid is not None:
             children.append(
                 ChildState(
@@ -352,10 +371,6 @@ class Stack:
             state.children = children
             if not self._stopping.is_set():
                 self._lease.write(state)
-
-
-def _is_worker(child: Child) -> bool:
-    return child.service.stage == WORKERS and child.service.name != "dashboard"
 
 
 def _alive(pid: int) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import redis
@@ -29,6 +30,7 @@ from penstock.autoscaler.terms import pools_of, target_of, terms_of
 from penstock.errors import Deposed, StoreUnavailable
 from penstock.lane import Lane
 from penstock.policy.scaling import Context, Decision, Fleet, Load, State, decide
+from penstock.service import STOP_S, ThreadService
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import AUTOSCALER, Change, Slot
@@ -58,13 +60,13 @@ class Pool:
     decided_at: float = 0.0
 
 
-class Autoscaler:
+class Autoscaler(ThreadService):
     """Construct, then ``start``, ``run`` or ``turn``. Installs no signal handlers.
 
-    ``room(pool)`` is how many workers of a pool this place has room for. ``given`` are models that are known before any
-    worker has announced them. ``only`` names the pools to look after; without it, all. ``at_once``: whoever has led
-    before is known to be gone. ``tells``: what is decided is told to others as the settings say, and a job that comes
-    to a pool without workers is seen at once.
+    ``room(pools)`` is how many workers of each of these pools the place has room for. ``given`` are models that are
+    known before any worker has announced them. ``only`` names the pools to look after; without it, all. ``at_once``:
+    whoever leads when this one begins is known to be gone. ``tells``: what is decided is told to others as the settings
+    say, and a job that comes to a pool without workers is seen at once.
     """
 
     def __init__(
@@ -73,13 +75,14 @@ class Autoscaler:
         store: Store,
         backend: Backend,
         *,
-        room: Callable[[str], int],
+        room: Callable[[Collection[str]], Mapping[str, int]],
         given: Mapping[str, Mapping[str, Any]] | None = None,
         only: Collection[str] = (),
         name: str = AUTOSCALER,
         at_once: bool = False,
         tells: bool = True,
     ) -> None:
+        super().__init__("autoscaler")
         self._settings = settings
         self._store = store
         self._backend = backend
@@ -100,9 +103,10 @@ class Autoscaler:
         self._looked_at: float | None = None
         self._database = Reach("database", service="autoscaler")
         self._place = Reach("backend", service="autoscaler")
-        self._stopping = threading.Event()
         self._woken = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="penstock-autoscaler", daemon=True)
+        self._winding_up = False
+        #: Set when no slot is left after ``wind_up``.
+        self.empty = threading.Event()
         self._closed = False
 
     # Life -----------------------------------------------------------------------------------------------------------
@@ -111,17 +115,14 @@ class Autoscaler:
         """Begin, in a thread, and return. Raises ``ConfigError`` when what is to be served cannot be."""
         if self.desk is not None:
             self.desk.start()
-        self._thread.start()
+        super().start()
         log.info("autoscaler started", action="autoscaler_started", backend=self._backend.name)
 
-    def stop(self) -> None:
-        """End after the turn at hand, and resign; workers go on. Can be called again."""
-        self._stopping.set()
-        self._woken.set()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
-        if self._closed:
-            return
+    def stop(self, timeout_s: float | None = STOP_S) -> bool:
+        """End after the turn at hand, and resign; workers go on, and the backend is the caller's. Idempotent."""
+        ended = super().stop(timeout_s)
+        if self._closed or not ended:
+            return ended
         self._closed = True
         try:
             self.seat.resign(self._state())
@@ -129,28 +130,40 @@ class Autoscaler:
             log.warning("could not resign", action="autoscaler.resign", error=error.message)
         if self.desk is not None:
             self.desk.stop()
-        self._backend.close()
         self._client.close()
         log.info("autoscaler stopped", action="autoscaler_stopped")
+        return ended
 
     @property
-    def alive(self) -> bool:
-        """Whether its thread runs."""
-        return self._thread.is_alive()
+    def drain_s(self) -> float:
+        """How long workers may take to drain."""
+        return self._settings.worker.drain_s
+
+    @property
+    def away(self) -> bool:
+        """Whether the database did not answer at the last turn."""
+        return not self._database.up
+
+    def wind_up(self) -> None:
+        """From now on no worker is wanted: they drain, and ``empty`` is set at the end of the last. From any thread."""
+        self._winding_up = True
+        self.wake()
 
     def wake(self) -> None:
         """Look now. From any thread."""
         self._woken.set()
 
-    def _loop(self) -> None:
-        while not self._stopping.is_set():
+    def run(self) -> None:
+        """Turn after turn."""
+        while not self.stopping.is_set():
             self._woken.clear()
             began = clock.monotonic_s()
             try:
                 self._tell(self.turn())
             except Exception:  # a defect: say so and go on, since somebody has to restart what dies
                 log.exception("turn failed", action="autoscaler_turn_failed")
-            self._woken.wait(max(0.05, self._settings.autoscaler.every_s - (clock.monotonic_s() - began)))
+            left_s = max(0.05, self._settings.autoscaler.every_s - (clock.monotonic_s() - began))
+            self.waiting(partial(self._woken.wait, left_s))
 
     def _tell(self, leads: bool) -> None:
         if self.desk is None:
@@ -181,15 +194,20 @@ class Autoscaler:
         try:
             if not self.seat.turn(self._state(), at_once=self._at_once):
                 return False
+            self._at_once = False  # from now on whoever leads instead is alive
             if self.seat.inherited:
                 self._inherit()
             seen = self._observer.look()
             slots = self._realise(self._store.elastic.slots())
-            changed = [self._decide(pool, slots, seen) for pool in self._names(slots)]
-            if any(changed):  # done at once: a worker that is wanted now is wanted now
-                self._realise(self._store.elastic.slots())
+            names = self._names(slots)
+            room = self._room(names)
+            changed = [self._decide(name, slots, seen, room.get(name, 1)) for name in names]
+            if any(changed):  # at once: a worker that is wanted is wanted now
+                slots = self._realise(self._store.elastic.slots())
             self._record(seen)
             self._split(slots)
+            if self._winding_up and not slots:
+                self.empty.set()
             self._database.found()
         except Deposed:
             self.seat.deposed()
@@ -226,7 +244,7 @@ class Autoscaler:
         self._store.elastic.gone(done.gone, epoch=self.seat.epoch, name=self.seat.name)
         return [slot for slot in self._store.elastic.slots() if not self._only or slot.pool in self._only]
 
-    def _decide(self, name: str, slots: Sequence[Slot], seen: Seen | None) -> bool:
+    def _decide(self, name: str, slots: Sequence[Slot], seen: Seen | None, room: int) -> bool:
         """Decide about one pool, and write it. Whether anything changed."""
         assert self.seat.epoch is not None
         own = [slot for slot in slots if slot.pool == name]
@@ -237,9 +255,12 @@ class Autoscaler:
         busy = busy_workers(own, seen.consumers if seen is not None else {})
         self._unready, late = late_ones(own, self._unready, start_s=self._settings.autoscaler.start_s, now=now)
         pool.fleet = fleet_of(own, busy=busy, stuck=self._stuck, late=late)
-        terms = terms_of(self._settings, name, own, room=self._room(name))
+        terms = terms_of(self._settings, name, own, room=room)
         before = sum(slot.state == "wanted" for slot in own)
-        if name in pools_of(self._settings, self._observer.pools, self._only):
+        if self._winding_up:
+            why = "the autoscaler is being stopped, and its workers with it"
+            decision = Decision(target=0, parked=0, state=pool.state, code="stop", reason=why)
+        elif name in pools_of(self._settings, self._observer.pools, self._only):
             decision = decide(Context(now=now, terms=terms, load=pool.load, fleet=pool.fleet, state=pool.state))
         else:
             why = "no model is served by this pool any more"
@@ -358,6 +379,7 @@ def _told(pool: Pool) -> dict[str, Any]:
         "demand": round(load.demand, 3) if load is not None else None,
         "backlog_s": round(sum(load.backlog_s.values()), 3) if load is not None else None,
         "jobs": load.jobs if load is not None else None,
+        "busy": fleet.busy,
         "age_s": round(clock.monotonic_s() - load.at, 1) if load is not None else None,
         "stuck": fleet.stuck,
     }

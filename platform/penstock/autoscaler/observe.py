@@ -14,10 +14,11 @@ from typing import Any
 import redis
 
 from penstock import clock
-from penstock.autoscaler.terms import DEFAULT_POOL, pool_of, target_of
+from penstock.autoscaler.terms import target_of
 from penstock.errors import BrokerUnavailable, StoreUnavailable
 from penstock.lane import LANES, PIPELINES, Lane, queue_name
 from penstock.policy import work as policy
+from penstock.policy.pools import DEFAULT, place, want_announced
 from penstock.policy.scaling import Load
 from penstock.settings import Settings
 from penstock.store import Store
@@ -126,9 +127,10 @@ class Observer:
         for worker in self._store.workers():
             for name, info in worker.info.get("models", {}).items():
                 served.setdefault(name, set()).add(str(info.get("version")))
+        pools = self._settings.served_pools()
         self._known = Known(
             models=models,
-            pools={name: pool_of(name, info, self._settings) for name, info in models.items()},
+            pools={name: place(want_announced(name, info), pools).pool for name, info in models.items()},
             queues=queues_of(self._settings.namespace, served),
             lines=_lines(self._store.latencies()),
         )
@@ -139,7 +141,7 @@ class Observer:
         now = clock.now()
         loads = {}
         for pool in {*self._known.pools.values(), *self._settings.pools}:
-            keys = [key for key in self._queues if self._known.pools.get(key[0], DEFAULT_POOL) == pool]
+            keys = [key for key in self._queues if self._known.pools.get(key[0], DEFAULT) == pool]
             known = {key: pace for key in keys if (pace := paces[key]) is not None}
             backlog_s = dict.fromkeys(LANES, 0.0)
             for key, pace in known.items():
@@ -170,7 +172,7 @@ class Observer:
     def _pace(self, key: Key) -> policy.Pace | None:
         model, lane = key
         info = self._known.models.get(model, {})
-        target_s = target_of(self._settings, self._known.pools.get(model, DEFAULT_POOL), lane)
+        target_s = target_of(self._settings, self._known.pools.get(model, DEFAULT), lane)
         return policy.pace(
             self._known.lines.get(model),
             size=int(info.get("max_size") or 1),

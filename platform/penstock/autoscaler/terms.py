@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from statistics import median
-from typing import Any
 
 from penstock.lane import LANES, Lane
-from penstock.model import Resources
 from penstock.policy.scaling import Terms
 from penstock.settings import Settings
 from penstock.store.elastic import Slot
 
-#: Where models are that say nothing.
-DEFAULT_POOL = Resources().pool
 #: From a decision to a ready worker, until it was seen: a cold start with torch, seconds.
 COLD_S = 10.0
 #: The same of a parked one, whose slot is set and which is told to look at it (``benchmarks/warm.py``: 60 ms).
 WAKE_S = 0.1
-
-
-def pool_of(model: str, info: Mapping[str, Any], settings: Settings) -> str:
-    """Where a model is served: where the settings say, else where it says itself."""
-    for name, pool in settings.pools.items():
-        if model in pool.models:
-            return name
-    return str(info.get("pool") or DEFAULT_POOL)
 
 
 def target_of(settings: Settings, pool: str, lane: Lane) -> float:
@@ -36,12 +24,13 @@ def target_of(settings: Settings, pool: str, lane: Lane) -> float:
 
 
 def terms_of(settings: Settings, pool: str, slots: Iterable[Slot], *, room: int) -> Terms:
-    """The terms of one pool. ``room`` is how many of its workers this place has room for."""
+    """The terms of one pool. ``room`` is how many of its workers there is room for; fewer than its least are not: those
+    for which there is none are told of.
+    """
     said = settings.pool(pool)
-    most = room if said.max is None else said.max
     return Terms(
-        least=min(said.min, most) if said.max is None else said.min,
-        most=most,
+        least=said.min,
+        most=max(said.min, room if said.max is None else min(said.max, room)),
         warm=said.warm,
         target_s={lane: target_of(settings, pool, lane) for lane in LANES},
         ready_in_s=ready_in_s(slots),

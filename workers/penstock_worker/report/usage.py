@@ -7,9 +7,9 @@ worker that is killed, or a broker that is away, loses one second's worth.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
+from penstock.service import STOP_S, ThreadService
 from penstock.transport import keys
 from penstock_worker.report.wire import Wire
 
@@ -17,30 +17,29 @@ from penstock_worker.report.wire import Wire
 EVERY_S = 1.0
 
 
-class Usage:
+class Usage(ThreadService):
     """``spent`` are the device seconds of each queue since this worker started, ``done`` its jobs; they only grow.
 
     ``start`` begins to tell, ``stop`` tells the rest and ends.
     """
 
     def __init__(self, spent: Mapping[str, float], done: Mapping[str, int], wire: Wire, *, namespace: str) -> None:
+        super().__init__("usage")
         self._spent, self._done = spent, done
         self._wire = wire
         self._device, self._jobs = keys.device(namespace), keys.done(namespace)
         self._told: dict[str, tuple[float, int]] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="penstock-usage", daemon=True)
 
-    def start(self) -> None:
-        """Begin to tell."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Tell what is left. Can be called again, and without ``start``."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+    def stop(self, timeout_s: float | None = STOP_S) -> bool:
+        """End it, and tell what is left."""
+        ended = super().stop(timeout_s)
         self.tell()
+        return ended
+
+    def run(self) -> None:
+        """Tell, once a second."""
+        for _ in self.turns(EVERY_S, at_once=False):
+            self.tell()
 
     def tell(self) -> None:
         """Add what is new since the last time."""
@@ -56,7 +55,3 @@ class Usage:
                 self._told[queue] = (seconds, done)
         if news:
             self._wire.send(news)
-
-    def _loop(self) -> None:
-        while not self._stopping.wait(EVERY_S):
-            self.tell()

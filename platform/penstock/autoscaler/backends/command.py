@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from penstock.functions import POOL as FUNCTIONS
 from penstock.processes.agreed import SLOT_FENCE
 from penstock.settings import Settings
 from penstock.store.elastic import Slot
@@ -54,9 +53,6 @@ def words_of(
 ) -> tuple[list[str], dict[str, str]]:
     """The command line, and what its environment has beside that of all."""
     argv = [*command, "--slot", slot.id, "--pool", slot.pool, "--name", named.name]
-    device = settings.pool(slot.pool).device
-    if slot.pool == FUNCTIONS or device == "cpu":  # functions need no device
-        argv += ["--device", "cpu"]
     port = settings.metrics.port
     if port is not None:
         argv += ["--metrics-port", str(port + named.place if port else 0)]

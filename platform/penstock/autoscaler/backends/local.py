@@ -12,22 +12,27 @@ import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import structlog
 
+from penstock import inventory, private
 from penstock.autoscaler.backends.base import Realised
 from penstock.autoscaler.backends.command import Named, words_of
 from penstock.autoscaler.backends.crashes import Crashes
 from penstock.autoscaler.backends.running import Running
+from penstock.autoscaler.backends.seats import SEAT, Seats
 from penstock.clock import monotonic_s
 from penstock.clock import now as unix_now
+from penstock.policy.placing import NoSeat
 from penstock.processes.agreed import SLOT_FENCE
 from penstock.processes.handle import Handle
 from penstock.processes.lastwords import how
 from penstock.processes.starter import Cold, Starter
+from penstock.processes.warm import Warm
 from penstock.settings import Settings
 from penstock.store.elastic import AUTOSCALER, Elastic, Slot
 
@@ -40,8 +45,8 @@ MARGIN_S = 10.0
 class Local:
     """``command`` starts a worker (``penstock worker``), in ``env``; its output goes to ``logs``.
 
-    ``on_change`` hears of each process that was started or has ended, ``say`` gets a line for each thing that a person
-    should know.
+    ``warm`` starts all but the first ones, where there is one. ``say`` gets a line for each thing that a person should
+    know; ``on_start`` and ``on_end`` hear of each process.
     """
 
     name = "local"
@@ -54,7 +59,8 @@ class Local:
         command: Sequence[str],
         env: Mapping[str, str],
         logs: Path,
-        starter: Starter | None = None,
+        seats: Seats | None = None,
+        warm: Warm | None = None,
         leadership: str = AUTOSCALER,
         say: Callable[[str], None] | None = None,
         on_start: Callable[[Running], None] = lambda _: None,
@@ -65,13 +71,20 @@ class Local:
         self._command = tuple(command)
         self._env = dict(env)
         self._logs = logs
-        self._starter = starter or Cold()
+        self._seats = seats or Seats(settings, inventory.machine())
+        self._cold: Starter = Cold()
+        self._warm = warm
+        self._warmed = False
         self._leadership = leadership
         self._say = say or (lambda line: log.warning(line, action="local.worker"))
         self._on_start, self._on_end = on_start, on_end
         self._host = socket.gethostname()
         self._running: dict[str, Running] = {}
+        #: What was written down of those that were started here.
+        self._placed: dict[str, Mapping[str, Any]] = {}
         self._crashes: dict[str, Crashes] = {}
+        #: Slots for which there is no room, and why.
+        self._no_seat: dict[str, str] = {}
         self._looked = False
 
     # The contract -----------------------------------------------------------------------------------------------
@@ -81,6 +94,7 @@ class Local:
         mine = {slot.id: slot for slot in slots if self._is_mine(slot)}
         self._adopt(mine)
         gone = self._reap(mine)
+        self._no_seat = {}
         for id, running in self._running.items():
             slot = mine.get(id)
             if slot is None or slot.state == "draining" or not _same_start(slot, running):
@@ -97,7 +111,7 @@ class Local:
         stuck = {
             slot.id: reason
             for slot in mine.values()
-            if slot.state != "draining" and slot.ready_at is None and (reason := self._crashes_of(slot.pool).reason)
+            if slot.state != "draining" and slot.ready_at is None and (reason := self._why(slot))
         }
         return Realised(gone=gone, stuck=stuck)
 
@@ -106,6 +120,8 @@ class Local:
         for running in self._running.values():
             running.close()
         self._running = {}
+        if self._warm is not None:
+            self._warm.close()
 
     # Beyond it ------------------------------------------------------------------------------------------------------
 
@@ -180,6 +196,7 @@ class Local:
             if slot is not None and slot.ready_at is not None and slot.state != "draining" and not running.ready:
                 running.ready = True
                 self._crashes_of(slot.pool).came_up()
+                self._warm_up()
             if not running.handle.ended():
                 continue
             self._drop(id)
@@ -190,6 +207,8 @@ class Local:
         return gone
 
     def _died(self, running: Running) -> None:
+        if running.handle.status is None and self._warm is not None:
+            running.handle.status = self._warm.status(running.handle.pid)
         words = running.last_words() or how(running.handle.status)
         wait_s = self._crashes_of(running.pool).died(
             lived_s=running.lived_s,
@@ -214,17 +233,21 @@ class Local:
         running.ask()
 
     def _start(self, slot: Slot, slots: Sequence[Slot], epoch: int) -> None:
-        named = Named.free(slot.pool, [*self._taken(slots)])
+        seat = self._seats.free(slot.pool, [each for each in self._seated(slots) if each.id != slot.id])
+        if isinstance(seat, NoSeat):
+            self._no_seat[slot.id] = seat.reason
+            return
+        named = Named.free(slot.pool, self._taken(slots))
         fence = uuid.uuid4().hex
-        place: dict[str, Any] = {"host": self._host, **named.as_json()}
+        place: dict[str, Any] = {"host": self._host, **named.as_json(), SEAT: seat.as_json()}
         if not self._elastic.place(slot.id, place, epoch=epoch, fence=fence, name=self._leadership):
             return
         log_file = self._logs / f"{named.name}.log"
         argv, env = words_of(self._command, self._settings, slot, named, fence)
+        env = {**self._env, **self._seats.environ(self._env, seat), **env}
         try:
-            running = Running.start(
-                self._starter, slot, fence, named, argv, {**self._env, **env}, log=log_file, grace_s=self._grace_s
-            )
+            private.folder(self._logs)
+            running = Running.start(self._starter, slot, fence, named, argv, env, log=log_file, grace_s=self._grace_s)
         except OSError as error:  # no memory or no descriptors for another process
             words = f"{named.name} could not be started: {error}"
             wait_s = self._crashes_of(slot.pool).died(
@@ -235,6 +258,7 @@ class Local:
         self._running[slot.id] = running
         self._crashes_of(slot.pool).started(now=monotonic_s())
         self._on_start(running)
+        self._placed[slot.id] = place
         place |= {"pid": running.handle.pid, "born_at": running.handle.born_at}
         self._elastic.place(slot.id, place, epoch=epoch, name=self._leadership)
         log.info("worker started", action="local.started", slot=slot.id, pid=running.handle.pid, name=named.name)
@@ -243,8 +267,29 @@ class Local:
         rows = [Named.read(slot.place, slot.pool) for slot in slots if slot.place and self._is_mine(slot)]
         return [*rows, *(running.named for running in self._running.values())]
 
+    @property
+    def _starter(self) -> Starter:
+        """The first ones are started cold: what others are forked from would take the machine from them."""
+        return self._warm if self._warm is not None and self._warmed else self._cold
+
+    def _warm_up(self) -> None:
+        """The first worker is ready: from now on there is time for what the next ones are forked from."""
+        if self._warm is not None and not self._warmed:
+            self._warmed = True
+            self._warm.prepare()
+
+    def _seated(self, slots: Sequence[Slot]) -> list[Slot]:
+        """This machine's slots with their places, those among them that were given since the rows were read."""
+        placed = ((slot, self._placed.get(slot.id, slot.place)) for slot in slots if self._is_mine(slot))
+        return [replace(slot, place=place) for slot, place in placed if slot.id in self._running or slot.place]
+
+    def _why(self, slot: Slot) -> str:
+        """Why its worker does not come up; empty: there is no reason."""
+        return self._no_seat.get(slot.id, "") or self._crashes_of(slot.pool).reason
+
     def _drop(self, id: str) -> None:
         running = self._running.pop(id)
+        self._placed.pop(id, None)
         for line in running.news():
             self._say(line)
         running.close()

@@ -1,0 +1,193 @@
+"""``penstock autoscaler``: how many workers each pool has; run it, look at it, ask why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from penstock.clock import isoformat, now
+from penstock.store.elastic import AUTOSCALER, Change, Leadership, Slot
+from penstock_cli import waiting
+from penstock_cli.commands import CommonGroup, pass_app
+from penstock_cli.commands import group as group_of
+from penstock_cli.context import App
+from penstock_cli.params import metrics_port_option, with_metrics_port
+from penstock_cli.services import Signals
+
+#: States of a pool's workers, as the status shows them.
+COUNTS = ("ready", "busy", "starting", "parked", "draining")
+
+
+@group_of(invoke_without_command=True)
+@click.pass_context
+def autoscaler(ctx: click.Context) -> None:
+    """How many workers each pool has: decided from the work there is, once a second. Without a command: `run`."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(run)
+
+
+assert isinstance(autoscaler, CommonGroup)
+
+
+@autoscaler.command("run")
+@click.argument("modules", nargs=-1, metavar="[MODULE…]")
+@click.option("--pool", "pools", multiple=True, metavar="NAME", help="Look after this pool only (repeatable).")
+@click.option("--leave-workers", is_flag=True, help="When it is stopped, leave the workers to the next autoscaler.")
+@metrics_port_option
+@pass_app
+def run(
+    app: App,
+    modules: tuple[str, ...] = (),
+    pools: tuple[str, ...] = (),
+    leave_workers: bool = False,
+    metrics_port: int | None = None,
+) -> None:
+    """Run it for the models of MODULEs (or of PENSTOCK_MODELS), and for all that workers have announced.
+
+    Several may run: one decides, the others wait. When it is killed, the workers go on, and the next one takes over.
+    When it is stopped (SIGTERM, Ctrl-C), the workers finish what they run and end with it; a second signal ends them at
+    once.
+    """
+    from penstock.autoscaler.daemon import Autoscaler
+    from penstock.store import Store
+    from penstock.telemetry.logs import configure_logs
+    from penstock_cli.fleets import make, models_of, wind_up
+
+    settings = with_metrics_port(app.with_models(modules), metrics_port)
+    configure_logs(settings.log_level)
+    if not waiting.for_servers(app, broker=False):
+        return
+    waiting.refused_for_good(app)
+    models = models_of(settings)
+    store = Store.open(settings.database)
+    try:
+        backend, room = make(settings, store, models)
+        scaler = Autoscaler(settings, store, backend, room=room, given=models, only=pools, name=name_of(pools))
+        with Signals() as signals:
+            scaler.start()
+            signals.wait()
+            if not leave_workers:
+                wind_up(scaler, backend, hurry=lambda: signals.wait(0))
+            scaler.stop(timeout_s=None)
+        backend.close()
+    finally:
+        store.close()
+
+
+def name_of(pools: tuple[str, ...]) -> str:
+    """Of the leadership: who looks after some pools does not compete with who looks after others."""
+    return f"{AUTOSCALER}:{','.join(sorted(pools))}" if pools else AUTOSCALER
+
+
+@autoscaler.command("status")
+@click.option("--pool", "pools", multiple=True, metavar="NAME", help="As `run` was told.")
+@pass_app
+def status(app: App, pools: tuple[str, ...]) -> None:
+    """Who decides, and of each pool what is wanted, what there is, and why.
+
+    DEMAND is new work in device seconds a second: so many workers would be busy all the time. BACKLOG is the work that
+    is there, in device seconds.
+    """
+    found = app.store.elastic.leadership(name_of(pools))
+    rows = _rows(found, app.store.elastic.slots())
+    if app.out.json:
+        app.out.data({"leader": _leader(found), "pools": rows})
+        return
+    if found is None:
+        app.out.say("no autoscaler has run yet: `penstock autoscaler`, or `penstock up`, starts one")
+        return
+    app.out.say(_who(found))
+    header = ("pool", "wanted", *COUNTS, "demand", "backlog", "why")
+    drop = ("draining", "parked", "backlog", "demand", "busy", "starting")
+    app.out.rows(rows, id="pool", header=header, cells=_cells, drop=drop, wide=("why",))
+
+
+def _cells(row: Any) -> tuple[Any, ...]:
+    backlog = None if row["backlog_s"] is None else f"{row['backlog_s']:g} s"
+    why = " ".join(part for part in (row["reason"], f"(stuck: {row['stuck']})" if row["stuck"] else "") if part)
+    return (row["pool"], row["target"], *(row[name] for name in COUNTS), row["demand"], backlog, why)
+
+
+def _rows(found: Leadership | None, slots: list[Slot]) -> list[dict[str, Any]]:
+    told: dict[str, Any] = dict((found.state if found is not None else {}).get("pools") or {})
+    rows = []
+    for pool in sorted({*told, *(slot.pool for slot in slots)}):
+        one, own = told.get(pool) or {}, [slot for slot in slots if slot.pool == pool]
+        ready = [slot for slot in own if slot.ready_at is not None]
+        rows.append(
+            {
+                "pool": pool,
+                "target": one.get("target"),
+                "ready": sum(slot.state == "wanted" for slot in ready),
+                "busy": one.get("busy"),
+                "starting": sum(slot.state == "wanted" and slot.ready_at is None for slot in own),
+                "parked": sum(slot.state == "parked" for slot in own),
+                "draining": sum(slot.state == "draining" for slot in own),
+                "demand": one.get("demand"),
+                "backlog_s": one.get("backlog_s"),
+                "jobs": one.get("jobs"),
+                "age_s": one.get("age_s"),
+                "code": one.get("code"),
+                "reason": one.get("reason", ""),
+                "stuck": one.get("stuck", ""),
+            }
+        )
+    return rows
+
+
+def _leader(found: Leadership | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    at = found.state.get("at")
+    return {
+        "holder": found.holder or None,
+        "epoch": found.epoch,
+        "said_at": isoformat(at),
+        "silent_s": None if at is None else round(max(0.0, now() - at), 1),
+    }
+
+
+def _who(found: Leadership) -> str:
+    if not found.holder:
+        return "no autoscaler runs: the last one was stopped"
+    silent_s = max(0.0, now() - float(found.state.get("at") or now()))
+    return f"decided by {found.holder}, {silent_s:.0f} s ago"
+
+
+@autoscaler.command("explain")
+@click.argument("pool", required=False)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Most decisions.")
+@pass_app
+def explain(app: App, pool: str | None, limit: int) -> None:
+    """Why there are as many workers as there are: the last decisions that changed a pool, the newest first."""
+    rows = [_told(change) for change in app.store.elastic.changes(pool, limit=limit)]
+    header = ("at", "pool", "before", "after", "why")
+    shown = app.out.rows(
+        rows,
+        id="id",
+        header=header,
+        cells=lambda row: (row["at"], row["pool"], row["before"], _after(row), row["reason"]),
+        drop=("at",),
+        wide=("why",),
+    )
+    if not shown:
+        app.out.say(f"nothing was changed yet{f' in pool {pool!r}' if pool else ''}")
+
+
+def _after(row: Any) -> str:
+    return f"{row['after']} + {row['parked']} parked" if row["parked"] else str(row["after"])
+
+
+def _told(change: Change) -> dict[str, Any]:
+    return {
+        "id": change.id,
+        "at": isoformat(change.at),
+        "pool": change.pool,
+        "before": change.before,
+        "after": change.after,
+        "parked": change.parked,
+        "code": change.code,
+        "reason": change.reason,
+        "epoch": change.epoch,
+    }

@@ -1,0 +1,296 @@
+"""The autoscaler with real workers: it grows and shrinks, is killed, stopped and replaced, and loses no job."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from penstock import Client
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock.store.elastic import AUTOSCALER, Slot
+from tests.fixtures.cli import Penstock
+from tests.fixtures.redis import RedisServer
+from tests.fixtures.worker import Process, clean_environ, wait_for
+
+#: A device that is busy for 50 ms with each job, and says in which process.
+DEVICE = """
+import os, time
+from penstock import Batching, Model
+
+class Device(Model):
+    name = "device"
+    batching = Batching(max_size=1)
+    def predict(self, batch: list[int]) -> list[int]:
+        time.sleep(0.05)
+        return [os.getpid() for _ in batch]
+
+class Broken(Model):
+    name = "broken"
+    def predict(self, batch: list[int]) -> list[int]: return batch
+    def load(self, device):
+        if os.path.exists("broken"): raise RuntimeError("no weights here")
+"""
+
+
+class Scaler(Process):
+    """``penstock autoscaler``, as a service manager starts it."""
+
+    def __init__(self, settings: Settings, *, log: Path, cwd: Path, args: tuple[str, ...] = ()) -> None:
+        command = [sys.executable, "-m", "penstock_cli", "autoscaler", "run", *args]
+        super().__init__(command, env={**clean_environ(), **settings.environ()}, log=log, cwd=cwd)
+
+
+class Site:
+    """A deployment with its autoscalers, one after the other or side by side."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings, self.folder = settings, folder
+        self.store = Store.open(settings.database)
+        self.scalers: list[Scaler] = []
+
+    def start(self, *args: str) -> Scaler:
+        log = self.folder / f"scaler-{len(self.scalers)}.log"
+        self.scalers.append(Scaler(self.settings, log=log, cwd=self.folder, args=args))
+        return self.scalers[-1]
+
+    @property
+    def slots(self) -> list[Slot]:
+        return self.store.elastic.slots()
+
+    def ready(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.state == "wanted" and slot.ready_at is not None]
+
+    def until_ready(self, count: int) -> list[Slot]:
+        def found() -> list[Slot]:
+            assert any(scaler.popen.poll() is None for scaler in self.scalers), "it has ended"
+            ready = self.ready()
+            return ready if len(ready) == count == len(self.slots) else []
+
+        ready: list[Slot] = wait_for(found, what=f"{count} ready workers")
+        return ready
+
+    def epoch(self) -> int:
+        found = self.store.elastic.leadership()
+        return found.epoch if found is not None and found.holder else 0
+
+    def processes(self) -> list[psutil.Process]:
+        """The workers and their supervisors that run."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            with suppress(psutil.Error):
+                words = process.info["cmdline"] or []
+                if "--slot" in words and process.environ().get("PENSTOCK_HOME") == str(self.settings.home):
+                    found.append(process)
+        return found
+
+    def close(self) -> None:
+        for scaler in self.scalers:
+            with suppress(ProcessLookupError):
+                scaler.signal(signal.SIGCONT)
+            scaler.popen.kill()
+            scaler.popen.wait()
+        for process in self.processes():
+            with suppress(psutil.Error):
+                process.kill()
+        self.store.close()
+        for path in sorted(self.folder.glob("*.log")):
+            sys.stdout.write(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}\n")
+
+
+def pids(slots: list[Slot]) -> list[int]:
+    return sorted((slot.place or {})["pid"] for slot in slots)
+
+
+@pytest.fixture
+def site(settings: Settings, tmp_path: Path, start_dispatcher: Any) -> Iterator[Site]:
+    (tmp_path / "device.py").write_text(DEVICE)
+    made = Site(
+        settings.model_copy(
+            update={
+                "models": ["device.py"],
+                "pools": {"default": settings.pool("default").model_copy(update={"min": 1, "max": 3})},
+                "autoscaler": settings.autoscaler.model_copy(update={"every_s": 0.2, "lease_s": 1.0}),
+                "admission": settings.admission.model_copy(update={"enabled": False}),
+            }
+        ),
+        tmp_path,
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start_dispatcher(dispatcher: Any) -> Any:
+    return dispatcher
+
+
+def sized(site: Site, least: int, most: int) -> None:
+    pool = site.settings.pool("default").model_copy(update={"min": least, "max": most})
+    site.settings = site.settings.model_copy(update={"pools": {"default": pool}})
+
+
+def test_it_starts_the_least_workers_and_ends_them_when_it_is_stopped(site: Site) -> None:
+    sized(site, 2, 3)
+    scaler = site.start()
+    site.until_ready(2)
+    with Client(site.settings) as client:
+        assert client.run("device", 1, result_timeout=60) > 0
+    assert scaler.stop() == 0
+    assert site.processes() == [] and site.slots == []
+    found = site.store.elastic.leadership()
+    assert found is not None and found.holder == "", "the next one need not wait for a lease"
+
+
+def test_when_it_is_killed_the_workers_go_on_and_the_next_one_has_them(site: Site) -> None:
+    sized(site, 2, 2)
+    first = site.start()
+    before = site.until_ready(2)
+    first.kill()
+    second = site.start()
+    wait_for(lambda: site.epoch() == 2, what="the next one leads")
+    wait_for(lambda: "worker found again" in second.output(), what="it has found them")
+    assert pids(site.until_ready(2)) == pids(before)
+    assert second.stop() == 0
+    assert site.processes() == []
+
+
+def test_it_may_leave_its_workers_to_the_next_one(site: Site) -> None:
+    first = site.start("--leave-workers")
+    before = site.until_ready(1)
+    assert first.stop() == 0
+    assert pids(site.ready()) == pids(before) and site.processes() != []
+    second = site.start()
+    wait_for(lambda: "worker found again" in second.output(), what="it has found it")
+    assert pids(site.until_ready(1)) == pids(before)
+
+
+def test_killed_between_drain_and_apply_the_successor_goes_on(site: Site) -> None:
+    """The row says that it drains, and nobody was told. And a slot was wanted that nothing was started for."""
+    sized(site, 2, 2)
+    first = site.start()
+    one, two = site.until_ready(2)
+    first.kill()
+    seen = site.store.elastic.leadership()
+    epoch = site.store.elastic.lead(AUTOSCALER, "killed right after", seen)
+    assert epoch is not None
+    site.store.elastic.change(AUTOSCALER, epoch, set={one.id: "draining"}, now=time.time())
+    site.start()
+    ready = wait_for(
+        lambda: site.ready() if len(site.ready()) == 2 == len(site.slots) and one not in site.ready() else [],
+        what="the fleet is as the successor wants it",
+    )
+    assert two.id in {slot.id for slot in ready} and one.id not in {slot.id for slot in ready}
+    assert (two.place or {})["pid"] in pids(ready), "what was wanted all along was left alone"
+
+
+def test_a_leader_that_was_stopped_for_long_has_no_effect_when_it_goes_on(site: Site) -> None:
+    sized(site, 2, 2)
+    stale = site.start()
+    site.until_ready(2)
+    stale.signal(signal.SIGSTOP)
+    sized(site, 1, 1)
+    fresh = site.start()
+    wait_for(lambda: site.epoch() == 2, what="another leads")
+    kept = site.until_ready(1)
+    wait_for(lambda: len(site.processes()) == 2, what="one worker and its supervisor are left")
+    rows = site.slots
+    stale.signal(signal.SIGCONT)
+    wait_for(lambda: "another autoscaler leads by now" in stale.output(), what="it hears of that")
+    turns = site.store.elastic.leadership()
+    wait_for(lambda: site.store.elastic.leadership().beat > turns.beat + 10, what="ten turns pass")  # type: ignore[union-attr]
+    assert site.epoch() == 2 and [slot.id for slot in site.slots] == [slot.id for slot in rows]
+    assert pids(site.ready()) == pids(kept) and len(site.processes()) == 2
+    assert fresh.popen.poll() is None and stale.popen.poll() is None
+
+
+def test_a_crash_loop_is_backed_off_and_reported(site: Site) -> None:
+    (site.folder / "broken").touch()
+    site.start()
+    penstock = Penstock(site.folder, site.settings.environ())
+
+    def stuck() -> str:
+        pools = penstock("autoscaler", "status", "--json").json()["pools"]
+        return next((row["stuck"] for row in pools if "CrashLoop" in row["stuck"]), "")
+
+    assert "no weights here" in wait_for(stuck, what="it is reported")
+    assert "stuck: CrashLoop" in penstock("autoscaler", "status").out
+    (site.folder / "broken").unlink()
+    site.until_ready(1)
+
+
+def test_it_says_what_it_decided_and_why(site: Site) -> None:
+    penstock = Penstock(site.folder, site.settings.environ())
+    assert "no autoscaler has run yet" in penstock("autoscaler", "status").err
+    scaler = site.start()
+    site.until_ready(1)
+    status = wait_for(
+        lambda: next(iter((found := penstock("autoscaler", "status", "--json").json())["pools"]), None) and found,
+        what="a status",
+    )
+    assert status["leader"]["epoch"] == 1
+    row = status["pools"][0]
+    assert (row["pool"], row["target"], row["ready"], row["stuck"]) == ("default", 1, 1, "")
+    assert row["reason"]
+    [change] = penstock("autoscaler", "explain", "default", "--json").jsonl()
+    assert (change["before"], change["after"], change["epoch"]) == (0, 1, 1)
+    assert change["reason"] in penstock("autoscaler", "explain").out
+    assert penstock("autoscaler", "explain", "other").err.startswith("nothing was changed yet")
+    scaler.stop()
+    assert "no autoscaler runs" in penstock("autoscaler", "status").err
+
+
+def test_with_the_broker_away_the_fleet_stays_as_it_is(site: Site, redis_server: RedisServer) -> None:
+    sized(site, 0, 3)
+    with Client(site.settings) as client:
+        client.enqueue("device", 1)
+        scaler = site.start()
+        wait_for(site.ready, what="a job at zero workers has one started")
+    before = site.ready()
+    redis_server.stop()
+    try:
+        wait_for(lambda: "broker is away" in scaler.output(), what="it has noticed")
+        turns = site.store.elastic.leadership()
+        wait_for(lambda: site.store.elastic.leadership().beat > turns.beat + 5, what="it goes on")  # type: ignore[union-attr]
+        assert pids(site.ready()) == pids(before)
+    finally:
+        redis_server.start()
+
+
+def test_a_worker_that_dies_is_replaced(site: Site) -> None:
+    site.start()
+    [before] = site.until_ready(1)
+    for process in site.processes():
+        process.kill()
+    wait_for(lambda: site.ready() and pids(site.ready()) != pids([before]), what="another is ready")
+
+
+def test_a_step_of_load_is_followed_up_and_down_and_no_job_is_lost_or_run_twice(site: Site) -> None:
+    """From one device of 50 ms to three and back, while jobs go on coming."""
+    site.start()
+    site.until_ready(1)
+    most = 0
+    with Client(site.settings) as client:
+        jobs = []
+        ends = time.monotonic() + 12.0
+        while time.monotonic() < ends:
+            # Offered three fifths of what three devices do: twice what one does.
+            jobs.append(client.enqueue("device", 1, lane="interactive"))
+            time.sleep(0.025)
+            most = max(most, len(site.ready()))
+        done = [job.result(timeout=90) for job in jobs]
+    assert most >= 2, "more devices came while there was work for them"
+    rows = site.store.get_many([job.id for job in jobs])
+    assert len(rows) == len(jobs)
+    assert {(row.state.value, row.attempt) for row in rows.values()} == {("succeeded", 1)}
+    assert len(set(done)) >= 2, "and did some of it"
+    site.until_ready(1)
+    assert site.store.elastic.changes("default")[0].after == 1
