@@ -46,8 +46,8 @@ def run(
     """Run it for the models of MODULEs (or of PENSTOCK_MODELS), and for all that workers have announced.
 
     Several may run: one decides, the others wait. When it is killed, the workers go on, and the next one takes over.
-    When it is stopped (SIGTERM, Ctrl-C), the workers finish what they run and end with it; a second signal ends them at
-    once.
+    When it is stopped (SIGTERM, Ctrl-C), workers on this machine finish what they run and end with it, at once at a
+    second signal; those of other backends go on.
     """
     from penstock.autoscaler.daemon import Autoscaler
     from penstock.store import Store
@@ -67,7 +67,7 @@ def run(
         with Signals() as signals:
             scaler.start()
             signals.wait()
-            if not leave_workers:
+            if not leave_workers and backend.name == "local":
                 wind_up(scaler, backend, hurry=lambda: signals.wait(0))
             scaler.stop(timeout_s=None)
         backend.close()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.autoscaler.backends.base import Backend
 from penstock.autoscaler.backends.external import External
+from penstock.autoscaler.backends.kubernetes import connect
 from penstock.autoscaler.backends.local import MARGIN_S, Local
 from penstock.autoscaler.backends.seats import Seats
 from penstock.autoscaler.daemon import Autoscaler
 from penstock.clock import monotonic_s
-from penstock.errors import ConfigError
 from penstock.inventory import machine
 from penstock.processes.warm import Warm
 from penstock.settings import Settings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOOK_S = 0.05
 #: How long after the time to drain the rows may take to say that all have ended, seconds.
 LATE_S = 5.0
-#: Most workers of a pool that has no `max`, where others start them and nobody knows how many there is room for.
+#: Most workers of a pool that has no `max`, where they are not processes of this machine.
 MOST_ELSEWHERE = 100
 
 Models = Mapping[str, Mapping[str, Any]]
@@ -72,15 +72,20 @@ def make(
     """The backend of the settings, and how many workers of each pool it has room for."""
     kind = settings.autoscaler.backend
     if kind == "external":
-        return External(settings, store), lambda pools: dict.fromkeys(pools, MOST_ELSEWHERE)
-    if kind != "local":
-        raise ConfigError(f"there is no backend {kind!r} in this release", fix="set autoscaler.backend to local")
+        return External(settings, store), elsewhere
+    if kind == "kubernetes":
+        return connect(settings.autoscaler.kubernetes, fleet=settings.namespace, elastic=store.elastic), elsewhere
     seats = Seats(settings, machine(), weights(models))
     logs = settings.home / "logs"
     env, pools = child_env(settings), {str(info["pool"]) for info in models.values()}
     warm = warm_of(settings, seats.room(pools), env, logs)
     local = Local(settings, store.elastic, command=command(), env=env, logs=logs, seats=seats, warm=warm)
     return local, seats.room
+
+
+def elsewhere(pools: Collection[str]) -> dict[str, int]:
+    """Room where nobody knows how much there is: whoever starts workers there says when there is none."""
+    return dict.fromkeys(pools, MOST_ELSEWHERE)
 
 
 def warm_of(settings: Settings, room: Mapping[str, int], env: Mapping[str, str], logs: Path) -> Warm | None:

@@ -18,6 +18,7 @@ from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import AUTOSCALER, Slot
 from tests.fixtures.cli import Penstock
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import Process, clean_environ, wait_for
 
@@ -116,7 +117,7 @@ def site(settings: Settings, tmp_path: Path, start_dispatcher: Any) -> Iterator[
     made = Site(
         settings.model_copy(
             update={
-                "models": ["device.py"],
+                "models": [str(tmp_path / "device.py")],
                 "pools": {"default": settings.pool("default").model_copy(update={"min": 1, "max": 3})},
                 "autoscaler": settings.autoscaler.model_copy(update={"every_s": 0.2, "lease_s": 1.0}),
                 "admission": settings.admission.model_copy(update={"enabled": False}),
@@ -280,14 +281,14 @@ def test_a_step_of_load_is_followed_up_and_down_and_no_job_is_lost_or_run_twice(
     most = 0
     with Client(site.settings) as client:
         jobs = []
-        ends = time.monotonic() + 12.0
-        while time.monotonic() < ends:
-            # Offered three fifths of what three devices do: twice what one does.
+        ends = time.monotonic() + PATIENCE_S
+        while most < 3 and time.monotonic() < ends:  # they come when they have started: on a busy machine, late
+            # Twice what one device does.
             jobs.append(client.enqueue("device", 1, lane="interactive"))
             time.sleep(0.025)
             most = max(most, len(site.ready()))
-        done = [job.result(timeout=90) for job in jobs]
-    assert most >= 2, "more devices came while there was work for them"
+        done = [job.result(timeout=PATIENCE_S) for job in jobs]
+    assert most == 3, "more devices came while there was work for them"
     rows = site.store.get_many([job.id for job in jobs])
     assert len(rows) == len(jobs)
     assert {(row.state.value, row.attempt) for row in rows.values()} == {("succeeded", 1)}

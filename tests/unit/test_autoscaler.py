@@ -210,7 +210,7 @@ def test_what_stands_in_a_models_queues_is_added_up() -> None:
         spent=dict.fromkeys(queues, Spent()) | {"ns.embed.interactive": Spent(7, 1.5)},
     )
     counts = counted(work, queues)
-    assert counts["embed", Lane.INTERACTIVE] == Count(there=6, done=7, device_s=1.5)
+    assert counts["embed", Lane.INTERACTIVE] == Count(there=6, held=1, done=7, device_s=1.5)
     assert counts["embed", Lane.BACKGROUND] == Count()
 
 

@@ -7,6 +7,7 @@ What changes slowly (which models there are, where they are served, how long the
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ from penstock.transport.url import unavailable
 
 #: How long what changes slowly is believed, seconds.
 KNOWN_S = 5.0
+#: New work is the mean of the looks of so long, seconds: workers tell of done jobs once in half of it.
+DEMAND_S = 2.0
 #: Deadlines that are looked at.
 MOST_DEADLINES = 200
 
@@ -74,6 +77,8 @@ class Observer:
         self._known_at = float("-inf")
         self._queues: dict[Key, policy.Queue] = {}
         self._looked_at: float | None = None
+        #: Of the last looks, when each began and ended, and the device seconds that came in it, by pool.
+        self._came: deque[tuple[float, float, Mapping[str, float]]] = deque()
         self._broker = Reach("broker", service="autoscaler")
         self._database = Reach("database", service="autoscaler")
 
@@ -105,7 +110,9 @@ class Observer:
         before, self._looked_at = self._looked_at, at
         counts = counted(found, self._known.queues)
         self._queues = {
-            key: policy.after(self._queues[key], count) if key in self._queues else policy.first(count)
+            key: policy.after(self._queues[key], count, elapsed_s=at - (before or at))
+            if key in self._queues
+            else policy.first(count)
             for key, count in counts.items()
         }
         if before is None:
@@ -139,6 +146,7 @@ class Observer:
     def _loads(self, due: Sequence[tuple[Key, float]], *, at: float, elapsed_s: float) -> dict[str, Load]:
         paces = {key: self._pace(key) for key in self._queues}
         now = clock.now()
+        demand = self._demand(paces, at=at, elapsed_s=elapsed_s)
         loads = {}
         for pool in {*self._known.pools.values(), *self._settings.pools}:
             keys = [key for key in self._queues if self._known.pools.get(key[0], DEFAULT) == pool]
@@ -148,7 +156,7 @@ class Observer:
                 backlog_s[key[1]] += pace.seconds(self._queues[key].count.there)
             loads[pool] = Load(
                 at=at,
-                demand=sum(self._queues[key].came * pace.job_s for key, pace in known.items()) / max(elapsed_s, 1e-3),
+                demand=demand.get(pool, 0.0),
                 backlog_s=backlog_s,
                 due=policy.due(
                     ((ends_at, key) for key, ends_at in due), {key: pace.job_s for key, pace in known.items()}, now=now
@@ -168,6 +176,22 @@ class Observer:
             return 0.0
         line = self._known.lines.get(key[0]) or {}
         return max(pace.job_s, float(line.get("alpha") or 0.0) + float(line.get("beta") or 0.0))
+
+    def _demand(self, paces: Mapping[Key, policy.Pace | None], *, at: float, elapsed_s: float) -> dict[str, float]:
+        """New work by pool, device seconds a second."""
+        came: dict[str, float] = {}
+        for key, pace in paces.items():
+            if pace is not None:
+                pool = self._known.pools.get(key[0], DEFAULT)
+                came[pool] = came.get(pool, 0.0) + self._queues[key].came * pace.job_s
+        self._came.append((at - elapsed_s, at, came))
+        while len(self._came) > 1 and at - self._came[1][0] >= DEMAND_S:
+            self._came.popleft()
+        over_s = max(at - self._came[0][0], 1e-3)
+        return {
+            pool: sum(each.get(pool, 0.0) for _, _, each in self._came) / over_s
+            for pool in {pool for _, _, each in self._came for pool in each}
+        }
 
     def _pace(self, key: Key) -> policy.Pace | None:
         model, lane = key
@@ -204,6 +228,7 @@ def counted(found: work.Work, queues: Mapping[str, Key]) -> dict[Key, policy.Cou
         one, spent = counts.get(key, policy.Count()), found.spent[queue]
         counts[key] = policy.Count(
             there=one.there + found.ready[queue] + found.held[queue],
+            held=one.held + found.held[queue],
             done=one.done + spent.jobs,
             device_s=one.device_s + spent.device_s,
         )

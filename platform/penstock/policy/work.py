@@ -14,9 +14,11 @@ from penstock.policy.overload import keeping
 
 K = TypeVar("K")
 
-#: What was seen less than expected (jobs that were cancelled, the words of a worker that come a second late) is set off
-#: against what comes next, and counts so much from look to look: nothing is owed for long.
-OWED = 0.5
+#: Workers tell a second late what they have done: what has gone without a word is set off against what comes next, as
+#: far as they can have done it lately, and is forgiven by half in so long, seconds. The rest was cancelled.
+FORGIVEN_S = 5.0
+#: What was done so long ago counts half in what can have been done lately, seconds: in all, that of three.
+LATELY_S = 2.0
 #: The weight of a measured job's time from look to look: about the last minute counts.
 KEPT = 0.98
 
@@ -63,6 +65,8 @@ class Count:
     """One queue at one look: messages that are ``there`` (ready and held), and what was done of it since ever."""
 
     there: float = 0.0
+    #: Those of them that workers hold.
+    held: float = 0.0
     done: int = 0
     device_s: float = 0.0
 
@@ -74,8 +78,10 @@ class Queue:
     count: Count
     #: Jobs that have come since the look before.
     came: float = 0.0
-    #: Below 0: jobs that have gone without having been done.
+    #: Below 0: jobs that have gone without a word.
     owed: float = 0.0
+    #: Jobs that were done lately.
+    lately: float = 0.0
     #: Device seconds and jobs of the last minute, the newest counting most.
     spent_s: float = 0.0
     spent_on: float = 0.0
@@ -92,17 +98,20 @@ def first(count: Count) -> Queue:
     return Queue(count, spent_s=count.device_s / count.done * jobs if count.done else 0.0, spent_on=jobs)
 
 
-def after(before: Queue, count: Count) -> Queue:
-    """The same queue at the next look."""
+def after(before: Queue, count: Count, *, elapsed_s: float) -> Queue:
+    """The same queue at the next look, ``elapsed_s`` later."""
     done, device_s = count.done - before.count.done, count.device_s - before.count.device_s
     if done < 0 or device_s < 0:  # the broker has lost its data
         return first(count)
     came = count.there - before.count.there + done + before.owed
     keep = KEPT if done else 1.0
+    lately = before.lately * 0.5 ** (elapsed_s / LATELY_S) + done
+    owed = max(min(0.0, came), -(lately + max(before.count.held, count.held)))
     return Queue(
         count,
         came=max(0.0, came),
-        owed=min(0.0, came) * OWED,
+        owed=owed * 0.5 ** (elapsed_s / FORGIVEN_S),
+        lately=lately,
         spent_s=before.spent_s * keep + device_s,
         spent_on=before.spent_on * keep + done,
     )
