@@ -98,7 +98,9 @@ def wake(settings: Settings, rounds: int) -> dict[str, Any]:
     store = Store.open(settings.database)
     given = {f"m{i}": {"pool": f"p{i}", "version": "1", "max_size": 1} for i in range(rounds)}
     models = [type(f"M{i}", (Echo,), {"name": f"m{i}"}) for i in range(rounds)]
-    autoscaler = Autoscaler(settings, store, External(settings, store), room=lambda pools: dict.fromkeys(pools, 100), given=given)
+    autoscaler = Autoscaler(
+        settings, store, External(settings, store), room=lambda pools: dict.fromkeys(pools, 100), given=given
+    )
     autoscaler.start()
     desk = autoscaler.desk
     assert desk is not None
