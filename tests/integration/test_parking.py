@@ -157,7 +157,7 @@ def test_its_slot_is_the_truth_and_a_message_only_makes_it_quick(yard: Yard, wor
 
 def test_whoever_decides_tells_the_workers_whose_slots_have_changed(yard: Yard) -> None:
     """Beside the rows: a parked worker is woken at once, and one that drains does not claim for two seconds more."""
-    scaler = Autoscaler(yard.settings, yard.desk.store, Idle(), room=lambda _: 2, tells=False)
+    scaler = Autoscaler(yard.settings, yard.desk.store, Idle(), room=lambda pools: dict.fromkeys(pools, 2), tells=False)
     elastic, ids = yard.desk.store.elastic, [yard.add(), yard.add("parked"), yard.add()]
     for number, id in enumerate(ids[:2]):
         assert elastic.take(id, f"w{number}@here:1:abc") is not None
