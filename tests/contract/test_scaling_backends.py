@@ -116,6 +116,7 @@ class LocalPlace(Place):
 
     def close(self) -> None:
         for made in self.made:
+            made.kill_all()  # some have not come far enough to be seen below
             made.close()
         for _, process in self.processes():
             process.kill()
