@@ -95,6 +95,13 @@ def test_what_cannot_be_done_is_told(settings: Settings, args: tuple[str, ...], 
     assert words in err
 
 
+def test_workers_that_others_start_are_rolled_out_by_them(settings: Settings) -> None:
+    scaler = settings.autoscaler.model_copy(update={"backend": "external"})
+    status, _, err = ended(settings.model_copy(update={"autoscaler": scaler}), "rollout", "start", "gpu", "2")
+    assert status != 0
+    assert "/readyz" in err
+
+
 def test_a_revision_is_not_two_things(settings: Settings) -> None:
     rollout(settings, "start", "gpu", "2", "--image", "a:2")
     status, _, err = ended(settings, "rollout", "start", "gpu", "2", "--image", "a:3")

@@ -87,7 +87,8 @@ def test_who_alone_serves_a_version_that_is_asked_for_stays(asked: tuple[str, st
     ("slots", "share", "through"),
     [
         ([slot("a", "2"), slot("b", "2", "parked")], 1.0, True),
-        ([slot("a", "2"), slot("b", "1", "draining")], 1.0, True),
+        ([slot("a", "2"), slot("b", "1", "draining")], 1.0, False),
+        ([slot("a", "2"), slot("b", "2", "draining")], 1.0, True),
         ([slot("a", "2"), slot("b", "1", "parked")], 1.0, False),
         ([slot("a", "")], 1.0, False),
         ([], 1.0, True),

@@ -60,6 +60,12 @@ def look(text: str, target: int, *, most: int = 100, draining: int = 0, stuck: s
         # What does not come up stops there.
         ("1i 1i 2s", 2, {"stuck": "CrashLoop"}, {}, [], "stuck"),
         ("1i 2s", 2, {"most": 2, "stuck": "no room"}, {}, [], "stuck"),
+        # One that has begun, and for which there is no place, gets one: that of somebody else.
+        ("1i 1i 2s", 2, {"stuck": "Unschedulable"}, {}, [], "stuck"),
+        ("1i 1i 2s", 2, {"most": 2, "stuck": "no device is free"}, {}, ["1i1"], "swap"),
+        ("1i 1i 2s", 2, {"surge": 0, "stuck": "Unschedulable"}, {}, ["1i1"], "swap"),
+        ("1i 2s", 2, {"surge": 0, "stuck": "Unschedulable", "draining": 1}, {}, [], "stuck"),
+        ("1i 2s", 2, {"surge": 0, "stuck": "Unschedulable"}, {}, [], "stuck"),
         # Nothing depends on a revision of which nobody was ever ready: a burst is for those that are known to work.
         ("1i 1i 2s", 6, {}, {"1": 4}, [], "start"),
         ("1i 1i", 6, {}, {"2": 1, "1": 4}, [], "start"),

@@ -24,11 +24,13 @@ from penstock.autoscaler.front.board import Standing
 from penstock.autoscaler.front.desk import Desk
 from penstock.autoscaler.minutes import Minutes
 from penstock.autoscaler.observe import Observer, Seen
+from penstock.autoscaler.rolling import Rollouts
 from penstock.autoscaler.seat import Seat
 from penstock.autoscaler.split import COMMAND, Splitter, consuming
 from penstock.autoscaler.terms import pools_of, target_of, terms_of
 from penstock.errors import Deposed, StoreUnavailable
 from penstock.lane import Lane
+from penstock.policy.rollout import Step
 from penstock.policy.scaling import Context, Decision, Fleet, Load, State, decide
 from penstock.service import STOP_S, ThreadService
 from penstock.settings import Settings
@@ -57,6 +59,8 @@ class Pool:
     load: Load | None = None
     decision: Decision | None = None
     fleet: Fleet = field(default_factory=Fleet)
+    #: Of a rollout that is under way.
+    step: Step | None = None
     decided_at: float = 0.0
 
 
@@ -97,6 +101,8 @@ class Autoscaler(ThreadService):
         self.pools: dict[str, Pool] = {}
         self._splitter = Splitter(self._keep_to)
         self._stuck: Mapping[str, str] = {}
+        self._outdated: Collection[str] = ()
+        self._rollouts = Rollouts(store)
         self._unready: dict[str, float] = {}
         self._minutes = Minutes()
         self._recorded_at = self._pruned_at = float("-inf")
@@ -200,6 +206,7 @@ class Autoscaler(ThreadService):
             seen = self._observer.look()
             slots = self._realise(self._store.elastic.slots())
             names = self._names(slots)
+            self._rollouts.look()
             room = self._room(names)
             changed = [self._decide(name, slots, seen, room.get(name, 1)) for name in names]
             if any(changed):  # at once: a worker that is wanted is wanted now
@@ -238,7 +245,7 @@ class Autoscaler(ThreadService):
             done = Realised(stuck={slot.id: error.message for slot in ours if slot.ready_at is None})
         else:
             self._place.found()
-        self._stuck = done.stuck
+        self._stuck, self._outdated = done.stuck, done.outdated
         if not done.gone:
             return ours
         self._store.elastic.gone(done.gone, epoch=self.seat.epoch, name=self.seat.name)
@@ -257,24 +264,40 @@ class Autoscaler(ThreadService):
         pool.fleet = fleet_of(own, busy=busy, stuck=self._stuck, late=late)
         terms = terms_of(self._settings, name, own, room=room)
         before = sum(slot.state == "wanted" for slot in own)
+        goes_on = False
         if self._winding_up:
             why = "the autoscaler is being stopped, and its workers with it"
             decision = Decision(target=0, parked=0, state=pool.state, code="stop", reason=why)
         elif name in pools_of(self._settings, self._observer.pools, self._only):
             decision = decide(Context(now=now, terms=terms, load=pool.load, fleet=pool.fleet, state=pool.state))
+            goes_on = self._backend.name != "external"  # who starts them rolls them, too
         else:
             why = "no model is served by this pool any more"
             decision = Decision(target=0, parked=0, state=State(), code="pool.gone", reason=why)
         pool.decision, pool.state, pool.decided_at = decision, decision.state, clock.now()
-        change_ = change(decision, own, pool=name, busy=busy)
+        pool.step = None
+        if goes_on:
+            change_, pool.step = self._rollouts.change(
+                decision,
+                own,
+                pool=name,
+                busy=busy,
+                room=self._backend.room(name, slots),
+                surge=self._settings.pool(name).surge,
+                outdated=self._outdated,
+                stuck=pool.fleet.stuck,
+            )
+        else:
+            change_ = change(decision, own, pool=name, busy=busy)
         if fresh is not None:
             self._saw(name, fresh, pool, terms, now)
         if not change_:
             return False
         epoch, at = self.seat.epoch, clock.now()
-        self._store.elastic.change(
-            self.seat.name, epoch, add=change_.add, set=change_.set, reason=decision.reason, now=at
-        )
+        code, reason = decision.code, decision.reason
+        if pool.step is not None:
+            code, reason = f"rollout.{pool.step.code}", pool.step.reason
+        self._store.elastic.change(self.seat.name, epoch, add=change_.add, set=change_.set, reason=reason, now=at)
         self._have_looked(slot for slot in own if slot.id in change_.set)
         self._store.elastic.changed(
             Change(
@@ -284,19 +307,19 @@ class Autoscaler(ThreadService):
                 before=before,
                 after=decision.target,
                 parked=decision.parked,
-                code=decision.code,
-                reason=decision.reason,
+                code=code,
+                reason=reason,
             )
         )
         log.info(
-            "the pool is to have another size",
+            "the pool is to have other workers",
             action="autoscaler.decided",
             pool=name,
             before=before,
             after=decision.target,
             parked=decision.parked,
-            code=decision.code,
-            reason=decision.reason,
+            code=code,
+            reason=reason,
         )
         return True
 
@@ -382,4 +405,5 @@ def _told(pool: Pool) -> dict[str, Any]:
         "busy": fleet.busy,
         "age_s": round(clock.monotonic_s() - load.at, 1) if load is not None else None,
         "stuck": fleet.stuck,
+        "rollout": None if pool.step is None else {"code": pool.step.code, "reason": pool.step.reason},
     }

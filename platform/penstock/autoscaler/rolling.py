@@ -40,9 +40,8 @@ def revision_of(slot: Slot, outdated: Collection[str] = ()) -> str:
 
 
 def is_through(rollout: RolloutOf, slots: Sequence[Slot], outdated: Collection[str] = ()) -> bool:
-    """Whether there is nothing left to do: no slot is of another revision, those that drain aside."""
-    there = [slot for slot in slots if slot.state != "draining"]
-    return rollout.share >= 1 and all(revision_of(slot, outdated) == rollout.revision for slot in there)
+    """Whether there is nothing left to do: no slot is of another revision, nor holds the place of one."""
+    return rollout.share >= 1 and all(revision_of(slot, outdated) == rollout.revision for slot in slots)
 
 
 def renewal(pool: str, known: RolloutOf | None, *, surge: int) -> RolloutOf:
@@ -138,9 +137,9 @@ class Rollouts:
     ) -> tuple[Change, Step | None]:
         """What makes of a pool's slots what was decided, and the step of its rollout, where one is under way.
 
-        ``room`` is for how many workers there is room, whatever the pool's max: while a rollout lasts, there may be
-        ``surge`` workers more than that. ``outdated`` are slots whose workers would be started otherwise by now: they
-        are rolled out as if somebody had asked for it.
+        ``room`` is for how many workers there is room, those that drain among them, whatever the pool's max: while a
+        rollout lasts, there may be ``surge`` workers more than that. ``outdated`` are slots whose workers would be
+        started otherwise by now: they are rolled out as if somebody had asked for it.
         """
         rollout = self._rollouts.get(pool)
         if rollout is None or is_through(rollout, slots):

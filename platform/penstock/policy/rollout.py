@@ -87,7 +87,9 @@ def step(seen: Seen) -> Step:
     drain += _leaving(seen, new, len(new) - want_new, want_new + want_old, already=len(drain))
     missing = max(0, want_new - len(new))
     coming = sum(member.phase == "starting" for member in new)
-    swap = bool(missing and not drain and total >= limit and not coming and not seen.draining)
+    # The next one has no place to begin with, or one that has begun waits for it.
+    waits = bool(seen.stuck) and total > seen.target + _surge(seen) if coming else bool(missing) and total >= limit
+    swap = waits and not drain and not seen.draining
     if swap:
         drain = victims(_candidates(member for member in old if not member.keep), 1)
         swap = bool(drain)
@@ -123,13 +125,17 @@ def _split(seen: Seen, new: Sequence[Member], old: Sequence[Member]) -> tuple[in
         want_new = min(want_new, max(0, seen.most - want_old))
     if old and want_new and not any(map(_is_ready, new)):
         # Until the first has come up, nothing depends on it: more work is for what is known to work.
-        room = max(0, min(rollout.surge, seen.most - target))
-        want_new = min(want_new, max(1, room))
-        want_old = max(want_old, target + room - want_new)
+        want_new = min(want_new, max(1, _surge(seen)))
+        want_old = max(want_old, target + _surge(seen) - want_new)
     kept = sum(member.keep for member in old)
     if kept > want_old:
         want_new, want_old = max(target - kept, min(1, target, seen.most - kept), 0), kept
     return want_new, want_old
+
+
+def _surge(seen: Seen) -> int:
+    """Workers beyond those that are wanted, as far as there is room."""
+    return max(0, min(seen.rollout.surge, seen.most - seen.target))
 
 
 def _limit(seen: Seen, wanted: int) -> int:

@@ -36,6 +36,10 @@ class Realised:
     outdated: AbstractSet[str] = frozenset()
 
 
+#: More room than anybody wants.
+UNBOUNDED = 1_000_000
+
+
 class Backend(Protocol):
     """One place where workers run. Called from one thread at a time."""
 
@@ -51,6 +55,12 @@ class Backend(Protocol):
 
         Returns soon: nothing is waited for. Raises ``BackendUnavailable``.
         """
+        ...
+
+    def room(self, pool: str, slots: Sequence[Slot]) -> int:
+        """For how many workers of this pool there is room now, beside those of other pools in these slots and whatever
+        the pool's max: those that have a place, and at least one more if there is one. ``UNBOUNDED`` where only trying
+        tells."""
         ...
 
     def close(self) -> None:

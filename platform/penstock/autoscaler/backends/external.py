@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from penstock import clock
-from penstock.autoscaler.backends.base import Realised
+from penstock.autoscaler.backends.base import UNBOUNDED, Realised
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import AUTOSCALER, Slot
@@ -49,6 +49,10 @@ class External:
         self._had |= {slot.id for slot in kept if slot.worker is not None}
         late = {slot.id: NOBODY_COMES for slot in open_ if now - slot.changed_at > self._start_s}
         return Realised(gone=[*draining, *left], stuck=late)
+
+    def room(self, pool: str, slots: Sequence[Slot]) -> int:
+        """See ``Backend.room``."""
+        return UNBOUNDED
 
     def close(self) -> None:
         """Nothing is held."""

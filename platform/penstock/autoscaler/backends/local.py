@@ -27,7 +27,7 @@ from penstock.autoscaler.backends.running import Running
 from penstock.autoscaler.backends.seats import SEAT, Seats
 from penstock.clock import monotonic_s
 from penstock.clock import now as unix_now
-from penstock.policy.placing import NoSeat
+from penstock.policy.placing import NoSeat, Seat
 from penstock.processes.agreed import SLOT_FENCE
 from penstock.processes.handle import Handle
 from penstock.processes.lastwords import how
@@ -114,6 +114,11 @@ class Local:
             if slot.state != "draining" and slot.ready_at is None and (reason := self._why(slot))
         }
         return Realised(gone=gone, stuck=stuck)
+
+    def room(self, pool: str, slots: Sequence[Slot]) -> int:
+        """See ``Backend.room``."""
+        seated = self._seated(slots)
+        return sum(slot.pool == pool for slot in seated) + isinstance(self._seats.free(pool, seated), Seat)
 
     def close(self) -> None:
         """Let go of the processes: they go on."""

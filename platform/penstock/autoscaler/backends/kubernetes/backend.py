@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from penstock.autoscaler.backends.base import Realised
+from penstock.autoscaler.backends.base import UNBOUNDED, Realised
 from penstock.autoscaler.backends.kubernetes.api import Api, ClusterUnavailable, Refused
 from penstock.autoscaler.backends.kubernetes.manifest import Owner, Template, job, job_name
 from penstock.autoscaler.backends.kubernetes.mirror import Mirror
@@ -76,6 +76,10 @@ class KubernetesBackend:
         self._failures = 0
         self._resume_at = 0.0
         self._away: ClusterUnavailable | None = None
+
+    def room(self, pool: str, slots: Sequence[Slot]) -> int:
+        """See ``Backend.room``."""
+        return UNBOUNDED
 
     def close(self) -> None:
         """Stop watching. Workers go on. Can be called again."""
