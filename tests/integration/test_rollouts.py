@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,11 @@ from penstock.dispatch.daemon import Dispatcher
 from penstock.settings import Settings
 from penstock.store.elastic import Slot
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.ports import free_port
 from tests.fixtures.versioned import write
 from tests.fixtures.worker import wait_for
 from tests.integration.test_autoscaler import Site
+from tests.integration.test_probes import Probe
 from tests.integration.test_versions import ended, rows
 
 BROKEN = '''
@@ -218,3 +221,18 @@ def test_the_status_is_for_people(site: Rolled, tmp_path: Path) -> None:
     site.until("canary")
     _, out, _ = ended(site.settings, "rollout", "status")
     assert "1 of 1" in out and "1 of -" in out and "10% is wanted of 'two'" in " ".join(out.split()), out
+
+
+def test_an_autoscaler_answers_probes_whether_it_leads_or_waits(site: Rolled) -> None:
+    first, *_, second = [free_port() for _ in range(10)]  # workers have the ports behind their autoscaler's
+    for port in (first, second):
+        site.settings = site.settings.model_copy(
+            update={"metrics": site.settings.metrics.model_copy(update={"port": port, "stuck_after_s": 5.0})}
+        )
+        scaler = site.start()
+        probe = Probe(site.settings)
+        wait_for(lambda probe=probe: probe.both() == (200, 200), what="the autoscaler to have looked")
+        if len(site.scalers) > 1:
+            scaler.signal(signal.SIGTERM)
+            assert scaler.wait() == 0
+            assert probe.both() == (0, 0)

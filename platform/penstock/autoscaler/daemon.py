@@ -36,6 +36,7 @@ from penstock.service import STOP_S, ThreadService
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import AUTOSCALER, Change, Slot
+from penstock.telemetry.probes import Probes
 from penstock.telemetry.reach import Reach
 from penstock.transport import control
 from penstock.transport.url import connect, parse
@@ -95,7 +96,10 @@ class Autoscaler(ThreadService):
         self._at_once = at_once
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
         self._observer = Observer(settings, store, self._client, given)
-        self.desk = Desk(settings, store, name=name, wake=self.wake, given=given) if tells else None
+        self._probes = Probes(stuck_after_s=settings.metrics.stuck_after_s)
+        self.desk = (
+            Desk(settings, store, name=name, wake=self.wake, given=given, probes=self._probes) if tells else None
+        )
         self.seat = Seat(store.elastic, lease_s=settings.autoscaler.lease_s, name=name)
         #: By name; of a pool whose last slot has gone nothing is kept.
         self.pools: dict[str, Pool] = {}
@@ -122,10 +126,12 @@ class Autoscaler(ThreadService):
         if self.desk is not None:
             self.desk.start()
         super().start()
+        self._probes.watch(self)
         log.info("autoscaler started", action="autoscaler_started", backend=self._backend.name)
 
     def stop(self, timeout_s: float | None = STOP_S) -> bool:
         """End after the turn at hand, and resign; workers go on, and the backend is the caller's. Idempotent."""
+        self._probes.ends()
         ended = super().stop(timeout_s)
         if self._closed or not ended:
             return ended
@@ -166,6 +172,7 @@ class Autoscaler(ThreadService):
             began = clock.monotonic_s()
             try:
                 self._tell(self.turn())
+                self._probes.ready()  # it has looked, whether it leads or waits
             except Exception:  # a defect: say so and go on, since somebody has to restart what dies
                 log.exception("turn failed", action="autoscaler_turn_failed")
             left_s = max(0.05, self._settings.autoscaler.every_s - (clock.monotonic_s() - began))

@@ -21,6 +21,7 @@ from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import AUTOSCALER
 from penstock.telemetry.exposition import Endpoint
+from penstock.telemetry.probes import Probes
 from penstock.telemetry.tally import Sample
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class Desk:
         name: str = AUTOSCALER,
         wake: Callable[[], None] = lambda: None,
         given: Mapping[str, Mapping[str, Any]] | None = None,
+        probes: Probes | None = None,
     ) -> None:
         autoscaler = settings.autoscaler
         self.board = Board(stale_s=max(LEASES * autoscaler.lease_s, LEASES * autoscaler.every_s))
@@ -55,7 +57,8 @@ class Desk:
         self._follower = Follower(store.elastic, self.board, name=name, elsewhere=autoscaler.backend == "external")
         self._ear = Ear(settings.broker, settings.namespace, self._rung)
         self._scaler = Scaler(autoscaler.push, self.board, tuple(settings.pools))
-        self._endpoint = Endpoint(settings.metrics, self._samples, pages=pages(self.board, tuple(settings.pools)))
+        served = {**pages(self.board, tuple(settings.pools)), **(probes.pages if probes is not None else {})}
+        self._endpoint = Endpoint(settings.metrics, self._samples, pages=served)
         self._models: Mapping[str, str] = {}
         self._known_at = float("-inf")
 
