@@ -74,7 +74,7 @@ _MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
 def _quotas(root: Path, own: Path) -> Iterator[float]:
     for folder in _folders(root, own, "cpu"):
         with suppress(OSError, ValueError):
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
             if quota != "max":
                 yield int(quota) / int(period)
         quota_us, period_us = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
@@ -89,7 +89,7 @@ def _folders(root: Path, own: Path, controller: str) -> Iterator[Path]:
     only the end, or nothing, is there: then the root of what is mounted is the container's own group.
     """
     try:
-        lines = own.read_text().splitlines()
+        lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -108,7 +108,7 @@ def _folders(root: Path, own: Path, controller: str) -> Iterator[Path]:
 
 def _number(file: Path) -> float | None:
     try:
-        value = float(file.read_text())
+        value = float(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # there is none, or it says "max"
         return None
     return value if math.isfinite(value) else None
@@ -182,7 +182,9 @@ def from_driver(root: Path = DRIVER) -> list[Device]:
     with suppress(OSError):
         for folder in sorted(root.iterdir()):
             with suppress(OSError):
-                lines = (line.partition(":") for line in (folder / "information").read_text().splitlines())
+                lines = (
+                    line.partition(":") for line in (folder / "information").read_text(encoding="utf-8").splitlines()
+                )
                 said = {name.strip(): value.strip() for name, _, value in lines}
                 index = len(found)
                 uuid = said.get("GPU UUID", "")

@@ -55,7 +55,7 @@ def bound() -> int | None:
 def taken() -> int:
     """The bytes that count, now. 0 where the system does not say."""
     with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmData:"):
                 return int(line.split()[1]) * 1024
     return 0
