@@ -29,8 +29,6 @@ OURS = {name: service for name, service in COMPOSE["services"].items() if servic
 
 @pytest.mark.parametrize("name", OURS)
 def test_commands_and_their_options_exist(name: str) -> None:
-    if name in POOLS and "autoscaler" not in cli.list_commands(click.Context(cli)):
-        pytest.skip("there is no penstock autoscaler yet")
     command: click.Command | None = cli
     rest = list(OURS[name]["command"])
     while isinstance(command, click.Group):

@@ -62,7 +62,7 @@ def run(
     models = models_of(settings)
     store = Store.open(settings.database)
     try:
-        backend, room = make(settings, store, models)
+        backend, room = make(settings, store, models, leadership=name_of(pools))
         scaler = Autoscaler(settings, store, backend, room=room, given=models, only=pools, name=name_of(pools))
         with Signals() as signals:
             scaler.start()

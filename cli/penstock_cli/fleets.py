@@ -15,10 +15,12 @@ from penstock.autoscaler.backends.local import MARGIN_S, Local
 from penstock.autoscaler.backends.seats import Seats
 from penstock.autoscaler.daemon import Autoscaler
 from penstock.clock import monotonic_s
+from penstock.errors import ConfigError
 from penstock.inventory import machine
 from penstock.processes.warm import Warm
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.elastic import AUTOSCALER
 from penstock_cli.childenv import child_env
 
 if TYPE_CHECKING:
@@ -67,19 +69,26 @@ def weights(models: Models) -> dict[str, int]:
 
 
 def make(
-    settings: Settings, store: Store, models: Models
+    settings: Settings, store: Store, models: Models, *, leadership: str = AUTOSCALER
 ) -> tuple[Backend, Callable[[Collection[str]], Mapping[str, int]]]:
-    """The backend of the settings, and how many workers of each pool it has room for."""
+    """The backend of the settings, and how many workers of each pool it has room for.
+
+    ``leadership`` is the name of the autoscaler's own: another one's epochs say nothing to it.
+    """
     kind = settings.autoscaler.backend
     if kind == "external":
         return External(settings, store), elsewhere
     if kind == "kubernetes":
+        if leadership != AUTOSCALER:
+            raise ConfigError("the backend `kubernetes` looks after all pools", fix="leave out --pool")
         return connect(settings.autoscaler.kubernetes, fleet=settings.namespace, elastic=store.elastic), elsewhere
     seats = Seats(settings, machine(), weights(models))
     logs = settings.home / "logs"
     env, pools = child_env(settings), {str(info["pool"]) for info in models.values()}
     warm = warm_of(settings, seats.room(pools), env, logs)
-    local = Local(settings, store.elastic, command=command(), env=env, logs=logs, seats=seats, warm=warm)
+    local = Local(
+        settings, store.elastic, command=command(), env=env, logs=logs, seats=seats, warm=warm, leadership=leadership
+    )
     return local, seats.room
 
 

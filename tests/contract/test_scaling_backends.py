@@ -12,6 +12,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,53 @@ class LocalPlace(Place):
             process.kill()
 
 
-PLACES: dict[str, Callable[[Settings, Elastic, Path], Place]] = {"local": LocalPlace}
+class KubernetesPlace(Place):
+    """Pods of a served cluster, on a node whose pods are processes of this machine."""
+
+    def __init__(self, settings: Settings, elastic: Elastic, folder: Path) -> None:
+        self.local = LocalPlace(settings, elastic, folder)  # looks at the processes in the same way
+        for name in ("kmock", "kubernetes_validate", "lightkube"):
+            pytest.importorskip(name)
+        from tests.fixtures.kubelet import Kubelet
+        from tests.fixtures.kubernetes import Cluster
+
+        self.settings, self.elastic, self.folder = settings, elastic, folder
+        self.made: list[Backend] = []
+        self.stack = ExitStack()
+        self.cluster = self.stack.enter_context(Cluster().served())
+        command = [sys.executable, "-S", "-E", str(SCRIPT), str(folder)]
+        self.node = Kubelet(self.cluster, command, lambda: {slot.id: slot.state for slot in elastic.slots()})
+        self.node.start()
+        self.stack.callback(self.node.stop)
+        self.backend = self.make()
+
+    def make(self) -> Backend:
+        from tests.fixtures.kubernetes import backend_for
+
+        made: Backend = backend_for(self.cluster, self.elastic, self.settings)
+        self.made.append(made)
+        return made
+
+    def running(self) -> list[str]:
+        return self.local.running()
+
+    def kill(self, slot: str) -> None:
+        self.local.kill(slot)
+
+    def hold(self, on: bool) -> None:
+        self.local.hold(on)
+
+    def crash(self, on: bool) -> None:
+        self.local.crash(on)
+
+    def close(self) -> None:
+        for made in self.made:
+            made.close()
+        self.stack.close()
+        self.local.close()
+
+
+PLACES: dict[str, Callable[[Settings, Elastic, Path], Place]] = {"local": LocalPlace, "kubernetes": KubernetesPlace}
 
 
 @pytest.fixture(params=list(PLACES))
@@ -316,7 +363,8 @@ def test_a_crash_loop_is_backed_off_and_told(leader: Leader, place: Place) -> No
 
 @pytest.fixture
 def local(place: Place) -> LocalPlace:
-    assert isinstance(place, LocalPlace)
+    if not isinstance(place, LocalPlace):
+        pytest.skip("about processes of this machine")
     return place
 
 

@@ -164,6 +164,15 @@ def test_when_it_is_killed_the_workers_go_on_and_the_next_one_has_them(site: Sit
     assert site.processes() == []
 
 
+def test_it_may_look_after_some_pools_only(site: Site) -> None:
+    """As the containers of compose.yaml do: its epochs are those of a leadership of its own."""
+    scaler = site.start("--pool", "default", "--pool", "cpu")
+    ready = site.until_ready(1)
+    assert {slot.pool for slot in ready} == {"default"}
+    assert scaler.stop() == 0
+    assert site.slots == []
+
+
 def test_it_may_leave_its_workers_to_the_next_one(site: Site) -> None:
     first = site.start("--leave-workers")
     before = site.until_ready(1)
