@@ -1,4 +1,4 @@
-"""What there is to do, in seconds of device time: one script at the broker and one short walk along an index in SQL.
+"""What there is to do, in seconds of device time: a short look at the broker and a short walk along an index in SQL.
 
 What changes slowly (which models there are, where they are served, how long their batches take) is read every
 ``KNOWN_S``. Whatever cannot be read makes the whole look unknown: half of the work is no figure to scale by.
@@ -71,7 +71,7 @@ class Observer:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._client = client
+        self._work = work.Watch(client, settings.namespace)
         self._given = given or {}
         self._known = Known()
         self._known_at = float("-inf")
@@ -122,7 +122,7 @@ class Observer:
 
     def _ask(self) -> work.Work:
         try:
-            return work.look(self._client, self._settings.namespace, self._known.queues)
+            return self._work.look(self._known.queues)
         except (redis.RedisError, OSError) as error:
             raise unavailable(self._settings.broker, error) from error
 

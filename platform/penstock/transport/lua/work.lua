@@ -1,18 +1,54 @@
 -- Look at all work at one instant: what is ready, what is held, what was done, what tenants are kept to.
 --
 -- KEYS  the queues
--- ARGV  1 what precedes the keys of the tenants   2 leases of the consumers (zset)
+-- ARGV  1 what precedes the keys of the tenants   2 leases of the consumers (zset); '' looks at no consumer
 --       3 what precedes a consumer in the key of its messages   4 jobs done per queue (hash)
---       5 device seconds per queue (hash)   6 most held messages to look at, over all consumers
+--       5 device seconds per queue (hash)   6 most tenants to count, over all queues, besides 'default'
+--       7 most consumers to count   8 most held messages to read   9 of one consumer at most, unless there is room
+--       10… consumers to read first
 --
--- Returns { per queue { tenant, count, ... }, per queue its done jobs and device seconds { done, seconds, ... },
---           { consumer, messages that it holds, how many of them were looked at, list, count, list, count, ... } per
---           consumer that holds any, { tenant, cap, held, ... } }.
+-- Returns { per queue { tenant, count, ... }, per queue its done jobs, per queue its device seconds,
+--           { consumer, messages that it holds, ... } of those that hold any,
+--           { consumer, { list's queue, count, ... }, ... } of those whose messages were read,
+--           { tenant, cap, held, ... } of the tenants that were counted,
+--           { queue's number, tenant, ... } and { consumer, ... } that were not counted }.
 --
--- A consumer that holds many is looked at by sample, so that the call stays short however much is held: at a hundred
--- thousand held messages as at a hundred.
+-- However large the fleet, the call is short: what is beyond the bounds is named, and asked for piece by piece.
 
-local ready, spent = {}, {}
+local tenants_left, consumers_left, messages_left = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+
+-- The queue of a held message, as `open_held` and `owner_of` have it, without a copy of the message.
+local function queue_of(held)
+  local start = 1
+  if string.byte(held, 1) == 0 then
+    start = (string.find(held, '\0', 2, true) or 0) + 1
+  end
+  local cut = string.find(held, '\0', start, true)
+  if not cut or cut == start then
+    return nil
+  end
+  return (owner_of(string.sub(held, start, cut - 1)))
+end
+
+local function list_in(key, from, to)
+  local found = redis.pcall('ZRANGE', key, from, to)
+  return found.err and {} or found
+end
+
+-- Fields of a hash, '' where there is none; as many at a time as a call may have arguments.
+local function fields_of(hash, fields)
+  local values = {}
+  for from = 1, #fields, 1000 do
+    local to = math.min(from + 999, #fields)
+    local found = redis.pcall('HMGET', hash, unpack(fields, from, to))
+    for i = 1, to - from + 1 do
+      values[#values + 1] = not found.err and found[i] or ''
+    end
+  end
+  return values
+end
+
+local ready, uncounted, waiting, known = {}, {}, {}, {}
 for i, queue in ipairs(KEYS) do
   local counts = {}
   local function count(tenant)
@@ -20,65 +56,98 @@ for i, queue in ipairs(KEYS) do
     if messages > 0 then
       counts[#counts + 1] = tenant
       counts[#counts + 1] = messages
+      if not known[tenant] then
+        known[tenant] = true
+        waiting[#waiting + 1] = tenant
+      end
     end
   end
   count('default')
-  local busy = redis.pcall('ZRANGE', ARGV[1] .. 'busy:' .. queue, 0, -1)
-  for _, tenant in ipairs(busy.err and {} or busy) do
+  for _, tenant in ipairs(list_in(ARGV[1] .. 'busy:' .. queue, 0, -1)) do
     if tenant ~= 'default' then
-      count(tenant)
+      if tenants_left > 0 then
+        tenants_left = tenants_left - 1
+        count(tenant)
+      else
+        uncounted[#uncounted + 1] = i
+        uncounted[#uncounted + 1] = tenant
+      end
     end
   end
   ready[i] = counts
-  for key = 4, 5 do
-    local value = redis.pcall('HGET', ARGV[key], queue)
-    spent[#spent + 1] = type(value) == 'string' and value or '0'
-  end
-end
-
-local consumers = redis.pcall('ZRANGE', ARGV[2], 0, -1)
-consumers = consumers.err and {} or consumers
-local each = math.max(2, math.floor(tonumber(ARGV[6]) / math.max(#consumers, 1)))
-local held = {}
-for _, consumer in ipairs(consumers) do
-  local hash = ARGV[3] .. consumer
-  local messages = redis.pcall('HLEN', hash)
-  if type(messages) == 'number' and messages > 0 then
-    local sample = {}
-    if messages <= each then
-      sample = redis.call('HVALS', hash)
-    else
-      local pairs_of = redis.call('HRANDFIELD', hash, each, 'WITHVALUES')
-      for i = 2, #pairs_of, 2 do
-        sample[#sample + 1] = pairs_of[i]
-      end
-    end
-    local counts = {}
-    for _, message in ipairs(sample) do
-      local _, list = open_held(message)
-      if list then
-        local queue = owner_of(list)
-        counts[queue] = (counts[queue] or 0) + 1
-      end
-    end
-    local one = { consumer, messages, #sample }
-    for queue, count in pairs(counts) do
-      one[#one + 1] = queue
-      one[#one + 1] = count
-    end
-    held[#held + 1] = one
-  end
 end
 
 local caps = {}
-local found = redis.pcall('HGETALL', ARGV[1] .. 'cap')
-for i = 1, found.err and 0 or #found, 2 do
-  local running = redis.pcall('SCARD', ARGV[1] .. 'held:' .. found[i])
-  local cap = cap_of(found[i + 1])
+for i, text in ipairs(fields_of(ARGV[1] .. 'cap', waiting)) do
+  local cap = text ~= '' and cap_of(text)
   if cap then
-    caps[#caps + 1] = found[i]
+    local running = redis.pcall('SCARD', ARGV[1] .. 'held:' .. waiting[i])
+    caps[#caps + 1] = waiting[i]
     caps[#caps + 1] = cap
     caps[#caps + 1] = type(running) == 'number' and running or 0
   end
 end
-return { ready, spent, held, caps }
+
+local consumers = ARGV[2] == '' and {} or list_in(ARGV[2], 0, -1)
+local holding, lengths = {}, {}
+local function length_of(consumer)
+  local messages = redis.pcall('HLEN', ARGV[3] .. consumer)
+  lengths[consumer] = type(messages) == 'number' and messages or 0
+  return lengths[consumer]
+end
+for i = 1, math.min(consumers_left, #consumers) do
+  local messages = length_of(consumers[i])
+  if messages > 0 then
+    holding[#holding + 1] = consumers[i]
+    holding[#holding + 1] = messages
+  end
+end
+local unread = {}
+for i = consumers_left + 1, #consumers do
+  unread[#unread + 1] = consumers[i]
+end
+
+local each = math.max(tonumber(ARGV[9]), math.floor(messages_left / math.max(#consumers, 1)))
+local read, done = {}, {}
+local function look_at(consumer)
+  local messages = lengths[consumer] or length_of(consumer)
+  if messages == 0 or done[consumer] or messages_left < math.min(messages, each) then
+    return
+  end
+  done[consumer] = true
+  local hash, held = ARGV[3] .. consumer, {}
+  if messages <= each then
+    held = redis.call('HVALS', hash)
+  else
+    local pairs_of = redis.call('HRANDFIELD', hash, each, 'WITHVALUES')
+    for i = 2, #pairs_of, 2 do
+      held[#held + 1] = pairs_of[i]
+    end
+  end
+  messages_left = messages_left - #held
+  local counts = {}
+  for i = 1, #held do
+    local queue = queue_of(held[i])
+    if queue then
+      counts[queue] = (counts[queue] or 0) + 1
+    end
+  end
+  local told = {}
+  for queue, count in pairs(counts) do
+    told[#told + 1] = queue
+    told[#told + 1] = count
+  end
+  read[#read + 1] = consumer
+  read[#read + 1] = told
+end
+for i = 10, #ARGV do
+  look_at(ARGV[i])
+end
+for i = 1, #holding, 2 do
+  if messages_left <= 0 then
+    break
+  end
+  look_at(holding[i])
+end
+
+return { ready, fields_of(ARGV[4], KEYS), fields_of(ARGV[5], KEYS), holding, read, caps, uncounted, unread }
