@@ -1,7 +1,7 @@
 """``penstock autoscaler run``, with what the live parts need of it: targets from a file, and a bad moment.
 
-``BENCH_TARGETS`` is a JSON file of targets by pool: what it says is wanted is written, realised and recorded as what the
-policy wants is. ``BENCH_ENDED`` is a file to which the local backend's ends of workers are appended.
+``BENCH_TARGETS`` is a JSON file with the target of each pool: it is written, realised and recorded as what the policy
+wants is. ``BENCH_ENDED`` is a file to which the local backend's ends of workers are appended.
 
 ``BENCH_MOMENT`` names a moment between two steps of a turn, ``BENCH_SIGNAL`` the signal that this process sends itself
 there, once, as soon as the file ``BENCH_ARMED`` is there; it removes that first.

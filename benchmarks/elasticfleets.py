@@ -7,19 +7,18 @@ is done about it is the product's: rows, victims, epochs, processes, drains.
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import time
 from collections import Counter
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 from benchmarks.elasticdaemon import MOMENTS
-from benchmarks.elasticground import POOL, Jobs, Part, Plan, Site, descriptors, kinds, wait
+from benchmarks.elasticground import Jobs, Part, Plan, Site, descriptors, kinds, wait
 from benchmarks.live import Setting
 from benchmarks.processes import BenchmarkError, Child, eventually
 
@@ -128,7 +127,7 @@ def _judge_drains(part: Part, site: Site, told: int, found: dict[str, int]) -> N
 
 
 def leaders(folder: Path, plan: Plan) -> Part:
-    """A leader is stopped, or killed, at each moment between a decision and its effect; another wants something else."""
+    """A leader is stopped, or killed, at each moment between a decision and its effect; another wants another fleet."""
     part = Part()
     stale, wrong, late = 0, 0, 0
     rounds = 0
@@ -138,7 +137,13 @@ def leaders(folder: Path, plan: Plan) -> Part:
                 where = folder / f"{signal_.name}-{rounds}"
                 where.mkdir(parents=True)
                 one = _strike(where, plan, moment, signal_, number)
-                part.tell(f"{signal_.name[3:].lower()}, {moment}", "as the successor wants it after", one["after_s"], "s", **one)
+                part.tell(
+                    f"{signal_.name[3:].lower()}, {moment}",
+                    "as the successor wants it after",
+                    one["after_s"],
+                    "s",
+                    **one,
+                )
                 stale += one["stale"]
                 wrong += one["wrong"]
                 late += one["lost"] + one["twice"]
@@ -288,12 +293,16 @@ def _census(site: Site, scaler: Child) -> dict[str, int]:
         found[f"processes: {name}"] = count
     [slot] = site.slots()
     named = {"autoscaler": scaler.pid, "dispatcher": site.dispatcher.pid if site.dispatcher else 0}
-    named["the worker that stays"] = int((slot.place or {})["pid"])
+    supervisor = psutil.Process(int((slot.place or {})["pid"]))
+    named["worker's supervisor"] = supervisor.pid
+    named["worker"] = supervisor.children()[0].pid
     for name, pid in named.items():
         found[f"descriptors of the {name}"] = descriptors(pid)
         found[f"threads of the {name}"] = psutil.Process(pid).num_threads()
         found[f"memory of the {name}, MB"] = psutil.Process(pid).memory_info().rss >> 20
-    found["shared memory"] = len(os.listdir("/dev/shm"))
+    # Servers of others on this machine come and go; ours has none.
+    shared = [each.name for each in Path("/dev/shm").iterdir() if not each.name.startswith("PostgreSQL.")]
+    found["shared memory"] = len(shared)
     with site.store() as store:
         found["rows of slots"] = len(store.elastic.slots())
         found["rows of workers"] = len(store.workers())
@@ -313,6 +322,3 @@ def _quiet(count: Any, *, looks: int = 10) -> None:
         eventually(stays, "connections to settle", timeout_s=30, every_s=0.2)
     except BenchmarkError:
         print(f"  connections never settled: {json.dumps(seen[-looks:])}", flush=True)
-
-
-_ = POOL

@@ -1,4 +1,4 @@
-"""Elasticity, live: a step of load, drains beside long jobs, leaders that stop and die, many cycles, the length of a turn.
+"""Elasticity, live: a step of load, drains beside long jobs, leaders that stop and die, many cycles, a turn's length.
 
 ``python benchmarks/elasticlive.py [--json] [--quick] [--seed N] [--part NAME]``
 

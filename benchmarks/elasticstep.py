@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def step(folder: Path, plan: Plan) -> Part:
                 turns.append(found["reversals"])
                 void.append(found)
     late.sort()
-    part.at_most("5x step: interactive targets missed beyond the first second, share", late[len(late) // 2], 0.01, rows=void)
+    part.at_most(
+        "5x step: interactive targets missed beyond the first second, share", late[len(late) // 2], 0.01, rows=void
+    )
     part.at_most("5x step: reversals a minute", max(turns), 1.0, rows=void)
     return part
 
@@ -92,13 +95,13 @@ def _measure(folder: Path, plan: Plan, seed: int, more: dict[str, Any]) -> dict[
         "reversals": reversals([change.before for change in reversed(changes)][:1] + sizes) / minutes,
         "most": max(sizes, default=1),
         "decisions": [
-            f"{change.at - began:6.1f} s: {change.before} -> {change.after} + {change.parked} {change.code}: {change.reason}"
-            for change in reversed(changes)
+            f"{each.at - began:6.1f} s: {each.before} -> {each.after} + {each.parked} {each.code}: {each.reason}"
+            for each in reversed(changes)
         ],
     }
 
 
 def reversals(sizes: list[int]) -> int:
     """How often a size that went up goes down next, or the other way: PURE. The first rise is none."""
-    moves = [after - before for before, after in zip(sizes, sizes[1:]) if after != before]
-    return sum((one > 0) != (other > 0) for one, other in zip(moves, moves[1:]))
+    moves = [after - before for before, after in pairwise(sizes) if after != before]
+    return sum((one > 0) != (other > 0) for one, other in pairwise(moves))

@@ -50,6 +50,15 @@ def test_ready_and_held_work_of_all_tenants_is_seen(broker: redis.Redis, broker_
     assert found.consumers == {one.consumer: 12, two.consumer: 60}
 
 
+def test_what_was_refused_is_seen(broker: redis.Redis, broker_url: str) -> None:
+    publisher = Publisher(broker_url, "ns")
+    for _ in range(2):
+        publisher.refused({FAST: 3, BULK: 1})
+    publisher.close()
+    found = look(broker, "ns", [FAST, "ns.none.interactive"])
+    assert found.spent == {FAST: Spent(refused=6), "ns.none.interactive": Spent()}
+
+
 def test_a_move_from_queue_to_worker_changes_nothing_in_all(broker: redis.Redis, broker_url: str) -> None:
     publish(broker_url, "interactive", 20)
     claims = Claims(broker, "ns")

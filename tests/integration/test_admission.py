@@ -16,10 +16,11 @@ import penstock
 from penstock import Client, JobState
 from penstock.clock import monotonic_s
 from penstock.errors import Overloaded
+from penstock.lane import Lane, queue_name
 from penstock.policy.admission import FRESH_S
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.transport import keys
+from penstock.transport import keys, work
 from penstock.transport.url import connect
 from tests.fixtures.client import until
 from tests.fixtures.models import echo, nap
@@ -123,6 +124,9 @@ def test_two_processes_offer_too_much(
     told = [flood.end() for flood in floods]
     ids = [id for one in told for id in one["accepted"]]
     advice = [seconds for one in told for seconds in one["refused"]]
+    with connect(settings.broker) as client:
+        queue = queue_name(settings.namespace, "nap", Lane.INTERACTIVE)
+        assert work.look(client, settings.namespace, [queue]).spent[queue].refused == len(advice)
     assert len(advice) > 0.3 * len(ids), "far more is offered than can be done"
     assert min(advice) > 0
     # The median: on a busy machine a process may be put aside for longer than any decision takes.

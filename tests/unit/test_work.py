@@ -20,6 +20,15 @@ def test_what_comes_is_the_growth_of_what_is_there_and_what_was_done() -> None:
     assert last.came == 7
 
 
+def test_what_was_refused_has_come_and_is_not_there() -> None:
+    *_, last = looks(Count(there=10, refused=100), Count(there=10, done=5, refused=130))
+    assert (last.came, last.refused) == (35, 30)
+    *_, later = looks(Count(refused=100), Count(refused=130), Count(refused=130))
+    assert (later.came, later.refused) == (0, 0)
+    *_, lost = looks(Count(refused=100), Count(refused=2))
+    assert lost.refused == 0
+
+
 def test_what_runs_counts_until_it_is_done_and_then_once() -> None:
     """A job on a device is held; its end takes it off what is there and puts it to what was done."""
     came = [queue.came for queue in looks(Count(there=1), Count(there=1), Count(there=0, done=1), Count(done=1))]

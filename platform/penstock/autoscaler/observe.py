@@ -153,11 +153,13 @@ class Observer:
             known = {key: pace for key in keys if (pace := paces[key]) is not None}
             backlog_s = dict.fromkeys(LANES, 0.0)
             for key, pace in known.items():
-                backlog_s[key[1]] += pace.seconds(self._queues[key].count.there)
+                # What was refused since the look before would be there, with more workers.
+                backlog_s[key[1]] += pace.seconds(self._queues[key].count.there + self._queues[key].refused)
             loads[pool] = Load(
                 at=at,
                 demand=demand.get(pool, 0.0),
                 backlog_s=backlog_s,
+                refused_s=sum(self._queues[key].refused * pace.job_s for key, pace in known.items()),
                 due=policy.due(
                     ((ends_at, key) for key, ends_at in due), {key: pace.job_s for key, pace in known.items()}, now=now
                 ),
@@ -231,6 +233,7 @@ def counted(found: work.Work, queues: Mapping[str, Key]) -> dict[Key, policy.Cou
             held=one.held + found.held[queue],
             done=one.done + spent.jobs,
             device_s=one.device_s + spent.device_s,
+            refused=one.refused + spent.refused,
         )
     return counts
 

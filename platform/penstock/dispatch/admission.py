@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -104,6 +105,8 @@ class Admission:
         self._watched: dict[str, _Watch] = {}
         #: The models by their queues, as the keys of lists name them.
         self._queues: dict[str, str] = {}
+        #: Refused jobs by queue, until they are told of.
+        self._refused: Counter[str] = Counter()
         # Not shared with the database's chores: a picture must not grow old while they wait for a lock.
         self._background = Background("penstock-admission")
 
@@ -134,6 +137,9 @@ class Admission:
             decision = picture.decide(
                 now=now, target_s=target_s, deadline_at=deadline_at, priority=priority, rng=self._rng
             )
+            if isinstance(decision, Refuse) and decision.reason != "deadline":  # that more workers would not help
+                name, version = split_name(model)
+                self._refused[queue_name(self._namespace, name, Lane.INTERACTIVE, version)] += 1
         if not isinstance(decision, Refuse):
             return None
         return refusal(model, decision, has_deadline=deadline_at is not None)
@@ -160,8 +166,9 @@ class Admission:
             self._refresh()
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, and tell what it has not told yet."""
         self._background.close()
+        self._tell()
 
     def _watch(self, model: str, tenant: str, now: float, *, later: bool = True) -> Picture:
         watch = self._watched.get(model)
@@ -181,7 +188,19 @@ class Admission:
             if self._watched:
                 self._background.later(REFRESH_S, self._turn)
 
+    def _tell(self) -> None:
+        """Tell of what was refused: whoever decides how many workers there are does not see it otherwise."""
+        with self._mutex:
+            refused, self._refused = self._refused, Counter()
+        if not refused:
+            return
+        try:
+            self._publisher.refused(refused)
+        except BrokerUnavailable as error:
+            log.debug("refusals are not told of: %s", error.message)
+
     def _refresh(self) -> None:
+        self._tell()
         now = clock.now()
         with self._mutex:
             for watch in self._watched.values():

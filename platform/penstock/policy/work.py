@@ -69,6 +69,8 @@ class Count:
     held: float = 0.0
     done: int = 0
     device_s: float = 0.0
+    #: Jobs that were not taken on, since ever.
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,9 @@ class Queue:
     """What one queue's looks leave for the next."""
 
     count: Count
-    #: Jobs that have come since the look before.
+    #: Jobs that have come since the look before, and those of them that were not taken on.
     came: float = 0.0
+    refused: float = 0.0
     #: Below 0: jobs that have gone without a word.
     owed: float = 0.0
     #: Jobs that were done lately.
@@ -107,9 +110,11 @@ def after(before: Queue, count: Count, *, elapsed_s: float) -> Queue:
     keep = KEPT if done else 1.0
     lately = before.lately * 0.5 ** (elapsed_s / LATELY_S) + done
     owed = max(min(0.0, came), -(lately + max(before.count.held, count.held)))
+    refused = max(0.0, float(count.refused - before.count.refused))
     return Queue(
         count,
-        came=max(0.0, came),
+        came=max(0.0, came) + refused,
+        refused=refused,
         owed=owed * 0.5 ** (elapsed_s / FORGIVEN_S),
         lately=lately,
         spent_s=before.spent_s * keep + device_s,

@@ -21,6 +21,7 @@ key                                       type      what it holds
 ``{ns}:tenants:used``                     hash      tenant -> device seconds since the data set began
 ``{ns}:device``                           hash      queue -> device seconds since the data set began
 ``{ns}:done``                             hash      queue -> jobs that have left a device since the data set began
+``{ns}:refused``                          hash      queue -> jobs that admission has refused since the data set began
 ``{ns}:tenants:held:{tenant}``            set       with a cap: "tag consumer" of what was claimed, and maybe of more
 ``{ns}.returns``                          list      plain Celery tasks in runs that have ended, as their workers say;
                                                     with kombu's suffixes for the priorities that theirs use
@@ -181,6 +182,11 @@ def device(namespace: str) -> str:
 def done(namespace: str) -> str:
     """The jobs of all queues that have left a device."""
     return f"{namespace}:done"
+
+
+def refused(namespace: str) -> str:
+    """The jobs of all queues that admission has refused."""
+    return f"{namespace}:refused"
 
 
 def weights(namespace: str) -> str:

@@ -162,6 +162,11 @@ class Publisher:
             found[name] = LoadEntries(by_worker, next(lines), [next(lines) for _ in beside.get(name, ())])
         return found
 
+    def refused(self, counts: Mapping[str, int]) -> None:
+        """Tell of jobs that were not taken on, by queue: that work has come, too. Raises ``BrokerUnavailable``."""
+        key = keys.refused(self.namespace)
+        self._send([pack("HINCRBY", key, queue, count) for queue, count in counts.items()], replies=len(counts))
+
     def forget_load(self, model: str, workers: Sequence[str]) -> None:
         """Remove what dead workers have said. Raises ``BrokerUnavailable``."""
         self._send([pack("HDEL", keys.load(self.namespace, model), *workers)], replies=1)

@@ -39,10 +39,12 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What workers have told of a queue since the data set began: jobs done, and the device seconds they took."""
+    """What was told of a queue since the data set began: by workers jobs done, and the device seconds they took; by
+    producers jobs that they have refused."""
 
     jobs: int = 0
     device_s: float = 0.0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,18 +99,20 @@ class Watch:
             keys.unacked_prefix(self._namespace),
             keys.done(self._namespace),
             keys.device(self._namespace),
+            keys.refused(self._namespace),
             bounds.tenants,
             bounds.consumers,
             bounds.messages,
             bounds.each,
         ]
         first = self._shares.next(bounds.messages // bounds.each + 1) if consumers else []
-        ready, jobs, seconds, holding, read, caps, uncounted, unread = WORK(self._wire, queues, [*given, *first])
+        answer = WORK(self._wire, queues, [*given, *first])
+        ready, jobs, seconds, refused, holding, read, caps, uncounted, unread = answer
         return _Part(
             ready={queue: _counts(counts) for queue, counts in zip(queues, ready, strict=True)},
             spent={
-                queue: Spent(int(number(done)), number(took))
-                for queue, done, took in zip(queues, jobs, seconds, strict=True)
+                queue: Spent(int(number(done)), number(took), int(number(missed)))
+                for queue, done, took, missed in zip(queues, jobs, seconds, refused, strict=True)
             },
             holding=_counts(holding),
             read={_text(consumer): _counts(counts) for consumer, counts in _pairs(read)},

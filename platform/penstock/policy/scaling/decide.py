@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from penstock.policy.scaling.need import LOOK_S, Need, carries, in_panic, is_late, need
+from penstock.policy.scaling.need import LOOK_S, Need, carries, in_panic, is_late, need, of_sudden
 from penstock.policy.scaling.spares import risen, spares
 from penstock.policy.scaling.state import NEVER, State
 from penstock.policy.scaling.steady import PANIC_S, Steady, hold_s, panics, steady, with_peak
@@ -57,12 +57,15 @@ def _seen(context: Context, load: Load) -> State:
     if (load.demand > 0 or load.jobs or not state.used_at) and not used:
         used = dict.fromkeys(state.used_at or load.backlog_s, load.at)
     flow = state.flow.after(load.demand, elapsed, late=is_late(load, context.terms, context.fleet.ready))
-    panic = flow.seen_s > elapsed and panics(flow.fast, context.fleet.ready)
+    rush = of_sudden(context, load, elapsed_s=elapsed) if state.seen_at > NEVER else 0.0
+    panic = flow.seen_s > elapsed and (rush > 0 or panics(flow.fast, context.fleet.ready))
     return replace(
         state,
         seen_at=load.at,
         flow=flow,
         used_at={**state.used_at, **used},
+        left_s=sum(load.backlog_s.values()) - load.refused_s,
+        sudden=rush,
         panic_until=load.at + PANIC_S if panic else state.panic_until,
     )
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from penstock.lane import Lane
 from penstock.policy.scaling.state import State
+from penstock.policy.scaling.sudden import sudden
 from penstock.policy.scaling.terms import Context, Load, Terms
 
 #: Chance of waiting too long that the margin leaves; the share of a target that may be spent waiting.
@@ -62,7 +63,7 @@ def need(context: Context, load: Load, state: State) -> Need:
     return Need(
         staff=rate + _margin(rate, flow.dispersion, wait_s=tightest(terms, state, load.at) * WAIT_SHARE, terms=terms),
         reserve=_reserve(context, state),
-        backlog=_of_backlog(context, load, rate, state),
+        backlog=max(_of_backlog(context, load, rate, state), state.sudden),
         deadlines=_of_deadlines(context, load, rate),
     )
 
@@ -70,6 +71,13 @@ def need(context: Context, load: Load, state: State) -> Need:
 def in_panic(context: Context, state: State) -> bool:
     """Whether a rise is being followed without waiting for certainty."""
     return context.now < state.panic_until
+
+
+def of_sudden(context: Context, load: Load, *, elapsed_s: float) -> float:
+    """Workers that parked spares are to be woken for at once; 0: nothing is sudden."""
+    grown = (sum(load.backlog_s.values()) - context.state.left_s) / max(elapsed_s, 1e-3)
+    targets = _by_target(load, context.terms)
+    return sudden(load, context.terms, context.fleet, grown=grown, by_target=targets, share=WAIT_SHARE)
 
 
 def carries(workers: int, load: Load, terms: Terms) -> bool:

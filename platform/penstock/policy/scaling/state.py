@@ -22,6 +22,10 @@ class State:
     #: Workers wanted, ready and starting together; ``None``: nothing was decided yet.
     target: int | None = None
     flow: Flow = field(default_factory=Flow)
+    #: Work that was there at the last look, device seconds; what was refused is not there any more.
+    left_s: float = 0.0
+    #: Workers that spares were woken for at the last look.
+    sudden: float = 0.0
     #: When a lane last had work.
     used_at: Mapping[Lane, float] = field(default_factory=dict)
     #: The highest rate to staff for, by stretches of time: ``(its beginning, workers)``, the oldest first.
@@ -61,6 +65,8 @@ class State:
                 made["flow"] = Flow(**{one.name: float(value["flow"][one.name]) for one in fields(Flow)})
             made["used_at"] = {Lane(lane): at(age) for lane, age in value.get("used_at", {}).items()}
             made["peaks"] = tuple((at(age), float(height)) for age, height in value.get("peaks", ()))
+            for name in ("left_s", "sudden"):
+                made[name] = float(value.get(name, 0.0))
             made["rise"] = float(value.get("rise", 0.0))
             made["target"] = None if value.get("target") is None else int(value["target"])
         except (TypeError, ValueError, KeyError, AttributeError):

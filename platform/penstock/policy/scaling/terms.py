@@ -39,8 +39,11 @@ class Load:
     at: float
     #: Device seconds of new work per second, since the look before.
     demand: float
-    #: Device seconds of ready, claimed, buffered and running work. Not of what is delayed or held back.
+    #: Device seconds of ready, claimed, buffered and running work, and of what was refused since the last look; not of
+    #: what is delayed or held back.
     backlog_s: Mapping[Lane, float]
+    #: The part of it that was refused.
+    refused_s: float = 0.0
     #: ``(slack_s from at, device seconds)`` of work with deadlines of its own, the earliest first, bounded.
     due: Sequence[tuple[float, float]] = ()
     #: How many jobs that is: a pool whose jobs' times nobody knows yet still needs one worker.

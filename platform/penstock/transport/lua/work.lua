@@ -3,11 +3,11 @@
 -- KEYS  the queues
 -- ARGV  1 what precedes the keys of the tenants   2 leases of the consumers (zset); '' looks at no consumer
 --       3 what precedes a consumer in the key of its messages   4 jobs done per queue (hash)
---       5 device seconds per queue (hash)   6 most tenants to count, over all queues, besides 'default'
---       7 most consumers to count   8 most held messages to read   9 of one consumer at most, unless there is room
---       10… consumers to read first
+--       5 device seconds per queue (hash)   6 refused jobs per queue (hash)
+--       7 most tenants to count, over all queues, besides 'default'   8 most consumers to count
+--       9 most held messages to read   10 of one consumer at most, unless there is room   11… consumers to read first
 --
--- Returns { per queue { tenant, count, ... }, per queue its done jobs, per queue its device seconds,
+-- Returns { per queue { tenant, count, ... }, per queue its done jobs, its device seconds, its refused jobs,
 --           { consumer, messages that it holds, ... } of those that hold any,
 --           { consumer, { list's queue, count, ... }, ... } of those whose messages were read,
 --           { tenant, cap, held, ... } of the tenants that were counted,
@@ -15,7 +15,7 @@
 --
 -- However large the fleet, the call is short: what is beyond the bounds is named, and asked for piece by piece.
 
-local tenants_left, consumers_left, messages_left = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local tenants_left, consumers_left, messages_left = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
 -- The queue of a held message, as `open_held` and `owner_of` have it, without a copy of the message.
 local function queue_of(held)
@@ -107,7 +107,7 @@ for i = consumers_left + 1, #consumers do
   unread[#unread + 1] = consumers[i]
 end
 
-local each = math.max(tonumber(ARGV[9]), math.floor(messages_left / math.max(#consumers, 1)))
+local each = math.max(tonumber(ARGV[10]), math.floor(messages_left / math.max(#consumers, 1)))
 local read, done = {}, {}
 local function look_at(consumer)
   local messages = lengths[consumer] or length_of(consumer)
@@ -140,7 +140,7 @@ local function look_at(consumer)
   read[#read + 1] = consumer
   read[#read + 1] = told
 end
-for i = 10, #ARGV do
+for i = 11, #ARGV do
   look_at(ARGV[i])
 end
 for i = 1, #holding, 2 do
@@ -150,4 +150,5 @@ for i = 1, #holding, 2 do
   look_at(holding[i])
 end
 
-return { ready, fields_of(ARGV[4], KEYS), fields_of(ARGV[5], KEYS), holding, read, caps, uncounted, unread }
+local done_jobs, seconds, refused = fields_of(ARGV[4], KEYS), fields_of(ARGV[5], KEYS), fields_of(ARGV[6], KEYS)
+return { ready, done_jobs, seconds, refused, holding, read, caps, uncounted, unread }
