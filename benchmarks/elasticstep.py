@@ -25,6 +25,9 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+JUDGED = "parked"
+
+
 def step(folder: Path, plan: Plan) -> Part:
     """A minute of five devices' traffic after one device's. Judged with spares; without them, reported."""
     part = Part()
@@ -32,7 +35,7 @@ def step(folder: Path, plan: Plan) -> Part:
     turns: list[float] = []
     void = []
     for case, more in CASES.items():
-        for number in range(plan.steps):
+        for number in range(plan.steps if case == JUDGED else 1):
             where = folder / f"{case}{number}"
             where.mkdir(parents=True)
             found = _measure(where, plan, plan.seed + number, more)
@@ -42,7 +45,7 @@ def step(folder: Path, plan: Plan) -> Part:
             print(f"  {case}: {json.dumps({k: v for k, v in found.items() if k != 'decisions'})}", flush=True)
             for line in found["decisions"]:
                 print(f"    {line}", flush=True)
-            if case == "parked":
+            if case == JUDGED:
                 late.append(found["missed"])
                 turns.append(found["reversals"])
                 void.append(found)
