@@ -213,14 +213,9 @@ def _fleet(site: Site) -> list[tuple[str, str, str | None, int | None]]:
     return [(slot.id, slot.state, slot.worker, (slot.place or {}).get("pid")) for slot in site.slots()]
 
 
-def _strangers(site: Site) -> set[str]:
-    """Processes of workers that no row knows, and rows whose process is not there."""
-    rows = {slot.id for slot in site.slots()}
-    there = set()
-    for process in site.workers_alive():
-        words = process.cmdline()
-        there.add(words[words.index("--slot") + 1])
-    return rows ^ there
+def _strangers(site: Site) -> set[int]:
+    """Processes of workers that no row knows, and those of rows that are not there, by number."""
+    return {int((slot.place or {}).get("pid", 0)) for slot in site.slots()} ^ site.supervisors()
 
 
 def _until_it_knows(scaler: Child) -> None:

@@ -24,6 +24,7 @@ from benchmarks.processes import Child, eventually, python
 
 from penstock import Client
 from penstock.job import JobState
+from penstock.processes.warm import ZYGOTE
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import Slot
@@ -211,8 +212,25 @@ class Site(Stack):
         return connect(self._environ["PENSTOCK_BROKER_URL"], timeout_s=10.0)
 
     def workers_alive(self) -> list[psutil.Process]:
-        """Processes of workers: supervisors, and what they supervise."""
-        return [process for process in self.family() if "--slot" in words_of(process)]
+        """Processes of workers: supervisors, and what they supervise. One that was forked has its zygote's words."""
+        scalers = {scaler.pid for scaler in self.scalers}
+        found = []
+        for process in self.family():
+            words = words_of(process)
+            with suppress(psutil.Error):
+                if "--slot" in words or (ZYGOTE in words and process.ppid() not in scalers):
+                    found.append(process)
+        return found
+
+    def supervisors(self) -> set[int]:
+        """Those of them that nobody supervises."""
+        alive = {process.pid: process for process in self.workers_alive()}
+        found = set()
+        for pid, process in alive.items():
+            with suppress(psutil.Error):
+                if process.ppid() not in alive:
+                    found.add(pid)
+        return found
 
     def family(self) -> list[psutil.Process]:
         """All processes of this site that are not this benchmark's own."""

@@ -43,6 +43,10 @@ class Still:
         """Nothing is missing."""
         return Realised()
 
+    def room(self, pool: str, slots: Sequence[Slot]) -> int | None:
+        """There is no end of it."""
+        return None
+
     def close(self) -> None:
         """Nothing is held."""
 
