@@ -126,7 +126,7 @@ def test_two_processes_offer_too_much(
     advice = [seconds for one in told for seconds in one["refused"]]
     with connect(settings.broker) as client:
         queue = queue_name(settings.namespace, "nap", Lane.INTERACTIVE)
-        assert work.look(client, settings.namespace, [queue]).spent[queue].refused == len(advice)
+        assert work.Watch(client, settings.namespace).look([queue]).spent[queue].refused == len(advice)
     assert len(advice) > 0.3 * len(ids), "far more is offered than can be done"
     assert min(advice) > 0
     # The median: on a busy machine a process may be put aside for longer than any decision takes.
