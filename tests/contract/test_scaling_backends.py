@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from penstock.autoscaler.backends import local as backends_local
 from penstock.autoscaler.backends.base import Backend, Realised
 from penstock.autoscaler.backends.local import Local
 from penstock.processes.agreed import SLOT_FENCE
@@ -421,6 +422,24 @@ def test_another_machines_workers_are_left_to_it(leader: Leader, local: LocalPla
     assert leader.elastic.place(id, {"host": "elsewhere", "pid": 1, "born_at": 1.0}, epoch=leader.epoch, fence="f")
     assert not leader.turn().gone
     assert local.running() == [] and leader.row(id).fence == "f"
+
+
+def test_what_a_machine_that_is_gone_has_left_is_started_here(
+    leader: Leader, local: LocalPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that was made anew has another name: what it had placed under the old one is not lost for ever."""
+    wanted, held, drains, begins = leader.add(4)
+    for id in (wanted, held, drains):
+        assert leader.elastic.place(id, {"host": "old", "pid": 7, "born_at": 1.0}, epoch=leader.epoch, fence="f")
+    leader.comes_up(held)
+    leader.drain(drains)
+    leader.until(lambda: local.running() == [begins], "what has no place is started here")
+    assert leader.row(wanted).fence == "f", "who takes no slot at once may still come"
+    monkeypatch.setattr(backends_local, "ELSEWHERE_S", 0.05)
+    leader.until(lambda: local.running() == sorted([wanted, begins]), "what nobody has is started here")
+    assert leader.elastic.slot(drains) is None
+    assert leader.row(held).fence == "f", "who has it, has it"
+    assert leader.elastic.take(wanted, "late@old:7:x", fence="f") is None, "the old word is none any more"
 
 
 def test_what_does_not_end_in_its_grace_is_killed(leader: Leader, local: LocalPlace) -> None:

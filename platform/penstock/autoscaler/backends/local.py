@@ -40,6 +40,9 @@ log = structlog.get_logger(__name__)
 
 #: A worker that is told to drain is killed so long after its own limit for it, seconds: its supervisor comes first.
 MARGIN_S = 10.0
+#: What another machine has placed and nobody has had for so long is started here, seconds: a worker takes its slot before
+#: it loads anything, so that machine, or its container, is gone.
+ELSEWHERE_S = 30.0
 
 
 class Local:
@@ -85,15 +88,18 @@ class Local:
         self._crashes: dict[str, Crashes] = {}
         #: Slots for which there is no room, and why.
         self._no_seat: dict[str, str] = {}
+        #: Since when nobody has had what another machine has placed, by slot and fence.
+        self._unheld: dict[tuple[str, str], float] = {}
         self._looked = False
 
     # The contract -----------------------------------------------------------------------------------------------
 
     def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
-        """See ``Backend.realise``. Slots that another machine has placed are left to it, and to their workers."""
+        """See ``Backend.realise``. Slots that another machine has placed are left to it, and to their workers, for as
+        long as somebody has them."""
         mine = {slot.id: slot for slot in slots if self._is_mine(slot)}
         self._adopt(mine)
-        gone = self._reap(mine)
+        gone = [*self._reap(mine), *self._left_behind(slots)]
         self._no_seat = {}
         for id, running in self._running.items():
             slot = mine.get(id)
@@ -159,6 +165,16 @@ class Local:
     def _is_mine(self, slot: Slot) -> bool:
         # One that has a worker and no place was taken by somebody that no backend has started.
         return bool((slot.place or {}).get("host", self._host) == self._host)
+
+    def _left_behind(self, slots: Sequence[Slot]) -> list[Slot]:
+        """What another machine has placed, and nobody has any more: it is gone, or is called otherwise by now, as a
+        container that was made anew. Should it come back all the same, its workers find another word in their rows."""
+        now = monotonic_s()
+        unheld = [slot for slot in slots if slot.worker is None and not self._is_mine(slot)]
+        self._unheld = {
+            (slot.id, slot.fence or ""): self._unheld.get((slot.id, slot.fence or ""), now) for slot in unheld
+        }
+        return [slot for slot in unheld if now - self._unheld[slot.id, slot.fence or ""] > ELSEWHERE_S]
 
     def _adopt(self, mine: Mapping[str, Slot]) -> None:
         """Find what a predecessor has started."""
