@@ -77,7 +77,7 @@ def make(
     """
     kind = settings.autoscaler.backend
     if kind == "external":
-        return External(settings, store), elsewhere
+        return External(settings, store, leadership=leadership), elsewhere
     if kind == "kubernetes":
         if leadership != AUTOSCALER:
             raise ConfigError("the backend `kubernetes` looks after all pools", fix="leave out --pool")

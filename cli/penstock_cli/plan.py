@@ -113,7 +113,7 @@ def _too_little(pool: str | None, history: Mapping[str, Sequence[Minute]], since
 
 
 def _terms(settings: Settings, pool: str) -> Terms:
-    return terms_of(settings, pool, (), room=UNBOUNDED)
+    return terms_of(settings, pool, room=UNBOUNDED)
 
 
 def _asked(terms: Terms, *, least: int | None, most: int | None, warm: int | None, target_s: float | None) -> Terms:

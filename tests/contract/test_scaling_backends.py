@@ -478,6 +478,22 @@ def test_a_death_is_told_with_its_last_words(leader: Leader, local: LocalPlace) 
     assert stuck == ["died, and is started again: this one does not come up (fix: mend it)"]
 
 
+def test_a_log_that_cannot_be_written_is_told_and_keeps_nothing_else_from_being_done(
+    leader: Leader, local: LocalPlace, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a folder is to be")
+    local.backend = broken = local.make()
+    broken._logs = blocked / "logs"
+    other, one = leader.add(pool="cpu")[0], leader.add(pool="gpu")[0]
+    done = leader.turn()
+    assert set(done.stuck) == {one, other} and "could not be started" in done.stuck[one]
+    leader.drain(other)
+    leader.until(lambda: leader.elastic.slot(other) is None, "the other is ended all the same")
+    broken._logs = local.folder
+    leader.until(lambda: local.running() == [one], "it is started when it can be")
+
+
 def test_a_number_that_is_another_processes_by_now_is_not_touched(leader: Leader, local: LocalPlace) -> None:
     [id] = leader.add()
     ours = os.getpid()

@@ -24,8 +24,12 @@ from penstock.autoscaler.daemon import Autoscaler
 from penstock.client import Client
 from penstock.errors import ConfigError
 from penstock.policy.scaling import Fleet
+from penstock.poolsettings import AutoscalerSettings
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.elastic import NewSlot
+from penstock_cli.autoscaler import name_of
+from penstock_cli.fleets import make
 from tests.fixtures.client import Echo
 from tests.fixtures.keda import Keda
 from tests.fixtures.patience import PATIENCE_S
@@ -226,6 +230,39 @@ def test_workers_that_somebody_starts_are_counted(settings: Settings, one: One) 
     until(lambda: [slot.worker for slot in one.store.elastic.slots()] == ["w@h:3:a"])
     one.store.unregister_worker("w@h:3:a")
     until(lambda: one.desk.board.standing("default").fleet == Fleet(starting=1))
+
+
+def test_a_worker_with_a_wrong_clock_is_counted(settings: Settings, one: One) -> None:
+    """Its lease has run out by ours; that it beats is all that counts, and nobody asks for workers in its place."""
+    with Client(settings, models=[Echo]) as client:
+        client.enqueue("echo", 1)
+    until(lambda: one.desired() == 1)
+    an_hour_ago = clock.now() - 3600.0
+    one.store.register_worker(
+        "w@h:2:a", name="w", pool="default", lease_until=an_hour_ago + 60.0, now=an_hour_ago, info={}
+    )
+    until(lambda: one.desk.board.standing("default").fleet.ready == 1)
+
+
+def test_one_that_looks_after_some_pools_counts_their_workers(settings: Settings) -> None:
+    """Its rows are written under a leadership of its own."""
+    store = Store.open(settings.database)
+    try:
+        name = name_of(("default",))
+        backend, _ = make(
+            settings.model_copy(update={"autoscaler": AutoscalerSettings(backend="external")}),
+            store,
+            {},
+            leadership=name,
+        )
+        epoch = store.elastic.lead(name, "me", None)
+        assert epoch is not None
+        store.elastic.change(name, epoch, add=[NewSlot(pool="default")], now=clock.now())
+        worker(store, "w@h:2:a")
+        backend.realise(store.elastic.slots(), epoch=epoch)
+        assert [slot.worker for slot in store.elastic.slots()] == ["w@h:2:a"]
+    finally:
+        store.close()
 
 
 def test_it_is_an_error_when_nobody_can_ask(settings: Settings) -> None:

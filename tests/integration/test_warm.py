@@ -279,6 +279,17 @@ def test_elsewhere_workers_are_started_cold_and_that_is_said_once(
     assert warm.pid is None and len(said) == 1 and "only Linux" in said[0]
 
 
+def test_one_that_cannot_be_started_keeps_no_worker_from_being_started(tmp_path: Path) -> None:
+    said: list[str] = []
+    warm = Warm([], env=clean_environ(), log=tmp_path, say=said.append)  # a folder is no log
+    warm.prepare()
+    pid = warm.start([sys.executable, "-c", "print('here')"], clean_environ(), tmp_path / "w.log")
+    os.waitpid(pid, 0)
+    assert (tmp_path / "w.log").read_text() == "here\n"
+    assert len(said) == 1 and "could not be started" in said[0]
+    warm.close()
+
+
 def test_a_zygote_is_for_pools_whose_workers_come_and_go() -> None:
     assert not worth_it({"fixed": PoolSettings(min=2, max=2)})
     assert worth_it({"fixed": PoolSettings(min=2, max=2), "gpu": PoolSettings(min=0, max=2)})

@@ -12,7 +12,8 @@ from penstock.autoscaler.backends.crashes import Crashes
 from penstock.autoscaler.fleet import Change, busy_workers, change, fleet_of, late_ones
 from penstock.autoscaler.minutes import Minutes
 from penstock.autoscaler.observe import counted, queues_of
-from penstock.autoscaler.terms import pools_of, ready_in_s, terms_of
+from penstock.autoscaler.starts import Starts
+from penstock.autoscaler.terms import pools_of, terms_of
 from penstock.lane import PIPELINES, Lane
 from penstock.policy.scaling import Decision, Fleet, Load, State, Terms
 from penstock.policy.work import Count
@@ -177,16 +178,64 @@ def test_the_terms_of_a_pool_are_its_settings_and_what_there_is_room_for() -> No
     settings = Settings(
         pools={"gpu": {"min": 0, "max": 8, "warm": 1, "targets": {"interactive": 0.5}}, "big": {"min": 3}}
     )
-    gpu = terms_of(settings, "gpu", [], room=2)
+    gpu = terms_of(settings, "gpu", room=2)
     assert (gpu.least, gpu.most, gpu.warm, gpu.ready_in_s) == (0, 2, 1, 10.0)
     assert gpu.target_s == {Lane.INTERACTIVE: 0.5, Lane.BACKGROUND: 60.0}
-    assert terms_of(settings, "big", [], room=1).most == 3, "what was asked for is wanted, and told if there is no room"
-    assert terms_of(settings, "other", [], room=4).most == 4
+    assert terms_of(settings, "big", room=1).most == 3, "what was asked for is wanted, and told if there is no room"
+    assert terms_of(settings, "other", room=4).most == 4
 
 
-def test_how_long_a_worker_takes_is_seen_from_those_that_there_are() -> None:
-    took = [Slot(id, "gpu", "wanted", 1, 0.0, 0.0, "w", ready) for id, ready in (("a", 3.0), ("b", 5.0), ("c", 40.0))]
-    assert ready_in_s([*took, slot("d", ready=False)]) == 5.0
+def starts(*looks: tuple[float, list[Slot]], ordered: tuple[str, ...] = (), **stuck: str) -> float | None:
+    found = Starts()
+    found.ordered(ordered, now=looks[0][0])
+    for now, slots in looks:
+        found.saw("gpu", slots, stuck=stuck, late=(), every_s=1.0, now=now)
+    return found.ready_in_s("gpu")
+
+
+def came(id: str, *, made: float = 0.0, ready: float | None = None, **fields: Any) -> Slot:
+    return Slot(id, "gpu", "wanted", 1, made, made, "w", ready, **fields)
+
+
+def test_how_long_a_worker_takes_is_the_median_of_those_that_were_seen_to_come() -> None:
+    new = [came("a"), came("b"), came("c")]
+    ready = [came("a", ready=3.0), came("b", ready=5.0), came("c", ready=40.0)]
+    looks = [(0.0, new), (3.0, [ready[0], *new[1:]]), (5.0, [*ready[:2], new[2]]), (40.0, ready)]
+    assert starts(*looks, ordered=("a", "b", "c")) == 5.0
+    assert starts((0.0, ready)) is None, "of those that were there before, nobody has seen how they came"
+
+
+def test_a_worker_that_is_started_again_takes_what_that_takes_and_not_since_its_slot_was_made() -> None:
+    day = 86_400.0
+    assert starts((day, [came("a")]), (day + 4, [came("a", ready=day + 4)])) == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+def test_another_machines_clock_says_nothing_of_how_long_a_worker_takes(skew: float) -> None:
+    took = starts((0.0, []), (4.0, [came("a", ready=4.0 + skew)]), ordered=("a",))
+    assert took == pytest.approx(4.0, abs=2.0)
+
+
+def test_a_worker_that_is_there_before_it_was_looked_at_has_taken_no_time() -> None:
+    assert starts((0.0, []), (1.0, [came("a", ready=0.3)]), ordered=("a",)) == 0.3
+
+
+def test_waiting_for_anything_but_a_machine_is_no_starting() -> None:
+    looks = (0.0, [came("a")]), (300.0, [came("a")]), (301.0, [came("a", ready=301.0)])
+    assert starts(*looks, a="CrashLoop: died 5 times in a row") is None
+    assert starts(*looks, a="Unschedulable: 0/3 nodes are available") == 301.0
+    there = came("a", ready=301.0, place={"found": True})
+    assert starts((0.0, [came("a")]), (301.0, [there])) is None, "somebody else had it before"
+
+
+def test_a_successor_knows_what_a_start_takes() -> None:
+    found = Starts()
+    strange: list[object] = [{}, None, "4", True, -1, float("nan")]
+    for told in strange:
+        found.inherit("gpu", told)
+        assert found.ready_in_s("gpu") is None
+    found.inherit("gpu", 4.0)
+    assert found.ready_in_s("gpu") == 4.0
 
 
 def test_pools_are_those_of_models_and_of_settings() -> None:

@@ -27,6 +27,7 @@ from penstock.autoscaler.observe import Observer, Seen
 from penstock.autoscaler.rolling import Rollouts
 from penstock.autoscaler.seat import Seat
 from penstock.autoscaler.split import COMMAND, Splitter, consuming
+from penstock.autoscaler.starts import Starts
 from penstock.autoscaler.terms import pools_of, target_of, terms_of
 from penstock.errors import Deposed, StoreUnavailable
 from penstock.lane import Lane
@@ -108,6 +109,7 @@ class Autoscaler(ThreadService):
         self._outdated: Collection[str] = ()
         self._rollouts = Rollouts(store)
         self._unready: dict[str, float] = {}
+        self._starts = Starts()
         self._minutes = Minutes()
         self._recorded_at = self._pruned_at = float("-inf")
         self._looked_at: float | None = None
@@ -218,6 +220,7 @@ class Autoscaler(ThreadService):
             changed = [self._decide(name, slots, seen, room.get(name, 1)) for name in names]
             if any(changed):  # at once: a worker that is wanted is wanted now
                 slots = self._realise(self._store.elastic.slots())
+            self._starts.only({slot.id for slot in slots}, self.pools)
             self._record(seen)
             self._split(slots)
             if self._winding_up and not slots:
@@ -269,7 +272,9 @@ class Autoscaler(ThreadService):
         busy = busy_workers(own, seen.consumers if seen is not None else {})
         self._unready, late = late_ones(own, self._unready, start_s=self._settings.autoscaler.start_s, now=now)
         pool.fleet = fleet_of(own, busy=busy, stuck=self._stuck, late=late)
-        terms = terms_of(self._settings, name, own, room=room)
+        every_s = self._settings.autoscaler.every_s
+        self._starts.saw(name, own, stuck=self._stuck, late=late, every_s=every_s, now=now)
+        terms = terms_of(self._settings, name, room=room, ready_in_s=self._starts.ready_in_s(name))
         before = sum(slot.state == "wanted" for slot in own)
         goes_on = False
         if self._winding_up:
@@ -305,6 +310,7 @@ class Autoscaler(ThreadService):
         if pool.step is not None:
             code, reason = f"rollout.{pool.step.code}", pool.step.reason
         self._store.elastic.change(self.seat.name, epoch, add=change_.add, set=change_.set, reason=reason, now=at)
+        self._starts.ordered((slot.id for slot in change_.add), now=now)
         self._have_looked(slot for slot in own if slot.id in change_.set)
         self._store.elastic.changed(
             Change(
@@ -386,13 +392,19 @@ class Autoscaler(ThreadService):
 
     def _state(self) -> dict[str, Any]:
         """For the successor, and for whoever asks for the status."""
-        return {"at": clock.now(), "pools": {name: _told(pool) for name, pool in self.pools.items()}}
+        return {
+            "at": clock.now(),
+            "pools": {
+                name: _told(pool) | {"ready_in_s": self._starts.ready_in_s(name)} for name, pool in self.pools.items()
+            },
+        }
 
     def _inherit(self) -> None:
         inherited, self.seat.inherited = self.seat.inherited, {}
         now = clock.monotonic_s()
         for name, told in dict(inherited.get("pools") or {}).items():
             self.pools[name] = Pool(state=State.from_json(told.get("state") or {}, now=now))
+            self._starts.inherit(name, told.get("ready_in_s"))
 
 
 def _told(pool: Pool) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from statistics import median
+from collections.abc import Collection
 
 from penstock.lane import LANES, Lane
 from penstock.policy.scaling import Terms
 from penstock.settings import Settings
-from penstock.store.elastic import Slot
 
 #: From a decision to a ready worker, until it was seen: a cold start with torch, seconds.
 COLD_S = 10.0
@@ -23,9 +21,9 @@ def target_of(settings: Settings, pool: str, lane: Lane) -> float:
     return settings.pool(pool).target_s(lane, default)
 
 
-def terms_of(settings: Settings, pool: str, slots: Iterable[Slot], *, room: int) -> Terms:
+def terms_of(settings: Settings, pool: str, *, room: int, ready_in_s: float | None = None) -> Terms:
     """The terms of one pool. ``room`` is how many of its workers there is room for; fewer than its least are not: those
-    for which there is none are told of.
+    for which there is none are told of. ``ready_in_s`` is what a start has taken, where any was seen.
     """
     said = settings.pool(pool)
     return Terms(
@@ -33,21 +31,11 @@ def terms_of(settings: Settings, pool: str, slots: Iterable[Slot], *, room: int)
         most=max(said.min, room if said.max is None else min(said.max, room)),
         warm=said.warm,
         target_s={lane: target_of(settings, pool, lane) for lane in LANES},
-        ready_in_s=ready_in_s(slots),
+        ready_in_s=COLD_S if ready_in_s is None else ready_in_s,
         lost_after_s=settings.autoscaler.lost_after_s,
         # Who only tells others how many there are to be cannot have any of them wait.
         wake_in_s=None if settings.autoscaler.backend == "external" else WAKE_S,
     )
-
-
-def ready_in_s(slots: Iterable[Slot]) -> float:
-    """From the decision to a worker that is ready, as it was with the workers that there are."""
-    took = [
-        slot.ready_at - slot.made_at
-        for slot in slots
-        if slot.ready_at is not None and not (slot.place or {}).get("found")  # it was there before: see ``external``
-    ]
-    return max(median(took), 0.1) if took else COLD_S
 
 
 def pools_of(settings: Settings, known: Collection[str], only: Collection[str] = ()) -> list[str]:

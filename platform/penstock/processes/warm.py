@@ -22,6 +22,7 @@ import structlog
 
 from penstock import private
 from penstock.clock import monotonic_s
+from penstock.errors import ConfigError
 from penstock.processes.agreed import CONTROL_FD, HEALTHY_AFTER_S, restart_delay_s
 from penstock.processes.starter import Cold, Starter, turn_over
 
@@ -156,11 +157,16 @@ class Warm:
             self._hear(0.0)  # its last words
             self._died()
         if self._process is None and not self._given_up and monotonic_s() >= self._again_at:
-            self._launch()
+            try:
+                self._launch()
+            except (OSError, ConfigError) as error:  # no numbers, no descriptors, no place for its log
+                self._deaths += 1
+                self._again_at = monotonic_s() + restart_delay_s(self._deaths)
+                self._tell_once(f"workers are started cold: what they are forked from could not be started: {error}")
 
     def _launch(self) -> None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         turn_over(self._log)
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with private.file(self._log).open("ab") as file:
                 self._process = subprocess.Popen(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from penstock import clock
 from penstock.autoscaler.backends.base import UNBOUNDED, Realised
+from penstock.policy.liveness import Seen, judge
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import AUTOSCALER, Slot
@@ -31,6 +32,7 @@ class External:
         self._store = store
         #: Slots that have had a worker: how long another one takes to come tells nothing of the time to start one.
         self._had: set[str] = set()
+        self._leases: dict[str, Seen] = {}
 
     def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
         """Count the workers that there are. Which of them ends when there are too many is decided where they run, so a
@@ -38,7 +40,11 @@ class External:
         now = clock.now()
         draining = [slot for slot in slots if slot.state == "draining"]
         kept = [slot for slot in slots if slot.state != "draining"]
-        live = {worker.instance: worker for worker in self._store.workers() if worker.lease_until > now}
+        workers = self._store.workers()
+        # As dispatchers judge them: a worker's clock may be wrong by more than its lease is long.
+        self._leases, silent = judge(self._leases, workers, now=clock.monotonic_s())
+        dead = {instance for instance, _ in silent}
+        live = {worker.instance: worker for worker in workers if worker.instance not in dead}
         left = [slot for slot in kept if slot.worker is not None and slot.worker not in live]
         taken = {slot.worker for slot in kept}
         free = [worker for instance, worker in live.items() if instance not in taken]

@@ -27,6 +27,7 @@ from penstock.autoscaler.backends.running import Running
 from penstock.autoscaler.backends.seats import SEAT, Seats
 from penstock.clock import monotonic_s
 from penstock.clock import now as unix_now
+from penstock.errors import ConfigError
 from penstock.policy.placing import NoSeat, Seat
 from penstock.processes.agreed import SLOT_FENCE
 from penstock.processes.handle import Handle
@@ -40,8 +41,8 @@ log = structlog.get_logger(__name__)
 
 #: A worker that is told to drain is killed so long after its own limit for it, seconds: its supervisor comes first.
 MARGIN_S = 10.0
-#: What another machine has placed and nobody has had for so long is started here, seconds: a worker takes its slot before
-#: it loads anything, so that machine, or its container, is gone.
+#: What another machine has placed and nobody has had for so long is started here, seconds: a worker takes its slot
+#: before it loads anything, so that machine, or its container, is gone.
 ELSEWHERE_S = 30.0
 
 
@@ -269,7 +270,7 @@ class Local:
         try:
             private.folder(self._logs)
             running = Running.start(self._starter, slot, fence, named, argv, env, log=log_file, grace_s=self._grace_s)
-        except OSError as error:  # no memory or no descriptors for another process
+        except (OSError, ConfigError) as error:  # no memory, descriptors or numbers for a process, no place for its log
             words = f"{named.name} could not be started: {error}"
             wait_s = self._crashes_of(slot.pool).died(
                 lived_s=0.0, was_ready=False, status=None, words=words, now=monotonic_s()
