@@ -23,7 +23,7 @@ from penstock.autoscaler.fleet import busy_workers, change, fleet_of, late_ones
 from penstock.autoscaler.front.board import Standing
 from penstock.autoscaler.front.desk import Desk
 from penstock.autoscaler.minutes import Minutes
-from penstock.autoscaler.observe import Observer, Seen
+from penstock.autoscaler.observe import Observer, Seen, said
 from penstock.autoscaler.rolling import Rollouts
 from penstock.autoscaler.seat import Seat
 from penstock.autoscaler.split import COMMAND, Splitter, consuming
@@ -109,6 +109,7 @@ class Autoscaler(ThreadService):
         self._outdated: Collection[str] = ()
         self._rollouts = Rollouts(store)
         self._unready: dict[str, float] = {}
+        self._consumers: Mapping[str, int] = {}
         self._starts = Starts()
         self._minutes = Minutes()
         self._recorded_at = self._pruned_at = float("-inf")
@@ -212,12 +213,12 @@ class Autoscaler(ThreadService):
             self._at_once = False  # from now on whoever leads instead is alive
             if self.seat.inherited:
                 self._inherit()
-            seen = self._observer.look()
+            seen = self._look()
             slots = self._realise(self._store.elastic.slots())
             names = self._names(slots)
             self._rollouts.look()
             room = self._room(names)
-            changed = [self._decide(name, slots, seen, room.get(name, 1)) for name in names]
+            changed = [self._decided(name, slots, seen, room.get(name, 1)) for name in names]
             if any(changed):  # at once: a worker that is wanted is wanted now
                 slots = self._realise(self._store.elastic.slots())
             self._starts.only({slot.id for slot in slots}, self.pools)
@@ -234,6 +235,25 @@ class Autoscaler(ThreadService):
             self._database.lost(error)
             return False
         return True
+
+    def _look(self) -> Seen | None:
+        """What there is to do. A defect in the look, or in what it has found, is as one that was lost: what is decided
+        already is done, and workers that die are replaced."""
+        try:
+            return self._observer.look()
+        except Exception:
+            log.exception("the look failed", action="autoscaler_look_failed")
+            return None
+
+    def _decided(self, name: str, slots: Sequence[Slot], seen: Seen | None, room: int) -> bool:
+        """See ``_decide``. What cannot be decided of one pool keeps no other from its workers."""
+        try:
+            return self._decide(name, slots, seen, room)
+        except (Deposed, StoreUnavailable):
+            raise
+        except Exception:
+            log.exception("no decision", action="autoscaler_decision_failed", pool=name)
+            return False
 
     def _names(self, slots: Sequence[Slot]) -> list[str]:
         """The pools to decide about. One that nobody names any more, and that has slots, is brought to nothing."""
@@ -269,7 +289,9 @@ class Autoscaler(ThreadService):
         now = clock.monotonic_s()
         fresh = seen.loads.get(name) if seen is not None else None
         pool.load = fresh or pool.load
-        busy = busy_workers(own, seen.consumers if seen is not None else {})
+        if seen is not None:
+            self._consumers = seen.consumers  # of a look that is lost, the one before says best who is busy
+        busy = busy_workers(own, self._consumers)
         self._unready, late = late_ones(own, self._unready, start_s=self._settings.autoscaler.start_s, now=now)
         pool.fleet = fleet_of(own, busy=busy, stuck=self._stuck, late=late)
         every_s = self._settings.autoscaler.every_s
@@ -402,8 +424,9 @@ class Autoscaler(ThreadService):
     def _inherit(self) -> None:
         inherited, self.seat.inherited = self.seat.inherited, {}
         now = clock.monotonic_s()
-        for name, told in dict(inherited.get("pools") or {}).items():
-            self.pools[name] = Pool(state=State.from_json(told.get("state") or {}, now=now))
+        for name, told in said(inherited.get("pools")).items():
+            told = said(told)
+            self.pools[name] = Pool(state=State.from_json(said(told.get("state")), now=now))
             self._starts.inherit(name, told.get("ready_in_s"))
 
 

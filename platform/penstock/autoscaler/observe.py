@@ -26,6 +26,7 @@ from penstock.store import Store
 from penstock.store.records import Latency
 from penstock.telemetry.reach import Reach
 from penstock.transport import work
+from penstock.transport.mend import number
 from penstock.transport.url import unavailable
 
 #: How long what changes slowly is believed, seconds.
@@ -132,8 +133,8 @@ class Observer:
         models = {**self._given, **self._store.models()}
         served: dict[str, set[str]] = {name: {str(info.get("version"))} for name, info in models.items()}
         for worker in self._store.workers():
-            for name, info in worker.info.get("models", {}).items():
-                served.setdefault(name, set()).add(str(info.get("version")))
+            for name, info in said(worker.info.get("models")).items():
+                served.setdefault(name, set()).add(str(said(info).get("version")))
         pools = self._settings.served_pools()
         self._known = Known(
             models=models,
@@ -201,11 +202,16 @@ class Observer:
         target_s = target_of(self._settings, self._known.pools.get(model, DEFAULT), lane)
         return policy.pace(
             self._known.lines.get(model),
-            size=int(info.get("max_size") or 1),
+            size=max(1, int(number(info.get("max_size"), 1.0))),
             target_s=target_s,
             measured_s=self._queues[key].measured_s,
             steps=bool(info.get("steps")),
         )
+
+
+def said(value: Any) -> Mapping[str, Any]:
+    """What another release has written where names stand: nothing, where it is something else."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def queues_of(namespace: str, versions: Mapping[str, Iterable[str]]) -> dict[str, Key]:
@@ -242,7 +248,7 @@ def _lines(latencies: Iterable[Latency]) -> dict[str, Mapping[str, Any]]:
     """Of each model, the line of all its batches that has seen most, whatever the version and the device."""
     lines: dict[str, Mapping[str, Any]] = {}
     for line in latencies:
-        known = lines.get(line.model)
-        if line.key == "" and (known is None or line.state.get("seen", 0) > known.get("seen", 0)):
-            lines[line.model] = line.state
+        known, state = lines.get(line.model), {name: number(value) for name, value in said(line.state).items()}
+        if line.key == "" and (known is None or state.get("seen", 0.0) > known.get("seen", 0.0)):
+            lines[line.model] = state
     return lines

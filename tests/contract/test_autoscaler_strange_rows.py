@@ -1,0 +1,148 @@
+"""What other releases, or hands, have written: the autoscaler makes of it what it can, and goes on with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from penstock import clock
+from penstock.autoscaler.backends.external import External
+from penstock.autoscaler.daemon import Autoscaler
+from penstock.autoscaler.observe import Observer
+from penstock.errors import StoreUnavailable
+from penstock.policy.scaling import Load
+from penstock.settings import Settings
+from penstock.store import Store
+from penstock.store.elastic import AUTOSCALER
+from penstock.store.records import Latency
+from penstock.transport.url import connect
+
+
+def announced(store: Store, models: dict[str, Any]) -> None:
+    now = clock.now()
+    store.register_worker("w@h:1:a", name="w", pool="gpu", lease_until=now + 60, now=now, info={"models": models})
+
+
+def looked(settings: Settings, store: Store) -> dict[str, Load]:
+    client = connect(settings.broker)
+    try:
+        observer = Observer(settings, store, client)
+        observer.look()
+        seen = observer.look()
+    finally:
+        client.close()
+    assert seen is not None
+    return dict(seen.loads)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"max_size": "many"},
+        {"max_size": [1]},
+        {"max_size": -3},
+        {"max_size": float("inf")},
+        {"version": {"major": 2}},
+        {"memory": "8GiB"},
+        {},
+    ],
+)
+def test_a_model_that_is_announced_strangely_hides_no_other(settings: Settings, store: Store, info: Any) -> None:
+    announced(store, {"strange": {"pool": "odd", **info}, "plain": {"pool": "gpu", "version": "1", "max_size": 8}})
+    assert {"odd", "gpu"} <= looked(settings, store).keys()
+
+
+@pytest.mark.parametrize("state", [{"alpha": "x", "seen": 5}, {"alpha": None, "beta": [1], "seen": "many"}, {}])
+def test_a_line_that_is_none_hides_no_other(settings: Settings, store: Store, state: dict[str, Any]) -> None:
+    announced(store, {"plain": {"pool": "gpu", "version": "1", "max_size": 8}})
+    lines = [
+        Latency("plain", "1", kind, "", each) for kind, each in (("cpu", state), ("cuda", {"alpha": 1.0, "seen": 9}))
+    ]
+    store.keep_latencies(lines, now=clock.now())
+    assert "gpu" in looked(settings, store)
+
+
+class Counting(External):
+    """Knows how often it was called."""
+
+    calls = 0
+
+    def realise(self, slots: Any, *, epoch: int) -> Any:
+        self.calls += 1
+        return super().realise(slots, epoch=epoch)
+
+
+@pytest.fixture
+def scaler(settings: Settings, store: Store) -> Iterator[Callable[..., Autoscaler]]:
+    made = []
+
+    def make(**fields: Any) -> Autoscaler:
+        own = settings.model_copy(update={"pools": Settings(pools={"a": {"min": 1}, "b": {"min": 2}}).pools, **fields})
+        made.append(
+            Autoscaler(own, store, Counting(own, store), room=lambda pools: dict.fromkeys(pools, 9), tells=False)
+        )
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+@pytest.mark.parametrize(
+    "state", [{"pools": [1]}, {"pools": {"a": "x", "b": {"state": [2], "ready_in_s": "y"}}}, {"pools": {"a": None}}]
+)
+def test_a_successor_goes_on_whatever_it_finds(
+    store: Store, scaler: Callable[..., Autoscaler], state: dict[str, Any]
+) -> None:
+    epoch = store.elastic.lead(AUTOSCALER, "before", None)
+    assert epoch is not None and store.elastic.beat(AUTOSCALER, "before", epoch, state=state)
+    assert store.elastic.resign(AUTOSCALER, "before", epoch)
+    assert scaler().turn()
+    assert sorted(slot.pool for slot in store.elastic.slots()) == ["a", "b", "b"]
+
+
+def test_a_look_that_fails_keeps_no_row_from_being_realised(
+    store: Store, scaler: Callable[..., Autoscaler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scaler()
+    assert made.turn()
+
+    def defect() -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(made._observer, "look", defect)
+    before = made._backend.calls  # type: ignore[attr-defined]
+    assert made.turn()
+    assert made._backend.calls > before  # type: ignore[attr-defined]
+    assert made.pools["b"].decision is not None and made.pools["b"].decision.target == 2
+
+
+def test_one_pool_that_cannot_be_decided_keeps_no_other_from_its_workers(
+    store: Store, scaler: Callable[..., Autoscaler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scaler()
+    decide = made._decide
+
+    def defect(name: str, *given: Any) -> bool:
+        if name == "a":
+            raise RuntimeError("a defect")
+        return decide(name, *given)
+
+    monkeypatch.setattr(made, "_decide", defect)
+    assert made.turn()
+    assert [slot.pool for slot in store.elastic.slots()] == ["b", "b"]
+
+
+def test_a_database_that_is_away_is_no_defect(
+    scaler: Callable[..., Autoscaler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scaler()
+    assert made.turn()
+
+    def away(*_: Any) -> bool:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(made, "_decide", away)
+    assert not made.turn() and made.away
