@@ -99,6 +99,17 @@ def test_signals_that_come_back_are_believed_again() -> None:
     assert (pool.last.target, pool.last.code) == (0, "idle")
 
 
+@pytest.mark.parametrize("ready_in_s", [0.3, 10.0, 120.0])
+def test_time_that_nobody_has_seen_is_no_rest(ready_in_s: float) -> None:
+    """The broker was away for an hour, and comes back empty: what it has lost is sent again in some seconds."""
+    pool = Pool(terms(ready_in_s=ready_in_s), ready=5)
+    pool.run(200, demand=4.0, backlog=1.0)
+    before = pool.ready
+    assert before >= 4
+    pool.now += 3600
+    assert min(pool.run(9, demand=0.0)) == before
+
+
 def test_a_look_counts_once() -> None:
     pool = Pool(terms(), ready=2)
     pool.run(30, demand=2.0)
@@ -234,6 +245,27 @@ def test_deadlines_are_met_the_earliest_first() -> None:
 
 
 # Zero -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every_s", [61, 75, 101, 150, 250])
+@pytest.mark.parametrize("ready_in_s", [0.3, 10.0])
+def test_a_steady_trickle_does_not_start_a_worker_for_each_job(every_s: int, ready_in_s: float) -> None:
+    pool = Pool(terms(ready_in_s=ready_in_s), ready=0)
+    targets = []
+    for _ in range(10):
+        targets.append(pool.look(0.1, 0.1).target)
+        targets += pool.run(every_s - 1, demand=0.0)
+    changes = [pair for pair in itertools.pairwise(targets) if pair[0] != pair[1]]
+    assert len(changes) <= 2, "stopped once, started once, and then it is known"
+    assert 0 in pool.run(301, demand=0.0), "when nothing comes any more, nobody stays"
+
+
+def test_work_that_comes_once_in_a_long_while_keeps_nobody() -> None:
+    pool = Pool(terms(), ready=0)
+    for _ in range(5):
+        pool.look(0.1, 0.1)
+        targets = pool.run(400, demand=0.0)
+    assert targets.count(1) <= 110
 
 
 def test_from_zero_at_the_first_job_and_to_zero_after_a_while() -> None:

@@ -16,8 +16,9 @@ from penstock.policy.scaling.words import sentence
 STALE_S = 10.0
 #: A look speaks for the time since the one before; for no more than this, seconds.
 MOST_GAP_S = 60.0
-#: A pool that has had no work for so long, and for the window of going down, needs nobody.
-IDLE_S = 60.0
+#: A pool that has had no work for so long, and for the window of going down, needs nobody. Where work comes after
+#: longer pauses than that, it waits for half as long again as they are, and this at most.
+IDLE_S, IDLE_MOST_S = 60.0, 300.0
 
 
 def decide(context: Context) -> Decision:
@@ -53,6 +54,9 @@ def _seen(context: Context, load: Load) -> State:
     if load.at <= state.seen_at:
         return state
     elapsed = min(load.at - state.seen_at, MOST_GAP_S) if state.seen_at > NEVER else LOOK_S
+    if state.seen_at > NEVER and load.at - state.seen_at > MOST_GAP_S:
+        # Nobody knows whether there was work meanwhile: that time is no rest.
+        state = state.later(load.at - state.seen_at - LOOK_S)
     used = {lane: load.at for lane, seconds in load.backlog_s.items() if seconds > 0}
     if (load.demand > 0 or load.jobs or not state.used_at) and not used:
         used = dict.fromkeys(state.used_at or load.backlog_s, load.at)
@@ -63,6 +67,7 @@ def _seen(context: Context, load: Load) -> State:
         state,
         seen_at=load.at,
         flow=flow,
+        pause_s=_pause(state, load.at) if used else state.pause_s,
         used_at={**state.used_at, **used},
         left_s=sum(load.backlog_s.values()) - load.refused_s,
         sudden=rush,
@@ -70,11 +75,19 @@ def _seen(context: Context, load: Load) -> State:
     )
 
 
+def _pause(state: State, at: float) -> float:
+    """How long work mostly stays away before it comes again, where that is long; a longer pause counts at once."""
+    pause = at - max(state.used_at.values(), default=at)
+    if pause < IDLE_S / 2:
+        return state.pause_s
+    return max(pause, 0.7 * state.pause_s + 0.3 * pause) if pause <= IDLE_MOST_S else 0.0
+
+
 def _choose(context: Context, load: Load, state: State, found: Need) -> Steady:
     have, window = _have(context), hold_s(context.terms.ready_in_s)
     work = load.jobs > 0 or any(seconds > 0 for seconds in load.backlog_s.values())
     quiet = context.now - max(state.used_at.values(), default=context.now)
-    if not work and quiet >= max(window, IDLE_S):
+    if not work and quiet >= max(window, IDLE_S, min(1.5 * state.pause_s, IDLE_MOST_S)):
         return Steady(0, "idle")
     held = max((height for _, height in state.peaks), default=0.0)
     chosen = steady(

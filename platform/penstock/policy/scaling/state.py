@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from penstock.lane import Lane
@@ -28,6 +28,8 @@ class State:
     sudden: float = 0.0
     #: When a lane last had work.
     used_at: Mapping[Lane, float] = field(default_factory=dict)
+    #: How long work stayed away when it did so for long, and came again; 0: it does not, or for too long.
+    pause_s: float = 0.0
     #: The highest rate to staff for, by stretches of time: ``(its beginning, workers)``, the oldest first.
     peaks: tuple[tuple[float, float], ...] = ()
     #: Nothing is stopped until then.
@@ -39,6 +41,15 @@ class State:
     #: How far need rose within the time to be ready, and when that was noted: the highest, forgotten slowly.
     rise: float = 0.0
     rise_at: float = NEVER
+
+    def later(self, seconds: float) -> State:
+        """The same, as if all of it had been so much later."""
+        return replace(
+            self,
+            **{name: getattr(self, name) + seconds for name in TIMES},
+            used_at={lane: at + seconds for lane, at in self.used_at.items()},
+            peaks=tuple((at + seconds, height) for at, height in self.peaks),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for whoever goes on after this process."""
@@ -68,6 +79,7 @@ class State:
             for name in ("left_s", "sudden"):
                 made[name] = float(value.get(name, 0.0))
             made["rise"] = float(value.get("rise", 0.0))
+            made["pause_s"] = float(value.get("pause_s", 0.0))
             made["target"] = None if value.get("target") is None else int(value["target"])
         except (TypeError, ValueError, KeyError, AttributeError):
             return cls()
