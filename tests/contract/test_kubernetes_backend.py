@@ -473,6 +473,27 @@ def test_429_is_heeded(world: World) -> None:
     world.until(lambda: len(world.cluster.jobs()) == 5)
 
 
+def test_a_slow_cluster_does_not_keep_the_leader_from_saying_that_it_lives(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call is answered, and takes two seconds: what a pass does not come to is left to the next one."""
+    world.look()
+    create = world.backend._api.create
+
+    def slowly(manifest: dict[str, Any]) -> Any:
+        world.clock.now += 2.0
+        return create(manifest)
+
+    monkeypatch.setattr(world.backend._api, "create", slowly)
+    world.rows.want(7)
+    began = world.clock.now
+    world.look()
+    assert world.clock.now - began < 5.0 and len(world.cluster.jobs()) == 2
+    for _ in range(3):
+        world.look()
+    assert len(world.cluster.jobs()) == 7
+
+
 def test_an_api_that_is_away_leaves_the_fleet_as_it_is(world: World) -> None:
     ids = running(world, 2)
     world.settle()

@@ -6,9 +6,9 @@ cluster for nothing. It does not wait for what it has begun.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from penstock.autoscaler.backends.base import UNBOUNDED, Realised
 from penstock.autoscaler.backends.kubernetes.api import Api, ClusterUnavailable, Refused
@@ -25,12 +25,16 @@ FIRST_S = 5.0
 STALE_S = 150.0
 #: Calls that one pass makes of a kind, at most: the next pass goes on.
 CALLS = 50
+#: And no more are begun after so long, seconds: a leader that waits for a slow cluster does not say that it lives.
+PASS_S = 3.0
 #: A Job that does not exist is asked for no more often, seconds.
 ABSENT_S = 30.0
 #: Events are asked for no more often, seconds.
 EVENTS_EVERY_S = 5.0
 #: First and longest pause after a failed call, seconds.
 AWAY_FIRST_S, AWAY_LONGEST_S = 1.0, 30.0
+
+T = TypeVar("T")
 
 
 class Places(Protocol):
@@ -134,7 +138,7 @@ class KubernetesBackend:
         """A plan that rests on no list alone: what is missing was asked for by name."""
         planned = plan(situation)
         if planned.ask:
-            for name in planned.ask[:CALLS]:
+            for name in self._some(planned.ask):
                 if (found := self._api.job(name)) is not None:
                     self._mirror.note(found)
                 else:
@@ -147,6 +151,14 @@ class KubernetesBackend:
             planned = plan(replace(situation, events=self._events))
         return planned
 
+    def _some(self, calls: Sequence[T]) -> Iterator[T]:
+        """What is called for in this pass: one at least, and the others as long as there is time."""
+        until = self._clock() + PASS_S
+        for call in calls[:CALLS]:
+            yield call
+            if self._clock() >= until:
+                return
+
     def _events_due(self, now: float) -> bool:
         return self._events_at is None or now - self._events_at >= EVENTS_EVERY_S
 
@@ -156,10 +168,10 @@ class KubernetesBackend:
         newest, owner = self._api.claim(epoch)
         if newest > epoch:
             raise Deposed(f"epoch {epoch} is over: a leader of epoch {newest} has been here")
-        for name in planned.delete[:CALLS]:
+        for name in self._some(planned.delete):
             self._api.delete(name)
         refused = {pool for pool, (_, _, until) in self._refused.items() if self._clock() < until}
-        for create in [each for each in planned.create if each.pool not in refused][:CALLS]:
+        for create in self._some([each for each in planned.create if each.pool not in refused]):
             if create.pool not in refused and not self._create(create, epoch, owner):
                 refused.add(create.pool)
 
