@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
+import structlog
 
 from penstock.clock import isoformat, now
 from penstock.store.elastic import AUTOSCALER, Change, Leadership, Slot
@@ -12,8 +14,11 @@ from penstock_cli import waiting
 from penstock_cli.commands import CommonGroup, pass_app
 from penstock_cli.commands import group as group_of
 from penstock_cli.context import App
+from penstock_cli.leaders import pools_of
 from penstock_cli.params import metrics_port_option, with_metrics_port
 from penstock_cli.services import Signals
+
+log = structlog.get_logger(__name__)
 
 #: States of a pool's workers, as the status shows them.
 COUNTS = ("ready", "busy", "starting", "parked", "draining")
@@ -43,7 +48,8 @@ def run(
     leave_workers: bool = False,
     metrics_port: int | None = None,
 ) -> None:
-    """Run it for the models of MODULEs (or of PENSTOCK_MODELS), and for all that workers have announced.
+    """Run it for the models of MODULEs (or of PENSTOCK_MODELS); where it does not start the workers itself, as
+    processes of this machine, for all that they have announced, too.
 
     Several may run: one decides, the others wait. When it is killed, the workers go on, and the next one takes over.
     When it is stopped (SIGTERM, Ctrl-C), workers on this machine finish what they run and end with it, at once at a
@@ -52,18 +58,30 @@ def run(
     from penstock.autoscaler.daemon import Autoscaler
     from penstock.store import Store
     from penstock.telemetry.logs import configure_logs
-    from penstock_cli.fleets import make, models_of, wind_up
+    from penstock_cli.fleets import announced, found_in, make, pools_here, wind_up
 
     settings = with_metrics_port(app.with_models(modules), metrics_port)
     configure_logs(settings.log_level)
     if not waiting.for_servers(app, broker=False):
         return
     waiting.refused_for_good(app)
-    models = models_of(settings)
+    found = found_in(settings)
+    models = announced(found.models)
     store = Store.open(settings.database)
     try:
+        # Or nobody could ask for those of a pool that has had no worker yet.
+        store.announce(models, found.pipelines, now=now())
         backend, room = make(settings, store, models, leadership=name_of(pools))
-        scaler = Autoscaler(settings, store, backend, room=room, given=models, only=pools, name=name_of(pools))
+        here = pools_here(settings, models)
+        if here == []:
+            log.warning(
+                "there are no models to start workers for",
+                action="autoscaler.no_models",
+                fix="name the modules that define them: `penstock autoscaler run my_models`, or PENSTOCK_MODELS",
+            )
+        scaler = Autoscaler(
+            settings, store, backend, room=room, given=models, only=pools, serves=here, name=name_of(pools)
+        )
         with Signals() as signals:
             scaler.start()
             signals.wait()
@@ -81,7 +99,7 @@ def name_of(pools: tuple[str, ...]) -> str:
 
 
 @autoscaler.command("status")
-@click.option("--pool", "pools", multiple=True, metavar="NAME", help="As `run` was told.")
+@click.option("--pool", "pools", multiple=True, metavar="NAME", help="This pool only (repeatable).")
 @pass_app
 def status(app: App, pools: tuple[str, ...]) -> None:
     """Who decides, and of each pool what is wanted, what there is, and why.
@@ -89,15 +107,22 @@ def status(app: App, pools: tuple[str, ...]) -> None:
     DEMAND is new work in device seconds a second: so many workers would be busy all the time. BACKLOG is the work that
     is there, in device seconds.
     """
-    found = app.store.elastic.leadership(name_of(pools))
-    rows = _rows(found, app.store.elastic.slots())
+    leaders = app.store.elastic.leaderships()
+    rows = [row for row in _rows(leaders, app.store.elastic.slots()) if not pools or row["pool"] in pools]
+    told = [_leader(name, leader) for name, leader in leaders.items()]
+    # Who leads, or else who was the last to do so.
+    told.sort(key=lambda each: (each["holder"] is not None, each["said_at"] or ""), reverse=True)
     if app.out.json:
-        app.out.data({"leader": _leader(found), "pools": rows})
+        app.out.data({"leader": told[0] if told else None, "leaders": told, "pools": rows})
         return
-    if found is None:
+    if not told:
         app.out.say("no autoscaler has run yet: `penstock autoscaler`, or `penstock up`, starts one")
         return
-    app.out.say(_who(found))
+    for line in _who(told, 3 * app.settings.autoscaler.lease_s):
+        app.out.say(line)
+    if pools and not rows:
+        app.out.say(f"no autoscaler looks after {', '.join(map(repr, pools))}")
+        return
     header = ("pool", "wanted", *COUNTS, "demand", "backlog", "why")
     drop = ("draining", "parked", "backlog", "demand", "busy", "starting")
     app.out.rows(rows, id="pool", header=header, cells=_cells, drop=drop, wide=("why",))
@@ -109,8 +134,8 @@ def _cells(row: Any) -> tuple[Any, ...]:
     return (row["pool"], row["target"], *(row[name] for name in COUNTS), row["demand"], backlog, why)
 
 
-def _rows(found: Leadership | None, slots: list[Slot]) -> list[dict[str, Any]]:
-    told: dict[str, Any] = dict((found.state if found is not None else {}).get("pools") or {})
+def _rows(leaders: Mapping[str, Leadership], slots: list[Slot]) -> list[dict[str, Any]]:
+    told = pools_of(leaders)
     rows = []
     for pool in sorted({*told, *(slot.pool for slot in slots)}):
         one, own = told.get(pool) or {}, [slot for slot in slots if slot.pool == pool]
@@ -136,11 +161,10 @@ def _rows(found: Leadership | None, slots: list[Slot]) -> list[dict[str, Any]]:
     return rows
 
 
-def _leader(found: Leadership | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
+def _leader(name: str, found: Leadership) -> dict[str, Any]:
     at = found.state.get("at")
     return {
+        "name": name,
         "holder": found.holder or None,
         "epoch": found.epoch,
         "said_at": isoformat(at),
@@ -148,11 +172,17 @@ def _leader(found: Leadership | None) -> dict[str, Any] | None:
     }
 
 
-def _who(found: Leadership) -> str:
-    if not found.holder:
-        return "no autoscaler runs: the last one was stopped"
-    silent_s = max(0.0, now() - float(found.state.get("at") or now()))
-    return f"decided by {found.holder}, {silent_s:.0f} s ago"
+def _who(told: list[dict[str, Any]], gone_s: float) -> list[str]:
+    lines = []
+    for each in told:
+        if each["holder"] is None:
+            continue
+        only = each["name"].removeprefix(AUTOSCALER).removeprefix(":").replace(",", ", ")
+        line = f"decided{f' for {only}' if only else ''} by {each['holder']}, {each['silent_s'] or 0.0:.0f} s ago"
+        if (each["silent_s"] or 0.0) > gone_s:
+            line += ": it was killed, or does not reach the database, and nobody decides in its place"
+        lines.append(line)
+    return lines or ["no autoscaler runs: the last one was stopped"]
 
 
 @autoscaler.command("explain")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from penstock.autoscaler.backends.base import Backend
 from penstock.autoscaler.backends.external import External
 from penstock.autoscaler.backends.kubernetes import connect
@@ -24,7 +26,9 @@ from penstock.store.elastic import AUTOSCALER
 from penstock_cli.childenv import child_env
 
 if TYPE_CHECKING:
-    from penstock_cli.up.probe import ModelInfo
+    from penstock_cli.up.probe import Found, ModelInfo
+
+log = structlog.get_logger(__name__)
 
 #: How often a wait is interrupted to look whether it should end, seconds.
 LOOK_S = 0.05
@@ -42,22 +46,25 @@ def command() -> tuple[str, ...]:
     return (sys.executable, "-m", "penstock_cli", "worker")
 
 
-def models_of(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The models of the settings' modules, which a process of its own imports, as ``Store.models`` has them."""
-    from penstock_cli.up.probe import Probe, placed  # which imports this module
+def found_in(settings: Settings) -> Found:
+    """What the settings' modules define, which a process of its own imports. Models that no pool can hold are told, and
+    left out."""
+    from penstock_cli.up.probe import Found, Probe, placed  # which imports this module
 
-    if not settings.models:
-        return {}
     probe = Probe(settings.models, child_env(settings))
     try:
-        return announced(placed(probe.result().models, settings.served_pools())[0])
+        found = probe.result()
     finally:
         probe.close()
+    models, faults = placed(found.models, settings.served_pools())
+    for fault in faults:
+        log.warning(fault, action="autoscaler.not_served")
+    return Found(models, found.pipelines)
 
 
 def announced(models: Sequence[ModelInfo]) -> dict[str, dict[str, Any]]:
-    """What is known of models before a worker has announced them."""
-    return {model.name: {"pool": model.pool, "own_pool": model.pool, "memory": model.memory} for model in models}
+    """What is known of models before a worker has announced them, as ``Store.models`` has it."""
+    return {model.name: {**model.info, "pool": model.pool} for model in models}
 
 
 def weights(models: Models) -> dict[str, int]:
@@ -90,6 +97,12 @@ def make(
         settings, store.elastic, command=command(), env=env, logs=logs, seats=seats, warm=warm, leadership=leadership
     )
     return local, seats.room
+
+
+def pools_here(settings: Settings, models: Models) -> list[str] | None:
+    """The pools that workers can serve which this process starts, with the models that it knows. ``None``: it starts
+    none, and others may know more."""
+    return sorted({str(info["pool"]) for info in models.values()}) if settings.autoscaler.backend == "local" else None
 
 
 def elsewhere(pools: Collection[str]) -> dict[str, int]:

@@ -23,6 +23,7 @@ from penstock_cli import preflight
 from penstock_cli.commands import command as verb
 from penstock_cli.commands import pass_app
 from penstock_cli.context import App
+from penstock_cli.leaders import pools_of
 from penstock_cli.output import dumps
 from penstock_cli.params import Duration, complete_model
 
@@ -97,9 +98,7 @@ def command(
 def _pools(app: App, pool: str | None) -> list[str]:
     if pool is not None:
         return [pool]
-    leadership = app.store.elastic.leadership()
-    known = leadership.state.get("pools", {}) if leadership is not None else {}
-    return sorted({*app.settings.pools, *known})
+    return sorted({*app.settings.pools, *pools_of(app.store.elastic.leaderships())})
 
 
 def _too_little(pool: str | None, history: Mapping[str, Sequence[Minute]], since_s: float) -> TooLittleHistory:

@@ -13,6 +13,7 @@ from penstock.store.elastic import RolloutOf, Slot
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
+from penstock_cli.leaders import pools_of
 
 
 class Share(click.ParamType[float]):
@@ -187,8 +188,7 @@ def _row(found: RolloutOf, slots: list[Slot], told: dict[str, Any]) -> dict[str,
 
 def _decided(app: App) -> dict[str, Any]:
     """What the autoscalers have said of each pool."""
-    found = app.store.elastic.leadership()
-    return dict((found.state if found is not None else {}).get("pools") or {})
+    return pools_of(app.store.elastic.leaderships())
 
 
 def _steer(app: App, pool: str, words: str, *, share: float | None = None, paused: bool | None = None) -> None:

@@ -258,6 +258,59 @@ def test_it_says_what_it_decided_and_why(site: Site) -> None:
     assert "no autoscaler runs" in penstock("autoscaler", "status").err
 
 
+def test_those_who_look_after_some_pools_are_all_in_the_status(site: Site) -> None:
+    """As in Compose: a container for each group of pools, with an autoscaler of its own."""
+    penstock = Penstock(site.folder, site.settings.environ())
+    scaler = site.start("--pool", "default")
+    site.until_ready(1)
+
+    def told() -> Any:
+        found = penstock("autoscaler", "status", "--json").json()
+        return found if found["pools"] and found["pools"][0]["target"] == 1 else None
+
+    status = wait_for(told, what="a status")
+    assert [leader["name"] for leader in status["leaders"]] == ["autoscaler:default"]
+    assert status["leader"] == status["leaders"][0]
+    ended = penstock("autoscaler", "status", "--pool", "default")
+    assert "decided for default by " in ended.err and "default" in ended.out
+    other = penstock("autoscaler", "status", "--pool", "gpu")
+    assert "no autoscaler looks after 'gpu'" in other.err and not other.out
+    scaler.stop()
+    assert "no autoscaler runs" in penstock("autoscaler", "status").err
+
+
+def test_pools_of_models_that_it_does_not_know_are_left_alone(site: Site) -> None:
+    """What workers of another program, or of earlier modules, have announced can be served by none that it starts."""
+    other = {"version": "1", "pool": "other", "own_pool": "other", "schema": {}}
+    site.store.announce({"gone": other}, {}, now=1.0)
+    site.start()
+    site.until_ready(1)
+    assert [slot.pool for slot in site.slots] == ["default"]
+    assert set(site.store.models()) == {"gone", "device", "broken"}
+
+
+def test_after_a_stop_the_next_one_begins_with_the_least(site: Site) -> None:
+    sized(site, 1, 3)
+    scaler = site.start()
+    site.until_ready(1)
+    scaler.stop()
+    sized(site, 0, 3)
+    site.start()
+    wait_for(lambda: site.epoch() == 2, what="the second one leads")
+    found = site.store.elastic.leadership
+
+    def looked() -> bool:
+        leader = found()
+        pool = (leader.state if leader is not None else {}).get("pools", {}).get("default", {})
+        return bool(leader and leader.holder and pool.get("demand") is not None and leader.beat > 8)
+
+    wait_for(looked, what="it has looked")
+    assert [(change.before, change.after) for change in site.store.elastic.changes("default", limit=9)] == [
+        (1, 0),
+        (0, 1),
+    ]
+
+
 def test_with_the_broker_away_the_fleet_stays_as_it_is(site: Site, redis_server: RedisServer) -> None:
     sized(site, 0, 3)
     with Client(site.settings) as client:

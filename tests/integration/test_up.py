@@ -262,6 +262,25 @@ def test_workers_are_as_many_as_asked_for(make_penstock: MakePenstock) -> None:
         running.close()
 
 
+def test_models_of_a_pool_that_has_had_no_worker_can_be_asked_for(make_penstock: MakePenstock) -> None:
+    penstock = make_penstock(
+        {**QUICK, "PENSTOCK_POOLS": '{"default": {"min": 0, "max": 1}, "cpu": {"min": 0, "max": 1}}'}
+    )
+    (penstock.folder / "my_pipelines.py").write_text(
+        "import penstock\nfrom my_models import Double\n@penstock.pipeline\ndef answer(x: int): return Double(x)\n"
+    )
+    running = penstock.start("up", "my_models", "my_pipelines", "--no-dashboard")
+    try:
+        running.says("Try, in another terminal")
+        assert [row["workers"] for row in penstock("model", "list", "--json").jsonl()] == [[], [], []]
+        refused = penstock("run", "double", '"five"')
+        assert refused.status and "does not fit model 'double'" in refused.err
+        assert penstock("run", "answer", '{"x": 5}').json() == 10
+        assert running.stop() == 0
+    finally:
+        running.close()
+
+
 def test_interrupted_while_it_starts(make_penstock: MakePenstock) -> None:
     penstock = make_penstock(QUICK)
     (penstock.folder / "endless.py").write_text(

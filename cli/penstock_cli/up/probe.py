@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from penstock import usercode
@@ -36,13 +36,15 @@ class ModelInfo:
     function: bool = False
     #: Bytes of device memory, if it says.
     memory: int | None = None
+    #: What a worker would announce of it, in the pool that it names itself.
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 class Found(NamedTuple):
-    """What modules define. ``pipelines`` are names."""
+    """What modules define. Of ``pipelines`` what a worker would announce, by name."""
 
     models: list[ModelInfo]
-    pipelines: list[str]
+    pipelines: dict[str, dict[str, Any]]
 
 
 def placed(models: Sequence[ModelInfo], pools: Mapping[str, Pool]) -> tuple[list[ModelInfo], list[str]]:
@@ -112,9 +114,12 @@ class Probe:
 def look(modules: Sequence[str]) -> Found:
     """Import the modules and describe their models, in this process."""
     from penstock.codec import codec_of
+    from penstock.pipelines.announced import announcement
     from penstock.registry import Registry
+    from penstock_worker.models.loader import announce
 
     registry = Registry.load(modules)
+    infos = announce({cls.name: cls for cls in registry})
     models = [
         ModelInfo(
             name=cls.name,
@@ -123,10 +128,11 @@ def look(modules: Sequence[str]) -> Found:
             example=_example(cls, codec_of(cls).schema()),
             function=hasattr(cls, "of_function"),
             memory=cls.resources.memory_bytes,
+            info=infos[cls.name],
         )
         for cls in registry
     ]
-    return Found(models, list(registry.pipelines))
+    return Found(models, {name: announcement(each) for name, each in registry.pipelines.items()})
 
 
 def _example(cls: Any, schema: Mapping[str, Any]) -> str | None:

@@ -132,15 +132,16 @@ class Stack:
             self._wait("database", lambda: schema.prepare(settings, migrate=self._migrate, say=self._say))
             # A replica or a full disk answers the question above, and takes no key.
             self._wait("broker", lambda: owner.prepare(settings, say=self._say))
-            found, self.state.pipelines = probe.result(self._check)
+            found = probe.result(self._check)
         finally:
             probe.close()
-        self.models, faults = placed(found, settings.served_pools())
+        self.models, faults = placed(found.models, settings.served_pools())
         for fault in faults:
             self._say(fault)
+        self.state.pipelines = list(found.pipelines)
         self._describe()
         self._children = [self._child(service) for service in (dispatcher_service(), *self._dashboard_services())]
-        self.workers.start(self.models)
+        self.workers.start(self.models, found.pipelines)
         for child in self._children:
             child.start()
         if settings.embedded_broker:

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from penstock.autoscaler.backends.local import Local
 from penstock.autoscaler.backends.running import Running
 from penstock.autoscaler.backends.seats import Seats
 from penstock.autoscaler.daemon import Autoscaler
-from penstock.clock import monotonic_s
+from penstock.clock import monotonic_s, now
 from penstock.errors import ModelLoadFailed, PenstockError
 from penstock.inventory import machine
 from penstock.policy.placing import Machine
@@ -66,8 +67,8 @@ class Workers:
         self._failed: list[Running] = []
         self._hurried = threading.Event()
 
-    def start(self, models: Sequence[ModelInfo]) -> None:
-        """Begin to have the workers that these models need."""
+    def start(self, models: Sequence[ModelInfo], pipelines: Mapping[str, Mapping[str, Any]]) -> None:
+        """Begin to have the workers that these need, which can be asked for from now on."""
         here = machine()
         pools = sorted({model.pool for model in models})
         settings = sized(self._settings, pools, self._count, here)
@@ -77,6 +78,7 @@ class Workers:
         known = announced(models)
         seats = Seats(settings, here, weights(known))
         self._store = store = Store.open(settings.database)
+        store.announce(known, pipelines, now=now())
         self._local = Local(
             settings,
             store.elastic,
@@ -95,6 +97,7 @@ class Workers:
             self._local,
             room=seats.room,
             given=known,
+            serves=pools,
             # The files of this home are ours alone: whoever has led on them before was ours, and is gone.
             at_once=settings.database_url is None,
         )
@@ -127,7 +130,11 @@ class Workers:
         if scaler is not None:
             for pool in scaler.pools.values():
                 if pool.fleet.stuck.startswith("no "):
-                    raise PenstockError(pool.fleet.stuck, fix="ask for fewer workers: --workers 1")
+                    raise PenstockError(
+                        pool.fleet.stuck,
+                        fix="ask for fewer workers (--workers 1, or min in the pool's settings), or for less memory or"
+                        " another device in those",
+                    )
         for ended in self._failed:
             kind = ModelLoadFailed if ended.handle.status == EXIT_NOT_LOADED else PenstockError
             said = last_error(ended.tail())

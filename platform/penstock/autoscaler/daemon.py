@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -48,8 +48,6 @@ log = structlog.get_logger(__name__)
 BROKER_TIMEOUT_S = 2.0
 #: How often the open minute is stored, seconds.
 RECORD_EVERY_S = 10.0
-#: Records are removed this many at a time.
-PRUNE = 1000
 
 
 @dataclass(slots=True)
@@ -70,7 +68,8 @@ class Autoscaler(ThreadService):
     """Construct, then ``start``, ``run`` or ``turn``. Installs no signal handlers.
 
     ``room(pools)`` is how many workers of each of these pools the place has room for. ``given`` are models that are
-    known before any worker has announced them. ``only`` names the pools to look after; without it, all. ``at_once``:
+    known before any worker has announced them. ``only`` names the pools to look after; without it, all. ``serves`` are
+    the pools that workers of this place can serve, where it is not all that there may be. ``at_once``:
     whoever leads when this one begins is known to be gone. ``tells``: what is decided is told to others as the settings
     say, and a job that comes to a pool without workers is seen at once.
     """
@@ -84,6 +83,7 @@ class Autoscaler(ThreadService):
         room: Callable[[Collection[str]], Mapping[str, int]],
         given: Mapping[str, Mapping[str, Any]] | None = None,
         only: Collection[str] = (),
+        serves: Collection[str] | None = None,
         name: str = AUTOSCALER,
         at_once: bool = False,
         tells: bool = True,
@@ -94,6 +94,7 @@ class Autoscaler(ThreadService):
         self._backend = backend
         self._room = room
         self._only = only
+        self._serves = serves
         self._at_once = at_once
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
         self._observer = Observer(settings, store, self._client, given)
@@ -112,7 +113,7 @@ class Autoscaler(ThreadService):
         self._consumers: Mapping[str, int] = {}
         self._starts = Starts()
         self._minutes = Minutes()
-        self._recorded_at = self._pruned_at = float("-inf")
+        self._recorded_at = float("-inf")
         self._looked_at: float | None = None
         self._database = Reach("database", service="autoscaler")
         self._place = Reach("backend", service="autoscaler")
@@ -257,10 +258,14 @@ class Autoscaler(ThreadService):
 
     def _names(self, slots: Sequence[Slot]) -> list[str]:
         """The pools to decide about. One that nobody names any more, and that has slots, is brought to nothing."""
-        known = pools_of(self._settings, self._observer.pools, self._only)
+        known = self._known()
         left = {slot.pool for slot in slots if not self._only or slot.pool in self._only}
         # Before the models are known, a pool that is not named is not one that was given up.
         return sorted({*known, *(left if self._observer.knows else ())})
+
+    def _known(self) -> list[str]:
+        known = pools_of(self._settings, self._observer.pools, self._only)
+        return known if self._serves is None else [pool for pool in known if pool in self._serves]
 
     def _realise(self, slots: Sequence[Slot]) -> list[Slot]:
         """Have the backend do what is missing; the slots without those that are gone."""
@@ -301,12 +306,14 @@ class Autoscaler(ThreadService):
         goes_on = False
         if self._winding_up:
             why = "the autoscaler is being stopped, and its workers with it"
-            decision = Decision(target=0, parked=0, state=pool.state, code="stop", reason=why)
-        elif name in pools_of(self._settings, self._observer.pools, self._only):
+            # Whoever comes next begins with none, and not with what there was.
+            state = replace(pool.state, target=0)
+            decision = Decision(target=0, parked=0, state=state, code="stop", reason=why)
+        elif name in self._known():
             decision = decide(Context(now=now, terms=terms, load=pool.load, fleet=pool.fleet, state=pool.state))
             goes_on = self._backend.name != "external"  # who starts them rolls them, too
         else:
-            why = "no model is served by this pool any more"
+            why = "no model is served by this pool any more, of those that are known here"
             decision = Decision(target=0, parked=0, state=State(), code="pool.gone", reason=why)
         pool.decision, pool.state, pool.decided_at = decision, decision.state, clock.now()
         pool.step = None
@@ -407,10 +414,6 @@ class Autoscaler(ThreadService):
             self._store.elastic.record(self._minutes.due())
             self._minutes.stored()
             self._recorded_at = now
-        retention = self._settings.retention
-        if now - self._pruned_at >= retention.prune_every_s:
-            self._store.elastic.prune(before=clock.now() - retention.jobs_s, limit=PRUNE)
-            self._pruned_at = now
 
     def _state(self) -> dict[str, Any]:
         """For the successor, and for whoever asks for the status."""

@@ -182,6 +182,13 @@ class Store:
             self._db, instance, name=name, pool=pool, lease_until=lease_until, now=now, info=info, lane=lane
         )
 
+    def announce(
+        self, models: Mapping[str, Mapping[str, Any]], pipelines: Mapping[str, Mapping[str, Any]], *, now: float
+    ) -> None:
+        """Remember what workers will serve when there are any, as ``register_worker`` does. What a live worker serves
+        is left as that one has announced it."""
+        workers.announce(self._db, models, pipelines, now=now)
+
     def heartbeat(self, instance: str, *, lease_until: float, now: float, lane: str | None = None) -> bool:
         """Extend the lease, and say which lane it keeps to now. ``False``: the lease was lost, and all jobs of this
         worker with it."""

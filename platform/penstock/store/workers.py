@@ -42,6 +42,7 @@ _HEARTBEAT = (
 _TAKING = """
     SELECT DISTINCT versions FROM penstock_worker
     WHERE instance <> :instance AND lease_until > :now AND versions IS NOT NULL AND (lane IS NULL OR lane = :lane)"""
+_LIVE = "SELECT info FROM penstock_worker WHERE lease_until > :now"
 _UNREGISTER = "DELETE FROM penstock_worker WHERE instance = :instance"
 _ALL = (
     "SELECT instance, name, pool, started_at, seen_at, lease_until, info, lane FROM penstock_worker"
@@ -73,13 +74,8 @@ def register(
         "versions": msgspec.json.encode(versions_of(info.get("models", {}))).decode(),
     }
     # In one order everywhere, so that workers that start together do not deadlock.
-    models = [
-        (model, msgspec.json.encode(about).decode(), now) for model, about in sorted(info.get("models", {}).items())
-    ]
-    pipelines = [
-        (pipeline, about["graph"], msgspec.json.encode(_without_graph(about)).decode(), now)
-        for pipeline, about in sorted(info.get("pipelines", {}).items())
-    ]
+    models = _models_rows(info.get("models", {}), now)
+    pipelines = _pipelines_rows(info.get("pipelines", {}), now)
 
     def call() -> None:
         with db.write(Survives.CRASH) as session:
@@ -88,6 +84,36 @@ def register(
             session.insert(_ANNOUNCE_PIPELINES, pipelines)
 
     db.again(call)
+
+
+def announce(
+    db: Database, models: Mapping[str, Mapping[str, Any]], pipelines: Mapping[str, Mapping[str, Any]], *, now: float
+) -> None:
+    """See ``Store.announce``."""
+
+    def call() -> None:
+        with db.write(Survives.CRASH) as session:
+            served: set[str] = set()
+            for (info,) in session.all(_LIVE, {"now": now}):
+                worker = msgspec.json.decode(info)
+                served |= {*worker.get("models", {}), *worker.get("graphs", {})}
+            session.insert(_ANNOUNCE, [row for row in _models_rows(models, now) if row[0] not in served])
+            session.insert(
+                _ANNOUNCE_PIPELINES, [row for row in _pipelines_rows(pipelines, now) if row[0] not in served]
+            )
+
+    db.again(call)
+
+
+def _models_rows(models: Mapping[str, Mapping[str, Any]], now: float) -> list[tuple[Any, ...]]:
+    return [(name, msgspec.json.encode(about).decode(), now) for name, about in sorted(models.items())]
+
+
+def _pipelines_rows(pipelines: Mapping[str, Mapping[str, Any]], now: float) -> list[tuple[Any, ...]]:
+    return [
+        (name, about["graph"], msgspec.json.encode(_without_graph(about)).decode(), now)
+        for name, about in sorted(pipelines.items())
+    ]
 
 
 def _without_graphs(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def sentence(context: Context, state: State, found: Need | None, *, target: int,
     """The reason of a decision."""
     fleet, load = context.fleet, context.load
     if load is None:
-        why = f"nothing is known of the load yet: {target} stay"
+        why = f"nothing is known of the load yet: {target} {f'wanted: {WHY[code]}' if code == 'least' else 'stay'}"
     elif found is None:
         age = context.now - load.at
         why = f"signals have been lost for {age:.0f} s: unknown is not zero, so {target} stay and nobody is stopped"

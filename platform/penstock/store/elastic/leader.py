@@ -21,6 +21,7 @@ from penstock.store.session import Session
 AUTOSCALER = "autoscaler"
 
 _FIND = "SELECT holder, epoch, beat, state FROM penstock_leader WHERE name = :name"
+_ALL = "SELECT name, holder, epoch, beat, state FROM penstock_leader ORDER BY name"
 _FIRST = """
     INSERT INTO penstock_leader (name, holder, epoch, beat) VALUES (:name, :holder, 1, 0)
     ON CONFLICT DO NOTHING"""
@@ -56,6 +57,12 @@ def find(db: Database, name: str) -> Leadership | None:
     with db.read() as session:
         row = session.one(_FIND, {"name": name})
     return None if row is None else _read(row)
+
+
+def every(db: Database) -> dict[str, Leadership]:
+    """See ``Elastic.leaderships``."""
+    with db.read() as session:
+        return {name: _read(row) for name, *row in session.all(_ALL)}
 
 
 def lead(db: Database, name: str, holder: str, seen: Leadership | None) -> int | None:

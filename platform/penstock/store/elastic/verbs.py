@@ -29,6 +29,10 @@ class Elastic:
         """Who leads; ``None``: nobody ever has."""
         return leader.find(self._db, name)
 
+    def leaderships(self) -> dict[str, Leadership]:
+        """All that there ever were, by name: those who look after some pools only have names of their own."""
+        return leader.every(self._db)
+
     def lead(self, name: str, holder: str, seen: Leadership | None) -> int | None:
         """Take over from the leader as it was ``seen``: the new epoch. ``None``: it has beaten since, or somebody was
         quicker. ``holder`` must be another name in each life of each process."""
