@@ -308,6 +308,18 @@ def test_spares_are_as_many_as_need_rose_within_the_time_to_be_ready() -> None:
     assert pool.last.parked == 1
 
 
+def test_a_pool_that_wants_nobody_keeps_the_spares_that_it_must_have() -> None:
+    """A burst does not hold memory and devices for hours after it."""
+    for warm in (0, 1):
+        pool = Pool(terms(wake_in_s=0.05, warm=warm), ready=2)
+        pool.run(300, demand=1.0)
+        pool.run(60, demand=6.0)
+        pool.run(60, demand=1.0)
+        assert pool.last is not None and pool.last.target > 1 and pool.last.parked > 1
+        pool.run(600, demand=0.0)
+        assert (pool.last.target, pool.last.code, pool.last.parked) == (0, "idle", warm)
+
+
 def test_a_pool_that_cannot_park_has_no_spares() -> None:
     pool = Pool(terms(warm=3), ready=2)
     pool.run(100, demand=1.0)

@@ -26,11 +26,16 @@ def risen(state: State, staff: float, *, at: float, within_s: float) -> State:
 
 
 def spares(context: Context, state: State, target: int) -> int:
-    """Parked workers to have beside ``target``; none where the pool cannot park."""
+    """Parked workers to have beside ``target``; none where the pool cannot park.
+
+    A pool that wants nobody keeps those that the settings say: a burst that is over would hold memory, and a device,
+    for hours.
+    """
     terms = context.terms
     if terms.wake_in_s is None:
         return 0
-    rise = math.ceil(_faded(state, context.now) - 0.05) if terms.wake_in_s < terms.ready_in_s else 0
+    quick = target > 0 and terms.wake_in_s < terms.ready_in_s
+    rise = math.ceil(_faded(state, context.now) - 0.05) if quick else 0
     return max(min(max(terms.warm, rise), terms.most - target), 0)
 
 

@@ -62,7 +62,7 @@ def find(db: Database, name: str) -> Leadership | None:
 def every(db: Database) -> dict[str, Leadership]:
     """See ``Elastic.leaderships``."""
     with db.read() as session:
-        return {name: _read(row) for name, *row in session.all(_ALL)}
+        return {name: _read(tuple(row)) for name, *row in session.all(_ALL)}
 
 
 def lead(db: Database, name: str, holder: str, seen: Leadership | None) -> int | None:
