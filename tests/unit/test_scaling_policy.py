@@ -320,6 +320,29 @@ def test_a_pool_that_wants_nobody_keeps_the_spares_that_it_must_have() -> None:
         assert (pool.last.target, pool.last.code, pool.last.parked) == (0, "idle", warm)
 
 
+@pytest.mark.parametrize(("least", "ready"), [(1, 1), (0, 0)])
+def test_who_asks_for_no_spares_and_uses_little_has_none(least: int, ready: int) -> None:
+    """Nor does anything park for a job now and then, or steady work: nobody pays memory for what one worker does."""
+    pool = Pool(terms(least=least, wake_in_s=0.05), ready=ready)
+    parked = {pool.look().parked for _ in range(60)}
+    for _ in range(20):
+        parked |= {pool.look(0.3).parked}
+        parked |= {pool.look().parked for _ in range(20)}
+    parked |= {pool.look(0.4).parked for _ in range(300)}
+    assert parked == {0}
+    steady = Pool(terms(least=least, wake_in_s=0.05), ready=ready)
+    assert {steady.look(3.0 + 0.5 * (n % 2)).parked for n in range(600)} == {0}, "much, and no rise"
+
+
+def test_a_rise_is_forgotten_and_its_spares_go() -> None:
+    pool = Pool(terms(least=1, wake_in_s=0.05), ready=1)
+    pool.run(300, demand=0.3)
+    pool.run(60, demand=3.0)
+    assert pool.last is not None and pool.last.parked >= 1
+    pool.run(2 * 3600, demand=0.3)
+    assert pool.last.parked == 0
+
+
 def test_a_pool_that_cannot_park_has_no_spares() -> None:
     pool = Pool(terms(warm=3), ready=2)
     pool.run(100, demand=1.0)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from penstock.lane import Lane
+from penstock.policy.scaling.flow import SLOW_S
 from penstock.policy.scaling.state import State
 from penstock.policy.scaling.sudden import sudden
 from penstock.policy.scaling.terms import Context, Load, Terms
@@ -40,9 +41,11 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Workers, with fractions. ``staff`` is that of the rate with its margin, before any reserve."""
+    """Workers, with fractions. ``staff`` is that of the rate with its margin, before any reserve; ``before`` is the same
+    of about as long ago as a start takes."""
 
     staff: float
+    before: float
     reserve: float
     backlog: float
     deadlines: float
@@ -60,8 +63,12 @@ def need(context: Context, load: Load, state: State) -> Need:
     rate = flow.rate(SURE + (SURE_LONG - SURE) * share)
     if in_panic(context, state):
         rate = max(rate, flow.fast)
+    wait_s = tightest(terms, state, load.at) * WAIT_SHARE
+    # The slow mean is what the rate was about a minute ago, the long one some minutes ago.
+    before = flow.slow if terms.ready_in_s < SLOW_S else flow.long
     return Need(
-        staff=rate + _margin(rate, flow.dispersion, wait_s=tightest(terms, state, load.at) * WAIT_SHARE, terms=terms),
+        staff=rate + _margin(rate, flow.dispersion, wait_s=wait_s, terms=terms),
+        before=before + _margin(before, flow.dispersion, wait_s=wait_s, terms=terms),
         reserve=_reserve(context, state),
         backlog=max(_of_backlog(context, load, rate, state), state.sudden),
         deadlines=_of_deadlines(context, load, rate),

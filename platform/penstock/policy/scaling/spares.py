@@ -1,4 +1,4 @@
-"""How many parked workers are kept: as many as need has risen by within the time that a cold start takes."""
+"""How many parked workers are kept: as many as need has lately risen by within the time that a cold start takes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import replace
 from penstock.policy.scaling.state import State
 from penstock.policy.scaling.terms import Context
 
-#: A rise counts half after this many seconds, so that one big one is not paid for for ever.
-HALF_S = 3600.0
+#: A rise counts half after this many seconds, and for nothing when less than half a worker is left of it: one of a
+#: worker has a spare for so long, one of eight the last of its spares for two hours.
+HALF_S = 1800.0
 
 
-def risen(state: State, staff: float, *, at: float, within_s: float) -> State:
-    """The state after need is ``staff``: how far it is above the mean of the time that a start takes, if that is the
-    farthest so far, of what is not forgotten."""
-    flow = state.flow
-    # The slow mean is what need was about a minute ago, the long one some minutes ago.
-    before = flow.slow if within_s < 60.0 else flow.long
-    remembered = _faded(state, at)
-    rise = max(staff - before, 0.0)
-    if rise < remembered:
+def risen(state: State, staff: float, *, before: float, least: int, at: float) -> State:
+    """The state after need is ``staff``, of the rate with its margin, and was ``before`` as long ago as a start takes.
+
+    What the pool's ``least`` workers answer is no rise, nor is its first worker: who is idle or lightly used has no
+    spare. The farthest rise counts, of what is not forgotten.
+    """
+    rise = staff - max(before, least, 1.0)
+    if rise <= 0 or rise < _faded(state, at):
         return state
     return replace(state, rise=rise, rise_at=at)
 
@@ -35,7 +35,7 @@ def spares(context: Context, state: State, target: int) -> int:
     if terms.wake_in_s is None:
         return 0
     quick = target > 0 and terms.wake_in_s < terms.ready_in_s
-    rise = math.ceil(_faded(state, context.now) - 0.05) if quick else 0
+    rise = math.ceil(_faded(state, context.now) - 0.5) if quick else 0
     return max(min(max(terms.warm, rise), terms.most - target), 0)
 
 
