@@ -190,7 +190,10 @@ def _who(told: list[dict[str, Any]], gone_s: float) -> list[str]:
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Most decisions.")
 @pass_app
 def explain(app: App, pool: str | None, limit: int) -> None:
-    """Why there are as many workers as there are: the last decisions that changed a pool, the newest first."""
+    """Why there are as many workers as there are: the last decisions that changed a pool, the newest first.
+
+    And those to leave it as it is since signals had been lost for `autoscaler.lost_after_s`.
+    """
     rows = [_told(change) for change in app.store.elastic.changes(pool, limit=limit)]
     header = ("at", "pool", "before", "after", "why")
     shown = app.out.rows(

@@ -16,9 +16,10 @@ import pytest
 from penstock import Client
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Slot
+from penstock.store.elastic import AUTOSCALER, Change, Slot
 from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import Process, clean_environ, wait_for
 
@@ -137,6 +138,18 @@ def start_dispatcher(dispatcher: Any) -> Any:
 def sized(site: Site, least: int, most: int) -> None:
     pool = site.settings.pool("default").model_copy(update={"min": least, "max": most})
     site.settings = site.settings.model_copy(update={"pools": {"default": pool}})
+
+
+def with_lost_after(site: Site, seconds: float) -> Site:
+    autoscaler = site.settings.autoscaler.model_copy(update={"lost_after_s": seconds})
+    site.settings = site.settings.model_copy(update={"autoscaler": autoscaler})
+    return site
+
+
+def told(site: Site) -> dict[str, Any]:
+    """What the leader has last said of the pool."""
+    found = site.store.elastic.leadership()
+    return dict((found.state if found is not None else {}).get("pools", {}).get("default") or {})
 
 
 def test_it_starts_the_least_workers_and_ends_them_when_it_is_stopped(site: Site) -> None:
@@ -326,6 +339,67 @@ def test_with_the_broker_away_the_fleet_stays_as_it_is(site: Site, redis_server:
         assert pids(site.ready()) == pids(before)
     finally:
         redis_server.start()
+
+
+def test_with_the_broker_away_for_long_nobody_is_stopped_and_explain_says_why(
+    site: Site, redis_server: RedisServer
+) -> None:
+    scaler = with_lost_after(site, 1.0).start()
+    before = site.until_ready(1)
+    wait_for(lambda: told(site).get("age_s") is not None, what="it has signals")
+    redis_server.stop()
+
+    def held() -> list[Change]:
+        return [change for change in site.store.elastic.changes("default", limit=100) if change.code == "hold.lost"]
+
+    try:
+        [change] = wait_for(held, what="that they are lost is told")
+        assert (change.before, change.after) == (1, 1) and "unknown is not zero" in change.reason
+        assert change.reason in Penstock(site.folder, site.settings.environ())("autoscaler", "explain", "default").out
+        wait_for(lambda: told(site)["code"] == "hold.lost", what="the status says so")
+        assert told(site)["age_s"] >= 10
+        assert pids(site.ready()) == pids(before) and len(site.slots) == 1
+    finally:
+        redis_server.start()
+    wait_for(lambda: not told(site)["code"].startswith("hold.lost"), what="it sees again")
+    assert len(held()) == 1, "it was told once"
+    with Client(site.settings) as client:
+        assert client.run("device", 1, result_timeout=PATIENCE_S) > 0
+    assert pids(site.ready()) == pids(before) and scaler.popen.poll() is None
+
+
+class TestWithItsDatabaseAway:
+    """Postgres, which is stopped."""
+
+    @pytest.fixture
+    def database_url(self, postgres_url: str) -> str:
+        return postgres_url
+
+    def test_turns_are_skipped_the_fleet_stays_and_it_goes_on_afterwards(
+        self, site: Site, postgres_server: PostgresServer
+    ) -> None:
+        sized(site, 2, 2)
+        scaler = site.start()
+        before = site.until_ready(2)
+        processes = {process.pid for process in site.processes()}
+        postgres_server.stop()
+        wait_for(lambda: "database is away" in scaler.output(), what="it has noticed")
+        # Longer than its lease: of itself, too, it cannot know whether it still leads.
+        ends = time.monotonic() + 3 * site.settings.autoscaler.lease_s
+        while time.monotonic() < ends:
+            assert scaler.popen.poll() is None
+            assert {process.pid for process in site.processes()} == processes
+            time.sleep(0.1)
+        assert "turn failed" not in scaler.output()
+        postgres_server.start()
+        wait_for(lambda: "database is back" in scaler.output(), what="it goes on")
+        turns = site.store.elastic.leadership()
+        wait_for(lambda: site.store.elastic.leadership().beat > turns.beat + 5, what="it turns")  # type: ignore[union-attr]
+        assert pids(site.until_ready(2)) == pids(before) and site.epoch() == 1
+        site.processes()[0].kill()
+        wait_for(lambda: {process.pid for process in site.processes()} != processes, what="it looks after them")
+        with Client(site.settings) as client:
+            assert client.run("device", 1, result_timeout=PATIENCE_S) > 0
 
 
 def test_a_worker_that_dies_is_replaced(site: Site) -> None:

@@ -343,6 +343,18 @@ def test_a_rise_is_forgotten_and_its_spares_go() -> None:
     assert pool.last.parked == 0
 
 
+def test_spares_stay_while_signals_are_lost() -> None:
+    pool = Pool(terms(least=1, wake_in_s=0.05), ready=1)
+    pool.run(300, demand=0.3)
+    pool.run(60, demand=3.0)
+    assert pool.last is not None
+    seen, parked = load(pool.now), pool.last.parked
+    assert parked >= 1
+    fleet = Fleet(ready=pool.ready, parked=parked)
+    hours_later = Context(now=pool.now + 5 * 3600, terms=pool.terms, load=seen, fleet=fleet, state=pool.state)
+    assert (decide(hours_later).parked, decide(hours_later).code) == (parked, "hold.lost")
+
+
 def test_a_pool_that_cannot_park_has_no_spares() -> None:
     pool = Pool(terms(warm=3), ready=2)
     pool.run(100, demand=1.0)

@@ -48,6 +48,8 @@ log = structlog.get_logger(__name__)
 BROKER_TIMEOUT_S = 2.0
 #: How often the open minute is stored, seconds.
 RECORD_EVERY_S = 10.0
+#: The word of a decision that signals have been lost for ``lost_after_s``.
+LOST = "hold.lost"
 
 
 @dataclass(slots=True)
@@ -315,6 +317,7 @@ class Autoscaler(ThreadService):
         else:
             why = "no model is served by this pool any more, of those that are known here"
             decision = Decision(target=0, parked=0, state=State(), code="pool.gone", reason=why)
+        lost = decision.code == LOST and (pool.decision is None or pool.decision.code != LOST)
         pool.decision, pool.state, pool.decided_at = decision, decision.state, clock.now()
         pool.step = None
         if goes_on:
@@ -332,20 +335,27 @@ class Autoscaler(ThreadService):
             change_ = change(decision, own, pool=name, busy=busy)
         if fresh is not None:
             self._saw(name, fresh, pool, terms, now)
-        if not change_:
-            return False
-        epoch, at = self.seat.epoch, clock.now()
         code, reason = decision.code, decision.reason
         if pool.step is not None:
             code, reason = f"rollout.{pool.step.code}", pool.step.reason
-        self._store.elastic.change(self.seat.name, epoch, add=change_.add, set=change_.set, reason=reason, now=at)
-        self._starts.ordered((slot.id for slot in change_.add), now=now)
-        self._have_looked(slot for slot in own if slot.id in change_.set)
+        if change_:
+            self._store.elastic.change(
+                self.seat.name, self.seat.epoch, add=change_.add, set=change_.set, reason=reason, now=clock.now()
+            )
+            self._starts.ordered((slot.id for slot in change_.add), now=now)
+            self._have_looked(slot for slot in own if slot.id in change_.set)
+        if change_ or lost:  # that nothing changes for want of signals is told once
+            self._explain(name, decision, before=before, code=code, reason=reason)
+        return bool(change_)
+
+    def _explain(self, name: str, decision: Decision, *, before: int, code: str, reason: str) -> None:
+        """Keep what was decided, for whoever asks why."""
+        assert self.seat.epoch is not None
         self._store.elastic.changed(
             Change(
                 pool=name,
-                at=at,
-                epoch=epoch,
+                at=clock.now(),
+                epoch=self.seat.epoch,
                 before=before,
                 after=decision.target,
                 parked=decision.parked,
@@ -354,7 +364,7 @@ class Autoscaler(ThreadService):
             )
         )
         log.info(
-            "the pool is to have other workers",
+            "the pool is to stay as it is" if code == LOST else "the pool is to have other workers",
             action="autoscaler.decided",
             pool=name,
             before=before,
@@ -363,7 +373,6 @@ class Autoscaler(ThreadService):
             code=code,
             reason=reason,
         )
-        return True
 
     def _have_looked(self, slots: Iterable[Slot]) -> None:
         """Have the workers of these slots look at them now. With the broker away they do so by themselves, in 2 s."""

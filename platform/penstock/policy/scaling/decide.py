@@ -127,5 +127,7 @@ def _decided(context: Context, state: State, chosen: Steady, found: Need | None)
         state = replace(state, down_at=context.now)
     state = replace(state, target=target)
     parked = spares(context, state, target)
+    if found is None:  # without signals spares stay as well
+        parked = max(parked, min(context.fleet.parked, terms.most - target), 0)
     reason = sentence(context, state, found, target=target, parked=parked, code=code)
     return Decision(target=target, parked=parked, state=state, code=code, reason=reason)
