@@ -267,7 +267,8 @@ def cycles(folder: Path, plan: Plan) -> Part:
     for name in sorted({*first, *last}):
         part.tell("cycles", f"{name}, before and after", last.get(name, 0), "", before=first.get(name, 0))
     for name in ("processes", "descriptors", "shared memory", "connections", "rows", "files"):
-        grown = sum(last[key] - first.get(key, 0) for key in last if key.startswith(name))
+        keys = [key for key in {*first, *last} if key.startswith(name)]  # a worker may be forked that was not before
+        grown = sum(last.get(key, 0) - first.get(key, 0) for key in keys)
         part.at_most(f"{plan.cycles} cycles: {name} more than before", grown, 0)
     part.at_most(f"{plan.cycles} cycles: jobs lost or run twice", found["lost"] + found["never"] + found["twice"], 0)
     part.tell("cycles", "took", time.monotonic() - began, "s")

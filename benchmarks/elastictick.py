@@ -65,10 +65,13 @@ def tick(folder: Path, plan: Plan) -> Part:
             spent: dict[str, float] = {}
             spent_cpu: dict[str, float] = {}
             _time_servers(scaler, spent, spent_cpu)
-            whole, own, parts = [], [], []
+            whole, own, parts, decided = [], [], [], []
+            within: dict[str, float] = {}
+            scaler._decide = _timed(scaler._decide, within, spent_cpu)  # type: ignore[method-assign]
             for number in range(plan.ticks + 5):
                 spent.clear()
                 spent_cpu.clear()
+                within.clear()
                 began, cpu = time.perf_counter(), time.thread_time()
                 leads = scaler.turn()
                 took, cpu = time.perf_counter() - began, time.thread_time() - cpu
@@ -77,6 +80,7 @@ def tick(folder: Path, plan: Plan) -> Part:
                     whole.append(took)
                     own.append(cpu - sum(spent_cpu.values()))
                     parts.append(dict(spent))
+                    decided.append(within["own"])
             workers = sum(pool.fleet.ready for pool in scaler.pools.values())
             scaler.stop()
     finally:
@@ -94,8 +98,10 @@ def tick(folder: Path, plan: Plan) -> Part:
     )
     part.tell("tick", "the same without them, median", _ms(own), "ms")
     part.tell("tick", "the same without them, shortest", 1e3 * min(own), "ms")
+    part.tell("tick", "decisions of all pools, without servers, median", _ms(decided), "ms")
     name = f"a turn at {workers} workers and {plan.pools} pools"
-    part.at_most(f"{name}, ms", _ms(own), 10.0)
+    part.at_most(f"{name}: decisions of all pools, ms", _ms(decided), 10.0)
+    part.at_most(f"{name}: all of its own work, ms", _ms(own), 10.0)
     part.at_most(f"{name}, servers included, ms", _ms(whole), 10.0, judged=False)
     return part
 
@@ -106,7 +112,7 @@ def _ms(values: Sequence[float]) -> float:
 
 def _settings(site: Site, plan: Plan) -> Settings:
     each = -(-plan.workers // plan.pools)
-    pools = {f"p{n}": PoolSettings(models=[f"m{n}"], min=0, max=2 * each) for n in range(plan.pools)}
+    pools = {f"p{n}": PoolSettings(models=[f"m{n}"], min=each, max=2 * each) for n in range(plan.pools)}
     return site.settings().model_copy(update={"pools": pools})
 
 
@@ -157,6 +163,21 @@ def _time_servers(scaler: Autoscaler, spent: dict[str, float], cpu: dict[str, fl
         setattr(database.elastic, name, timed(f"database, {name}", getattr(database.elastic, name)))
     for name in ("deadlines", "models", "workers", "latencies"):
         setattr(database, name, timed(f"database, {name}", getattr(database, name)))
+
+
+def _timed(call: Callable[..., Any], within: dict[str, float], servers: dict[str, float]) -> Callable[..., Any]:
+    """Have the processor time of calls added up, without what servers are asked meanwhile."""
+
+    @wraps(call)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        began, asked = time.thread_time(), sum(servers.values())
+        try:
+            return call(*args, **kwargs)
+        finally:
+            took = time.thread_time() - began - (sum(servers.values()) - asked)
+            within["own"] = within.get("own", 0.0) + took
+
+    return wrapped
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import structlog
 
 from penstock import clock
 from penstock.autoscaler.backends.base import Backend, BackendUnavailable, Realised
-from penstock.autoscaler.fleet import busy_workers, change, fleet_of, late_ones
+from penstock.autoscaler.fleet import busy_workers, change, fleet_of, grouped, late_ones
 from penstock.autoscaler.front.board import Standing
 from penstock.autoscaler.front.desk import Desk
 from penstock.autoscaler.minutes import Minutes
@@ -64,6 +64,20 @@ class Pool:
     #: Of a rollout that is under way.
     step: Step | None = None
     decided_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a turn has found, for all pools."""
+
+    seen: Seen | None
+    slots: Sequence[Slot]
+    by_pool: Mapping[str, Sequence[Slot]]
+    #: Slots whose workers hold messages.
+    busy: Collection[str]
+    #: Pools that serve a model, or are named.
+    served: Collection[str]
+    room: Mapping[str, int]
 
 
 class Autoscaler(ThreadService):
@@ -220,8 +234,17 @@ class Autoscaler(ThreadService):
             slots = self._realise(self._store.elastic.slots())
             names = self._names(slots)
             self._rollouts.look()
-            room = self._room(names)
-            changed = [self._decided(name, slots, seen, room.get(name, 1)) for name in names]
+            if seen is not None:
+                self._consumers = seen.consumers  # of a look that is lost, the one before says best who is busy
+            found = Found(
+                seen=seen,
+                slots=slots,
+                by_pool=grouped(slots),
+                busy=busy_workers(slots, self._consumers),
+                served=set(pools_of(self._settings, self._observer.pools, self._only)),
+                room=self._room(names),
+            )
+            changed = [self._decided(name, found) for name in names]
             if any(changed):  # at once: a worker that is wanted is wanted now
                 slots = self._realise(self._store.elastic.slots())
             self._starts.only({slot.id for slot in slots}, self.pools)
@@ -248,10 +271,10 @@ class Autoscaler(ThreadService):
             log.exception("the look failed", action="autoscaler_look_failed")
             return None
 
-    def _decided(self, name: str, slots: Sequence[Slot], seen: Seen | None, room: int) -> bool:
+    def _decided(self, name: str, found: Found) -> bool:
         """See ``_decide``. What cannot be decided of one pool keeps no other from its workers."""
         try:
-            return self._decide(name, slots, seen, room)
+            return self._decide(name, found)
         except (Deposed, StoreUnavailable):
             raise
         except Exception:
@@ -288,21 +311,19 @@ class Autoscaler(ThreadService):
         self._store.elastic.gone(done.gone, epoch=self.seat.epoch, name=self.seat.name)
         return [slot for slot in self._store.elastic.slots() if not self._only or slot.pool in self._only]
 
-    def _decide(self, name: str, slots: Sequence[Slot], seen: Seen | None, room: int) -> bool:
+    def _decide(self, name: str, found: Found) -> bool:
         """Decide about one pool, and write it. Whether anything changed."""
         assert self.seat.epoch is not None
-        own = [slot for slot in slots if slot.pool == name]
+        own, seen = found.by_pool.get(name, ()), found.seen
         pool = self.pools.setdefault(name, Pool())
         now = clock.monotonic_s()
         fresh = seen.loads.get(name) if seen is not None else None
         pool.load = fresh or pool.load
-        if seen is not None:
-            self._consumers = seen.consumers  # of a look that is lost, the one before says best who is busy
-        busy = busy_workers(own, self._consumers)
         self._unready, late = late_ones(own, self._unready, start_s=self._settings.autoscaler.start_s, now=now)
-        pool.fleet = fleet_of(own, busy=busy, stuck=self._stuck, late=late)
+        pool.fleet = fleet_of(own, busy=found.busy, stuck=self._stuck, late=late)
         every_s = self._settings.autoscaler.every_s
         self._starts.saw(name, own, stuck=self._stuck, late=late, every_s=every_s, now=now)
+        room = found.room.get(name, 1)
         terms = terms_of(self._settings, name, room=room, ready_in_s=self._starts.ready_in_s(name))
         before = sum(slot.state == "wanted" for slot in own)
         goes_on = False
@@ -311,7 +332,7 @@ class Autoscaler(ThreadService):
             # Whoever comes next begins with none, and not with what there was.
             state = replace(pool.state, target=0)
             decision = Decision(target=0, parked=0, state=state, code="stop", reason=why)
-        elif name in self._known():
+        elif name in found.served:
             decision = decide(Context(now=now, terms=terms, load=pool.load, fleet=pool.fleet, state=pool.state))
             goes_on = self._backend.name != "external"  # who starts them rolls them, too
         else:
@@ -325,14 +346,14 @@ class Autoscaler(ThreadService):
                 decision,
                 own,
                 pool=name,
-                busy=busy,
-                room=self._backend.room(name, slots),
+                busy=found.busy,
+                room=self._backend.room(name, found.slots),
                 surge=self._settings.pool(name).surge,
                 outdated=self._outdated,
                 stuck=pool.fleet.stuck,
             )
         else:
-            change_ = change(decision, own, pool=name, busy=busy)
+            change_ = change(decision, own, pool=name, busy=found.busy)
         if fresh is not None:
             self._saw(name, fresh, pool, terms, now)
         code, reason = decision.code, decision.reason
@@ -395,12 +416,12 @@ class Autoscaler(ThreadService):
 
     def _split(self, slots: Sequence[Slot]) -> None:
         """Have some workers keep to interactive jobs for a while, where the settings and the work are so."""
-        now = clock.monotonic_s()
+        now, by_pool = clock.monotonic_s(), grouped(slots)
         for name, pool in self.pools.items():
             self._splitter.turn(
                 name,
                 pool.load,
-                consuming([slot for slot in slots if slot.pool == name]),
+                consuming(by_pool.get(name, ())),
                 on=self._settings.pool(name).split,
                 target_s=target_of(self._settings, name, Lane.INTERACTIVE),
                 now=now,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -20,6 +20,14 @@ class Change:
 
     def __bool__(self) -> bool:
         return bool(self.add or self.set)
+
+
+def grouped(slots: Iterable[Slot]) -> dict[str, list[Slot]]:
+    """The slots of each pool."""
+    found: dict[str, list[Slot]] = {}
+    for slot in slots:
+        found.setdefault(slot.pool, []).append(slot)
+    return found
 
 
 def busy_workers(slots: Sequence[Slot], consumers: Mapping[str, int]) -> set[str]:

@@ -149,8 +149,10 @@ class Observer:
         now = clock.now()
         demand = self._demand(paces, at=at, elapsed_s=elapsed_s)
         loads = {}
-        for pool in {*self._known.pools.values(), *self._settings.pools}:
-            keys = [key for key in self._queues if self._known.pools.get(key[0], DEFAULT) == pool]
+        by_pool: dict[str, list[Key]] = {pool: [] for pool in {*self._known.pools.values(), *self._settings.pools}}
+        for key in self._queues:
+            by_pool.get(self._known.pools.get(key[0], DEFAULT), []).append(key)
+        for pool, keys in by_pool.items():
             known = {key: pace for key in keys if (pace := paces[key]) is not None}
             backlog_s = dict.fromkeys(LANES, 0.0)
             for key, pace in known.items():

@@ -35,6 +35,8 @@ CLEAR_S = 5.0
 FORGOTTEN_S = 300.0
 #: A start that is quicker needs a part of the reserve only, seconds.
 RESERVED_START_S = 30.0
+#: Less than this from a deadline is as good as past it, seconds.
+LEAST_SLACK_S = 0.001
 #: What is seen once a second cannot be answered quicker.
 LOOK_S = 1.0
 
@@ -138,7 +140,7 @@ def _of_deadlines(context: Context, load: Load, rate: float) -> float:
         total += seconds
         left = total - context.fleet.ready * lead
         # What is due before one can be ready is lost or not, whatever is decided now.
-        if left > 0 and slack > lead:
+        if left > 0 and slack - lead > LEAST_SLACK_S:
             most = max(most, rate + left / (slack - lead))
     return most
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from penstock.lane import Lane
@@ -53,7 +53,9 @@ class State:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for whoever goes on after this process."""
-        value = asdict(self)
+        # By hand: `asdict` copies all of it deeply, once a second for each pool.
+        value: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        value["flow"] = {one.name: getattr(self.flow, one.name) for one in fields(self.flow)}
         for name in TIMES:
             value[name] = self._age(getattr(self, name))
         value["used_at"] = {str(lane): self._age(at) for lane, at in self.used_at.items()}
