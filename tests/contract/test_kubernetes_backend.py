@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from penstock.store.elastic import AUTOSCALER, NewSlot, Slot
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.store import T0
 
-kubernetes = pytest.importorskip("tests.fixtures.kubernetes", reason="kmock or kubernetes-validate is missing")
+kubernetes = pytest.importorskip("tests.fixtures.kubernetes", reason="aiohttp or kubernetes-validate is missing")
 pytest.importorskip("lightkube")
 
 import httpx2
@@ -32,6 +32,7 @@ from lightkube.config.models import User
 from lightkube.resources.batch_v1 import Job
 from lightkube.resources.core_v1 import Pod
 
+from penstock.autoscaler.backends.kubernetes import backend as backends
 from penstock.autoscaler.backends.kubernetes import mirror as mirrors
 from penstock.autoscaler.backends.kubernetes.api import Api
 from penstock.autoscaler.backends.kubernetes.backend import KubernetesBackend
@@ -121,18 +122,19 @@ class Clock:
 class World:
     """A cluster, a store and one leader's backend."""
 
-    def __init__(self, cluster: Any, store: Store, request: pytest.FixtureRequest) -> None:
+    def __init__(self, cluster: Any, store: Store, stack: ExitStack) -> None:
         self.cluster, self.rows, self.clock = cluster, Rows(store, cluster), Clock()
-        self._request = request
+        self._stack = stack
         self.templates = {"gpu": template("gpu", POD), "cpu": template("cpu", POD)}
         self.backend = self.leader()
         self.told, self.away = Realised(), ""
 
     def leader(self, templates: dict[str, Template] | None = None) -> KubernetesBackend:
         """A backend in a process of its own, as it were."""
-        address = Address(server=self.cluster.url)
+        # Insecure over plain HTTP: else each client reads all the authorities that the machine trusts.
+        address = Address(server=self.cluster.url, insecure=True)
         config = KubeConfig.from_one(cluster=address, user=User(token="t"), namespace=kubernetes.NAMESPACE).get()
-        limit = httpx2.Timeout(5.0)
+        limit = httpx2.Timeout(PATIENCE_S)
         backend = KubernetesBackend(
             Api(Client(config=config, timeout=limit), fleet=kubernetes.MARK),
             Mirror(lambda: AsyncClient(config=config, timeout=limit), fleet="penstock", clock=self.clock),
@@ -142,12 +144,13 @@ class World:
             ttl_s=300,
             clock=self.clock,
         )
-        self._request.addfinalizer(backend.close)
+        self._stack.callback(backend.close)
         return backend
 
     def look(self) -> Realised:
         """One turn of the leader's."""
-        self.clock.now += 0.005  # pauses end
+        if self.away:
+            self.clock.now += 0.005  # pauses end
         try:
             self.told, self.away = self.backend.realise(self.rows.all(), epoch=self.rows.epoch), ""
         except BackendUnavailable as error:
@@ -173,9 +176,14 @@ class World:
         while seconds > 0:
             self.clock.now += min(seconds, 60.0)
             seconds -= 60.0
-            self.cluster.break_watches()
-            self.until(lambda: self.backend._mirror.seen()[1] < 1.0)
+            self.until(self._heard)
             self.settle()
+
+    def _heard(self) -> bool:
+        if self.backend._mirror.seen()[1] < 1.0:
+            return True
+        self.cluster.break_watches()  # again: a watch that was just about to begin was not broken
+        return False
 
     def _caught_up(self) -> bool:
         with suppress(BackendUnavailable):
@@ -189,11 +197,14 @@ class World:
 
 
 @pytest.fixture
-def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> Iterator[World]:
+def world(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> Iterator[World]:
+    monkeypatch.setattr(backends, "FIRST_S", PATIENCE_S)
     monkeypatch.setattr(mirrors, "PAUSE_FIRST_S", 0.01)
     monkeypatch.setattr(mirrors, "PAUSE_LONGEST_S", 0.1)
-    with closing(Store.open(sqlite_url)) as store, kubernetes.Cluster().served() as cluster:
-        yield World(cluster, store, request)
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(Store.open(sqlite_url)))
+        cluster = stack.enter_context(kubernetes.Cluster().served())
+        yield World(cluster, store, stack)
         assert cluster.denied == [], "nothing beyond the chart's Role is asked for"
 
 
@@ -546,6 +557,20 @@ def test_a_successor_that_begins_with_a_stale_list_asks_by_name(world: World) ->
     assert [world.rows[id].worker for id in ids] == ["w0", "w1", "w2"]
 
 
+def test_pods_that_the_list_lacks_are_asked_for_by_name(world: World) -> None:
+    """The one list is fresh and the other is not, for as long as it takes."""
+    empty = world.cluster.version()
+    ids = running(world, 3)
+    world.cluster.faults.append(kubernetes.Fault("watch", "pods", 10**6))
+    world.backend.close()
+    world.cluster.stale_of["pods"] = empty
+    world.rows.succeed()
+    world.backend = world.leader()
+    for _ in range(5):
+        assert not world.look().gone
+    assert [world.rows[id].worker for id in ids] == ["w0", "w1", "w2"]
+
+
 def test_a_mark_that_changes_meanwhile_is_read_again(world: World) -> None:
     world.cluster.faults.append(kubernetes.Fault("patch", "configmaps", 2, 409, "Conflict"))
     (id,) = running(world)
@@ -606,6 +631,7 @@ def test_the_mark_alone_stops_an_old_leader(world: World) -> None:
 
 
 def test_a_start_that_the_store_does_not_allow_is_none(world: World) -> None:
+    world.settle()
     (id,) = world.rows.want()
     row = world.rows[id]
     world.rows.drain(id)

@@ -129,7 +129,7 @@ class KubernetesPlace(Place):
 
     def __init__(self, settings: Settings, elastic: Elastic, folder: Path) -> None:
         self.local = LocalPlace(settings, elastic, folder)  # looks at the processes in the same way
-        for name in ("kmock", "kubernetes_validate", "lightkube"):
+        for name in ("aiohttp", "kubernetes_validate", "lightkube"):
             pytest.importorskip(name)
         from tests.fixtures.kubelet import Kubelet
         from tests.fixtures.kubernetes import Cluster

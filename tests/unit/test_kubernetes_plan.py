@@ -54,7 +54,7 @@ PLACED = {"job": job_name("s", 1), "attempt": 1, "pod": "s-pod", "node": ""}
 
 def did(planned: Plan) -> dict[str, Any]:
     """What is not empty, without the times."""
-    names = ("create", "delete", "gone", "stuck", "outdated", "ask", "deposed_by")
+    names = ("create", "delete", "gone", "stuck", "outdated", "ask", "ask_pods", "deposed_by")
     told = {name: getattr(planned, name) for name in names}
     told["create"] = [each.attempt for each in planned.create]
     return {name: value for name, value in told.items() if value}
@@ -69,7 +69,14 @@ def did(planned: Plan) -> dict[str, Any]:
         pytest.param(Row(place=PLACED, worker="w"), [made()], [pod()], {}, id="it runs"),
         pytest.param(Row(place=PLACED, worker="w"), [made()], [pod("ended")], {"gone": ["s"]}, id="its pod has ended"),
         pytest.param(
-            Row(place=PLACED, worker="w"), [made()], [pod(name="another")], {"gone": ["s"]}, id="another pod is there"
+            Row(place=PLACED, worker="w"),
+            [made()],
+            [pod(name="another")],
+            {"ask_pods": ["s-pod"]},
+            id="another pod is there",
+        ),
+        pytest.param(
+            Row(place=PLACED, worker="w"), [made()], [], {"ask_pods": ["s-pod"]}, id="a list of pods may be old"
         ),
         pytest.param(
             Row(place=PLACED, worker="w"),
@@ -81,7 +88,13 @@ def did(planned: Plan) -> dict[str, Any]:
         pytest.param(Row(), [made(state="complete", lived_s=3600.0)], [], {"create": [2]}, id="and then the next"),
         pytest.param(Row(), [made(state="complete", lived_s=3600.0)], [pod()], {}, id="but not beside its pod"),
         pytest.param(Row(), [made(leaving=True)], [], {}, id="nor beside a Job that is on its way out"),
-        pytest.param(Row(place=PLACED, worker="w"), [], [], {"ask": [job_name("s", 1)]}, id="a list may be old"),
+        pytest.param(
+            Row(place=PLACED, worker="w"),
+            [],
+            [],
+            {"ask": [job_name("s", 1)], "ask_pods": ["s-pod"]},
+            id="a list may be old",
+        ),
         pytest.param(Row(worker="w"), [], [], {"ask": [job_name("s", 1)]}, id="also without a place"),
         pytest.param(Row(place=PLACED, worker="w"), [], [pod()], {}, id="what runs is not gone"),
         pytest.param(Row(state="draining", place=PLACED, worker="w"), [made()], [pod()], {}, id="it drains by itself"),
@@ -109,7 +122,9 @@ def test_a_slot(row: Row, jobs: list[Made], pods: list[Pod], then: dict[str, Any
 
 def test_what_was_asked_for_and_does_not_exist_is_gone_or_made() -> None:
     absent = frozenset({job_name("s", 1)})
-    assert did(decide(Row(place=PLACED, worker="w"), absent=absent)) == {"gone": ["s"]}
+    assert did(decide(Row(place=PLACED, worker="w"), absent=absent)) == {"ask_pods": ["s-pod"]}
+    assert did(decide(Row(place=PLACED, worker="w"), absent=absent | {"s-pod"})) == {"gone": ["s"]}
+    assert did(decide(Row(place=PLACED, worker="w"), made(), absent=frozenset({"s-pod"}))) == {"gone": ["s"]}
     announced = Row(place={"job": job_name("s", 1), "attempt": 1})
     assert did(decide(announced, absent=absent)) == {"create": [1]}, "announced, and then something came between"
 

@@ -13,7 +13,7 @@ from lightkube import Client
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.batch_v1 import Job
-from lightkube.resources.core_v1 import ConfigMap, Event
+from lightkube.resources.core_v1 import ConfigMap, Event, Pod
 from lightkube.types import CascadeType, PatchType
 
 from penstock.autoscaler.backends.base import BackendUnavailable
@@ -89,6 +89,11 @@ class Api:
         with suppress(_Missing):
             return _asked(lambda: self._client.get(Job, name))
         return None
+
+    def pod(self, name: str) -> Pod | None:
+        """A pod by its name, as it is now. By a list, since the chart's Role gets no pods."""
+        fields: dict[str, Any] = {"metadata.name": name}
+        return next(iter(_asked(lambda: list(self._client.list(Pod, fields=fields)))), None)
 
     def delete(self, name: str) -> None:
         """Delete a Job and, by and by, its pods. One that is gone is no error."""

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from lightkube.resources.batch_v1 import Job
+from lightkube.resources.core_v1 import Pod
+
 from penstock.autoscaler.backends.base import UNBOUNDED, Realised
 from penstock.autoscaler.backends.kubernetes.api import Api, ClusterUnavailable, Refused
 from penstock.autoscaler.backends.kubernetes.manifest import Owner, Template, job, job_name
@@ -27,7 +30,7 @@ STALE_S = 150.0
 CALLS = 50
 #: And no more are begun after so long, seconds: a leader that waits for a slow cluster does not say that it lives.
 PASS_S = 3.0
-#: A Job that does not exist is asked for no more often, seconds.
+#: A Job or pod that does not exist is asked for no more often, seconds.
 ABSENT_S = 30.0
 #: Events are asked for no more often, seconds.
 EVENTS_EVERY_S = 5.0
@@ -71,7 +74,7 @@ class KubernetesBackend:
         self._ttl_s = ttl_s
         self._clock = clock
         self._since: dict[str, float] = {}
-        #: Names of Jobs that were asked for and do not exist, and until when that is believed.
+        #: Names of Jobs and pods that were asked for and do not exist, and until when that is believed.
         self._absent: dict[str, float] = {}
         #: Why the cluster refuses Jobs of a pool, how often in a row, and until when that is believed.
         self._refused: dict[str, tuple[str, int, float]] = {}
@@ -137,9 +140,13 @@ class KubernetesBackend:
     def _sure(self, situation: Situation) -> Plan:
         """A plan that rests on no list alone: what is missing was asked for by name."""
         planned = plan(situation)
-        if planned.ask:
-            for name in self._some(planned.ask):
-                if (found := self._api.job(name)) is not None:
+        asks: list[tuple[str, Callable[[str], Job | Pod | None]]] = [
+            *((name, self._api.job) for name in planned.ask),
+            *((name, self._api.pod) for name in planned.ask_pods),
+        ]
+        if asks:
+            for name, ask in self._some(asks):
+                if (found := ask(name)) is not None:
                     self._mirror.note(found)
                 else:
                     self._absent[name] = situation.now + ABSENT_S

@@ -134,10 +134,11 @@ class Mirror:
         with self._changed:
             return self._jobs.problem or self._pods.problem
 
-    def note(self, job: Job) -> None:
-        """A Job that a call of our own has answered with: it is known before the watch tells."""
+    def note(self, found: Job | ApiPod) -> None:
+        """What a call of our own has answered with: it is known before the watch tells."""
         with self._changed:
-            self._jobs.take("ADDED", job, None)
+            table: Table[Any] = self._jobs if isinstance(found, Job) else self._pods
+            table.take("ADDED", found, None)
 
     def forget(self, name: str) -> None:
         """A Job that a call of our own did not find."""

@@ -66,7 +66,7 @@ class Situation:
     templates: Mapping[str, Template]
     #: The plan before this one: since when things are as they are, by the same clock as ``now``.
     since: Mapping[str, float] = field(default_factory=dict)
-    #: Names of Jobs that were asked for and do not exist.
+    #: Names of Jobs and pods that were asked for and do not exist.
     absent: AbstractSet[str] = frozenset()
     #: Why Jobs have no pod, by name of the Job, where it was asked for.
     events: Mapping[str, str] = field(default_factory=dict)
@@ -99,6 +99,8 @@ class Plan:
     outdated: set[str] = field(default_factory=set)
     #: Names of Jobs that are to be asked for before another plan is made.
     ask: list[str] = field(default_factory=list)
+    #: Names of pods, likewise.
+    ask_pods: list[str] = field(default_factory=list)
     #: A Job has had no pod for a while: the cluster's events say why.
     podless: bool = False
     since: dict[str, float] = field(default_factory=dict)
@@ -155,7 +157,19 @@ class _Slot:
         # Else its last pod is on its way out: a slot never has two.
 
     def _unsure(self) -> bool:
-        """Whether the row knows of a Job that the list lacks, and that was not asked for."""
+        """Whether the row knows of a Job or a pod that the lists lack, and that was not asked for.
+
+        They are two lists, of two moments: that the one is fresh says nothing of the other.
+        """
+        pod, made = self.place.get("pod"), self.at.seen.jobs.get(self.place.get("job", ""))
+        known = self.at.absent | {each.name for each in self.pods}
+        job_unsure = self._job_unsure()
+        if pod is None or pod in known or (made is not None and made.state != "open"):
+            return job_unsure
+        self.out.ask_pods.append(pod)
+        return True
+
+    def _job_unsure(self) -> bool:
         named = self.place.get("job") or (job_name(self.row.id, 1) if self.row.worker and not self.jobs else None)
         if named is None or named in self.at.seen.jobs or named in self.at.absent or self.live:
             return False
