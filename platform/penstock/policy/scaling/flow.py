@@ -1,8 +1,7 @@
 """What has been learned of a pool's new work: its rate on several time scales, how it varies, and how often capacity
 came too late for it.
 
-Means are exponentially weighted. A mean over fewer looks than its time constant is the plain mean of those, so that a
-beginning is not a rise from nothing.
+Means are exponentially weighted; at the beginning, plain.
 """
 
 from __future__ import annotations
@@ -12,12 +11,14 @@ from dataclasses import dataclass
 
 #: Time constants, seconds: six and sixty are Knative's panic and stable windows; the reserve is on top of the longest.
 FAST_S, MIDDLE_S, SLOW_S, LONG_S = 6.0, 20.0, 60.0, 200.0
+#: Before the first look there was nothing, for so long: one second is no mean of a minute.
+PRIOR_S = 1.0
 #: Of the variance.
 SPREAD_S = 600.0
 #: Share of work that may be late because capacity came late, and by how much a second in which all is late raises the
 #: reserve. In balance as much is late as may be, whatever the traffic is like: an adaptive quantile (Gibbs and Candès,
 #: 2021), instead of a forecast of its distribution.
-LATE_BUDGET, RESERVE_STEP = 0.005, 0.0005
+LATE_BUDGET, RESERVE_STEP = 0.005, 0.0003
 #: The reserve before anything was learned, and at most: shares of the rate.
 FIRST_RESERVE, MOST_RESERVE = 0.15, 2.0
 
@@ -59,7 +60,9 @@ class Flow:
         seen = self.seen_s + elapsed_s
 
         def mean(old: float, new: float, constant_s: float) -> float:
-            return old + (new - old) * min(max(1 - math.exp(-elapsed_s / constant_s), elapsed_s / seen), 1.0)
+            return old + (new - old) * min(
+                max(1 - math.exp(-elapsed_s / constant_s), elapsed_s / (seen + PRIOR_S)), 1.0
+            )
 
         slow, middle = mean(self.slow, demand, SLOW_S), mean(self.middle, demand, MIDDLE_S)
         long = mean(self.long, demand, LONG_S)

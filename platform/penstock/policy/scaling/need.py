@@ -28,7 +28,7 @@ CHANCE, WAIT_SHARE = 0.03, 0.5
 MOST_MARGIN = 2.0
 #: Deviations by which a quick mean must be above the others to be believed: fewer where starting takes long, since
 #: certainty comes too late there.
-SURE, SURE_LONG, LONG_START_S = 2.0, 1.5, 120.0
+SURE, SURE_LONG, LONG_START_S = 2.5, 1.35, 120.0
 #: A backlog that is too long is to be gone so soon after there are workers for it, seconds.
 CLEAR_S = 5.0
 #: A lane without work for so long does not count.
@@ -106,7 +106,8 @@ def tightest(terms: Terms, state: State, at: float) -> float:
 
 
 def _margin(rate: float, dispersion: float, *, wait_s: float, terms: Terms) -> float:
-    answered = (terms.ready_in_s + LOOK_S) / (terms.ready_in_s + max(wait_s, LOOK_S))
+    # Work that can wait until one that is started for it is ready needs no margin.
+    answered = ((terms.ready_in_s + LOOK_S) / (terms.ready_in_s + LOOK_S + wait_s)) ** 2
     product = math.log(1 / CHANCE) * dispersion / (2 * max(wait_s, 1e-3)) * answered
     return min(math.sqrt(rate * rate / 4 + product) - rate / 2, MOST_MARGIN * math.sqrt(rate))
 

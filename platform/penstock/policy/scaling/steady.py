@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 #: The window for going down, as a multiple of the time to be ready, and its bounds, seconds.
-HOLD, HOLD_LEAST_S, HOLD_MOST_S = 10.0, 10.0, 300.0
+HOLD, HOLD_LEAST_S, HOLD_MOST_S = 10.0, 5.0, 300.0
 #: Stretches that a window is kept in.
 STRETCHES = 10
 #: Panic, as Knative has it: the mean of six seconds wants twice what is ready. It lasts a minute after the last time.
@@ -20,7 +20,7 @@ PANIC, PANIC_S = 2.0, 60.0
 DOWN_EVERY_S, DOWN_SHARE = 30.0, 0.5
 #: Fractions of a worker that are no need of one more, and that must be free before one fewer is enough: between the two
 #: a target stays.
-SPARE_UP, SPARE_DOWN = 0.05, 0.1
+SPARE_UP, SPARE_DOWN = 0.05, 0.05
 
 Peaks = tuple[tuple[float, float], ...]
 
