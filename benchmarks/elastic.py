@@ -231,7 +231,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with multiprocessing.get_context("spawn").Pool(min(options.jobs, len(tasks))) as processes:
         rows = processes.map(run, tasks, chunksize=1)
     bars = judge(rows, tick_s(), judged=options.traces is not None and not options.quick)
-    report = {"benchmark": "elastic", "facts": about, "rows": rows, "bars": bars}
+    # Cases that are measured one by one are kept one by one.
+    name = "elastic" if not options.case else "-".join(("elastic", *options.case))
+    report = {"benchmark": name, "facts": about, "rows": rows, "bars": bars}
     return live.conclude(report, options, table=table(rows), draw=lambda path: None)
 
 
