@@ -241,7 +241,7 @@ class Autoscaler(ThreadService):
                 slots=slots,
                 by_pool=grouped(slots),
                 busy=busy_workers(slots, self._consumers),
-                served=set(pools_of(self._settings, self._observer.pools, self._only)),
+                served=set(self._known()),
                 room=self._room(names),
             )
             changed = [self._decided(name, found) for name in names]
