@@ -96,7 +96,7 @@ def drains(folder: Path, plan: Plan) -> Part:
 
 
 def _keep_busy(jobs: Jobs, site: Site, together: int, plan: Plan) -> None:
-    missing = 3 * together - jobs.open()
+    missing = 3 * together - jobs.still_open()
     if missing > 0:
         jobs.submit(missing, plan.drain_job_s)
     eventually(lambda: _holding(jobs) >= together, "all workers to be busy", timeout_s=60)

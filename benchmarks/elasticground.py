@@ -292,13 +292,13 @@ class Jobs:
         handles = self._client.enqueue_many("timed", [[key, seconds] for key in keys], lane=lane)
         self.ids |= {handle.id: key for handle, key in zip(handles, keys, strict=True)}
 
-    def open(self) -> int:
+    def still_open(self) -> int:
         """How many have not ended."""
         return self._site.open_jobs()
 
     def settle(self, timeout_s: float = FLEET_TIMEOUT_S) -> None:
         """Wait until all have ended."""
-        eventually(lambda: self.open() == 0, "all jobs to end", timeout_s=timeout_s, every_s=0.1)
+        eventually(lambda: self.still_open() == 0, "all jobs to end", timeout_s=timeout_s, every_s=0.1)
 
     def audit(self) -> dict[str, int]:
         """``lost``: not succeeded. ``twice``: executions beyond one each. ``claims``: beyond one each."""

@@ -64,7 +64,7 @@ class Workload:
 
 def azure(folder: Path, name: str, *, target_s: float) -> Workload:
     """An hour of requests with their tokens."""
-    with (folder / "azure-llm-2023" / f"AzureLLMInferenceTrace_{name}.csv").open(newline="") as file:
+    with (folder / "azure-llm-2023" / f"AzureLLMInferenceTrace_{name}.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     times = np.array([datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for row in rows])
     read = np.array([float(row["ContextTokens"]) for row in rows])
@@ -78,7 +78,7 @@ def servegen(
     folder: Path, name: str, *, seed: int, request_s: float, target_s: float, hours: tuple[float, float], unit: int = 1
 ) -> Workload:
     """Some hours of many clients, drawn with a seed."""
-    with (folder / "servegen" / f"{name}-clients.csv").open(newline="") as file:
+    with (folder / "servegen" / f"{name}-clients.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     begin, end = hours[0] * 3600.0, hours[1] * 3600.0
     windows: dict[float, list[dict[str, str]]] = {}

@@ -104,7 +104,7 @@ def _set_openblas(count: int) -> None:
     """numpy's: its library reads the variables when it is loaded, and not again."""
     if "numpy" not in sys.modules:
         return
-    lines = Path("/proc/self/maps").read_text().splitlines()
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     for path in {line.split(maxsplit=5)[5] for line in lines if "openblas" in line}:
         with suppress(OSError):
             library = ctypes.CDLL(path)
