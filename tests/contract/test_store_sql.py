@@ -46,7 +46,7 @@ NAMES = {str: "text", float: "float", int: "int", bool: "bool"}
 #: What may read a whole table or sort: workers, slots, models and what is learned of them are few, and so are due
 #: deliveries.
 SMALL = re.compile(
-    r"SCAN (penstock_(worker|model|pipeline|latency|slot|rollout)|json_each|r |due|\(subquery|soonest|CONSTANT)"
+    r"SCAN (penstock_(worker|model|pipeline|latency|slot|rollout|leader)|json_each|r |due|\(subquery|soonest|CONSTANT)"
     r"|SCAN penstock_job USING INDEX ix_penstock_job_due"  # in order, and ended by LIMIT
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_asked"  # those that are open and ask for a version
     r"|SCAN penstock_job USING (COVERING )?INDEX ix_penstock_job_run"  # those that are open and runs
@@ -163,6 +163,7 @@ def test_postgres_finds_rows_by_an_index(postgres_url: str, module: ModuleType, 
         "output",
         "only",
         "holder",
+        "lane",
         "fence",
         "place",
         "reason",
