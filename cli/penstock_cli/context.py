@@ -55,13 +55,18 @@ class App:
         every = list(dict.fromkeys([*settings.models, *(_module(module) for module in modules)]))
         return settings.model_copy(update={"models": every})
 
+    def log_to_stderr(self) -> None:
+        """Warnings only, unless all is asked for: stdout is for what the command answers."""
+        from penstock.telemetry.logs import configure_logs
+
+        configure_logs("debug" if self.debug else "warning")
+
     @cached_property
     def client(self) -> Client:
         """A client; closed when the command ends."""
         from penstock.client import Client
-        from penstock.telemetry.logs import configure_logs
 
-        configure_logs("debug" if self.debug else "warning")
+        self.log_to_stderr()
         return self._open.enter_context(Client(self.settings))
 
     @cached_property

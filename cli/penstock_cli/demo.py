@@ -68,6 +68,7 @@ def command(app: App, passages: int, everything: bool, rate: float, no_dashboard
     run: Run | None = None
     with _home(app) as home:
         settings = _settings(app, home)
+        app.log_to_stderr()
         with Signals() as signals:
             stack = Stack(settings, MODELS, dashboard=not no_dashboard, say=app.out.say, check=signals.check)
             try:

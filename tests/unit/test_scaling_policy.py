@@ -162,8 +162,9 @@ def test_a_constant_load_does_not_swing(demand: float, seed: int) -> None:
     pool = Pool(terms(), ready=seed)
     pool.run(400, demand)
     targets = pool.run(300, demand)
-    assert len(set(targets)) == 1
-    assert targets[0] >= demand - 0.06
+    assert targets == sorted(targets, reverse=True), "what was learned at the start fades, and nothing comes back"
+    assert targets[0] - targets[-1] <= 1
+    assert targets[-1] >= demand - 0.06
 
 
 def test_one_fewer_must_carry_the_backlog_as_well() -> None:

@@ -41,11 +41,8 @@ def command(
     Each pool begins with its least workers, one unless set, and has more while there is work for them: `penstock
     autoscaler status` shows it.
     """
-    from penstock.telemetry.logs import configure_logs
-
     settings = app.with_models(modules)
-    # The autoscaler runs in here: stdout is for what was asked for.
-    configure_logs("debug" if app.debug else "warning")
+    app.log_to_stderr()
     try:
         with Signals() as signals:
             stack = Stack(
