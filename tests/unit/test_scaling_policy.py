@@ -99,16 +99,15 @@ def test_signals_that_come_back_are_believed_again() -> None:
     assert (pool.last.target, pool.last.code) == (0, "idle")
 
 
-@pytest.mark.parametrize(("ready_in_s", "looks"), [(0.3, 4), (10.0, 9), (120.0, 9)])
-def test_time_that_nobody_has_seen_is_no_rest(ready_in_s: float, looks: int) -> None:
-    """The broker was away for an hour, and comes back empty: what it has lost is sent again in some seconds. Where a
-    start takes a third of a second, the window for going down is five."""
+@pytest.mark.parametrize("ready_in_s", [0.3, 10.0, 120.0])
+def test_time_that_nobody_has_seen_is_no_rest(ready_in_s: float) -> None:
+    """The broker was away for an hour, and comes back empty: what it has lost is sent again in some seconds."""
     pool = Pool(terms(ready_in_s=ready_in_s), ready=5)
     pool.run(200, demand=4.0, backlog=1.0)
     before = pool.ready
     assert before >= 4
     pool.now += 3600
-    assert min(pool.run(looks, demand=0.0)) == before
+    assert min(pool.run(9, demand=0.0)) == before
 
 
 def test_a_look_counts_once() -> None:
@@ -162,9 +161,8 @@ def test_a_constant_load_does_not_swing(demand: float, seed: int) -> None:
     pool = Pool(terms(), ready=seed)
     pool.run(400, demand)
     targets = pool.run(300, demand)
-    assert targets == sorted(targets, reverse=True), "what was learned at the start fades, and nothing comes back"
-    assert targets[0] - targets[-1] <= 1
-    assert targets[-1] >= demand - 0.06
+    assert len(set(targets)) == 1
+    assert targets[0] >= demand - 0.06
 
 
 def test_one_fewer_must_carry_the_backlog_as_well() -> None:

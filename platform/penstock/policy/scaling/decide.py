@@ -16,6 +16,8 @@ from penstock.policy.scaling.words import sentence
 STALE_S = 10.0
 #: A look speaks for the time since the one before; for no more than this, seconds.
 MOST_GAP_S = 60.0
+#: What a broker has lost is compared with SQL, and sent again, within so long, seconds.
+SENT_AGAIN_S = 10.0
 #: A pool that has had no work for so long, and for the window of going down, needs nobody. Where work comes after
 #: longer pauses than that, it waits for half as long again as they are, and this at most.
 IDLE_S, IDLE_MOST_S = 60.0, 300.0
@@ -55,8 +57,10 @@ def _seen(context: Context, load: Load) -> State:
         return state
     elapsed = min(load.at - state.seen_at, MOST_GAP_S) if state.seen_at > NEVER else LOOK_S
     if state.seen_at > NEVER and load.at - state.seen_at > MOST_GAP_S:
-        # Nobody knows whether there was work meanwhile: that time is no rest.
-        state = state.later(load.at - state.seen_at - LOOK_S)
+        # Nobody knows whether there was work meanwhile: that time is no rest. Nor is what follows, until a broker that
+        # comes back empty has been sent again what it has lost, however short the window for going down is.
+        again_s = max(0.0, SENT_AGAIN_S - hold_s(context.terms.ready_in_s))
+        state = state.later(load.at - state.seen_at - LOOK_S + again_s)
     used = {lane: load.at for lane, seconds in load.backlog_s.items() if seconds > 0}
     if (load.demand > 0 or load.jobs or not state.used_at) and not used:
         used = dict.fromkeys(state.used_at or load.backlog_s, load.at)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 #: Time constants, seconds: six and sixty are Knative's panic and stable windows; the reserve is on top of the longest.
 FAST_S, MIDDLE_S, SLOW_S, LONG_S = 6.0, 20.0, 60.0, 200.0
-#: Before the first look there was nothing, for so long: one second is no mean of a minute.
+#: Before the first look there was nothing, for so long: one second is no mean of a minute. Not for the longest, which
+#: would go on rising for minutes although nothing changes.
 PRIOR_S = 1.0
 #: Of the variance.
 SPREAD_S = 600.0
@@ -59,13 +60,13 @@ class Flow:
         """
         seen = self.seen_s + elapsed_s
 
-        def mean(old: float, new: float, constant_s: float) -> float:
+        def mean(old: float, new: float, constant_s: float, prior_s: float = PRIOR_S) -> float:
             return old + (new - old) * min(
-                max(1 - math.exp(-elapsed_s / constant_s), elapsed_s / (seen + PRIOR_S)), 1.0
+                max(1 - math.exp(-elapsed_s / constant_s), elapsed_s / (seen + prior_s)), 1.0
             )
 
         slow, middle = mean(self.slow, demand, SLOW_S), mean(self.middle, demand, MIDDLE_S)
-        long = mean(self.long, demand, LONG_S)
+        long = mean(self.long, demand, LONG_S, 0.0)
         away = (middle - slow) ** 2
         if middle < slow:  # that traffic falls is no reason to expect more
             away = min(away, self.spread)

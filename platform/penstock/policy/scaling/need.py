@@ -43,8 +43,8 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Workers, with fractions. ``staff`` is that of the rate with its margin, before any reserve; ``before`` is the same
-    of about as long ago as a start takes."""
+    """Workers, with fractions. ``staff`` is that of the rate with its margin, before any reserve; ``before`` is the
+    same of about as long ago as a start takes."""
 
     staff: float
     before: float
