@@ -7,7 +7,15 @@ import random
 
 import pytest
 
-from penstock.policy.latency import ERRORS_STORED, HALF_LIFE, MARGIN_MAX, LatencyBook, LatencyModel
+from penstock.policy.latency import (
+    ALL_NEW,
+    ERRORS_STORED,
+    HALF_LIFE,
+    MARGIN_MAX,
+    MOST_SHAPES,
+    LatencyBook,
+    LatencyModel,
+)
 
 
 def learn(
@@ -154,3 +162,32 @@ def test_kinds_that_were_not_seen_for_longest_are_forgotten() -> None:
     book.restore("n", [("x", book.line("m", "a").state())])
     assert {name for name, _ in book.items()} == {("m", ""), ("m", "a"), ("m", "d"), ("n", "x")}
     assert book.line("m", "a").seen == 2, "the one that came back was known"
+
+
+def test_the_first_call_of_a_shape_is_told_from_the_others() -> None:
+    """A shape is a key and a number of items; of each model its own, and anew when it is loaded again."""
+    book = LatencyBook()
+    assert [book.first("m", 4) for _ in range(3)] == [True, False, False]
+    assert book.first("m", 5) and book.first("m", 4, "512x512") and book.first("other", 4)
+    assert not book.first("m", 4)
+    book.loaded("m")
+    assert book.first("m", 4) and not book.first("other", 4)
+
+
+def test_where_every_shape_is_new_the_first_calls_are_what_batches_take() -> None:
+    book = LatencyBook()
+    found = [book.first("m", 1, f"{n}") for n in range(ALL_NEW + 5)]
+    assert found == [True] * ALL_NEW + [False] * 5
+    assert not book.first("m", 1, "0"), "one that it knows"
+    assert book.first("m", 1, "new"), "and a new one is rare again"
+
+
+def test_shapes_that_users_choose_do_not_fill_the_memory() -> None:
+    """Of too many the one that was not used for longest is forgotten."""
+    book = LatencyBook()
+    for n in range(MOST_SHAPES):
+        book.first("m", 1, f"{n}")
+    assert not book.first("m", 1, "0")
+    book.first("m", 1, "one too many")
+    assert not book.first("m", 1, "0")
+    assert book.first("m", 1, "1")

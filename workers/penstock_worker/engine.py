@@ -389,7 +389,10 @@ class Engine:
         if run.batch.claimed is None:
             self.batcher.claimed_after(run.started_mono - run.batch.taken_mono)
         # A batch that was split, or lost members to cancellation, does not tell how long such a batch takes.
-        clean = len(good) == len(run.batch.items)
+        # Nor does the first of a shape, in which the model compiles and allocates.
+        clean = len(good) == len(run.batch.items) and not self.latency.first(
+            run.batch.model.name, len(good), run.batch.key
+        )
         self.batcher.learn(run.batch, cost=cost, background=background, late=late, busy_s=run.compute_s, clean=clean)
 
     def _run(self, batch: Batch) -> Run:

@@ -30,6 +30,10 @@ ERRORS_STORED = 200
 _RIDGE = 1e-3
 #: Kinds of batches that a worker remembers besides its models.
 MOST_LINES = 1024
+#: Shapes of batches that are remembered of each model: keys and numbers of items.
+MOST_SHAPES = 4096
+#: After so many batches in a row of shapes that were new, a model is one that hardly has any other.
+ALL_NEW = 32
 
 
 class LatencyModel:
@@ -170,6 +174,22 @@ class LatencyBook:
         self._lines: dict[tuple[str, str], LatencyModel] = {}
         self._most = most
         self._keyed = 0
+        self._shapes: dict[str, _Shapes] = {}
+
+    def first(self, model: str, size: int, key: str = "") -> bool:
+        """A batch of ``size`` items of this key has run: whether it was the first of its shape since the model's load.
+
+        Such a call compiles, tries algorithms and allocates: what it took says nothing of the next, and is not to be
+        observed. Where nearly all shapes are new, it is what batches take.
+        """
+        shapes = self._shapes.get(model)
+        if shapes is None:
+            shapes = self._shapes[model] = _Shapes()
+        return shapes.first((key, size))
+
+    def loaded(self, model: str) -> None:
+        """A model was loaded, perhaps again: what it had compiled and allocated is gone. Its lines stay."""
+        self._shapes.pop(model, None)
 
     def line(self, model: str, key: str = "") -> LatencyModel:
         """The line of this kind of batch; of the whole model where this kind is new."""
@@ -203,3 +223,25 @@ class LatencyBook:
         while self._keyed > self._most:
             del self._lines[next(name for name in self._lines if name[1])]
             self._keyed -= 1
+
+
+class _Shapes:
+    """The shapes that one model has run, in the order of their last batches."""
+
+    __slots__ = ("_new", "_seen")
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int], None] = {}
+        #: New ones in a row.
+        self._new = 0
+
+    def first(self, shape: tuple[str, int]) -> bool:
+        """Whether it is new, and not one of many."""
+        new = shape not in self._seen
+        if not new:
+            del self._seen[shape]
+        elif len(self._seen) >= MOST_SHAPES:
+            self._seen.pop(next(iter(self._seen)))
+        self._seen[shape] = None
+        self._new = self._new + 1 if new else 0
+        return new and self._new <= ALL_NEW

@@ -43,8 +43,10 @@ def load_models(models: Iterable[type[Model]], device: str, latency: LatencyBook
     for cls in models:
         start = monotonic_s()
         model = loaded[cls.name] = load_model(cls, device)
-        if latency is not None and not latency.line(cls.name).seen:
-            probe(model, latency)
+        if latency is not None:
+            latency.loaded(cls.name)
+            if not latency.line(cls.name).seen:
+                probe(model, latency)
         log.info("model loaded", action="model.load", model=cls.name, device=device, load_s=monotonic_s() - start)
     return loaded
 
@@ -91,7 +93,10 @@ def warm_steps(model: StepModel, item: Any) -> Sequence[Any]:
 
 
 def probe(model: Model, latency: LatencyBook) -> None:
-    """Time small batches of the model's example; nothing without one. The warm-up has shown that it runs."""
+    """Time small batches of the model's example; nothing without one. The warm-up has shown that it runs.
+
+    Each size is timed at its second run: in the first the model may compile and allocate. The warm-up was that of one.
+    """
     cls = type(model)
     example = model.example()
     if example is NotImplemented or isinstance(model, StepModel):
@@ -106,6 +111,9 @@ def probe(model: Model, latency: LatencyBook) -> None:
             cost = sum(float(batching.cost(item)) for item in items) if batching.cost else float(size)
             if size > 1 and batching.max_cost is not None and cost > batching.max_cost:
                 return
+            if size > 1:
+                model.predict(items)
+            latency.first(cls.name, size)
             start = monotonic_s()
             model.predict(items)
             latency.observe(cls.name, cost, monotonic_s() - start)

@@ -268,6 +268,7 @@ class Residency(ThreadService):
         started = clock.monotonic_s()
         with self._telling(name):
             model = load_model(self._classes[name], self._device)
+            self._latency.loaded(name)
             if not self._latency.line(name).seen:
                 probe(model, self._latency)
         now = clock.monotonic_s()

@@ -146,7 +146,8 @@ class Iteration:
             expected_s = self._latency.line(group.model.name).predict(size)
             known = set(self._sequences.groups)
             took_s = self._sequences.step(group, expected_s)
-            self._latency.observe(group.model.name, size, took_s)
+            if not self._latency.first(group.model.name, size):
+                self._latency.observe(group.model.name, size, took_s)
             if self._meter is not None:
                 self._meter.stepped(group.model.name, size, took_s)
             self._shares.charge(group.id, took_s)
