@@ -102,7 +102,9 @@ def test_a_worker_tells_what_it_has_done(desk: Desk, worker_factory: WorkerFacto
     assert took_s <= page.sum("penstock_batch_duration_seconds_sum", model="nap") < took_s + 0.5 * len(batches)
     assert page.sum("penstock_batch_wait_seconds_count", model="nap") == len(batches)
 
-    assert page.sum("penstock_latency_batches", model="nap") == len(batches)
+    # The first of each size compiles and allocates: nothing is learned from it.
+    sizes = {job.batch_size for job in every}
+    assert page.sum("penstock_latency_batches", model="nap") == len(batches) - len(sizes)
     assert 0 < page.sum("penstock_latency_alpha_seconds", model="nap") < 1
     assert page.sum("penstock_latency_margin_ratio", model="nap") >= 1
     median, worst = (page.sum("penstock_prediction_error_ratio", model="nap", quantile=q) for q in ("0.5", "0.99"))
@@ -123,7 +125,7 @@ def test_a_worker_tells_of_its_steps(settings: Settings, desk: Desk, worker_fact
     assert page.sum("penstock_batches_total", model="speller", reason="begin") == 1
     assert page.sum("penstock_step_duration_seconds_sum", model="speller") == pytest.approx(device_s([job]), rel=0.05)
     assert page.sum("penstock_device_seconds_total", model="speller", tenant="a") == pytest.approx(device_s([job]))
-    assert page.sum("penstock_latency_batches", model="speller") == 5
+    assert page.sum("penstock_latency_batches", model="speller") == 4, "all but the first"
 
 
 def test_a_dispatcher_tells_what_waits(
@@ -207,11 +209,11 @@ def test_step_times_are_kept_for_the_next_worker(settings: Settings, desk: Desk,
     desk.wait(desk.submit("speller", {"text": "four", "step_s": 0.03}))
     worker.stop()
     (kept,) = desk.store.latencies()
-    assert (kept.model, kept.device, kept.key, kept.state["seen"]) == ("speller", "cpu", "", 5)
+    assert (kept.model, kept.device, kept.key, kept.state["seen"]) == ("speller", "cpu", "", 4)
 
     # Before it has taken a step of its own, the next one knows how long one takes, and how wrong that was.
     page = Page(address_of(worker_factory(settings=settings, args=("--model", "speller"))))
-    assert page.sum("penstock_latency_batches", model="speller") == 5
+    assert page.sum("penstock_latency_batches", model="speller") == 4
     step_s = page.sum("penstock_latency_alpha_seconds") + page.sum("penstock_latency_beta_seconds")
     assert 0.03 <= step_s < 0.3
     told = page.sum("penstock_prediction_error_ratio", model="speller", quantile="0.99")
