@@ -46,6 +46,14 @@ class Place(ABC):
         """The slots of what runs there and is up, one for each."""
 
     @abstractmethod
+    def starts(self, slot: str) -> int:
+        """How many came up for a slot, ever."""
+
+    @abstractmethod
+    def asked(self, slot: str) -> bool:
+        """Whether what runs for a slot was asked to drain."""
+
+    @abstractmethod
     def kill(self, slot: str) -> None:
         """What runs for a slot dies, from one moment to the next."""
 
@@ -98,6 +106,12 @@ class LocalPlace(Place):
 
     def running(self) -> list[str]:
         return sorted(slot for slot, _ in self.processes())
+
+    def starts(self, slot: str) -> int:
+        return len(list(self.folder.glob(f"up-{slot}-*")))
+
+    def asked(self, slot: str) -> bool:
+        return (self.folder / f"asked-{slot}").exists()
 
     def kill(self, slot: str) -> None:
         for of, process in self.processes():
@@ -153,6 +167,12 @@ class KubernetesPlace(Place):
 
     def running(self) -> list[str]:
         return self.local.running()
+
+    def starts(self, slot: str) -> int:
+        return self.local.starts(slot)
+
+    def asked(self, slot: str) -> bool:
+        return self.local.asked(slot)
 
     def kill(self, slot: str) -> None:
         self.local.kill(slot)
@@ -273,9 +293,9 @@ def test_what_is_busy_is_not_killed(leader: Leader, place: Place) -> None:
     leader.until(lambda: place.running() == ids, "it runs")
     place.hold(True)
     leader.drain(*ids)
+    leader.until(lambda: place.asked(ids[0]), "it was asked")
     for _ in range(20):
         leader.turn()
-        time.sleep(0.005)
     assert place.running() == ids and leader.elastic.states(ids) == {ids[0]: "draining"}
     place.hold(False)
     leader.until(lambda: not leader.elastic.slots(), "it has finished")
@@ -325,8 +345,8 @@ def test_a_deposed_leader_starts_nothing(leader: Leader, place: Place) -> None:
     place.backend.realise(leader.elastic.slots(), epoch=stale)
     row = leader.row(id)
     assert row.place is None and row.fence is None
-    time.sleep(0.1)
-    assert place.running() == []
+    leader.until(lambda: place.running() == [id], "its successor's runs")
+    assert place.starts(id) == 1
 
 
 def test_a_deposed_leader_ends_nothing_that_is_wanted(leader: Leader, place: Place) -> None:

@@ -164,7 +164,7 @@ def test_whoever_decides_tells_the_workers_whose_slots_have_changed(yard: Yard) 
     with yard.client.pubsub() as heard:
         heard.subscribe(f"/{parse(yard.settings.broker).db}.celery.pidbox")
         wait_for(lambda: heard.get_message(timeout=1.0))
-        scaler._have_looked(elastic.slots())
+        scaler._orders.look(elastic.slots())
         message = wait_for(lambda: heard.get_message(timeout=1.0))
     body = json.loads(json.loads(message["data"])["body"])
     assert (body["method"], body["destination"]) == ("penstock_look", ["w0@here", "w1@here"])

@@ -9,12 +9,11 @@ and a process that was started all the same finds its slot taken.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import redis
 import structlog
 
 from penstock import clock
@@ -22,48 +21,30 @@ from penstock.autoscaler.backends.base import Backend, BackendUnavailable, Reali
 from penstock.autoscaler.fleet import busy_workers, change, fleet_of, grouped, late_ones
 from penstock.autoscaler.front.board import Standing
 from penstock.autoscaler.front.desk import Desk
-from penstock.autoscaler.minutes import Minutes
 from penstock.autoscaler.observe import Observer, Seen, said
+from penstock.autoscaler.orders import Orders
+from penstock.autoscaler.pool import Pool, told
+from penstock.autoscaler.records import LOST, Records
 from penstock.autoscaler.rolling import Rollouts
 from penstock.autoscaler.seat import Seat
-from penstock.autoscaler.split import COMMAND, Splitter, consuming
+from penstock.autoscaler.split import Splitter, consuming
 from penstock.autoscaler.starts import Starts
 from penstock.autoscaler.terms import pools_of, target_of, terms_of
 from penstock.errors import Deposed, StoreUnavailable
 from penstock.lane import Lane
-from penstock.policy.rollout import Step
-from penstock.policy.scaling import Context, Decision, Fleet, Load, State, decide
+from penstock.policy.scaling import Context, Decision, State, decide
 from penstock.service import STOP_S, ThreadService
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Change, Slot
+from penstock.store.elastic import AUTOSCALER, Slot
 from penstock.telemetry.probes import Probes
 from penstock.telemetry.reach import Reach
-from penstock.transport import control
-from penstock.transport.url import connect, parse
+from penstock.transport.url import connect
 
 log = structlog.get_logger(__name__)
 
 #: How long an answer of the broker is waited for, seconds: less than a lease.
 BROKER_TIMEOUT_S = 2.0
-#: How often the open minute is stored, seconds.
-RECORD_EVERY_S = 10.0
-#: The word of a decision that signals have been lost for ``lost_after_s``.
-LOST = "hold.lost"
-
-
-@dataclass(slots=True)
-class Pool:
-    """What one pool's turns leave for the next."""
-
-    state: State = field(default_factory=State)
-    #: The last look that gave figures: its age is told by its time.
-    load: Load | None = None
-    decision: Decision | None = None
-    fleet: Fleet = field(default_factory=Fleet)
-    #: Of a rollout that is under way.
-    step: Step | None = None
-    decided_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +94,7 @@ class Autoscaler(ThreadService):
         self._serves = serves
         self._at_once = at_once
         self._client = connect(settings.broker, timeout_s=BROKER_TIMEOUT_S)
+        self._orders = Orders(self._client, settings.broker)
         self._observer = Observer(settings, store, self._client, given)
         self._probes = Probes(stuck_after_s=settings.metrics.stuck_after_s)
         self.desk = (
@@ -121,16 +103,14 @@ class Autoscaler(ThreadService):
         self.seat = Seat(store.elastic, lease_s=settings.autoscaler.lease_s, name=name)
         #: By name; of a pool whose last slot has gone nothing is kept.
         self.pools: dict[str, Pool] = {}
-        self._splitter = Splitter(self._keep_to)
+        self._splitter = Splitter(self._orders.keep_to)
         self._stuck: Mapping[str, str] = {}
         self._outdated: Collection[str] = ()
         self._rollouts = Rollouts(store)
         self._unready: dict[str, float] = {}
         self._consumers: Mapping[str, int] = {}
         self._starts = Starts()
-        self._minutes = Minutes()
-        self._recorded_at = float("-inf")
-        self._looked_at: float | None = None
+        self._records = Records(store.elastic)
         self._database = Reach("database", service="autoscaler")
         self._place = Reach("backend", service="autoscaler")
         self._woken = threading.Event()
@@ -248,7 +228,7 @@ class Autoscaler(ThreadService):
             if any(changed):  # at once: a worker that is wanted is wanted now
                 slots = self._realise(self._store.elastic.slots())
             self._starts.only({slot.id for slot in slots}, self.pools)
-            self._record(seen)
+            self._records.turned(looked=seen is not None)
             self._split(slots)
             if self._winding_up and not slots:
                 self.empty.set()
@@ -355,7 +335,7 @@ class Autoscaler(ThreadService):
         else:
             change_ = change(decision, own, pool=name, busy=found.busy)
         if fresh is not None:
-            self._saw(name, fresh, pool, terms, now)
+            self._records.saw(name, fresh, pool.fleet, terms, decision, epoch=self.seat.epoch, now=now)
         code, reason = decision.code, decision.reason
         if pool.step is not None:
             code, reason = f"rollout.{pool.step.code}", pool.step.reason
@@ -364,55 +344,12 @@ class Autoscaler(ThreadService):
                 self.seat.name, self.seat.epoch, add=change_.add, set=change_.set, reason=reason, now=clock.now()
             )
             self._starts.ordered((slot.id for slot in change_.add), now=now)
-            self._have_looked(slot for slot in own if slot.id in change_.set)
+            self._orders.look(slot for slot in own if slot.id in change_.set)
         if change_ or lost:  # that nothing changes for want of signals is told once
-            self._explain(name, decision, before=before, code=code, reason=reason)
+            self._records.changed(name, decision, epoch=self.seat.epoch, before=before, code=code, reason=reason)
         return bool(change_)
 
-    def _explain(self, name: str, decision: Decision, *, before: int, code: str, reason: str) -> None:
-        """Keep what was decided, for whoever asks why."""
-        assert self.seat.epoch is not None
-        self._store.elastic.changed(
-            Change(
-                pool=name,
-                at=clock.now(),
-                epoch=self.seat.epoch,
-                before=before,
-                after=decision.target,
-                parked=decision.parked,
-                code=code,
-                reason=reason,
-            )
-        )
-        log.info(
-            "the pool is to stay as it is" if code == LOST else "the pool is to have other workers",
-            action="autoscaler.decided",
-            pool=name,
-            before=before,
-            after=decision.target,
-            parked=decision.parked,
-            code=code,
-            reason=reason,
-        )
-
-    def _have_looked(self, slots: Iterable[Slot]) -> None:
-        """Have the workers of these slots look at them now. With the broker away they do so by themselves, in 2 s."""
-        nodes = sorted(slot.worker.rsplit(":", 2)[0] for slot in slots if slot.worker is not None)
-        if not nodes:
-            return
-        try:
-            self._client.publish(*control.look(nodes, parse(self._settings.broker).db))
-        except (redis.RedisError, OSError) as error:
-            log.debug("workers look at their slots later", action="autoscaler.look_later", error=str(error))
-
     # What is left to others -----------------------------------------------------------------------------------------
-
-    def _saw(self, name: str, load: Load, pool: Pool, terms: Any, now: float) -> None:
-        assert pool.decision is not None and self.seat.epoch is not None
-        elapsed_s = min(now - self._looked_at, 60.0) if self._looked_at is not None else 0.0
-        self._minutes.saw(
-            name, load, pool.fleet, terms, pool.decision, epoch=self.seat.epoch, now=clock.now(), elapsed_s=elapsed_s
-        )
 
     def _split(self, slots: Sequence[Slot]) -> None:
         """Have some workers keep to interactive jobs for a while, where the settings and the work are so."""
@@ -427,58 +364,17 @@ class Autoscaler(ThreadService):
                 now=now,
             )
 
-    def _keep_to(self, lane: Lane | None, names: Collection[str], for_s: float) -> None:
-        """Told by remote control, as Celery's own commands are. A broker that is away hears nothing: words lapse."""
-        arguments = {"lane": lane or "", "for_s": for_s}
-        told = control.command(COMMAND, arguments, parse(self._settings.broker).db, destination=list(names))
-        try:
-            self._client.publish(*told)
-        except (redis.RedisError, OSError) as error:
-            log.warning("workers could not be told their lane", action="autoscaler.split", error=str(error))
-
-    def _record(self, seen: Seen | None) -> None:
-        now = clock.monotonic_s()
-        if seen is not None:
-            self._looked_at = now
-        if now - self._recorded_at >= RECORD_EVERY_S:
-            self._store.elastic.record(self._minutes.due())
-            self._minutes.stored()
-            self._recorded_at = now
-
     def _state(self) -> dict[str, Any]:
         """For the successor, and for whoever asks for the status."""
         return {
             "at": clock.now(),
-            "pools": {
-                name: _told(pool) | {"ready_in_s": self._starts.ready_in_s(name)} for name, pool in self.pools.items()
-            },
+            "pools": {name: told(pool, ready_in_s=self._starts.ready_in_s(name)) for name, pool in self.pools.items()},
         }
 
     def _inherit(self) -> None:
         inherited, self.seat.inherited = self.seat.inherited, {}
         now = clock.monotonic_s()
-        for name, told in said(inherited.get("pools")).items():
-            told = said(told)
-            self.pools[name] = Pool(state=State.from_json(said(told.get("state")), now=now))
-            self._starts.inherit(name, told.get("ready_in_s"))
-
-
-def _told(pool: Pool) -> dict[str, Any]:
-    decision, load, fleet = pool.decision, pool.load, pool.fleet
-    if decision is None:
-        return {"state": pool.state.as_json()}
-    return {
-        "state": pool.state.as_json(),
-        "target": decision.target,
-        "parked": decision.parked,
-        "code": decision.code,
-        "reason": decision.reason,
-        "decided_at": pool.decided_at,
-        "demand": round(load.demand, 3) if load is not None else None,
-        "backlog_s": round(sum(load.backlog_s.values()), 3) if load is not None else None,
-        "jobs": load.jobs if load is not None else None,
-        "busy": fleet.busy,
-        "age_s": round(clock.monotonic_s() - load.at, 1) if load is not None else None,
-        "stuck": fleet.stuck,
-        "rollout": None if pool.step is None else {"code": pool.step.code, "reason": pool.step.reason},
-    }
+        for name, left in said(inherited.get("pools")).items():
+            kept = said(left)
+            self.pools[name] = Pool(state=State.from_json(said(kept.get("state")), now=now))
+            self._starts.inherit(name, kept.get("ready_in_s"))
