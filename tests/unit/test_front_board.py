@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.autoscaler.front.board import RING_HOLDS_S, Answer, Board, Standing, answer
+from penstock.autoscaler.front.board import RING_HOLDS_S, Board, Desired, Standing, answer
 from penstock.autoscaler.front.follow import standings
 from penstock.policy.scaling import Fleet
 from penstock.store.elastic import Leadership, Slot
@@ -58,7 +58,7 @@ def test_pools_that_went_are_forgotten() -> None:
     board.post({"gpu": standing(0), "cpu": standing(2)})
     assert board.pools == ["cpu", "gpu"] and board.at_zero() == ["gpu"]
     board.post({"cpu": standing(2)})
-    assert board.pools == ["cpu"] and board.answer("gpu") == Answer(None, None, "nothing was decided on this pool yet")
+    assert board.pools == ["cpu"] and board.answer("gpu") == Desired(None, None, "nothing was decided on this pool yet")
 
 
 def slot(pool: str, state: str = "wanted", *, worker: str | None = None, ready: bool = False) -> Slot:

@@ -55,7 +55,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     descriptors: list[int]
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """Whatever the zygote says."""
 
     #: Of an order: the process, or why there is none.
@@ -100,7 +100,7 @@ class Warm:
         self._told: set[str] = set()
         self._orders = 0
         self._deaths, self._started_at, self._again_at = 0, 0.0, 0.0
-        self._answers: list[Answer] = []
+        self._answers: list[Reply] = []
         self._statuses: dict[int, int] = {}
 
     def prepare(self) -> None:
@@ -226,14 +226,14 @@ class Warm:
                 if not data:
                     self._ready = False
                     return
-                self._take(msgspec.json.decode(data, type=Answer))
+                self._take(msgspec.json.decode(data, type=Reply))
                 timeout_s = 0.0
         except (BlockingIOError, TimeoutError):
             return
         except OSError:
             self._ready = False
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: Reply) -> None:
         if answer.ended is not None and answer.status is not None:
             self._statuses[answer.ended] = answer.status
             while len(self._statuses) > MOST_STATUSES:
@@ -289,7 +289,7 @@ class Warm:
             self._drop()
         return None
 
-    def _answer(self, id: int) -> Answer | None:
+    def _answer(self, id: int) -> Reply | None:
         until = monotonic_s() + FORK_S
         while True:
             found = next((answer for answer in self._answers if answer.id == id), None)

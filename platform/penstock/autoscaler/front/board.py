@@ -34,7 +34,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Desired:
     """What is told of a pool."""
 
     #: ``None``: it is not known.
@@ -45,7 +45,7 @@ class Answer:
     why: str = ""
 
 
-def answer(standing: Standing | None, *, rung_at: float | None, now: float, stale_s: float) -> Answer:
+def answer(standing: Standing | None, *, rung_at: float | None, now: float, stale_s: float) -> Desired:
     """PURE. A bell that was rung just now stands for one worker where none is wanted yet.
 
     Where the last decision is too old the ring still wakes the pool, if that had no worker: to have one too many is a
@@ -53,14 +53,14 @@ def answer(standing: Standing | None, *, rung_at: float | None, now: float, stal
     """
     rung = rung_at is not None and now - rung_at < RING_HOLDS_S
     if standing is None:
-        return Answer(None, None, "nothing was decided on this pool yet")
+        return Desired(None, None, "nothing was decided on this pool yet")
     age_s = now - standing.at
     if age_s > stale_s:
         why = f"the last decision is {age_s:.0f} s old" if math.isfinite(age_s) else "no decision was seen yet"
         why += ": no autoscaler leads, or it cannot reach the database"
-        return Answer(None, True if rung and standing.desired == 0 else None, why)
+        return Desired(None, True if rung and standing.desired == 0 else None, why)
     workers = max(standing.desired, 1 if rung else 0)
-    return Answer(workers, workers > 0)
+    return Desired(workers, workers > 0)
 
 
 class Board:
@@ -100,7 +100,7 @@ class Board:
         """What was last posted of a pool."""
         return None if self._standings is None else self._standings.get(pool)
 
-    def answer(self, pool: str) -> Answer:
+    def answer(self, pool: str) -> Desired:
         """What may be told of a pool now."""
         return answer(self.standing(pool), rung_at=self._rung.get(pool), now=self._now(), stale_s=self.stale_s)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from penstock.autoscaler.front import wire
-from penstock.autoscaler.front.board import Answer, Board
+from penstock.autoscaler.front.board import Board, Desired
 from penstock.errors import ConfigError, install
 from penstock.poolsettings import PushSettings
 
@@ -188,7 +188,7 @@ class Scaler:
             await self._unknown(context, answer)
         return wire.metric(_metric_of(pool), answer.workers or 0)
 
-    async def _answered(self, request: bytes, context: Any) -> Answer:
+    async def _answered(self, request: bytes, context: Any) -> Desired:
         return self._board.answer(await self._pool(wire.scaled_object, request, context))
 
     async def _pool(self, read: Callable[[bytes], wire.ScaledObject], request: bytes, context: Any) -> str:
@@ -213,7 +213,7 @@ class Scaler:
             )
         return pool
 
-    async def _unknown(self, context: Any, answer: Answer) -> None:
+    async def _unknown(self, context: Any, answer: Desired) -> None:
         import grpc
 
         await context.abort(grpc.StatusCode.UNAVAILABLE, answer.why)
