@@ -78,7 +78,8 @@ def test_a_callback_that_could_not_be_sent_is_sent_later(
 
     wait_for(done, timeout_s=PATIENCE_S, what="both steps")
     assert second.get(timeout=PATIENCE_S) == 2.0
-    assert second.parent.state == "SUCCESS", "Celery must not be told of a failure that was none"
+    # Celery sends a member's callbacks before it stores its result; a failure that was none would be raised here.
+    assert second.parent.get(timeout=PATIENCE_S) == 2.0
     wait_for(lambda: not store.unfinished_canvas(older_than=1e12, limit=10), what="the marks")
     assert worker.popen.poll() is None, "an outage is no defect"
     store.close()

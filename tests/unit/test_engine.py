@@ -82,7 +82,8 @@ def running(engine: Engine, store: Store) -> Run:
     engine.start()
     engine.batcher.put([item])
     run: Run = wait_for(lambda: engine.runner.current, what="the model to run")
-    wait_for(lambda: overdue(run, now_mono=clock.monotonic_s())[0], what="the timeout")
+    # Before the first call the timeout counts from the batch's start, and anew from the call's.
+    wait_for(lambda: run.call and overdue(run, now_mono=clock.monotonic_s())[0], what="the timeout of the call")
     return run
 
 
