@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from penstock import Client
+from penstock.processes.warm import ZYGOTE
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import AUTOSCALER, Change, Slot
@@ -58,6 +59,8 @@ class Site:
         self.settings, self.folder = settings, folder
         self.store = Store.open(settings.database)
         self.scalers: list[Scaler] = []
+        #: Processes that were forked: their command line is another's.
+        self.forked: list[int] = []
 
     def start(self, *args: str) -> Scaler:
         log = self.folder / f"scaler-{len(self.scalers)}.log"
@@ -84,8 +87,13 @@ class Site:
         found = self.store.elastic.leadership()
         return found.epoch if found is not None and found.holder else 0
 
+    def zygote(self) -> psutil.Process | None:
+        """What the last autoscaler forks workers from."""
+        below = psutil.Process(self.scalers[-1].popen.pid).children()
+        return next((process for process in below if ZYGOTE in process.cmdline()), None)
+
     def processes(self) -> list[psutil.Process]:
-        """The workers and their supervisors that run."""
+        """The workers and their supervisors that run, as far as they were not forked."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
             with suppress(psutil.Error):
@@ -100,7 +108,7 @@ class Site:
                 scaler.signal(signal.SIGCONT)
             scaler.popen.kill()
             scaler.popen.wait()
-        for process in self.processes():
+        for process in [*self.processes(), *map(psutil.Process, filter(psutil.pid_exists, self.forked))]:
             with suppress(psutil.Error):
                 process.kill()
         self.store.close()
@@ -177,6 +185,38 @@ def test_when_it_is_killed_the_workers_go_on_and_the_next_one_has_them(site: Sit
     assert site.processes() == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks workers")
+def test_a_forked_worker_that_its_autoscaler_did_not_live_to_write_down_is_found(site: Site) -> None:
+    """Killed between the fork and the word about it, and what it was forked from with it."""
+    first = site.start()
+    site.until_ready(1)
+    zygote = wait_for(site.zygote, what="what workers are forked from")
+
+    def forked() -> list[Slot]:
+        """The worker, once it is a forked one: a cold one is ended, and another comes."""
+        ready = site.ready()
+        with suppress(psutil.Error):  # it ends at this moment
+            if ready and zygote.pid == psutil.Process(pids(ready)[0]).ppid():
+                return ready
+            for process in site.processes():
+                process.kill()
+        return []
+
+    [before] = wait_for(lambda: site.ready() and forked(), what="a forked worker")
+    supervisor = psutil.Process(pids([before])[0])
+    site.forked = [supervisor.pid, *(child.pid for child in supervisor.children())]
+    first.kill()
+    zygote.kill()
+    place = {name: value for name, value in (before.place or {}).items() if name not in ("pid", "born_at")}
+    assert site.store.elastic.place(before.id, place, epoch=site.epoch())
+    second = site.start()
+    wait_for(lambda: "worker found again" in second.output(), what="it is found")
+    [after] = site.until_ready(1)
+    assert (after.worker, after.fence) == (before.worker, before.fence), "nobody was started in its place"
+    assert second.stop() == 0
+    assert not any(map(psutil.pid_exists, site.forked)), "and it was asked to end, as others are"
+
+
 def test_it_may_look_after_some_pools_only(site: Site) -> None:
     """As the containers of compose.yaml do: its epochs are those of a leadership of its own."""
     scaler = site.start("--pool", "default", "--pool", "cpu")
@@ -245,7 +285,7 @@ def test_a_crash_loop_is_backed_off_and_reported(site: Site) -> None:
         return next((row["stuck"] for row in pools if "CrashLoop" in row["stuck"]), "")
 
     assert "no weights here" in wait_for(stuck, what="it is reported")
-    assert "stuck: CrashLoop" in penstock("autoscaler", "status").out
+    assert "CrashLoop" in penstock("autoscaler", "status").out
     (site.folder / "broken").unlink()
     site.until_ready(1)
 

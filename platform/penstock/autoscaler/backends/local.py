@@ -11,25 +11,23 @@ from __future__ import annotations
 import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import structlog
 
 from penstock import inventory, private
 from penstock.autoscaler.backends.base import Realised
 from penstock.autoscaler.backends.command import Named, words_of
 from penstock.autoscaler.backends.crashes import Crashes
+from penstock.autoscaler.backends.orphans import log_of, orphans
 from penstock.autoscaler.backends.running import Running
 from penstock.autoscaler.backends.seats import SEAT, Seats
 from penstock.clock import monotonic_s
 from penstock.clock import now as unix_now
 from penstock.errors import ConfigError
 from penstock.policy.placing import NoSeat, Seat
-from penstock.processes.agreed import SLOT_FENCE
 from penstock.processes.handle import Handle
 from penstock.processes.lastwords import how
 from penstock.processes.starter import Cold, Starter
@@ -185,11 +183,11 @@ class Local:
             if "pid" in place and (handle := Handle.find(int(place["pid"]), float(place["born_at"]))) is not None:
                 self._adopted(slot, handle)
         if not self._looked and any(slot.id not in self._running for slot in unknown):
-            found = _by_words()
-            for slot in unknown:
-                pid = found.get((slot.id, slot.fence or ""))
-                if slot.id not in self._running and pid is not None:
-                    self._adopted(slot, Handle(pid))
+            left = [slot for slot in unknown if slot.id not in self._running]
+            found = orphans(left, self._logs)
+            for slot in left:
+                if slot.id in found:
+                    self._adopted(slot, Handle(found[slot.id]))
         self._looked = True
 
     def _adopted(self, slot: Slot, handle: Handle) -> None:
@@ -200,7 +198,7 @@ class Local:
             slot.fence or "",
             named,
             handle,
-            log=self._logs / f"{named.name}.log",
+            log=log_of(self._logs, named),
             grace_s=self._grace_s,
             started_at=monotonic_s() - max(0.0, unix_now() - handle.born_at),
         )
@@ -264,7 +262,7 @@ class Local:
         place: dict[str, Any] = {"host": self._host, **named.as_json(), SEAT: seat.as_json()}
         if not self._elastic.place(slot.id, place, epoch=epoch, fence=fence, name=self._leadership):
             return
-        log_file = self._logs / f"{named.name}.log"
+        log_file = log_of(self._logs, named)
         argv, env = words_of(self._command, self._settings, slot, named, fence)
         env = {**self._env, **self._seats.environ(self._env, seat), **env}
         try:
@@ -327,18 +325,3 @@ class Local:
 
 def _same_start(slot: Slot, running: Running) -> bool:
     return (slot.fence or "") == running.fence
-
-
-def _by_words() -> dict[tuple[str, str], int]:
-    """The processes that were started for slots, by slot and fence: the first of each line, its supervisor."""
-    found: dict[tuple[str, str], psutil.Process] = {}
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "--slot" not in words[:-1]:
-            continue
-        with suppress(psutil.Error):  # it has ended, or is another user's
-            key = words[words.index("--slot") + 1], process.environ().get(SLOT_FENCE, "")
-            known = found.get(key)
-            if known is None or process.create_time() < known.create_time():
-                found[key] = process
-    return {key: process.pid for key, process in found.items()}
