@@ -12,6 +12,7 @@ from penstock.autoscaler.backends.external import External
 from penstock.autoscaler.daemon import Autoscaler
 from penstock.autoscaler.observe import Observer
 from penstock.errors import StoreUnavailable
+from penstock.lane import PIPELINES, Lane, queue_name
 from penstock.policy.scaling import Load
 from penstock.settings import Settings
 from penstock.store import Store
@@ -62,6 +63,18 @@ def test_a_line_that_is_none_hides_no_other(settings: Settings, store: Store, st
     ]
     store.keep_latencies(lines, now=clock.now())
     assert "gpu" in looked(settings, store)
+
+
+def test_jobs_of_a_model_that_has_never_run_are_seen_without_their_time(settings: Settings, store: Store) -> None:
+    announced(store, {"plain": {"pool": "gpu", "version": "1", "max_size": 8}})
+    for model in ("plain", PIPELINES):  # of which the second takes none
+        with connect(settings.broker) as client:
+            client.rpush(queue_name(settings.namespace, model, Lane.BACKGROUND), "a", "b", "c")
+    found = looked(settings, store)
+    assert (found["gpu"].jobs, found["gpu"].untimed, sum(found["gpu"].backlog_s.values())) == (3, 3, 0.0)
+    assert all(load.untimed == 0 for pool, load in found.items() if pool != "gpu")
+    store.keep_latencies([Latency("plain", "1", "cpu", "", {"alpha": 1.0, "seen": 9})], now=clock.now())
+    assert (load := looked(settings, store)["gpu"]).untimed == 0 and sum(load.backlog_s.values()) > 0
 
 
 class Counting(External):

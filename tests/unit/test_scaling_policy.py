@@ -90,6 +90,24 @@ def test_signals_that_are_lost_never_scale_down_and_it_says_why(age: float, code
     assert "unknown is not zero" in decision.reason
 
 
+def test_unknown_is_not_zero_where_nobody_knows_how_long_jobs_take() -> None:
+    """Jobs of a model that has never run are in no device seconds."""
+    pool = Pool(terms(), ready=4)
+    for _ in range(400):
+        assert pool.look(0.0, jobs=900, untimed=900).target == 4
+    assert pool.last is not None and pool.last.code == "hold.untimed"
+    assert "nobody knows yet how long 900 of the jobs take" in pool.last.reason
+    for _ in range(400):  # each of them may take one for long; more would not help
+        pool.look(0.0, jobs=2, untimed=2)
+    assert pool.last.target == 2
+    for _ in range(400):  # beside what is known
+        pool.look(0.9, jobs=2, untimed=1)
+    assert pool.last.target == 2
+    for _ in range(800):
+        pool.look(0.2, 0.1)
+    assert pool.last.target == 1
+
+
 def test_signals_that_come_back_are_believed_again() -> None:
     pool = Pool(terms(), ready=5)
     pool.run(60, demand=4.0)
@@ -139,7 +157,8 @@ def test_a_target_that_cannot_be_fulfilled_is_told_and_does_not_freeze_the_scale
     assert pool.last is not None
     high = pool.last.target
     assert high >= 6
-    assert f"{pool.ready} are ready, and the others do not come up: Unschedulable" in pool.last.reason
+    assert f"only {pool.ready} of {high} are ready, and others do not come up" in pool.last.reason
+    assert "GPU" not in pool.last.reason, "what was said of it is not for everybody"
     assert pool.ready < high
     pool.run(400, demand=1.0)
     assert pool.last.target <= high / 2
@@ -239,7 +258,7 @@ def test_deadlines_are_met_the_earliest_first() -> None:
     quiet = Pool(terms(), ready=1, now=1001.0).decide(seen)
     due = Pool(terms(), ready=1, now=1001.0).decide(replace(seen, due=[(20.0, 50.0), (30.0, 50.0)]))
     assert due.target >= 5 > quiet.target
-    assert "deadlines need" in due.reason
+    assert "jobs have deadlines of their own" in due.reason
     lost = Pool(terms(), ready=1, now=1001.0).decide(replace(seen, due=[(5.0, 1e6)]))
     assert lost.target == quiet.target
 

@@ -52,7 +52,8 @@ def test_a_split_waits_until_the_pressure_has_lasted() -> None:
     verdict = pool.sees(PRESSED, 1)
     assert (verdict.alone, verdict.code) == (1, "split")
     assert verdict.reason == (
-        "background jobs take up to 2 s of a target of 1 s, and 100 s of them wait for each worker, for 30 s"
+        "background work has pressed for 30 s: one background job takes up to 2 s, where an interactive one is to be"
+        " done in 1 s, and each worker has 100 s of background work before it"
     )
 
 

@@ -166,7 +166,9 @@ class Observer:
                 due=policy.due(
                     ((ends_at, key) for key, ends_at in due), {key: pace.job_s for key, pace in known.items()}, now=now
                 ),
-                jobs=math.ceil(sum(self._queues[key].count.there for key in keys) - 0.01),
+                jobs=self._jobs(keys),
+                # Celery's calls of pipelines take no time.
+                untimed=self._jobs(key for key in keys if key not in known and key[0] != PIPELINES),
                 interactive=sum(
                     self._queues[key].came * pace.job_s for key, pace in known.items() if key[1] is Lane.INTERACTIVE
                 )
@@ -174,6 +176,9 @@ class Observer:
                 longest_s=max((self._alone_s(key, pace) for key, pace in known.items()), default=0.0),
             )
         return loads
+
+    def _jobs(self, keys: Iterable[Key]) -> int:
+        return math.ceil(sum(self._queues[key].count.there for key in keys) - 0.01)
 
     def _alone_s(self, key: Key, pace: policy.Pace) -> float:
         """How long a background job of which there are some takes alone, as far as is known; 0 of all others."""

@@ -7,5 +7,6 @@ from penstock.policy.scaling.decide import decide
 from penstock.policy.scaling.state import State
 from penstock.policy.scaling.terms import Context, Decision, Fleet, Load, Terms
 from penstock.policy.scaling.victims import Candidate, victims
+from penstock.policy.scaling.words import kind_of
 
-__all__ = ["Candidate", "Context", "Decision", "Fleet", "Load", "State", "Terms", "decide", "victims"]
+__all__ = ["Candidate", "Context", "Decision", "Fleet", "Load", "State", "Terms", "decide", "kind_of", "victims"]

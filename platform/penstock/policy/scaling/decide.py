@@ -3,6 +3,7 @@ the settings have the last word."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from penstock.policy.scaling.need import LOOK_S, Need, carries, in_panic, is_late, need, of_sudden
@@ -106,7 +107,9 @@ def _choose(context: Context, load: Load, state: State, found: Need) -> Steady:
     if chosen.target < 1:
         # The last one stays until the pool is idle; and work of which nobody knows how long it takes needs one.
         return Steady(1, "first" if have < 1 and work else "hold.last") if have or work else Steady(0, "idle")
-    return chosen
+    # Unknown is not zero: each job whose time nobody knows may take a worker for long.
+    kept = min(have, math.ceil(found.all) + load.untimed)
+    return Steady(kept, "hold.untimed") if kept > chosen.target else chosen
 
 
 def _hold(context: Context) -> Decision:
@@ -133,5 +136,5 @@ def _decided(context: Context, state: State, chosen: Steady, found: Need | None)
     parked = spares(context, state, target)
     if found is None:  # without signals spares stay as well
         parked = max(parked, min(context.fleet.parked, terms.most - target), 0)
-    reason = sentence(context, state, found, target=target, parked=parked, code=code)
+    reason = sentence(context, state, found, before=have, target=target, parked=parked, code=code)
     return Decision(target=target, parked=parked, state=state, code=code, reason=reason)

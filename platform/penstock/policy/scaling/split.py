@@ -102,15 +102,17 @@ def split(now: float, pressure: Pressure | None, workers: int, state: Split) -> 
         since = now if state.more_since is None else state.more_since
         state = replace(state, more_since=since, fewer_since=None, most_lately=0)
         if now - since >= SPLIT_AFTER_S:
-            return _to(wanted, state, "split", f"{why}, for {now - since:.0f} s")
-        return Verdict(state.alone, state, "split.pending", f"{why}, for {now - since:.0f} s by now")
+            return _to(wanted, state, "split", f"background work has pressed for {now - since:.0f} s: {why}")
+        pending = f"background work has pressed for {now - since:.0f} s, and a pool is split after {SPLIT_AFTER_S:.0f}"
+        return Verdict(state.alone, state, "split.pending", f"{pending}: {why}")
     if wanted < state.alone:
         since = now if state.fewer_since is None else state.fewer_since
         state = replace(state, more_since=None, fewer_since=since, most_lately=max(state.most_lately, wanted))
         if now - since >= MERGE_AFTER_S:
             # Not to what is wanted this moment: to the most that was while fewer were.
-            return _to(state.most_lately, state, "merge", f"{why}, for {now - since:.0f} s")
-        return Verdict(state.alone, state, "merge.pending", f"{why}, for {now - since:.0f} s by now")
+            return _to(state.most_lately, state, "merge", f"less has been enough for {now - since:.0f} s: {why}")
+        pending = f"less has been enough for {now - since:.0f} s, and a pool is merged after {MERGE_AFTER_S:.0f}"
+        return Verdict(state.alone, state, "merge.pending", f"{pending}: {why}")
     return Verdict(state.alone, replace(state, more_since=None, fewer_since=None, most_lately=0), "steady", why)
 
 
@@ -118,8 +120,8 @@ def want(pressure: Pressure, *, now_alone: int) -> tuple[int, str]:
     """How many would do interactive jobs only if nothing had to last, and why."""
     each_s = pressure.background_s / max(1, pressure.workers)
     figures = (
-        f"background jobs take up to {pressure.longest_s:.3g} s of a target of {pressure.target_s:.3g} s, and"
-        f" {each_s:.3g} s of them wait for each worker"
+        f"one background job takes up to {pressure.longest_s:.3g} s, where an interactive one is to be done in"
+        f" {pressure.target_s:.3g} s, and each worker has {each_s:.3g} s of background work before it"
     )
     long, enough = LONG_SHARE * pressure.target_s, ENOUGH_S
     if now_alone:  # what has led to a split must go further down to end it

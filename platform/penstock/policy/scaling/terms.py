@@ -48,6 +48,8 @@ class Load:
     due: Sequence[tuple[float, float]] = ()
     #: How many jobs that is: a pool whose jobs' times nobody knows yet still needs one worker.
     jobs: int = 0
+    #: Those of them whose times nobody knows: they are in none of the seconds.
+    untimed: int = 0
     #: The interactive part of ``demand``, and the longest that one of the background jobs that are there takes alone:
     #: what a split between lanes is decided by.
     interactive: float = 0.0
@@ -64,7 +66,7 @@ class Fleet:
     starting: int = 0
     parked: int = 0
     draining: int = 0
-    #: Why starting ones do not come up (unschedulable, a crash loop), for a person; empty: they do.
+    #: Why starting ones do not come up (``CrashLoop: …``), for who may know what a worker has said; empty: they do.
     stuck: str = ""
 
 
@@ -91,5 +93,5 @@ class Decision:
     state: State
     #: A stable word: "steady", "panic", "hold.stale", …
     code: str
-    #: One sentence for a person, with the figures.
+    #: A sentence or two for anybody, with the figures.
     reason: str
