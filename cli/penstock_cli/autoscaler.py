@@ -130,7 +130,7 @@ def status(app: App, pools: tuple[str, ...]) -> None:
 
 def _cells(row: Any) -> tuple[Any, ...]:
     backlog = None if row["backlog_s"] is None else f"{row['backlog_s']:g} s"
-    why = " ".join(part for part in (row["reason"], f"(stuck: {row['stuck']})" if row["stuck"] else "") if part)
+    why = ": ".join(part for part in (row["reason"], row["stuck"]) if part)
     return (row["pool"], row["target"], *(row[name] for name in COUNTS), row["demand"], backlog, why)
 
 

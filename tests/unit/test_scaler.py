@@ -25,7 +25,7 @@ from penstock.autoscaler.front.gauges import samples
 from penstock.autoscaler.front.pages import PATH, pages
 from penstock.autoscaler.front.scaler import POOL, TARGET, Scaler
 from penstock.errors import ConfigError
-from penstock.policy.scaling import Fleet
+from penstock.policy.scaling import Context, Fleet, Load, Terms, decide, kind_of
 from penstock.poolsettings import PushSettings
 from penstock.settings import MetricsSettings
 from penstock.telemetry.exposition import Endpoint
@@ -337,6 +337,40 @@ def test_the_page_has_a_number_where_keda_looks_for_it(
     status, said = ask("/desired")
     assert status == 200 and said["pools"]["gpu"]["desired"] == 3
     assert "desired" not in said["pools"]["named"] and said["pools"]["named"]["unknown"]
+
+
+def test_the_page_does_not_say_what_a_worker_has_said_last(
+    board: Board, ask: Callable[[str], tuple[int, Any]], clock: Clock
+) -> None:
+    """Whoever asks has shown no password."""
+    stuck = "CrashLoop: died 3 times in a row: ValueError: no such password: hunter2"
+    context = Context(
+        now=1.0,
+        terms=Terms(least=1, most=2, target_s={}),
+        load=Load(at=1.0, demand=0.0, backlog_s={}),
+        fleet=Fleet(stuck=stuck),
+    )
+    decision = decide(context)
+    board.post({"gpu": standing(clock, 1, fleet=context.fleet, code=decision.code, reason=decision.reason)})
+    for path in ("/desired", "/desired/gpu", "/metrics"):
+        said = json.dumps(ask(path)[1])
+        assert "hunter2" not in said and "ValueError" not in said
+    said = ask("/desired/gpu")[1]
+    assert said["stuck"] == "CrashLoop" and "others do not come up" in said["reason"]
+
+
+@pytest.mark.parametrize(
+    ("stuck", "kind"),
+    [
+        ("CrashLoop: died 3 times in a row: x", "CrashLoop"),
+        ("Unschedulable: 0/3 nodes", "Unschedulable"),
+        ("died, and is started again: ValueError: x", ""),
+        ("wanted, and not there yet: whatever", ""),
+        ("", ""),
+    ],
+)
+def test_why_workers_do_not_come_up_has_a_kind(stuck: str, kind: str) -> None:
+    assert kind_of(stuck) == kind
 
 
 def test_over_http_unknown_is_an_error_too(board: Board, ask: Callable[[str], tuple[int, Any]], clock: Clock) -> None:

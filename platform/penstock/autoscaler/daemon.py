@@ -345,6 +345,8 @@ class Autoscaler(ThreadService):
             )
             self._starts.ordered((slot.id for slot in change_.add), now=now)
             self._orders.look(slot for slot in own if slot.id in change_.set)
+        if pool.step is None and pool.fleet.stuck:  # the rest of it is for those who may read SQL
+            reason = f"{reason}: {pool.fleet.stuck}"
         if change_ or lost:  # that nothing changes for want of signals is told once
             self._records.changed(name, decision, epoch=self.seat.epoch, before=before, code=code, reason=reason)
         return bool(change_)

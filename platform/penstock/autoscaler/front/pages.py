@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from penstock.autoscaler.front.board import STATES, Board
+from penstock.policy.scaling import kind_of
 from penstock.telemetry.pages import Answer, Page
 
 PATH = "/desired"
@@ -49,4 +50,7 @@ def _document(board: Board, pool: str) -> dict[str, Any]:
         document["load_seen_s_ago"] = round(board.age_s(standing.load_at), 1)
     if standing.code:
         document |= {"code": standing.code, "reason": standing.reason}
+    # Without what was said: whoever asks here has shown no password, and a model's error may hold one.
+    if standing.fleet is not None and (kind := kind_of(standing.fleet.stuck)):
+        document["stuck"] = kind
     return document
