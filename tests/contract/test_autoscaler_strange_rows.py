@@ -10,13 +10,14 @@ import pytest
 from penstock import clock
 from penstock.autoscaler.backends.external import External
 from penstock.autoscaler.daemon import Autoscaler
-from penstock.autoscaler.observe import Observer
+from penstock.autoscaler.observe import Observer, Seen
 from penstock.errors import StoreUnavailable
 from penstock.lane import PIPELINES, Lane, queue_name
 from penstock.policy.scaling import Load
+from penstock.policy.scaling import split as policy_split
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER
+from penstock.store.elastic import AUTOSCALER, Change
 from penstock.store.records import Latency
 from penstock.transport.url import connect
 
@@ -159,3 +160,40 @@ def test_a_database_that_is_away_is_no_defect(
 
     monkeypatch.setattr(made, "_decide", away)
     assert not made.turn() and made.away
+
+
+def test_a_split_is_explained_and_a_successor_goes_on_with_it(
+    store: Store, scaler: Callable[..., Autoscaler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = clock.now()
+    for number in range(4):
+        store.register_worker(
+            f"w{number}@h:1:a", name=f"w{number}@h", pool="a", lease_until=now + 600, now=now, info={"models": {}}
+        )
+    monkeypatch.setattr(policy_split, "SPLIT_AFTER_S", 0.0)
+    pools = Settings(pools={"a": {"min": 4, "max": 4, "split": True}}).pools
+
+    def pressed() -> Seen:
+        at = clock.monotonic_s()
+        backlog_s = {Lane.BACKGROUND: 400.0}
+        load = Load(at=at, demand=1.0, backlog_s=backlog_s, interactive=0.5, longest_s=2.0)
+        return Seen(loads={"a": load})
+
+    def splits() -> list[Change]:
+        return [change for change in store.elastic.changes("a") if "interactive jobs only" in change.reason]
+
+    first = scaler(pools=pools)
+    monkeypatch.setattr(first._observer, "look", pressed)
+    for _ in range(4):  # rows, workers in them, the split, and what of it is left to a successor
+        assert first.turn()
+    [change] = splits()
+    assert (change.code, change.before, change.after) == ("split", 4, 4)
+    assert change.reason.startswith("1 of 4 workers does interactive jobs only: background work has pressed for")
+    first.stop()
+    second = scaler(pools=pools)
+    assert second.turn() and second.turn()
+    found = store.elastic.leadership()
+    assert found is not None
+    left = found.state["pools"]["a"]["split"]
+    assert (left["alone"], left["told"]) == (1, ["w0@h"])
+    assert splits() == [change], "it is the same split"

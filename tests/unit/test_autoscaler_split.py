@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
+from typing import Any
 
-from penstock.autoscaler.split import FOR_S, REPEAT_S, Splitter, consuming
+import pytest
+
+from penstock.autoscaler.split import FOR_S, REPEAT_S, Splitter, consuming, divided
 from penstock.lane import Lane
 from penstock.policy.scaling import Load
 from penstock.policy.scaling.split import MERGE_AFTER_S, SPLIT_AFTER_S
@@ -91,3 +95,40 @@ def test_only_workers_that_consume_are_told() -> None:
         slot("5", "wanted", None, None),
     ]
     assert consuming(slots) == ["worker-gpu-1@host"]
+
+
+def test_a_successor_goes_on_with_the_same_workers_and_without_having_seen_anything() -> None:
+    leader = Leader()
+    leader.workers = ["b@h", "c@h", "d@h", "e@h"]
+    leader.turns(SPLIT_AFTER_S + 1)
+    leader.workers = [*WORKERS, "e@h"]  # one more, which by its name would come before those that were told
+    leader.turns(1)
+    left = json.loads(json.dumps(leader.splitter.left("gpu", now=leader.now)))
+    successor = Leader()
+    successor.now, successor.workers = 5000.0, leader.workers
+    successor.splitter.inherit("gpu", left, now=successor.now)
+    successor.splitter.turn("gpu", None, successor.workers, on=True, target_s=1.0, now=successor.now)
+    assert successor.told == [(5000.0, Lane.INTERACTIVE, ("b@h", "c@h"))]
+    successor.turns(MERGE_AFTER_S + 2, background_s=0.0)
+    assert successor.told[-1][1:] == (None, ("b@h", "c@h"))
+    assert successor.splitter.left("gpu", now=successor.now) is None
+
+
+@pytest.mark.parametrize("left", [{}, {"alone": "x"}, {"alone": 1, "age_s": 1.0, "told": 7}, {"told": [1, None]}])
+def test_of_what_another_release_has_written_it_makes_what_it_can(left: dict[str, Any]) -> None:
+    leader = Leader()
+    leader.splitter.inherit("gpu", left, now=0.0)
+    leader.turns(2, background_s=0.0)
+    assert {lane for _, lane, _ in leader.told} <= {Lane.INTERACTIVE}
+
+
+@pytest.mark.parametrize(
+    ("alone", "workers", "words"),
+    [
+        (0, 4, "all 4 workers do jobs of both lanes"),
+        (1, 4, "1 of 4 workers does interactive jobs only"),
+        (2, 4, "2 of 4 workers do interactive jobs only"),
+    ],
+)
+def test_how_workers_are_divided_is_said(alone: int, workers: int, words: str) -> None:
+    assert divided(alone, workers) == words

@@ -348,29 +348,40 @@ class Autoscaler(ThreadService):
         if pool.step is None and pool.fleet.stuck:  # the rest of it is for those who may read SQL
             reason = f"{reason}: {pool.fleet.stuck}"
         if change_ or lost:  # that nothing changes for want of signals is told once
-            self._records.changed(name, decision, epoch=self.seat.epoch, before=before, code=code, reason=reason)
+            said = {} if change_ else {"said": "the pool is to stay as it is"}
+            self._records.changed(
+                name, decision, epoch=self.seat.epoch, before=before, code=code, reason=reason, **said
+            )
         return bool(change_)
 
     # What is left to others -----------------------------------------------------------------------------------------
 
     def _split(self, slots: Sequence[Slot]) -> None:
         """Have some workers keep to interactive jobs for a while, where the settings and the work are so."""
+        assert self.seat.epoch is not None
         now, by_pool = clock.monotonic_s(), grouped(slots)
         for name, pool in self.pools.items():
-            self._splitter.turn(
+            workers, before = consuming(by_pool.get(name, ())), self._splitter.alone(name)
+            verdict = self._splitter.turn(
                 name,
                 pool.load,
-                consuming(by_pool.get(name, ())),
+                workers,
                 on=self._settings.pool(name).split,
                 target_s=target_of(self._settings, name, Lane.INTERACTIVE),
                 now=now,
             )
+            if verdict is not None and verdict.alone != before and pool.decision is not None:
+                self._records.divided(name, pool.decision, verdict, workers=len(workers), epoch=self.seat.epoch)
 
     def _state(self) -> dict[str, Any]:
         """For the successor, and for whoever asks for the status."""
+        now = clock.monotonic_s()
         return {
             "at": clock.now(),
-            "pools": {name: told(pool, ready_in_s=self._starts.ready_in_s(name)) for name, pool in self.pools.items()},
+            "pools": {
+                name: told(pool, ready_in_s=self._starts.ready_in_s(name), split=self._splitter.left(name, now=now))
+                for name, pool in self.pools.items()
+            },
         }
 
     def _inherit(self) -> None:
@@ -380,3 +391,4 @@ class Autoscaler(ThreadService):
             kept = said(left)
             self.pools[name] = Pool(state=State.from_json(said(kept.get("state")), now=now))
             self._starts.inherit(name, kept.get("ready_in_s"))
+            self._splitter.inherit(name, said(kept.get("split")), now=now)

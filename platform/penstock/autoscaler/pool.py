@@ -25,10 +25,10 @@ class Pool:
     decided_at: float = 0.0
 
 
-def told(pool: Pool, *, ready_in_s: float | None) -> Mapping[str, Any]:
-    """Plain values for the leader's row: ``state`` and ``ready_in_s`` for who goes on, the rest for who asks."""
+def told(pool: Pool, *, ready_in_s: float | None, split: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Plain values for the leader's row: ``state``, ``ready_in_s`` and ``split`` for a successor, and the rest."""
     decision, load, fleet = pool.decision, pool.load, pool.fleet
-    kept = {"state": pool.state.as_json(), "ready_in_s": ready_in_s}
+    kept = {"state": pool.state.as_json(), "ready_in_s": ready_in_s, "split": split}
     if decision is None:
         return kept
     return kept | {

@@ -6,7 +6,9 @@ import structlog
 
 from penstock import clock
 from penstock.autoscaler.minutes import Minutes
+from penstock.autoscaler.split import divided
 from penstock.policy.scaling import Decision, Fleet, Load, Terms
+from penstock.policy.scaling.split import Verdict
 from penstock.store.elastic import Change, Elastic
 
 log = structlog.get_logger(__name__)
@@ -45,8 +47,31 @@ class Records:
             self._minutes.stored()
             self._recorded_at = now
 
-    def changed(self, pool: str, decision: Decision, *, epoch: int, before: int, code: str, reason: str) -> None:
-        """Keep what was decided, for whoever asks why. Raises ``StoreUnavailable``."""
+    def divided(self, pool: str, decision: Decision, verdict: Verdict, *, workers: int, epoch: int) -> None:
+        """Keep that a pool is split between lanes, or merged: it has as many workers as before."""
+        self.changed(
+            pool,
+            decision,
+            epoch=epoch,
+            before=decision.target,
+            code=verdict.code,
+            reason=f"{divided(verdict.alone, workers)}: {verdict.reason}",
+            said="a pool is split between lanes" if verdict.alone else "a pool is merged",
+        )
+
+    def changed(
+        self,
+        pool: str,
+        decision: Decision,
+        *,
+        epoch: int,
+        before: int,
+        code: str,
+        reason: str,
+        said: str = "the pool is to have other workers",
+    ) -> None:
+        """Keep what was decided, for whoever asks why; the log has it with what is ``said`` of it. Raises
+        ``StoreUnavailable``."""
         change = Change(
             pool=pool,
             at=clock.now(),
@@ -59,7 +84,7 @@ class Records:
         )
         self._elastic.changed(change)
         log.info(
-            "the pool is to stay as it is" if code == LOST else "the pool is to have other workers",
+            said,
             action="autoscaler.decided",
             pool=pool,
             before=before,

@@ -1,22 +1,19 @@
 """Pools that are split between lanes while background work presses: decided each turn, and told to the workers.
 
-What they are told lapses, so it is told again while it holds; a leader that dies or loses its place leaves nothing
-behind. Who is told is not written down: a successor begins with all workers doing both, and decides anew.
+What they are told lapses, so it is told again while it holds: a leader that dies leaves no split behind that nobody
+looks after. What was decided, and who was told, is left to its successor, which goes on with it before that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-
-import structlog
+from typing import Any
 
 from penstock.lane import Lane
 from penstock.policy.scaling import Load
 from penstock.policy.scaling.split import Pressure, Split, Verdict, chosen, split
 from penstock.store.elastic import Slot
-
-log = structlog.get_logger(__name__)
 
 #: What the workers' command is called.
 COMMAND = "lane"
@@ -45,24 +42,31 @@ class Splitter:
         """Decide about one pool, whose ``workers`` consume now, and tell them. ``None`` where a split is not ``on``."""
         pool = self._pools.setdefault(name, _Pool())
         if not on:
+            pool.state = Split()
             self._told(pool, frozenset(), now)
             return None
         pressure = None if load is None else pressure_of(load, len(workers), target_s)
-        before = pool.state.alone
         verdict = split(now, pressure, len(workers), pool.state)
         pool.state = verdict.state
-        if verdict.alone != before:
-            log.info(
-                "a pool is split between lanes" if verdict.alone else "a pool is merged",
-                action="autoscaler.split",
-                pool=name,
-                before=before,
-                alone=verdict.alone,
-                code=verdict.code,
-                reason=verdict.reason,
-            )
         self._told(pool, frozenset(chosen(workers, verdict.alone, pool.told)), now)
         return verdict
+
+    def alone(self, name: str) -> int:
+        """How many workers of a pool do interactive jobs only."""
+        return self._pools[name].state.alone if name in self._pools else 0
+
+    def left(self, name: str, *, now: float) -> dict[str, Any] | None:
+        """Plain values for a successor; ``None``: there is nothing to go on with."""
+        if not self.alone(name):
+            return None
+        pool = self._pools[name]
+        return {**pool.state.as_json(now=now), "told": sorted(pool.told)}
+
+    def inherit(self, name: str, left: Mapping[str, Any], *, now: float) -> None:
+        """Go on with what ``left`` gave. Another release may have written it."""
+        told = left.get("told")
+        names = frozenset(each for each in told if isinstance(each, str)) if isinstance(told, list) else frozenset()
+        self._pools[name] = _Pool(Split.from_json(left, now=now), names)
 
     def forget(self) -> None:
         """Another leads: what was told lapses."""
@@ -96,3 +100,10 @@ def consuming(slots: Iterable[Slot]) -> list[str]:
         for slot in slots
         if slot.state == "wanted" and slot.worker is not None and slot.ready_at is not None
     )
+
+
+def divided(alone: int, workers: int) -> str:
+    """How a pool's workers are divided between the lanes, in words: PURE."""
+    if not alone:
+        return f"all {workers} workers do jobs of both lanes"
+    return f"{alone} of {workers} workers {'does' if alone == 1 else 'do'} interactive jobs only"
