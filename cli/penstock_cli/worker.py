@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 import click
+import structlog
 
 from penstock import inventory
-from penstock.errors import ConfigError, install
+from penstock.errors import ConfigError, StoreUnavailable, install
 from penstock.lane import LANES, Lane
 from penstock.policy.placing import environ, unseated
 from penstock.telemetry.logs import configure_logs
@@ -16,6 +17,8 @@ from penstock_cli.commands import command as verb
 from penstock_cli.commands import pass_app
 from penstock_cli.context import App
 from penstock_cli.params import metrics_port_option, with_metrics_port
+
+log = structlog.get_logger(__name__)
 
 
 @verb()
@@ -66,7 +69,9 @@ def command(
 
     configure_logs(settings.log_level)
     # What is forked opens nothing before its worker is; that one waits for its servers itself.
-    if not is_forked() and not waiting.for_servers(app):
+    if not is_forked() and not (waiting.for_servers(app, broker=False) and _is_wanted(app, slot)):
+        return 0
+    if not is_forked() and not waiting.for_servers(app, store=False):
         return 0
     if no_supervisor:
         from penstock_worker import main
@@ -78,6 +83,27 @@ def command(
     argv = [part for option, value in named if value for part in (option, value)]
     argv += [part for value in models for part in ("--model", value)]
     return supervisor.run(settings, argv)
+
+
+def _is_wanted(app: App, slot: str | None) -> bool:
+    """Whether there is such a slot, before the broker is waited for: one that is wanted no longer needs none."""
+    if slot is None:
+        return True
+    try:
+        found = app.store.elastic.slot(slot)
+    except StoreUnavailable:  # gone again since it answered: the worker itself waits
+        return True
+    if found is not None and found.state != "draining":
+        return True
+    from penstock_worker.slot import why_not
+
+    log.info(
+        "there is no slot for this worker: it is not wanted, and ends",
+        action="worker.no_slot",
+        slot=slot,
+        why=why_not(found),
+    )
+    return False
 
 
 def _check_worker_installed() -> None:

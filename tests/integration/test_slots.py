@@ -15,7 +15,9 @@ from penstock.job import JobState
 from penstock.processes.agreed import EXIT_NOT_LOADED
 from penstock.settings import Settings
 from penstock.store.elastic import AUTOSCALER, Elastic, NewSlot, Slot
+from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.ports import closed_port
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.worker import Worker, wait_for
@@ -95,6 +97,26 @@ def test_a_slot_that_was_removed_before_its_worker_begins(
     assert "it is there no longer" in worker.output()
     assert worker.output().count("worker.no_slot") == 1, "it was not started again"
     assert [(job.state, job.attempt) for job in desk.jobs(jobs)] == [(JobState.QUEUED, 0)] * 2
+
+
+def test_whether_there_is_a_slot_is_looked_at_before_the_broker_is_waited_for(
+    leader: Leader, settings: Settings, tmp_path: Path
+) -> None:
+    """One that is wanted no longer needs none."""
+    id = leader.add()
+    with closed_port() as port:
+        env = settings.environ() | {"PENSTOCK_BROKER_URL": f"redis://127.0.0.1:{port}/0"}
+        penstock = Penstock(tmp_path, env)
+        waits = penstock.start("worker", "--slot", id)
+        try:
+            waits.says("waiting for the broker")
+            leader.remove(id)
+            ended = penstock("worker", "--slot", id)
+            assert ended.status == 0
+            assert "there is no slot for this worker" in ended.err and "it is there no longer" in ended.err
+            assert "waiting for" not in ended.err
+        finally:
+            waits.close()
 
 
 def test_a_slot_that_is_removed_while_its_worker_loads(

@@ -77,7 +77,7 @@ class HeldSlot(ThreadService):
 
         taken, found = until_reachable(take, tell=tell, pause=time.sleep)
         if taken is None:
-            log.info("there is no slot for this worker", action="worker.no_slot", slot=self.id, why=_why(found))
+            log.info("there is no slot for this worker", action="worker.no_slot", slot=self.id, why=why_not(found))
             pulse()  # the supervisor is to take the 0 that follows for meant
             return None
         self.start()
@@ -161,7 +161,9 @@ class HeldSlot(ThreadService):
                 log.debug("the slot has changed", action=f"slot.{asked}", slot=self.id)
                 self._park(asked is Duty.PARK)
             return
-        log.info("the slot is this worker's no longer; draining", action="worker.drain", slot=self.id, why=_why(found))
+        log.info(
+            "the slot is this worker's no longer; draining", action="worker.drain", slot=self.id, why=why_not(found)
+        )
         if self._drain is not None:
             self._drain()
             return
@@ -171,7 +173,7 @@ class HeldSlot(ThreadService):
         self._end()
 
 
-def _why(slot: Slot | None) -> str:
+def why_not(slot: Slot | None) -> str:
     """Why a slot cannot be had, for a person."""
     if slot is None:
         return "it is there no longer"
