@@ -8,13 +8,14 @@ from typing import Any
 import click
 import structlog
 
+from penstock.autoscaler.split import divided
 from penstock.clock import isoformat, now
 from penstock.store.elastic import AUTOSCALER, Change, Leadership, Slot
 from penstock_cli import waiting
 from penstock_cli.commands import CommonGroup, pass_app
 from penstock_cli.commands import group as group_of
 from penstock_cli.context import App
-from penstock_cli.leaders import pools_of
+from penstock_cli.leaders import LEASES, known_pools, no_pool, pools_of
 from penstock_cli.params import metrics_port_option, with_metrics_port
 from penstock_cli.services import Signals
 
@@ -118,7 +119,7 @@ def status(app: App, pools: tuple[str, ...]) -> None:
     if not told:
         app.out.say("no autoscaler has run yet: `penstock autoscaler`, or `penstock up`, starts one")
         return
-    for line in _who(told, 3 * app.settings.autoscaler.lease_s):
+    for line in _who(told, LEASES * app.settings.autoscaler.lease_s):
         app.out.say(line)
     if pools and not rows:
         app.out.say(f"no autoscaler looks after {', '.join(map(repr, pools))}")
@@ -131,6 +132,7 @@ def status(app: App, pools: tuple[str, ...]) -> None:
 def _cells(row: Any) -> tuple[Any, ...]:
     backlog = None if row["backlog_s"] is None else f"{row['backlog_s']:g} s"
     why = ": ".join(part for part in (row["reason"], row["stuck"]) if part)
+    why += f"; {divided(row['split'], row['ready'])}" if row["split"] else ""
     return (row["pool"], row["target"], *(row[name] for name in COUNTS), row["demand"], backlog, why)
 
 
@@ -156,6 +158,7 @@ def _rows(leaders: Mapping[str, Leadership], slots: list[Slot]) -> list[dict[str
                 "code": one.get("code"),
                 "reason": one.get("reason", ""),
                 "stuck": one.get("stuck", ""),
+                "split": (one.get("split") or {}).get("alone", 0),
             }
         )
     return rows
@@ -205,6 +208,8 @@ def explain(app: App, pool: str | None, limit: int) -> None:
         wide=("why",),
     )
     if not shown:
+        if pool is not None and pool not in (known := known_pools(app)):
+            raise no_pool(pool, known)
         app.out.say(f"nothing was changed yet{f' in pool {pool!r}' if pool else ''}")
 
 

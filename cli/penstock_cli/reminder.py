@@ -67,15 +67,16 @@ class Reminder(ThreadService):
     def _look(self) -> tuple[bool, str]:
         """Whether something is missing, and how it stands."""
         from penstock_cli.servers import check_broker
-        from penstock_cli.serving import HOW, live_workers
+        from penstock_cli.serving import HOW, coming, live_workers
 
         self._store.check()
         models = self._models
         serving = {model: live_workers(self._app, model) for model in models}
-        unserved = [model for model in models if not serving[model]]
-        if unserved:
-            names = ", ".join(map(repr, unserved))
-            return True, f"no worker serves {names} ({HOW})"
+        stands = [coming(self._app, model) for model in models if not serving[model]]
+        if missing := [text for missing, text in stands if missing]:
+            return True, f"{'; '.join(missing)} ({HOW})"
+        if stands:
+            return False, "; ".join(text for _, text in stands)
         check_broker(self._app.settings)
         if not models:
             return False, "no step that is left needs a worker"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from penstock.clock import now
 from penstock.errors import ConfigError
@@ -10,9 +12,12 @@ from penstock.job import Job
 from penstock.lane import full_name, split_name
 from penstock.pipelines.nested import models_of
 from penstock.pipelines.task import is_task
+from penstock.policy.pools import place, want_announced
 from penstock.registry import Registry, unknown_model
+from penstock.store.elastic import Slot
 from penstock.views.fleet import Fleet, registered
 from penstock_cli.context import App
+from penstock_cli.leaders import decided_now
 
 #: How to have somebody serve it: what nobody has announced yet may be either.
 HOW = "`penstock up` or `penstock worker` starts one, of functions `penstock worker --pool cpu`"
@@ -54,6 +59,34 @@ def models_behind(app: App, job: Job) -> list[str]:
 
 
 def warn_if_unserved(app: App, model: str) -> None:
-    """Tell somebody who is about to wait that nobody works on it."""
-    if not live_workers(app, model):
-        app.out.warn(f"no worker serves {model!r} now; waiting for one ({HOW})")
+    """Tell somebody who is about to wait that nobody works on it: a warning, unless an autoscaler sees to it."""
+    if live_workers(app, model):
+        return
+    missing, text = coming(app, model)
+    if missing:
+        app.out.warn(f"{text}; waiting for one ({HOW})")
+    else:
+        app.out.say(text)
+
+
+def coming(app: App, model: str) -> tuple[bool, str]:
+    """Of a model that nobody serves now: whether a person has to see to it, and how it stands."""
+    name, version = split_name(model)
+    info = app.store.models().get(name)
+    if info is None or version not in (None, info.get("version")):
+        return unserved(model, None, (), None)
+    pool = place(want_announced(name, info), app.settings.served_pools()).pool
+    leaders = app.store.elastic.leaderships()
+    told = decided_now(leaders, lease_s=app.settings.autoscaler.lease_s, now=now()).get(pool)
+    return unserved(model, pool, app.store.elastic.slots(), told)
+
+
+def unserved(model: str, pool: str | None, slots: Iterable[Slot], told: Mapping[str, Any] | None) -> tuple[bool, str]:
+    """The same of what was found: PURE. ``told`` is what an autoscaler says now of the pool; ``None``: none does."""
+    if pool is None or told is None:
+        return True, f"no worker serves {model!r} now"
+    if stuck := told.get("stuck"):
+        return True, f"no worker serves {model!r} now, and those of pool {pool} do not come up: {stuck}"
+    if any(slot.pool == pool and slot.state == "wanted" for slot in slots):
+        return False, f"a worker for {model!r} is being started (pool {pool})"
+    return False, f"no worker serves {model!r} now; the autoscaler starts one of pool {pool} for its jobs"

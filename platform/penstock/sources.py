@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -156,12 +157,24 @@ def each_of(annotation: Any) -> type[BaseModel] | None:
 
 def explained(cls: type[BaseModel], error: ValidationError, overrides: Mapping[str, Any]) -> ConfigError:
     """Every wrong setting, and where it was written."""
-    found = [(tuple(map(str, e["loc"])), e["type"], e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+    found = [(tuple(map(str, e["loc"])), e["type"], _message(e)) for e in error.errors()]
     places = {_place(loc, overrides) for loc, _, _ in found}
     return ConfigError(
         f"wrong settings: {'; '.join(_fault(cls, *each) for each in found)}",
         fix=f"correct {', '.join(sorted(places))}",
     )
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    """What is wrong with a value; of one that is none of a few words, which there are, and the nearest."""
+    message: str = error["msg"].removeprefix("Value error, ")
+    words = re.fullmatch(r"\^\(([\w|]+)\)\$", str((error.get("ctx") or {}).get("pattern", "")))
+    if words is None:
+        return message
+    known = words.group(1).split("|")
+    near = get_close_matches(str(error["input"])[:150], known, n=1)
+    there = f"{', '.join(known[:-1])} or {known[-1]}"
+    return f"{error['input']!r:.80} is not {there}" + (f", did you mean {near[0]}?" if near else "")
 
 
 def _fault(cls: type[BaseModel], loc: tuple[str, ...], kind: str, message: str) -> str:

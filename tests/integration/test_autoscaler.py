@@ -306,9 +306,25 @@ def test_it_says_what_it_decided_and_why(site: Site) -> None:
     [change] = penstock("autoscaler", "explain", "default", "--json").jsonl()
     assert (change["before"], change["after"], change["epoch"]) == (0, 1, 1)
     assert change["reason"] in penstock("autoscaler", "explain").out
-    assert penstock("autoscaler", "explain", "other").err.startswith("nothing was changed yet")
+    other = penstock("autoscaler", "explain", "defalt")
+    assert other.status == 2 and "there is no pool 'defalt'" in other.err
+    assert "did you mean default? (there are default)" in other.err
     scaler.stop()
     assert "no autoscaler runs" in penstock("autoscaler", "status").err
+
+
+def test_who_waits_while_there_is_no_worker_is_told_that_one_comes(site: Site) -> None:
+    sized(site, 0, 1)
+    penstock = Penstock(site.folder, site.settings.environ())
+    scaler = site.start()
+    wait_for(lambda: "target" in told(site), what="it has decided")
+    ended = penstock("run", "device", "1", "--timeout", str(PATIENCE_S))
+    assert ended.status == 0, ended.err
+    assert "the autoscaler starts one of pool default for its jobs" in ended.err.replace("\n  ", " ")
+    assert "warning" not in ended.err
+    assert scaler.stop() == 0
+    ended = penstock("run", "device", "1", "--timeout", "0.1")
+    assert "warning: no worker serves 'device' now" in ended.err, "nobody starts one any more"
 
 
 def test_those_who_look_after_some_pools_are_all_in_the_status(site: Site) -> None:

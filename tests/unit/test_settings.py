@@ -82,6 +82,13 @@ def test_a_typo_is_an_error(monkeypatch, variable, value, message):
         ("PENSTOCK_LEASE__TTL_Z", "3", "did you mean lease.ttl_s", "correct the variable PENSTOCK_LEASE__TTL_Z"),
         ("PENSTOCK_LEASE", '{"ttl_z": 3}', "did you mean lease.ttl_s", "correct the variable PENSTOCK_LEASE"),
         ("PENSTOCK_DASHBOARD__PORT", "99999", "less than or equal to 65535", "PENSTOCK_DASHBOARD__PORT"),
+        (
+            "PENSTOCK_AUTOSCALER__BACKEND",
+            "kubernets",
+            "autoscaler.backend: 'kubernets' is not local, kubernetes or external, did you mean kubernetes?",
+            "correct the variable PENSTOCK_AUTOSCALER__BACKEND",
+        ),
+        ("PENSTOCK_LOG_LEVEL", "7", "log_level: '7' is not debug, info, warning or error", "PENSTOCK_LOG_LEVEL"),
         ("PENSTOCK_FOO", "1", "unknown setting PENSTOCK_FOO", "unset PENSTOCK_FOO"),
     ],
 )
