@@ -17,7 +17,7 @@ from penstock_cli.context import App
 def check(app: App) -> Iterator[tuple[str, str]]:
     """Each a detail and its fix."""
     settings, at = app.settings, clock.now()
-    own = _own(settings)
+    own = own_models(settings)
     announced = {name: want_announced(name, info) for name, info in app.store.models().items()}
     live = [worker for worker in app.store.workers() if worker.lease_until > at]
     idle = {name for name, pool in settings.pools.items() if pool.min == 0}
@@ -70,7 +70,7 @@ def _start(pool: str) -> str:
     return "`penstock up` or `penstock worker` starts one" if pool == DEFAULT else f"`penstock worker --pool {pool}`"
 
 
-def _own(settings: Settings) -> dict[str, Want]:
+def own_models(settings: Settings) -> dict[str, Want]:
     """The models that are defined here. What cannot be imported is told elsewhere."""
     from penstock.registry import Registry
 

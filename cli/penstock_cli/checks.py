@@ -66,6 +66,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
+        ("machine", lambda: _machine(settings)),
         ("device", lambda: _device(settings)),
         ("disk", lambda: _disk(settings.home)),
         ("home", lambda: _home(settings.home)),
@@ -362,6 +363,13 @@ def _webhooks(settings: Settings) -> Iterator[Finding]:
     count = len(settings.webhook.secrets)
     which = f"{count} signing key{'s' if count > 1 else ''}" if count else f"the key in {own}"
     yield Finding("webhooks", OK, f"signed and verified with {which}")
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    from penstock_cli.checkmachine import check
+
+    detail, fix = check(settings)
+    yield Finding("machine", WARNING if fix else OK, detail, fix)
 
 
 def _device(settings: Settings) -> Iterator[Finding]:
