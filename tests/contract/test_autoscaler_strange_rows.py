@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock import clock
-from penstock.autoscaler.backends.external import External
+from penstock.autoscaler.backends.external import NOBODY_COMES, External
 from penstock.autoscaler.daemon import Autoscaler
 from penstock.autoscaler.observe import Observer, Seen
 from penstock.errors import StoreUnavailable
@@ -197,3 +197,19 @@ def test_a_split_is_explained_and_a_successor_goes_on_with_it(
     left = found.state["pools"]["a"]["split"]
     assert (left["alone"], left["told"]) == (1, ["w0@h"])
     assert splits() == [change], "it is the same split"
+
+
+def test_why_workers_do_not_come_up_is_recorded_and_not_told_to_everybody(
+    store: Store, settings: Settings, scaler: Callable[..., Autoscaler]
+) -> None:
+    quick = settings.autoscaler.model_copy(update={"start_s": 0.001})
+    first = scaler(autoscaler=quick, pools=Settings(pools={"a": {"min": 1}}).pools)
+    assert first.turn()
+    first.stop()
+    second = scaler(autoscaler=quick, pools=Settings(pools={"a": {"min": 3}}).pools)
+    assert second.turn()
+    [change, _] = store.elastic.changes("a")
+    assert (change.before, change.after) == (1, 3)
+    assert change.reason.endswith(f"only 0 of 3 are ready, and others do not come up: {NOBODY_COMES}")
+    decision = second.pools["a"].decision
+    assert decision is not None and NOBODY_COMES not in decision.reason
