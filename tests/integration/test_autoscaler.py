@@ -320,7 +320,8 @@ def test_who_waits_while_there_is_no_worker_is_told_that_one_comes(site: Site) -
     wait_for(lambda: "target" in told(site), what="it has decided")
     ended = penstock("run", "device", "1", "--timeout", str(PATIENCE_S))
     assert ended.status == 0, ended.err
-    assert "the autoscaler starts one of pool default for its jobs" in ended.err.replace("\n  ", " ")
+    words = ended.err.replace("\n  ", " ")  # whether it has seen the job by then is a matter of milliseconds
+    assert "the autoscaler starts one of pool default" in words or "is being started (pool default)" in words
     assert "warning" not in ended.err
     assert scaler.stop() == 0
     ended = penstock("run", "device", "1", "--timeout", "0.1")

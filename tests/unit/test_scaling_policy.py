@@ -96,7 +96,7 @@ def test_unknown_is_not_zero_where_nobody_knows_how_long_jobs_take() -> None:
     for _ in range(400):
         assert pool.look(0.0, jobs=900, untimed=900).target == 4
     assert pool.last is not None and pool.last.code == "hold.untimed"
-    assert "nobody knows yet how long 900 of the jobs take" in pool.last.reason
+    assert "nobody knows yet how long 900 jobs take" in pool.last.reason
     for _ in range(400):  # each of them may take one for long; more would not help
         pool.look(0.0, jobs=2, untimed=2)
     assert pool.last.target == 2
@@ -261,6 +261,13 @@ def test_deadlines_are_met_the_earliest_first() -> None:
     assert "jobs have deadlines of their own" in due.reason
     lost = Pool(terms(), ready=1, now=1001.0).decide(replace(seen, due=[(5.0, 1e6)]))
     assert lost.target == quiet.target
+
+
+def test_at_the_least_nothing_is_said_to_go_down_later() -> None:
+    decision = Pool(terms(least=3), ready=3).look(0.5, 0.1)
+    assert decision.reason.startswith("stays at 3 workers: the pool's min. New work takes")
+    decision = Pool(terms(least=2), ready=3).look(0.5, 0.1)
+    assert decision.reason.startswith("stays at 3 workers: fewer would be enough now; it goes down when they have been")
 
 
 # Zero -----------------------------------------------------------------------------------------------------------------

@@ -45,7 +45,9 @@ def sentence(
         words += f": signals have been lost for {context.now - load.at:.0f} s (the broker or the database is away), and"
         words += " unknown is not zero"
     else:
-        why = WHY[code].format(
+        # What holds at the least holds nobody that would go.
+        held = code.startswith("hold.") and target <= context.terms.least
+        why = WHY["least" if held else code].format(
             hold=hold_s(context.terms.ready_in_s),
             quiet=context.now - max(state.used_at.values(), default=context.now),
             panic=PANIC_S,
@@ -86,7 +88,8 @@ def _figures(load: Load, state: State, found: Need) -> str:
     if found.deadlines == found.all > found.staff:
         parts.append(f"jobs have deadlines of their own: {_need(found.deadlines)} to keep them")
     if load.untimed:
-        parts.append(f"nobody knows yet how long {load.untimed} of the jobs take")
+        jobs = "a job takes" if load.untimed == 1 else f"{load.untimed} jobs take"
+        parts.append(f"nobody knows yet how long {jobs}")
     return "; ".join(parts)
 
 
