@@ -112,6 +112,24 @@ def test_compose_refuses_what_is_misspelt(tmp_path: Path) -> None:
     assert done.returncode != 0
 
 
+def test_a_pools_container_keeps_its_name() -> None:
+    """Workers belong to the machine of a name: made anew under another one, it would wait for the old one's."""
+    assert {name: service.get("hostname") for name, service in POOLS.items()} == {name: name for name in POOLS}
+
+
+def test_all_that_stays_up_is_looked_at() -> None:
+    """Ours by what they serve themselves: a program that loads the models for it takes too long."""
+    stays = {name: service for name, service in COMPOSE["services"].items() if name != "migrate"}
+    checks = {name: service["healthcheck"]["test"] for name, service in stays.items()}
+    port = OURS["dispatcher"]["environment"]["PENSTOCK_METRICS__PORT"]
+    assert all(f":{port}/healthz" in checks[name][-1] for name in ("dispatcher", *POOLS))
+
+
+def test_secrets_stay_out_of_the_image() -> None:
+    """The build copies all that is not ignored; who has an image, or the layers it was built from, has no password."""
+    assert "deploy/secrets" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 
 

@@ -37,8 +37,8 @@ def connected(place: SQLiteFile | PostgresDatabase) -> Iterator[Connection]:
 def _connect(place: SQLiteFile | PostgresDatabase) -> Any:
     if isinstance(place, SQLiteFile):
         return sqlite3.connect(place.path, timeout=_BUSY_S, isolation_level=None)
-    parameters = {"connect_timeout": postgres.CONNECT_S, "application_name": "penstock", **place.parameters}
-    return postgres.psycopg_module().connect(**parameters)
+    defaults = {"connect_timeout": postgres.CONNECT_S, "application_name": "penstock"}
+    return postgres.psycopg_module().connect(**{**defaults, **place.parameters, **postgres.TEXT})
 
 
 def _explain(error: DBAPIError, place: SQLiteFile | PostgresDatabase) -> PenstockError:

@@ -11,6 +11,7 @@ import penstock_migrations
 from penstock.errors import StoreRefused, StoreTimeout
 from penstock.store import Store, users
 from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.store import add
 
 NAME = "a b@:/?#%41é"
 PASSWORD = "p w@:/?#%41é'\\"
@@ -55,6 +56,25 @@ def test_any_password_and_name(guarded: str) -> None:
             assert not caught.value.retryable
             assert "user and password" in caught.value.fix
             assert "hunter2" not in f"{caught.value}{caught.value.__cause__}"
+
+
+@pytest.fixture
+def bytes_only(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database that knows no characters, as ``initdb`` makes it where there is no locale."""
+    with postgres_server.connect() as admin:
+        admin.execute("CREATE DATABASE bytes_only ENCODING 'SQL_ASCII' TEMPLATE template0")
+    yield postgres_server.url("bytes_only")
+    with postgres_server.connect() as admin:
+        admin.execute("DROP DATABASE bytes_only WITH (FORCE)")
+
+
+def test_text_is_text_in_a_database_without_an_encoding(bytes_only: str) -> None:
+    penstock_migrations.upgrade(bytes_only)
+    store = Store.open(bytes_only)
+    [id] = add(store, input='"é, 文, 🙂"', tags={"ort": "Köln"})
+    assert store.inputs([id]) == {id: '"é, 文, 🙂"'}
+    assert dict(store.get(id).tags) == {"ort": "Köln"}
+    store.close()
 
 
 def test_what_does_not_exist_is_told_at_once(postgres_server: PostgresServer) -> None:

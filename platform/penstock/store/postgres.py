@@ -54,6 +54,10 @@ LOCK_WAIT_S = 5
 #: A session that stops in the middle of a transaction, with its process, is ended by the server after so long, seconds.
 _IDLE_IN_TRANSACTION_S = 10
 
+#: Text comes as text, whatever the server and PGCLIENTENCODING say: in a database of the encoding SQL_ASCII, as it is
+#: made where there is no locale, it would come as bytes.
+TEXT = {"client_encoding": "utf8"}
+
 #: SQLSTATE of errors that say: try the whole transaction again.
 RETRYABLE = frozenset({"40001", "40P01"})
 #: SQLSTATE of a missing table, column or schema.
@@ -74,6 +78,7 @@ def connect(parameters: Mapping[str, Any], *, durable: bool) -> psycopg.Connecti
         "keepalives_interval": 2,
         "keepalives_count": 3,
         **parameters,
+        **TEXT,
         "options": f"{parameters.get('options', '')} {ours}".strip(),
     }
     # Statements are few and always the same: prepared at the second use, never evicted.
