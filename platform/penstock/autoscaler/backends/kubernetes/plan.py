@@ -162,9 +162,10 @@ class _Slot:
         They are two lists, of two moments: that the one is fresh says nothing of the other.
         """
         pod, made = self.place.get("pod"), self.at.seen.jobs.get(self.place.get("job", ""))
-        known = self.at.absent | {each.name for each in self.pods}
         job_unsure = self._job_unsure()
-        if pod is None or pod in known or (made is not None and made.state != "open"):
+        if pod is None or pod in self.at.absent or any(each.name == pod for each in self.pods):
+            return job_unsure
+        if made is not None and made.state != "open":
             return job_unsure
         self.out.ask_pods.append(pod)
         return True
