@@ -125,6 +125,18 @@ def test_all_that_stays_up_is_looked_at() -> None:
     assert all(f":{port}/healthz" in checks[name][-1] for name in ("dispatcher", *POOLS))
 
 
+def test_the_check_with_an_engine_says_where_there_is_none(tmp_path: Path) -> None:
+    """It fails itself then, and has started nothing."""
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2; exit 1\n")
+    docker.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    command = ["sh", str(ROOT / "deploy" / "check.sh")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (69, "") and "no Docker engine" in done.stderr
+    assert list(tmp_path.iterdir()) == [docker]
+
+
 def test_secrets_stay_out_of_the_image() -> None:
     """The build copies all that is not ignored; who has an image, or the layers it was built from, has no password."""
     assert "deploy/secrets" in (ROOT / ".dockerignore").read_text().splitlines()
