@@ -18,8 +18,9 @@ from typing import Any
 
 import psutil
 from benchmarks.elasticdaemon import MOMENTS
-from benchmarks.elasticground import Jobs, Part, Plan, Site, descriptors, kinds, wait
+from benchmarks.elasticground import Jobs, Plan, Site, descriptors, kinds, wait
 from benchmarks.live import Setting
+from benchmarks.parts import Part
 from benchmarks.processes import BenchmarkError, Child, eventually
 
 MODELS = "benchmarks.elasticmodels"

@@ -13,13 +13,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import redis
-from benchmarks.live import Setting, Stack, bar
+from benchmarks.live import Setting, Stack
 from benchmarks.processes import Child, eventually, python
 
 from penstock import Client
@@ -82,26 +82,6 @@ QUICK = {
     "cycles": 3,
     "ticks": 20,
 }
-
-
-@dataclass(slots=True)
-class Part:
-    """What one part found: figures for people, and its bars."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    bars: list[dict[str, Any]] = field(default_factory=list)
-
-    def tell(self, case: str, figure: str, value: float | None, unit: str = "", **more: Any) -> None:
-        """One more figure; ``more`` is what it was made of."""
-        self.rows.append({"case": case, "figure": figure, "value": value, "unit": unit, **more})
-
-    def at_most(self, name: str, value: float | None, limit: float, **more: Any) -> None:
-        """A bar from above."""
-        self.bars.append(bar(name, value, limit, at_most=True, **more))
-
-    def at_least(self, name: str, value: float | None, limit: float, **more: Any) -> None:
-        """A bar from below."""
-        self.bars.append(bar(name, value, limit, **more))
 
 
 class Site(Stack):

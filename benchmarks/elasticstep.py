@@ -8,8 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.elasticground import POOL, Part, Plan, Site
+from benchmarks.elasticground import POOL, Plan, Site
 from benchmarks.live import Setting
+from benchmarks.parts import Part
 
 #: A device does a job in 50 ms, one at a time: 20 a second.
 DEVICE = Setting(name="device", alpha_ms=50, beta_ms=0, target_ms=500, model="device", max_size=1)

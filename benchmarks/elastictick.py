@@ -15,8 +15,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from benchmarks.elasticground import Part, Plan, Site
+from benchmarks.elasticground import Plan, Site
 from benchmarks.live import Setting
+from benchmarks.parts import Part
 
 from penstock import Client
 from penstock.autoscaler.backends.base import Realised

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,12 @@ if __name__ == "__main__":
     # The folder's own modules must not shadow the standard library's (`queue`).
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "benchmarks")]
 
-from benchmarks import live, pipelinefloods, pipelineparts, pipelineredeploy
+from benchmarks import live, parts, pipelinefloods, pipelineparts, pipelineredeploy
 from benchmarks.affinity import FREE, PINNED, affinity
 from benchmarks.comparison import STOCK_POOLS
-from benchmarks.facts import facts
-from benchmarks.pipelinebars import Part
+from benchmarks.parts import Part
 from benchmarks.pipelineground import Ground
 from benchmarks.pipelineparts import Plan
-from benchmarks.processes import BenchmarkError
 
 PARTS: dict[str, Callable[[Ground, Plan], Part]] = {
     "edge": pipelineparts.edge,
@@ -48,26 +46,22 @@ DATABASES = ("sqlite", "postgres")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit status."""
     options = _arguments(argv)
-    live.stop_on_sigterm()
     plan = plan_of(options)
-    parts: dict[str, Part] = {}
-    try:
-        about = facts(seed=options.seed)
-        if not about["quiet"]:
-            print("warning: other programs keep this machine busy; these figures say little", file=sys.stderr)
-        for name in dict.fromkeys(options.part or PARTS):
-            mode = mode_of(name, options)
-            print(f"{name}, {options.database}, {mode} …", file=sys.stderr, flush=True)
-            with affinity(mode), live.folder() as folder:
-                ground = Ground(folder, database=options.database, seed=options.seed)
-                with ground.servers():
-                    parts[name] = PARTS[name](ground, plan)
-    except BenchmarkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    modes = {name: mode_of(name, options) for name in parts}
-    report = report_of(parts, about | {"modes": modes, "database": options.database}, plan)
-    return live.conclude(report, options, table=table(report["rows"]), draw=lambda path: None)
+
+    def measure(name: str) -> Part:
+        mode = mode_of(name, options)
+        print(f"{name}, {options.database}, {mode} …", file=sys.stderr, flush=True)
+        with affinity(mode), live.folder() as folder:
+            ground = Ground(folder, database=options.database, seed=options.seed)
+            with ground.servers():
+                return PARTS[name](ground, plan)
+
+    def about(measured: Collection[str]) -> dict[str, Any]:
+        return {"modes": {name: mode_of(name, options) for name in measured}, "database": options.database}
+
+    whole = "pipeline" if options.database == "sqlite" else f"pipeline-{options.database}"
+    given = asdict(plan) | {"pools": [str(pool) for pool in plan.pools]}
+    return parts.run(whole, PARTS, options, measure, plan=given, about=about)
 
 
 def mode_of(part: str, options: argparse.Namespace) -> str:
@@ -96,34 +90,15 @@ def plan_of(options: argparse.Namespace) -> Plan:
     )
 
 
-def report_of(parts: Mapping[str, Part], about: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """The one report; each row and each bar names its part. The bars come last."""
-    whole = "pipeline" if about["database"] == "sqlite" else f"pipeline-{about['database']}"
-    given = asdict(plan) | {"pools": [str(pool) for pool in plan.pools]}
-    return {
-        # One file a part where only some were measured.
-        "benchmark": whole if len(parts) == len(PARTS) else "-".join([whole, *parts]),
-        "facts": dict(about),
-        "plan": given,
-        "rows": [{"part": name, **row} for name, part in parts.items() for row in part.rows],
-        "bars": [{"part": name, **verdict} for name, part in parts.items() for verdict in part.bars],
-    }
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """For a person: one line a figure."""
-    lines = [["part", "case", "figure", "value", ""]]
-    for row in rows:
-        value = "-" if row["value"] is None else f"{row['value']:,.4g}"
-        lines.append([row["part"], row["case"], row["figure"], value, row["unit"]])
-    return live.columns(lines)
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = live.arguments("pipeline.py", "runs of pipelines, live", quick="a smoke test: few runs, a small map")
-    parser.add_argument("--part", action="append", choices=list(PARTS), help="default: all")
+    parser = parts.arguments(
+        "pipeline.py",
+        "runs of pipelines, live",
+        PARTS,
+        quick="a smoke test: few runs, a small map",
+        seed="draws the random graphs, shuffles the sides",
+    )
     parser.add_argument("--database", choices=DATABASES, default="sqlite", help="default sqlite")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="draws the random graphs, shuffles the sides")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--pin", action="store_true", help="each part on one core (the default for most)")
     modes.add_argument("--free", action="store_true", help="each part free to use all cores (the default for makespan)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.live import bar
@@ -21,18 +20,6 @@ RELEASE, WHOLE = 0.5, 0.7
 GROWTH_BYTES, JOIN_S = 50 * 10**6, 0.1
 #: One step's message.
 MESSAGE_BYTES = 2048
-
-
-@dataclass(slots=True)
-class Part:
-    """What one part found: figures for people, and its bars."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    bars: list[dict[str, Any]] = field(default_factory=list)
-
-    def tell(self, case: str, figure: str, value: float | None, unit: str = "", **more: Any) -> None:
-        """One more figure; ``more`` is what it was made of."""
-        self.rows.append({"case": case, "figure": figure, "value": value, "unit": unit, **more})
 
 
 def quantile(values: Sequence[float], percent: float) -> float | None:

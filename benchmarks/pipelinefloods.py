@@ -10,7 +10,7 @@ from benchmarks import pipelinebars as bars
 from benchmarks.comparison import STOCK_POOLS
 from benchmarks.live import SETTINGS, Setting
 from benchmarks.memory import watched
-from benchmarks.pipelinebars import Part
+from benchmarks.parts import Part
 from benchmarks.pipelineground import DRAIN_TIMEOUT_S, Ground, Ours
 from benchmarks.pipelineparts import NOOP, Plan
 from benchmarks.processes import eventually

@@ -11,7 +11,8 @@ from benchmarks import pipelinebars as bars
 from benchmarks import shapes
 from benchmarks.listschedule import Devices, makespan_s
 from benchmarks.live import Setting
-from benchmarks.pipelinebars import Part, quantile
+from benchmarks.parts import Part
+from benchmarks.pipelinebars import quantile
 from benchmarks.pipelineground import START_TIMEOUT_S, Ground, Ours
 from benchmarks.pipelines import WIDE, shapes_of
 from benchmarks.processes import eventually

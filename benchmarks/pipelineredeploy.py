@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import pipelinebars as bars
 from benchmarks import redeployed
-from benchmarks.pipelinebars import Part
+from benchmarks.parts import Part
 from benchmarks.pipelineground import START_TIMEOUT_S, Ground, Ours
 from benchmarks.pipelineparts import NOOP, Plan
 from benchmarks.processes import Child, python

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import live, pipeline, shapes
+from benchmarks import live, parts, pipeline, shapes
 from benchmarks import pipelinebars as bars
 from benchmarks.affinity import affinity
 from benchmarks.listschedule import Devices, makespan_s
-from benchmarks.pipelinebars import Part
+from benchmarks.parts import Part
 from benchmarks.pipelines import PIPELINES, WIDE, shapes_of
 from benchmarks.processes import BenchmarkError
 from benchmarks.shapes import Node, Shape
@@ -217,11 +217,11 @@ def found() -> dict[str, Part]:
 
 
 def test_the_report_ends_with_its_bars_and_names_their_parts() -> None:
-    report = pipeline.report_of(found(), {"database": "postgres"}, pipeline.Plan())
+    report = parts.report_of("pipeline-postgres", pipeline.PARTS, found(), {"quiet": True}, {"seed": 1})
     assert list(report)[-1] == "bars"
     assert report["benchmark"] == "pipeline-postgres-edge"
     assert [(bar["part"], bar["name"], bar["holds"]) for bar in report["bars"]] == [("edge", "late", False)]
-    assert pipeline.table(report["rows"]).splitlines()[1].split() == ["edge", "it", "edge", "p50", "-", "ms"]
+    assert parts.table(report["rows"]).splitlines()[1].split() == ["edge", "it", "edge", "p50", "-", "ms"]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -234,10 +234,19 @@ def test_the_exit_status_tells_a_bar_from_a_measurement_that_failed(
         return found()["edge"]
 
     monkeypatch.setitem(pipeline.PARTS, "edge", measure)
-    monkeypatch.setattr(pipeline, "facts", lambda seed: {"quiet": True})
+    monkeypatch.setattr(parts, "facts", lambda seed: {"quiet": True})
     monkeypatch.setattr(live, "stop_on_sigterm", lambda: None)
-    monkeypatch.setattr(live, "conclude", lambda report, *_, **__: len(live.failed(report["bars"])))
-    assert pipeline.main(["--part", "edge", "--free"]) == (2 if fails else 1)
+    told: list[dict[str, Any]] = []
+
+    def conclude(report: dict[str, Any], *_: Any, **__: Any) -> int:
+        told.append(report)
+        return len(live.failed(report["bars"]))
+
+    monkeypatch.setattr(live, "conclude", conclude)
+    assert pipeline.main(["--part", "edge", "--free", "--database", "postgres"]) == (2 if fails else 1)
+    assert [(report["benchmark"], report["facts"]["modes"]) for report in told] == (
+        [] if fails else [("pipeline-postgres-edge", {"edge": "free"})]
+    )
     assert ("no broker" in capsys.readouterr().err) is fails
 
 
