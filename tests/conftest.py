@@ -34,6 +34,7 @@ redisprogram.choose()
 pytest_plugins = [
     "tests.fixtures.redis",
     "tests.fixtures.databases",
+    "tests.fixtures.zygote",
     "tests.fixtures.worker",
     "tests.fixtures.plainworker",
     "tests.fixtures.client",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.ports import free_port
 from tests.fixtures.versioned import write
 from tests.fixtures.worker import wait_for
+from tests.fixtures.zygote import Zygote
 from tests.integration.test_autoscaler import Site
 from tests.integration.test_probes import Probe
 from tests.integration.test_versions import ended, rows
@@ -80,7 +80,7 @@ def database_url(sqlite_url: str) -> str:
 
 
 @pytest.fixture
-def site(settings: Settings, tmp_path: Path, dispatcher: Dispatcher) -> Iterator[Rolled]:
+def site(settings: Settings, tmp_path: Path, dispatcher: Dispatcher, zygote: Zygote) -> Iterator[Rolled]:
     pool = settings.pool("default").model_copy(update={"min": 2, "max": 2})
     made = Rolled(
         settings.model_copy(
@@ -92,6 +92,7 @@ def site(settings: Settings, tmp_path: Path, dispatcher: Dispatcher) -> Iterator
             }
         ),
         tmp_path,
+        zygote,
     )
     yield made
     made.close()
@@ -132,7 +133,7 @@ def later(answers: list[str], expected: set[str]) -> None:
 
 
 def test_all_become_the_new_version_under_load_and_nobody_waits(site: Rolled, tmp_path: Path) -> None:
-    site.start()
+    site.lead()
     site.until_ready(2)
     with asked(site.settings) as answers, site.watched(2):
         site.rollout("start", "default", "two", "--module", write(tmp_path, "2"))
@@ -149,7 +150,7 @@ def test_all_become_the_new_version_under_load_and_nobody_waits(site: Rolled, tm
 
 
 def test_a_canary_is_a_share_and_a_successor_goes_on(site: Rolled, tmp_path: Path) -> None:
-    scaler = site.start()
+    scaler = site.lead()
     site.until_ready(2)
     with asked(site.settings) as answers, site.watched(2):
         site.rollout("start", "default", "two", "--module", write(tmp_path, "2"), "--share", "10%")
@@ -158,8 +159,8 @@ def test_a_canary_is_a_share_and_a_successor_goes_on(site: Rolled, tmp_path: Pat
         later(answers, {"1", "2"})
         site.rollout("share", "default", "100%")
         wait_for(lambda: len(site.slots) > 2, what="the next one to be started")
-        scaler.kill()
-        site.start()
+        scaler.die()
+        site.lead()
         wait_for(lambda: site.status()["done"] and len(site.slots) == 2, what="the successor to end it")
         later(answers, {"2"})
 
@@ -167,7 +168,7 @@ def test_a_canary_is_a_share_and_a_successor_goes_on(site: Rolled, tmp_path: Pat
 def test_a_version_that_does_not_load_costs_nothing(site: Rolled, tmp_path: Path) -> None:
     broken = tmp_path / "which_3.py"
     broken.write_text(BROKEN)
-    site.start()
+    site.lead()
     before = {slot.id for slot in site.until_ready(2)}
     with asked(site.settings) as answers, site.watched(2):
         site.rollout("start", "default", "three", "--module", str(broken))
@@ -183,7 +184,7 @@ def test_a_version_that_does_not_load_costs_nothing(site: Rolled, tmp_path: Path
 
 
 def test_the_last_one_of_a_version_stays_for_the_jobs_that_ask_for_it(site: Rolled, tmp_path: Path) -> None:
-    site.start()
+    site.lead()
     site.until_ready(2)
     with Client(site.settings) as client:
         held = [client.enqueue("which@1", 1, delay=3600.0) for _ in range(2)]
@@ -198,7 +199,7 @@ def test_the_last_one_of_a_version_stays_for_the_jobs_that_ask_for_it(site: Roll
 
 
 def test_without_room_for_one_more_one_goes_first(site: Rolled, tmp_path: Path) -> None:
-    site.start()
+    site.lead()
     site.until_ready(2)
     with asked(site.settings) as answers, site.watched(1):
         site.rollout("start", "default", "two", "--module", write(tmp_path, "2"), "--surge", "0")
@@ -215,7 +216,7 @@ def test_without_room_for_one_more_one_goes_first(site: Rolled, tmp_path: Path) 
 
 
 def test_the_status_is_for_people(site: Rolled, tmp_path: Path) -> None:
-    site.start()
+    site.lead()
     site.until_ready(2)
     site.rollout("start", "default", "two", "--module", write(tmp_path, "2"), "--share", "10%")
     site.until("canary")
@@ -229,10 +230,9 @@ def test_an_autoscaler_answers_probes_whether_it_leads_or_waits(site: Rolled) ->
         site.settings = site.settings.model_copy(
             update={"metrics": site.settings.metrics.model_copy(update={"port": port, "stuck_after_s": 5.0})}
         )
-        scaler = site.start()
+        autoscaler = site.lead()
         probe = Probe(site.settings)
         wait_for(lambda probe=probe: probe.both() == (200, 200), what="the autoscaler to have looked")
-        if len(site.scalers) > 1:
-            scaler.signal(signal.SIGTERM)
-            assert scaler.wait() == 0
+        if len(site.leading) > 1:
+            autoscaler.leave()
             assert probe.both() == (0, 0)
