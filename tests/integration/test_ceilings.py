@@ -51,18 +51,21 @@ def test_a_batch_that_is_too_large_together_runs_in_parts(settings: Settings, wo
 @pytest.mark.parametrize(
     ("memory", "model", "says"),
     [
-        ("2GiB", "whale", "model 'whale' did not load on cpu: MemoryError"),
-        ("2GiB", "whale", "raise pools.NAME.memory, which is 2.00 GiB"),
-        ("80MiB", "hungry", "pools.small.memory is 80 MiB, and a worker has"),
+        (
+            "2GiB",
+            "whale",
+            ["model 'whale' did not load on cpu: MemoryError", "raise pools.NAME.memory, which is 2.00 GiB"],
+        ),
+        ("80MiB", "hungry", ["pools.small.memory is 80 MiB, and a worker has"]),
     ],
 )
 def test_a_model_or_a_worker_that_does_not_fit_says_what_to_raise(
-    settings: Settings, worker_factory: WorkerFactory, memory: str, model: str, says: str
+    settings: Settings, worker_factory: WorkerFactory, memory: str, model: str, says: list[str]
 ) -> None:
     own = bounded(settings, memory, model)
     worker = worker_factory(settings=own, args=("--pool", "small"), ready=False)
     assert worker.wait() != 0
-    assert says in worker.output()
+    assert [words for words in says if words not in worker.output()] == []
 
 
 def test_who_names_no_pool_is_not_bounded(settings: Settings, worker_factory: WorkerFactory) -> None:

@@ -111,7 +111,7 @@ class Probe:
         """The status of ``/healthz``, and of ``/readyz``."""
         return self.ask("/healthz")[0], self.ask("/readyz")[0]
 
-    def stays(self, expected: tuple[int, int], *, seconds: float = 2 * STUCK_S) -> None:
+    def stays(self, expected: tuple[int, int], *, seconds: float = STUCK_S + 1.0) -> None:
         """Both answer so all the time, for longer than a thread may be at one turn."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +20,11 @@ import pytest
 from penstock import Client
 from penstock.poolsettings import PoolSettings
 from penstock.processes.agreed import DEATHS_FD
-from penstock.processes.warm import Order, Warm, worth_it
+from penstock.processes.warm import Order, Warm
 from penstock.settings import Settings
+from penstock_cli.fleets import warm_of
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.smallzygote import KEPT
 from tests.fixtures.warm import Nursery, descriptors, shared_memory
 from tests.fixtures.worker import clean_environ, wait_for
 
@@ -66,17 +69,18 @@ def test_a_forked_worker_does_its_jobs_and_is_watched_as_any_other(
     assert made.said == []
 
 
+@pytest.mark.usefixtures("small", "dispatcher")
 def test_the_zygotes_death_leaves_its_children_alive_and_another_one_is_started(
-    nursery: Callable[..., Nursery], settings: Settings, dispatcher: object
+    nursery: Callable[..., Nursery], plain_models: str, settings: Settings
 ) -> None:
-    made = nursery().ready()
+    made = nursery(plain_models).ready()
     supervisor = made.worker("w")
     zygote = made.warm.pid
     assert zygote is not None
     watching = os.pidfd_open(supervisor)
     os.kill(zygote, signal.SIGKILL)
     with Client(settings) as client:
-        assert len(client.run("rows", [1.0] * 8, timeout=PATIENCE_S)) == 2
+        assert client.run("same", 1, timeout=PATIENCE_S) == 1
     # At first cold, and said; then by fork again.
     cold = made.start("platform", name="cold")
     assert psutil.Process(cold).ppid() == os.getpid()
@@ -93,33 +97,24 @@ def test_the_zygotes_death_leaves_its_children_alive_and_another_one_is_started(
     os.close(watching)
 
 
-def test_the_zygote_has_opened_nothing_and_ends_when_whoever_started_it_does(nursery: Callable[..., Nursery]) -> None:
+def test_siblings_draw_other_numbers_and_outlive_a_zygote_that_has_opened_nothing(
+    nursery: Callable[..., Nursery], settings: Settings, dispatcher: object
+) -> None:
+    """And have the threads of a new process. It ends when whoever has started it does."""
     made = nursery().ready()
     zygote = psutil.Process(made.warm.pid)
     opened = descriptors(zygote.pid)
     assert [path.partition(":")[0] for path in opened if not path.endswith("rows.pt")] == ["socket"], opened
     assert zygote.num_threads() == 1
     assert "rows.pt" in Path(f"/proc/{zygote.pid}/maps").read_text()
-    supervisor = made.worker("w")
-    made.warm.close()
-    assert not zygote.is_running()
-    assert psutil.pid_exists(supervisor), "what it has forked goes on"
-    # From now on cold, without a word: somebody wanted it so.
-    os.waitpid(made.start("platform"), 0)
-    assert made.said == []
-
-
-def test_siblings_draw_other_numbers_and_have_the_threads_of_a_new_process(
-    nursery: Callable[..., Nursery], settings: Settings, dispatcher: object
-) -> None:
-    made = nursery().ready()
     drawn = []
     with Client(settings) as client:
-        for name in ("one", "two"):
-            supervisor = made.worker(name, "--model", "draw")
-            drawn.append(client.run("draw", 1, timeout=PATIENCE_S))
-            os.kill(supervisor, signal.SIGTERM)
-            assert made.status(supervisor) == 0
+        first = made.worker("one", "--model", "draw")
+        drawn.append(client.run("draw", 1, timeout=PATIENCE_S))
+        os.kill(first, signal.SIGTERM)
+        assert made.status(first) == 0
+        second = made.worker("two", "--model", "draw")
+        drawn.append(client.run("draw", 1, timeout=PATIENCE_S))
     for number in range(3):
         assert drawn[0][number] != drawn[1][number]
     new = subprocess.run(
@@ -130,6 +125,12 @@ def test_siblings_draw_other_numbers_and_have_the_threads_of_a_new_process(
         check=True,
     )
     assert drawn[0][3] == int(new.stdout)
+    made.warm.close()
+    assert not zygote.is_running()
+    assert psutil.pid_exists(second), "what it has forked goes on"
+    # From now on cold, without a word: somebody wanted it so.
+    os.waitpid(made.start("platform"), 0)
+    assert made.said == []
 
 
 FAULTS = {
@@ -140,13 +141,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("what", FAULTS)
+@pytest.mark.usefixtures("small")
 def test_what_stands_in_the_way_is_named_and_workers_are_started_cold(
-    nursery: Callable[..., Nursery], tmp_path: Path, what: str, warm_models: str
+    nursery: Callable[..., Nursery], tmp_path: Path, what: str, plain_models: str
 ) -> None:
     guilty = tmp_path / "guilty.py"
     model = "@penstock.model\ndef guilty(batch: list[int]) -> list[int]:\n    return batch\n"
     guilty.write_text(f"import penstock\n{FAULTS[what]}\n{model}")
-    made = nursery(warm_models, str(guilty))
+    made = nursery(plain_models, str(guilty))
     assert not made.warm.ready(PATIENCE_S)
     pids = [made.start("platform"), made.start("platform")]
     for pid in pids:
@@ -157,6 +159,7 @@ def test_what_stands_in_the_way_is_named_and_workers_are_started_cold(
     assert "started cold" in said and "in load(), not when the module is imported" in said
 
 
+@pytest.mark.usefixtures("small")
 def test_a_model_whose_preload_is_at_fault_is_named(nursery: Callable[..., Nursery], tmp_path: Path) -> None:
     path = tmp_path / "eager.py"
     path.write_text(
@@ -167,16 +170,19 @@ def test_a_model_whose_preload_is_at_fault_is_named(nursery: Callable[..., Nurse
         "    def predict(self, batch: list[int]) -> list[int]:\n        return batch\n"
     )
     made = nursery(str(path))
+    began = time.monotonic()
     assert not made.warm.ready(PATIENCE_S)
+    assert time.monotonic() - began < PATIENCE_S, "who has refused is not waited for"
     assert "preload() of model 'eager' has started a thread" in made.said[0]
 
 
+@pytest.mark.usefixtures("small")
 def test_code_that_has_changed_is_not_what_workers_are_forked_from(
-    nursery: Callable[..., Nursery], warm_models: str
+    nursery: Callable[..., Nursery], plain_models: str
 ) -> None:
-    made = nursery().ready()
+    made = nursery(plain_models).ready()
     old = made.warm.pid
-    Path(warm_models).write_text(Path(warm_models).read_text() + "\n# changed\n")
+    Path(plain_models).write_text(Path(plain_models).read_text() + "\n# changed\n")
     cold = made.start("platform")
     assert psutil.Process(cold).ppid() == os.getpid(), "this one is started cold"
     os.waitpid(cold, 0)
@@ -210,11 +216,12 @@ sys.exit(int(what))
 """
 
 
+@pytest.mark.usefixtures("small")
 def test_exit_statuses_arguments_environment_and_folder_are_those_of_a_new_process(
-    nursery: Callable[..., Nursery], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nursery: Callable[..., Nursery], plain_models: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "told.py").write_text(TELLS)
-    made = nursery().ready()
+    made = nursery(plain_models).ready()
     monkeypatch.chdir(tmp_path)
     env = {name: value for name, value in made.env.items() if name != "PENSTOCK_NAMESPACE"} | {"MINE": "ä"}
     for what, status in (("0", 0), ("3", 3), ("signal", -signal.SIGKILL), ("raise", 1), ("text", 1)):
@@ -228,8 +235,12 @@ def test_exit_statuses_arguments_environment_and_folder_are_those_of_a_new_proce
     assert os.waitstatus_to_exitcode(os.waitpid(cold, 0)[1]) == 4
 
 
-def test_thirty_forks_leave_nothing_behind(nursery: Callable[..., Nursery]) -> None:
-    made = nursery().ready()
+@pytest.mark.usefixtures("small")
+def test_thirty_forks_leave_nothing_behind(
+    nursery: Callable[..., Nursery], plain_models: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEPT, "1")
+    made = nursery(plain_models).ready()
     zygote = psutil.Process(made.warm.pid)
     made.status(made.start("platform"))
     ours, its, shared = descriptors(os.getpid()), descriptors(zygote.pid), shared_memory()
@@ -246,18 +257,20 @@ def test_thirty_forks_leave_nothing_behind(nursery: Callable[..., Nursery]) -> N
     made.started.clear()
 
 
-def test_many_that_are_started_at_once_are_all_there(nursery: Callable[..., Nursery]) -> None:
-    made = nursery().ready()
+@pytest.mark.usefixtures("small")
+def test_many_that_are_started_at_once_are_all_there(nursery: Callable[..., Nursery], plain_models: str) -> None:
+    made = nursery(plain_models).ready()
     pids = [made.start("platform", name=f"many{number}") for number in range(16)]
     assert len(set(pids)) == 16
     assert [made.status(pid) for pid in pids] == [0] * 16
 
 
+@pytest.mark.usefixtures("small")
 def test_a_zygote_that_hangs_is_replaced_and_nothing_runs_twice(
-    nursery: Callable[..., Nursery], monkeypatch: pytest.MonkeyPatch
+    nursery: Callable[..., Nursery], plain_models: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.processes.warm.FORK_S", 0.5)
-    made = nursery().ready()
+    made = nursery(plain_models).ready()
     assert made.warm.pid is not None
     os.kill(made.warm.pid, signal.SIGSTOP)
     pid = made.start("platform", name="once")
@@ -290,15 +303,29 @@ def test_one_that_cannot_be_started_keeps_no_worker_from_being_started(tmp_path:
     warm.close()
 
 
-def test_a_zygote_is_for_pools_whose_workers_come_and_go() -> None:
-    assert not worth_it({"fixed": PoolSettings(min=2, max=2)})
-    assert worth_it({"fixed": PoolSettings(min=2, max=2), "gpu": PoolSettings(min=0, max=2)})
-    assert worth_it({"open": PoolSettings()})
+@pytest.mark.parametrize(
+    ("pools", "room", "warm"),
+    [
+        ({"fixed": PoolSettings(min=2, max=2)}, {"fixed": 2}, False),
+        ({"fixed": PoolSettings(min=2, max=2), "gpu": PoolSettings(min=0, max=2)}, {"fixed": 2, "gpu": 2}, True),
+        ({}, {"default": 4}, True),
+        ({}, {"default": 1}, False),
+        ({"gpu": PoolSettings(min=2, max=4)}, {"gpu": 1}, False),
+    ],
+)
+def test_a_zygote_is_for_pools_whose_workers_come_and_go(
+    settings: Settings, tmp_path: Path, pools: dict[str, PoolSettings], room: dict[str, int], warm: bool
+) -> None:
+    found = warm_of(settings.model_copy(update={"pools": pools}), room, {}, tmp_path)
+    assert (found is not None) is warm
 
 
-def test_whoever_is_not_told_of_does_not_begin(nursery: Callable[..., Nursery], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small")
+def test_whoever_is_not_told_of_does_not_begin(
+    nursery: Callable[..., Nursery], plain_models: str, tmp_path: Path
+) -> None:
     """The zygote ends between the fork and its answer, as far as the other side knows."""
-    made = nursery().ready()
+    made = nursery(plain_models).ready()
     warm = made.warm
     control, warm._control = warm._control, None
     assert control is not None

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -132,11 +131,11 @@ class Warm:
         return self._process.pid if self._process is not None else None
 
     def ready(self, timeout_s: float = 0.0) -> bool:
-        """Whether workers are forked now; waits for it."""
+        """Whether workers are forked now; waits for it, unless it has ended or refused."""
         until = monotonic_s() + timeout_s
         with self._lock:
             self._prepare()
-            while not self._is_ready() and self._control is not None and (left_s := until - monotonic_s()) > 0:
+            while not self._is_ready() and self._comes() and (left_s := until - monotonic_s()) > 0:
                 self._hear(left_s)
             return self._is_ready()
 
@@ -214,6 +213,10 @@ class Warm:
     def _is_ready(self) -> bool:
         self._hear(0.0)
         return self._ready
+
+    def _comes(self) -> bool:
+        """Whether what was started may still be ready."""
+        return not self._given_up and self._process is not None and self._process.poll() is None
 
     def _hear(self, timeout_s: float) -> None:
         """Take in what it has said; waits so long for the first of it."""
@@ -323,8 +326,3 @@ def _differs_early(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     """Whether two environments differ in what only a new process would heed. PURE."""
     names = [name for name in {*one, *other} if name.startswith(EARLY)]
     return any(one.get(name) != other.get(name) for name in names)
-
-
-def worth_it(pools: Mapping[str, Any]) -> bool:
-    """Whether any pool has workers that come and go. PURE; the settings of pools, which have ``min`` and ``max``."""
-    return any(pool.max is None or pool.min < pool.max for pool in pools.values())
