@@ -124,7 +124,7 @@ def synthetic(name: str, *, seed: int, hours: float, burst: float) -> Workload:
 def workloads(folder: Path | None, *, seed: int, quick: bool) -> dict[str, Callable[[], Workload]]:
     """Makers of the workloads by name. ``quick`` takes a piece of each."""
     if folder is None:
-        hours = 0.5 if quick else 4.0
+        hours = 0.2 if quick else 4.0
         return {
             "synthetic-waves": lambda: synthetic("synthetic-waves", seed=seed, hours=hours, burst=1.5),
             "synthetic-bursts": lambda: synthetic("synthetic-bursts", seed=seed, hours=hours, burst=4.0),

@@ -50,19 +50,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+#: What Helm has made of values: it takes a second, and many tests ask for the same.
+_RENDERED: dict[str, str] = {}
+
+
 def render(tmp_path: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
     return [each for each in yaml.safe_load_all(_helm(tmp_path, values)) if each]
 
 
 def _helm(tmp_path: Path, values: dict[str, Any]) -> str:
-    file = tmp_path / "values.json"
-    file.write_text(json.dumps(values))
+    text = json.dumps(values)
+    if text not in _RENDERED:
+        _RENDERED[text] = _run(tmp_path, text)
+    return _RENDERED[text]
+
+
+def _run(home: Path, values: str) -> str:
     done = subprocess.run(
-        [helm(), "template", "prod", str(CHART), "--namespace", "inference", "--values", str(file)],
+        [helm(), "template", "prod", str(CHART), "--namespace", "inference", "--values", "-"],
+        input=values,
         capture_output=True,
         text=True,
         timeout=120,
-        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin"},
     )
     if done.returncode:
         raise ValueError(done.stderr)

@@ -19,6 +19,12 @@ Record = Callable[..., None]
 
 
 @pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """What is kept is read back from both in the contract of the store."""
+    return sqlite_url
+
+
+@pytest.fixture
 def planned(penstock: Penstock, database_url: str) -> Penstock:
     penstock.env |= {
         "PENSTOCK_DATABASE_URL": database_url,
@@ -46,22 +52,22 @@ def record(store: Store, pool: str, rate: float, minutes: int, *, ago: int = 0, 
 
 
 def test_a_plan_answers_the_three_questions(planned: Penstock, plain_store: Store) -> None:
-    record(plain_store, "gpu", 3.0, DAY)
-    done = planned("plan", "gpu", "--since", "1d", "--min", "8", "--traffic", "10", "--price", "2", "--json")
+    record(plain_store, "gpu", 3.0, 3 * 60)
+    done = planned("plan", "gpu", "--since", "3h", "--min", "8", "--traffic", "10", "--price", "2", "--json")
     assert done.status == 0, done.err
     plan = done.json()
     assert plan["pool"] == "gpu" and plan["covered"] == pytest.approx(1.0, abs=0.01)
     assert plan["traffic"]["mean"] == pytest.approx(3.0) and plan["ready_in_s"] == 12.0
-    assert plan["recorded"]["worker_s"] == pytest.approx(4 * 86400, rel=0.01) and "late" not in plan["recorded"]
+    assert plan["recorded"]["worker_s"] == pytest.approx(4 * 10800, rel=0.01) and "late" not in plan["recorded"]
     replayed = plan["replayed"]
     assert replayed["as asked"]["workers"] >= 8 > replayed["as set"]["workers"] >= 3
     assert replayed["as asked"]["cost"] == pytest.approx(2 * replayed["as asked"]["worker_s"] / 3600, rel=0.01)
-    assert replayed["2 times the traffic"]["demand_s"] == pytest.approx(6 * 86400, rel=0.01)
+    assert replayed["2 times the traffic"]["demand_s"] == pytest.approx(6 * 10800, rel=0.01)
     assert plan["needs"]["--traffic"]["workers"] >= 10 and not plan["needs"]["--traffic"]["bound"]
 
-    told = planned("plan", "gpu", "--since", "1d", "--times", "9", "--price", "2")
+    told = planned("plan", "gpu", "--since", "3h", "--times", "9", "--price", "2")
     assert told.status == 0, told.err
-    for words in ("pool gpu: 24.0 h seen", "3 on average", "as it was", "9 times the traffic", "busiest minute"):
+    for words in ("pool gpu: 3.0 h seen", "3 on average", "as it was", "9 times the traffic", "busiest minute"):
         assert words in told.out, told.out
 
 
