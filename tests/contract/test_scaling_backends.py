@@ -382,13 +382,16 @@ def test_a_crash_loop_is_backed_off_and_told(leader: Leader, place: Place) -> No
 # Processes of this machine ------------------------------------------------------------------------------------------
 
 
+on_this_machine = pytest.mark.parametrize("place_of_workers", ["local"], indirect=True)
+
+
 @pytest.fixture
 def local(place: Place) -> LocalPlace:
-    if not isinstance(place, LocalPlace):
-        pytest.skip("about processes of this machine")
+    assert isinstance(place, LocalPlace)
     return place
 
 
+@on_this_machine
 def test_names_and_places_are_each_a_workers_own(leader: Leader, local: LocalPlace) -> None:
     ids = [*leader.add(2, pool="cpu"), *leader.add(1, pool="gpu")]
     leader.until(lambda: len(local.running()) == 3, "all run")
@@ -399,6 +402,7 @@ def test_names_and_places_are_each_a_workers_own(leader: Leader, local: LocalPla
     assert {path.name for path in local.folder.glob("*.log")} == {f"{name}.log" for name in names}
 
 
+@on_this_machine
 def test_a_name_is_used_again_when_it_is_free(leader: Leader, local: LocalPlace) -> None:
     first, second = leader.add(2)
     leader.until(lambda: local.running() == [first, second], "all run")
@@ -410,6 +414,7 @@ def test_a_name_is_used_again_when_it_is_free(leader: Leader, local: LocalPlace)
     assert (leader.row(third).place or {})["number"] == 1
 
 
+@on_this_machine
 def test_what_a_predecessor_did_not_live_to_write_down_is_found(leader: Leader, local: LocalPlace) -> None:
     """It was killed between the start of the process and the word about it."""
     [id] = leader.add()
@@ -428,6 +433,7 @@ def test_what_a_predecessor_did_not_live_to_write_down_is_found(leader: Leader, 
         process.wait()
 
 
+@on_this_machine
 def test_what_was_announced_and_never_started_is_started_anew(leader: Leader, local: LocalPlace) -> None:
     [id] = leader.add()
     assert leader.elastic.place(
@@ -437,6 +443,7 @@ def test_what_was_announced_and_never_started_is_started_anew(leader: Leader, lo
     assert leader.row(id).fence != "f"
 
 
+@on_this_machine
 def test_another_machines_workers_are_left_to_it(leader: Leader, local: LocalPlace) -> None:
     [id] = leader.add()
     assert leader.elastic.place(id, {"host": "elsewhere", "pid": 1, "born_at": 1.0}, epoch=leader.epoch, fence="f")
@@ -444,6 +451,7 @@ def test_another_machines_workers_are_left_to_it(leader: Leader, local: LocalPla
     assert local.running() == [] and leader.row(id).fence == "f"
 
 
+@on_this_machine
 def test_what_a_machine_that_is_gone_has_left_is_started_here(
     leader: Leader, local: LocalPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +470,7 @@ def test_what_a_machine_that_is_gone_has_left_is_started_here(
     assert leader.elastic.take(wanted, "late@old:7:x", fence="f") is None, "the old word is none any more"
 
 
+@on_this_machine
 def test_what_does_not_end_in_its_grace_is_killed(leader: Leader, local: LocalPlace) -> None:
     ids = leader.add()
     leader.until(lambda: local.running() == ids, "it runs")
@@ -473,6 +482,7 @@ def test_what_does_not_end_in_its_grace_is_killed(leader: Leader, local: LocalPl
     assert local.running() == []
 
 
+@on_this_machine
 def test_a_worker_is_asked_once(leader: Leader, local: LocalPlace, tmp_path: Path) -> None:
     """A second signal is another word: a successor that finds it draining sends none."""
     ids = leader.add()
@@ -489,6 +499,7 @@ def test_a_worker_is_asked_once(leader: Leader, local: LocalPlace, tmp_path: Pat
     leader.until(lambda: not process.is_running(), "it ends by the first")
 
 
+@on_this_machine
 def test_a_death_is_told_with_its_last_words(leader: Leader, local: LocalPlace) -> None:
     local.crash(True)
     leader.add()
@@ -498,6 +509,7 @@ def test_a_death_is_told_with_its_last_words(leader: Leader, local: LocalPlace) 
     assert stuck == ["died, and is started again: this one does not come up (fix: mend it)"]
 
 
+@on_this_machine
 def test_a_log_that_cannot_be_written_is_told_and_keeps_nothing_else_from_being_done(
     leader: Leader, local: LocalPlace, tmp_path: Path
 ) -> None:
@@ -514,6 +526,7 @@ def test_a_log_that_cannot_be_written_is_told_and_keeps_nothing_else_from_being_
     leader.until(lambda: local.running() == [one], "it is started when it can be")
 
 
+@on_this_machine
 def test_a_number_that_is_another_processes_by_now_is_not_touched(leader: Leader, local: LocalPlace) -> None:
     [id] = leader.add()
     ours = os.getpid()
