@@ -25,7 +25,7 @@ from penstock.autoscaler.daemon import Autoscaler
 from penstock.lane import Lane, queue_name
 from penstock.settings import PoolSettings, Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, NewSlot, Slot
+from penstock.store.elastic import AUTOSCALER, NewSlot, Slot, Term
 from penstock.store.records import Latency
 from penstock.transport import keys, work
 
@@ -40,7 +40,7 @@ class Still:
 
     name = "local"
 
-    def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
+    def realise(self, slots: Sequence[Slot], *, term: Term) -> Realised:
         """Nothing is missing."""
         return Realised()
 
@@ -123,17 +123,17 @@ def _fill(site: Site, settings: Settings, store: Store, plan: Plan) -> None:
     models = {f"m{n}": {"version": "1", "pool": f"p{n}", "max_size": 1} for n in range(plan.pools)}
     store.register_worker("w@h:1:x", name="w", pool="default", lease_until=now + 3600, now=now, info={"models": models})
     store.keep_latencies([Latency(name, "1", "cpu", "", LINE) for name in models], now=now)
-    epoch = store.elastic.lead(AUTOSCALER, BEFORE, store.elastic.leadership())
-    assert epoch is not None
+    term = store.elastic.lead(AUTOSCALER, BEFORE, store.elastic.leaderships())
+    assert term is not None
     each = -(-plan.workers // plan.pools)
     slots = [NewSlot(pool=f"p{n % plan.pools}") for n in range(each * plan.pools)]
-    store.elastic.change(AUTOSCALER, epoch, add=slots, now=now, reason="the benchmark has so many")
+    store.elastic.change(term, add=slots, now=now, reason="the benchmark has so many")
     rows = [
         (f"w{n}@host{n}:{n}:x", now, json.dumps({"host": f"host{n}", "pid": n, "born_at": now}), slot.id)
         for n, slot in enumerate(slots)
     ]
     site.write("UPDATE penstock_slot SET worker = ?, ready_at = ?, fence = 'f', place = ? WHERE id = ?", rows)
-    store.elastic.resign(AUTOSCALER, BEFORE, epoch)
+    store.elastic.resign(term)
     with Client(site.settings()) as client:
         for name in models:
             client.enqueue_many(name, [1] * 10, lane="interactive")
@@ -160,7 +160,7 @@ def _time_servers(scaler: Autoscaler, spent: dict[str, float], cpu: dict[str, fl
     client, database = scaler._client, scaler._store
     client.execute_command = timed("broker, told", client.execute_command)  # type: ignore[method-assign]
     work.WORK = timed("broker, look", work.WORK)  # type: ignore[misc, assignment]
-    for name in ("beat", "slots", "change", "changed", "record", "leadership", "lead"):
+    for name in ("beat", "slots", "change", "changed", "record", "leaderships", "lead"):
         setattr(database.elastic, name, timed(f"database, {name}", getattr(database.elastic, name)))
     for name in ("deadlines", "models", "workers", "latencies"):
         setattr(database, name, timed(f"database, {name}", getattr(database, name)))

@@ -115,7 +115,8 @@ class Bench:
         penstock_migrations.upgrade(self.settings.database)
         self.store, self.client = Store.open(self.settings.database), Client(self.settings)
         self.redis = connect(self.settings.broker)
-        self.epoch = self.store.elastic.lead(AUTOSCALER, "benchmark", None) or 0
+        self.term = self.store.elastic.lead(AUTOSCALER, "benchmark", {})
+        assert self.term is not None, "the database is new"
         began = time.monotonic()
         if not self.warm.ready(TIMEOUT_S):
             raise BenchmarkError("there is no zygote")
@@ -168,7 +169,7 @@ class Bench:
         job = self.client.enqueue("deep", 1.0)
         self.notes.unlink(missing_ok=True)
         began = time.monotonic()
-        self.store.elastic.change(AUTOSCALER, self.epoch, set={slot: "wanted"}, now=clock.now())
+        self.store.elastic.change(self.term, set={slot: "wanted"}, now=clock.now())
         self.redis.publish(*control.look([self._node(slot)], parse(self.settings.broker).db))
         job.result(timeout=TIMEOUT_S)
         self._note(WAKE, RESULT, time.monotonic() - began)
@@ -182,7 +183,7 @@ class Bench:
 
     def _add(self, state: str) -> str:
         new = NewSlot(pool="default", state=state)
-        self.store.elastic.change(AUTOSCALER, self.epoch, add=[new], now=clock.now())
+        self.store.elastic.change(self.term, add=[new], now=clock.now())
         return new.id
 
     def _row(self, slot: str) -> Slot:
@@ -220,10 +221,10 @@ class Bench:
         raise BenchmarkError("no pass was noted")
 
     def _end(self, slot: str, handle: Handle) -> None:
-        self.store.elastic.change(AUTOSCALER, self.epoch, set={slot: "draining"}, now=clock.now())
+        self.store.elastic.change(self.term, set={slot: "draining"}, now=clock.now())
         handle.send(signal.SIGTERM)
         eventually(handle.ended, "a worker to drain", timeout_s=TIMEOUT_S)
-        self.store.elastic.gone([self._row(slot)], epoch=self.epoch)
+        self.store.elastic.gone([self._row(slot)], term=self.term)
 
     def _note(self, how: str, what: str, seconds: float) -> None:
         self.figures.setdefault((how, what), []).append(seconds)

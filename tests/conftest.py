@@ -45,7 +45,7 @@ pytest_plugins = [
 ]
 
 #: A test that starts one of these takes seconds.
-PROCESSES = frozenset({"worker_factory", "start_dispatcher", "start_plain", "nursery", "place_of_workers"})
+PROCESSES = frozenset({"worker_factory", "start_dispatcher", "start_plain", "nursery", "place_of_workers", "site"})
 DATABASES = ("sqlite", "postgresql")
 
 

@@ -10,7 +10,8 @@ import structlog
 
 from penstock.autoscaler.split import divided
 from penstock.clock import isoformat, now
-from penstock.store.elastic import AUTOSCALER, Change, Leadership, Slot
+from penstock.policy.leadership import pools_in
+from penstock.store.elastic import Change, Leadership, Slot
 from penstock_cli import waiting
 from penstock_cli.commands import CommonGroup, pass_app
 from penstock_cli.commands import group as group_of
@@ -52,9 +53,9 @@ def run(
     """Run it for the models of MODULEs (or of PENSTOCK_MODELS); where it does not start the workers itself, as
     processes of this machine, for all that they have announced, too.
 
-    Several may run: one decides, the others wait. When it is killed, the workers go on, and the next one takes over.
-    When it is stopped (SIGTERM, Ctrl-C), workers on this machine finish what they run and end with it, at once at a
-    second signal; those of other backends go on.
+    Several may run: of those that look after the same pool one decides, and the others wait. When it is killed, the
+    workers go on, and the next one takes over. When it is stopped (SIGTERM, Ctrl-C), workers on this machine finish
+    what they run and end with it, at once at a second signal; those of other backends go on.
     """
     from penstock.autoscaler.daemon import Autoscaler
     from penstock.store import Store
@@ -72,7 +73,7 @@ def run(
     try:
         # Or nobody could ask for those of a pool that has had no worker yet.
         store.announce(models, found.pipelines, now=now())
-        backend, room = make(settings, store, models, leadership=name_of(pools))
+        backend, room = make(settings, store, models, only=pools)
         here = pools_here(settings, models)
         if here == []:
             log.warning(
@@ -80,23 +81,17 @@ def run(
                 action="autoscaler.no_models",
                 fix="name the modules that define them: `penstock autoscaler run my_models`, or PENSTOCK_MODELS",
             )
-        scaler = Autoscaler(
-            settings, store, backend, room=room, given=models, only=pools, serves=here, name=name_of(pools)
-        )
+        scaler = Autoscaler(settings, store, backend, room=room, given=models, only=pools, serves=here)
         with Signals() as signals:
             scaler.start()
             signals.wait()
-            if not leave_workers and backend.name == "local":
+            # Those of one that was deposed are its successor's by now.
+            if not leave_workers and backend.name == "local" and not scaler.seat.waits:
                 wind_up(scaler, backend, hurry=lambda: signals.wait(0))
             scaler.stop(timeout_s=None)
         backend.close()
     finally:
         store.close()
-
-
-def name_of(pools: tuple[str, ...]) -> str:
-    """Of the leadership: who looks after some pools does not compete with who looks after others."""
-    return f"{AUTOSCALER}:{','.join(sorted(pools))}" if pools else AUTOSCALER
 
 
 @autoscaler.command("status")
@@ -172,20 +167,29 @@ def _leader(name: str, found: Leadership) -> dict[str, Any]:
         "epoch": found.epoch,
         "said_at": isoformat(at),
         "silent_s": None if at is None else round(max(0.0, now() - at), 1),
+        "waits": found.state.get("waits") if not found.holder else None,
     }
 
 
 def _who(told: list[dict[str, Any]], gone_s: float) -> list[str]:
     lines = []
     for each in told:
+        only = ", ".join(sorted(pools_in(each["name"])))
         if each["holder"] is None:
+            lines += _waiting(each["waits"], only, gone_s)
             continue
-        only = each["name"].removeprefix(AUTOSCALER).removeprefix(":").replace(",", ", ")
         line = f"decided{f' for {only}' if only else ''} by {each['holder']}, {each['silent_s'] or 0.0:.0f} s ago"
         if (each["silent_s"] or 0.0) > gone_s:
             line += ": it was killed, or does not reach the database, and nobody decides in its place"
         lines.append(line)
     return lines or ["no autoscaler runs: the last one was stopped"]
+
+
+def _waiting(waits: Mapping[str, Any] | None, only: str, gone_s: float) -> list[str]:
+    """Who has not said for long that it waits does so no longer."""
+    if waits is None or now() - waits["at"] > gone_s:
+        return []
+    return [f"{waits['holder']} waits to decide{f' for {only}' if only else ''}: {waits['for']} has pools of it"]
 
 
 @autoscaler.command("explain")

@@ -22,7 +22,6 @@ from penstock.inventory import machine
 from penstock.processes.warm import Warm
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER
 from penstock_cli.childenv import child_env
 
 if TYPE_CHECKING:
@@ -76,26 +75,21 @@ def weights(models: Models) -> dict[str, int]:
 
 
 def make(
-    settings: Settings, store: Store, models: Models, *, leadership: str = AUTOSCALER
+    settings: Settings, store: Store, models: Models, *, only: Collection[str] = ()
 ) -> tuple[Backend, Callable[[Collection[str]], Mapping[str, int]]]:
-    """The backend of the settings, and how many workers of each pool it has room for.
-
-    ``leadership`` is the name of the autoscaler's own: another one's epochs say nothing to it.
-    """
+    """The backend of the settings, and how many workers of each pool it has room for. ``only``: not for all pools."""
     kind = settings.autoscaler.backend
     if kind == "external":
-        return External(settings, store, leadership=leadership), elsewhere
+        return External(settings, store), elsewhere
     if kind == "kubernetes":
-        if leadership != AUTOSCALER:
+        if only:
             raise ConfigError("the backend `kubernetes` looks after all pools", fix="leave out --pool")
         return connect(settings.autoscaler.kubernetes, fleet=settings.namespace, elastic=store.elastic), elsewhere
     seats = Seats(settings, machine(), weights(models))
     logs = settings.home / "logs"
     env, pools = child_env(settings), {str(info["pool"]) for info in models.values()}
     warm = warm_of(settings, seats.room(pools), env, logs)
-    local = Local(
-        settings, store.elastic, command=command(), env=env, logs=logs, seats=seats, warm=warm, leadership=leadership
-    )
+    local = Local(settings, store.elastic, command=command(), env=env, logs=logs, seats=seats, warm=warm)
     return local, seats.room
 
 
@@ -125,7 +119,7 @@ def wind_up(scaler: Autoscaler, backend: Backend, *, hurry: Callable[[], bool]) 
     by_themselves = True
     scaler.wind_up()
     until = monotonic_s() + scaler.drain_s + MARGIN_S + LATE_S
-    while scaler.seat.epoch is not None and not scaler.away and not scaler.empty.wait(LOOK_S):
+    while scaler.seat.term is not None and not scaler.away and not scaler.empty.wait(LOOK_S):
         if hurry() or monotonic_s() > until:
             by_themselves = False
             break

@@ -17,9 +17,10 @@ from penstock.policy.scaling import Load
 from penstock.policy.scaling import split as policy_split
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Change
+from penstock.store.elastic import Change, Term
 from penstock.store.records import Latency
 from penstock.transport.url import connect
+from tests.fixtures.store import lead
 
 
 def announced(store: Store, models: dict[str, Any]) -> None:
@@ -83,9 +84,9 @@ class Counting(External):
 
     calls = 0
 
-    def realise(self, slots: Any, *, epoch: int) -> Any:
+    def realise(self, slots: Any, *, term: Term) -> Any:
         self.calls += 1
-        return super().realise(slots, epoch=epoch)
+        return super().realise(slots, term=term)
 
 
 @pytest.fixture
@@ -110,9 +111,7 @@ def scaler(settings: Settings, store: Store) -> Iterator[Callable[..., Autoscale
 def test_a_successor_goes_on_whatever_it_finds(
     store: Store, scaler: Callable[..., Autoscaler], state: dict[str, Any]
 ) -> None:
-    epoch = store.elastic.lead(AUTOSCALER, "before", None)
-    assert epoch is not None and store.elastic.beat(AUTOSCALER, "before", epoch, state=state)
-    assert store.elastic.resign(AUTOSCALER, "before", epoch)
+    assert store.elastic.resign(lead(store.elastic, "before"), state=state)
     assert scaler().turn()
     assert sorted(slot.pool for slot in store.elastic.slots()) == ["a", "b", "b"]
 

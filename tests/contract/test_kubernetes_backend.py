@@ -17,9 +17,9 @@ from penstock.errors import ConfigError, Deposed
 from penstock.job import new_id
 from penstock.processes.agreed import SLOT_FENCE
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, NewSlot, Slot
+from penstock.store.elastic import NewSlot, Slot
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.store import T0
+from tests.fixtures.store import T0, lead
 
 kubernetes = pytest.importorskip("tests.fixtures.kubernetes", reason="aiohttp or kubernetes-validate is missing")
 pytest.importorskip("lightkube")
@@ -55,22 +55,19 @@ class Rows:
     def __init__(self, store: Store, cluster: Any) -> None:
         self.elastic = store.elastic
         self._cluster = cluster
-        self.epoch = 0
         self.succeed()
 
     def succeed(self) -> None:
         """Another leader takes over."""
-        epoch = self.elastic.lead(AUTOSCALER, new_id(), self.elastic.leadership())
-        assert epoch is not None
-        self.epoch = epoch
+        self.term = lead(self.elastic, new_id())
 
     def want(self, count: int = 1, pool: str = "gpu") -> list[str]:
         new = [NewSlot(pool=pool) for _ in range(count)]
-        self.elastic.change(AUTOSCALER, self.epoch, add=new, now=T0)
+        self.elastic.change(self.term, add=new, now=T0)
         return [each.id for each in new]
 
     def drain(self, *ids: str) -> None:
-        self.elastic.change(AUTOSCALER, self.epoch, set=dict.fromkeys(ids, "draining"), now=T0)
+        self.elastic.change(self.term, set=dict.fromkeys(ids, "draining"), now=T0)
 
     def all(self) -> list[Slot]:
         return self.elastic.slots()
@@ -78,7 +75,7 @@ class Rows:
     def forget(self, *ids: str) -> None:
         """The rows go, whatever runs."""
         self.drain(*ids)
-        assert set(self.elastic.gone([self[id] for id in ids], epoch=self.epoch)) == set(ids)
+        assert set(self.elastic.gone([self[id] for id in ids], term=self.term)) == set(ids)
 
     def __getitem__(self, id: str) -> Slot:
         slot = self.elastic.slot(id)
@@ -152,10 +149,10 @@ class World:
         if self.away:
             self.clock.now += 0.005  # pauses end
         try:
-            self.told, self.away = self.backend.realise(self.rows.all(), epoch=self.rows.epoch), ""
+            self.told, self.away = self.backend.realise(self.rows.all(), term=self.rows.term), ""
         except BackendUnavailable as error:
             self.told, self.away = Realised(), str(error)
-        self.rows.elastic.gone(self.told.gone, epoch=self.rows.epoch)
+        self.rows.elastic.gone(self.told.gone, term=self.rows.term)
         return self.told
 
     def until(self, reached: Callable[[], object]) -> None:
@@ -233,7 +230,8 @@ def test_each_slot_is_one_job_with_one_pod(world: World) -> None:
             "pod": pod["metadata"]["name"],
             "node": "node-1",
         }
-    assert world.cluster.mark()["metadata"]["annotations"] == {"penstock/epoch": "1"}
+    claimed = {"penstock/epoch": "1", "penstock/holder": world.rows.term.holder}
+    assert world.cluster.mark()["metadata"]["annotations"] == claimed
 
 
 def test_a_job_is_owned_by_the_fleet_and_ends_for_good(world: World) -> None:
@@ -574,7 +572,8 @@ def test_pods_that_the_list_lacks_are_asked_for_by_name(world: World) -> None:
 def test_a_mark_that_changes_meanwhile_is_read_again(world: World) -> None:
     world.cluster.faults.append(kubernetes.Fault("patch", "configmaps", 2, 409, "Conflict"))
     (id,) = running(world)
-    assert world.cluster.mark()["metadata"]["annotations"] == {"penstock/epoch": "1"}
+    claimed = {"penstock/epoch": "1", "penstock/holder": world.rows.term.holder}
+    assert world.cluster.mark()["metadata"]["annotations"] == claimed
     assert len(world.cluster.pods(id)) == 1
 
 
@@ -592,8 +591,8 @@ def test_a_leader_that_was_stopped_changes_nothing(world: World) -> None:
     """It read the rows, slept, and goes on: its successor has grown the fleet and drained what it wants."""
     ids = running(world, 2)
     stale = new_id()
-    world.rows.elastic.change(AUTOSCALER, world.rows.epoch, add=[NewSlot(pool="gpu", id=stale)], now=T0)
-    old, rows = world.backend, world.rows.all()
+    world.rows.elastic.change(world.rows.term, add=[NewSlot(pool="gpu", id=stale)], now=T0)
+    old, rows, term = world.backend, world.rows.all(), world.rows.term
     world.rows.forget(stale)
     world.rows.succeed()
     world.backend = world.leader()
@@ -604,7 +603,7 @@ def test_a_leader_that_was_stopped_changes_nothing(world: World) -> None:
     jobs = set(world.cluster.jobs())
     with pytest.raises(Deposed, match="epoch 1 is over: there are Jobs of epoch 2"):
         for _ in waiting():
-            told = old.realise(rows, epoch=1)
+            told = old.realise(rows, term=term)
             assert not told.gone
     assert set(world.cluster.jobs()) == jobs
     assert all(len(world.cluster.pods(id, phase="Running")) == 1 for id in newer)
@@ -613,7 +612,7 @@ def test_a_leader_that_was_stopped_changes_nothing(world: World) -> None:
 def test_the_mark_alone_stops_an_old_leader(world: World) -> None:
     """The successor has nothing that runs, so no Job tells of it."""
     running(world)
-    old = world.backend
+    old, term = world.backend, world.rows.term
     world.rows.succeed()
     world.backend = world.leader()
     world.cluster.unschedulable = "no room"
@@ -626,7 +625,18 @@ def test_the_mark_alone_stops_an_old_leader(world: World) -> None:
             break
     stale = replace(world.rows.all()[0], id=new_id(), place=None, worker=None)
     with pytest.raises(Deposed, match="a leader of epoch 2"):
-        old.realise([*world.rows.all(), stale], epoch=1)
+        old.realise([*world.rows.all(), stale], term=term)
+    assert f"penstock-{stale.id}-1" not in world.cluster.jobs()
+
+
+def test_another_leader_of_the_same_number_makes_nothing(world: World) -> None:
+    """The database was restored from a backup, and epochs are counted again: one that was stopped after it had read its
+    rows has the number of who leads."""
+    running(world)
+    lost = replace(world.rows.term, holder="before the restoration")
+    stale = replace(world.rows.all()[0], id=new_id(), place=None, worker=None)
+    with pytest.raises(Deposed, match="a leader of epoch 1 has been here"):
+        world.backend.realise([*world.rows.all(), stale], term=lost)
     assert f"penstock-{stale.id}-1" not in world.cluster.jobs()
 
 
@@ -635,7 +645,7 @@ def test_a_start_that_the_store_does_not_allow_is_none(world: World) -> None:
     (id,) = world.rows.want()
     row = world.rows[id]
     world.rows.drain(id)
-    world.backend.realise([row], epoch=1)
+    world.backend.realise([row], term=world.rows.term)
     assert world.cluster.jobs() == {}
 
 

@@ -25,9 +25,9 @@ from penstock.autoscaler.backends.local import Local
 from penstock.processes.agreed import SLOT_FENCE
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Elastic, NewSlot, Slot
+from penstock.store.elastic import Elastic, NewSlot, Slot
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.store import T0
+from tests.fixtures.store import T0, lead
 
 SCRIPT = Path(__file__).parent.parent / "fixtures" / "slotworker.py"
 
@@ -211,22 +211,22 @@ class Leader:
 
     def __init__(self, elastic: Elastic, place: Place) -> None:
         self.elastic, self.place = elastic, place
-        self.epoch = elastic.lead(AUTOSCALER, "test", None) or 0
+        self.term = lead(elastic, "test")
 
     def add(self, count: int = 1, *, pool: str = "gpu", state: str = "wanted") -> list[str]:
         new = [NewSlot(pool=pool, state=state) for _ in range(count)]
-        self.elastic.change(AUTOSCALER, self.epoch, add=new, now=T0)
+        self.elastic.change(self.term, add=new, now=T0)
         return sorted(slot.id for slot in new)
 
     def set(self, **states: str) -> None:
-        self.elastic.change(AUTOSCALER, self.epoch, set=states, now=T0)
+        self.elastic.change(self.term, set=states, now=T0)
 
     def drain(self, *ids: str) -> None:
-        self.elastic.change(AUTOSCALER, self.epoch, set=dict.fromkeys(ids, "draining"), now=T0)
+        self.elastic.change(self.term, set=dict.fromkeys(ids, "draining"), now=T0)
 
-    def turn(self, epoch: int | None = None) -> Realised:
-        done = self.place.backend.realise(self.elastic.slots(), epoch=epoch or self.epoch)
-        self.elastic.gone(done.gone, epoch=self.epoch)
+    def turn(self) -> Realised:
+        done = self.place.backend.realise(self.elastic.slots(), term=self.term)
+        self.elastic.gone(done.gone, term=self.term)
         return done
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
@@ -340,9 +340,9 @@ def test_a_successor_goes_on_with_what_runs(leader: Leader, place: Place) -> Non
 def test_a_deposed_leader_starts_nothing(leader: Leader, place: Place) -> None:
     """It has read the rows, was stopped, and goes on when another leads."""
     [id] = leader.add()
-    stale = leader.epoch
-    leader.epoch = leader.elastic.lead(AUTOSCALER, "another", leader.elastic.leadership()) or 0
-    place.backend.realise(leader.elastic.slots(), epoch=stale)
+    stale = leader.term
+    leader.term = lead(leader.elastic, "another")
+    place.backend.realise(leader.elastic.slots(), term=stale)
     row = leader.row(id)
     assert row.place is None and row.fence is None
     leader.until(lambda: place.running() == [id], "its successor's runs")
@@ -354,9 +354,9 @@ def test_a_deposed_leader_ends_nothing_that_is_wanted(leader: Leader, place: Pla
     ids = leader.add()
     leader.until(lambda: place.running() == ids, "it runs")
     read = leader.elastic.slots()
-    stale = leader.epoch
-    leader.epoch = leader.elastic.lead(AUTOSCALER, "another", leader.elastic.leadership()) or 0
-    place.backend.realise(read, epoch=stale)
+    stale = leader.term
+    leader.term = lead(leader.elastic, "another")
+    place.backend.realise(read, term=stale)
     leader.turn()
     assert place.running() == ids
 
@@ -418,9 +418,7 @@ def test_a_name_is_used_again_when_it_is_free(leader: Leader, local: LocalPlace)
 def test_what_a_predecessor_did_not_live_to_write_down_is_found(leader: Leader, local: LocalPlace) -> None:
     """It was killed between the start of the process and the word about it."""
     [id] = leader.add()
-    assert leader.elastic.place(
-        id, {"host": os.uname().nodename, "number": 1, "place": 1}, epoch=leader.epoch, fence="f"
-    )
+    assert leader.elastic.place(id, {"host": os.uname().nodename, "number": 1, "place": 1}, term=leader.term, fence="f")
     command = [sys.executable, "-S", "-E", str(SCRIPT), str(local.folder), "--slot", id]
     process = subprocess.Popen(command, env={**os.environ, SLOT_FENCE: "f"})
     try:
@@ -436,9 +434,7 @@ def test_what_a_predecessor_did_not_live_to_write_down_is_found(leader: Leader, 
 @on_this_machine
 def test_what_was_announced_and_never_started_is_started_anew(leader: Leader, local: LocalPlace) -> None:
     [id] = leader.add()
-    assert leader.elastic.place(
-        id, {"host": os.uname().nodename, "number": 1, "place": 1}, epoch=leader.epoch, fence="f"
-    )
+    assert leader.elastic.place(id, {"host": os.uname().nodename, "number": 1, "place": 1}, term=leader.term, fence="f")
     leader.until(lambda: local.running() == [id], "it runs")
     assert leader.row(id).fence != "f"
 
@@ -446,7 +442,7 @@ def test_what_was_announced_and_never_started_is_started_anew(leader: Leader, lo
 @on_this_machine
 def test_another_machines_workers_are_left_to_it(leader: Leader, local: LocalPlace) -> None:
     [id] = leader.add()
-    assert leader.elastic.place(id, {"host": "elsewhere", "pid": 1, "born_at": 1.0}, epoch=leader.epoch, fence="f")
+    assert leader.elastic.place(id, {"host": "elsewhere", "pid": 1, "born_at": 1.0}, term=leader.term, fence="f")
     assert not leader.turn().gone
     assert local.running() == [] and leader.row(id).fence == "f"
 
@@ -458,7 +454,7 @@ def test_what_a_machine_that_is_gone_has_left_is_started_here(
     """A container that was made anew has another name: what it had placed under the old one is not lost for ever."""
     wanted, held, drains, begins = leader.add(4)
     for id in (wanted, held, drains):
-        assert leader.elastic.place(id, {"host": "old", "pid": 7, "born_at": 1.0}, epoch=leader.epoch, fence="f")
+        assert leader.elastic.place(id, {"host": "old", "pid": 7, "born_at": 1.0}, term=leader.term, fence="f")
     leader.comes_up(held)
     leader.drain(drains)
     leader.until(lambda: local.running() == [begins], "what has no place is started here")
@@ -531,7 +527,7 @@ def test_a_number_that_is_another_processes_by_now_is_not_touched(leader: Leader
     [id] = leader.add()
     ours = os.getpid()
     place = {"host": os.uname().nodename, "pid": ours, "born_at": 1.0, "number": 1, "place": 1}
-    assert leader.elastic.place(id, place, epoch=leader.epoch, fence="f")
+    assert leader.elastic.place(id, place, term=leader.term, fence="f")
     before = signal.getsignal(signal.SIGTERM)
     leader.drain(id)
     leader.until(lambda: not leader.elastic.slots(), "the row is gone")

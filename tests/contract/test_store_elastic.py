@@ -11,10 +11,11 @@ from typing import TypeVar
 import pytest
 
 from penstock.errors import Deposed
+from penstock.policy.leadership import name_of
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Elastic, Leadership, NewSlot, Slot
+from penstock.store.elastic import AUTOSCALER, Elastic, Leadership, NewSlot, Slot, Term
 from tests.fixtures.patience import PATIENCE_S
-from tests.fixtures.store import T0, register
+from tests.fixtures.store import T0, lead, register
 
 T = TypeVar("T")
 
@@ -24,16 +25,9 @@ def elastic(store: Store) -> Elastic:
     return store.elastic
 
 
-def lead(elastic: Elastic, holder: str = "a") -> int:
-    """Take over from whoever leads."""
-    epoch = elastic.lead(AUTOSCALER, holder, elastic.leadership())
-    assert epoch is not None
-    return epoch
-
-
-def add(elastic: Elastic, epoch: int, count: int = 1, *, pool: str = "gpu", state: str = "wanted") -> list[Slot]:
+def add(elastic: Elastic, term: Term, count: int = 1, *, pool: str = "gpu", state: str = "wanted") -> list[Slot]:
     new = [NewSlot(pool=pool, state=state) for _ in range(count)]
-    elastic.change(AUTOSCALER, epoch, add=new, now=T0)
+    elastic.change(term, add=new, now=T0)
     by_id = {slot.id: slot for slot in elastic.slots(pool)}
     return [by_id[each.id] for each in new]
 
@@ -48,84 +42,170 @@ def only(elastic: Elastic) -> Slot:
 
 def test_the_first_leads_and_each_next_one_has_a_higher_epoch(elastic: Elastic) -> None:
     assert elastic.leadership() is None
-    assert elastic.lead(AUTOSCALER, "a", None) == 1
+    assert elastic.lead(AUTOSCALER, "a", {}) == Term(AUTOSCALER, "a", 1)
     assert elastic.leadership() == Leadership("a", 1, 0)
-    assert elastic.lead(AUTOSCALER, "b", Leadership("a", 1, 0)) == 2
+    assert elastic.lead(AUTOSCALER, "b", {AUTOSCALER: Leadership("a", 1, 0)}) == Term(AUTOSCALER, "b", 2)
     assert elastic.leadership() == Leadership("b", 2, 1)
     assert elastic.leadership("another") is None
 
 
 def test_who_has_beaten_since_the_look_is_not_deposed(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    seen = elastic.leadership()
-    assert elastic.beat(AUTOSCALER, "a", epoch)
+    term = lead(elastic)
+    seen = elastic.leaderships()
+    assert elastic.beat(term)
     assert elastic.lead(AUTOSCALER, "b", seen) is None
-    assert elastic.lead(AUTOSCALER, "b", None) is None, "there has been one since that look"
+    assert elastic.lead(AUTOSCALER, "b", {}) is None, "there has been one since that look"
 
 
 def test_a_deposed_leader_is_told_so_at_its_beat(elastic: Elastic) -> None:
     old = lead(elastic, "a")
     lead(elastic, "b")
-    assert not elastic.beat(AUTOSCALER, "a", old)
-    assert not elastic.resign(AUTOSCALER, "a", old)
+    assert not elastic.beat(old)
+    assert not elastic.resign(old)
     leadership = elastic.leadership()
     assert leadership is not None and leadership.holder == "b"
 
 
 def test_a_takeover_whose_answer_got_lost_may_be_repeated(elastic: Elastic) -> None:
-    assert elastic.lead(AUTOSCALER, "a", None) == elastic.lead(AUTOSCALER, "a", None) == 1
-    seen = elastic.leadership()
-    assert elastic.lead(AUTOSCALER, "b", seen) == elastic.lead(AUTOSCALER, "b", seen) == 2
+    first = Term(AUTOSCALER, "a", 1)
+    assert elastic.lead(AUTOSCALER, "a", {}) == elastic.lead(AUTOSCALER, "a", {}) == first
+    seen = elastic.leaderships()
+    second = Term(AUTOSCALER, "b", 2)
+    assert elastic.lead(AUTOSCALER, "b", seen) == elastic.lead(AUTOSCALER, "b", seen) == second
 
 
 def test_of_many_candidates_one_wins(elastic: Elastic) -> None:
     for expected in (1, 2):
-        seen = elastic.leadership()
+        seen = elastic.leaderships()
         answers = together(8, lambda n, seen=seen: elastic.lead(AUTOSCALER, f"candidate-{n}", seen))
-        assert sorted(answer for answer in answers if answer is not None) == [expected]
+        assert [answer.epoch for answer in answers if answer is not None] == [expected]
 
 
 def test_what_a_leader_leaves_is_its_successors(elastic: Elastic) -> None:
-    epoch = lead(elastic, "a")
-    assert elastic.beat(AUTOSCALER, "a", epoch, state={"gpu": {"target": 3}})
-    assert elastic.beat(AUTOSCALER, "a", epoch), "a beat without one leaves it as it was"
-    assert not elastic.beat(AUTOSCALER, "nobody", epoch, state={})
+    term = lead(elastic, "a")
+    assert elastic.beat(term, state={"gpu": {"target": 3}})
+    assert elastic.beat(term), "a beat without one leaves it as it was"
+    assert not elastic.beat(replace(term, holder="nobody"), state={})
     lead(elastic, "b")
     leadership = elastic.leadership()
     assert leadership is not None and leadership.state == {"gpu": {"target": 3}}
 
 
 def test_a_leader_that_has_resigned_changes_nothing_more(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    assert elastic.resign(AUTOSCALER, "a", epoch, state={"x": 1})
+    term = lead(elastic)
+    assert elastic.resign(term, state={"x": 1})
     assert elastic.leadership() == Leadership("", 1, 1, {"x": 1})
     with pytest.raises(Deposed):
-        elastic.change(AUTOSCALER, epoch, add=[NewSlot(pool="gpu")], now=T0)
+        elastic.change(term, add=[NewSlot(pool="gpu")], now=T0)
     assert elastic.slots() == []
+
+
+# Several leaderships ------------------------------------------------------------------------------------------------
+
+ALL, CPU, GPU, BOTH = AUTOSCALER, name_of(["cpu"]), name_of(["gpu"]), name_of(["cpu", "gpu"])
+
+
+def test_who_looks_after_other_pools_leads_beside(elastic: Elastic) -> None:
+    cpu, gpu = lead(elastic, name=CPU), lead(elastic, name=GPU)
+    assert elastic.beat(cpu) and elastic.beat(gpu)
+    add(elastic, cpu, pool="cpu")
+    add(elastic, gpu, pool="gpu")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(ALL, GPU), (GPU, ALL), (BOTH, GPU), (GPU, BOTH), (ALL, BOTH), (BOTH, CPU)]
+)
+def test_who_takes_over_one_pool_takes_over_from_its_leader(elastic: Elastic, first: str, second: str) -> None:
+    """Whatever else that one looked after: it writes nothing more, under no name, and has a higher epoch before it."""
+    old = lead(elastic, "a", first)
+    [slot] = add(elastic, old)
+    new = lead(elastic, "b", second)
+    assert new.epoch == old.epoch + 1
+    assert not elastic.beat(old) and not elastic.resign(old)
+    assert not elastic.place(slot.id, {"pid": 1}, term=old, fence="f")
+    for call in (
+        lambda: elastic.change(old, add=[NewSlot(pool="gpu")], set={slot.id: "draining"}, now=T0),
+        lambda: elastic.gone([slot], term=old),
+    ):
+        with pytest.raises(Deposed):
+            call()
+    assert only(elastic) == slot
+    assert elastic.beat(new)
+    assert [name for name, leader in elastic.leaderships().items() if leader.holder] == [second]
+
+
+def test_a_rival_that_has_beaten_since_the_look_is_not_deposed(elastic: Elastic) -> None:
+    term = lead(elastic, name=GPU)
+    seen = elastic.leaderships()
+    assert elastic.beat(term)
+    assert elastic.lead(ALL, "b", seen) is None
+    assert elastic.lead(ALL, "b", {}) is None, "nor is one that was not seen"
+    assert elastic.beat(term)
+
+
+def test_of_many_rivals_one_wins(elastic: Elastic) -> None:
+    """Names that had no row before are among them: nothing of theirs can be locked."""
+    names = [ALL, GPU, BOTH, name_of(["gpu", "other"])]
+    for turn in range(5):
+        seen = elastic.leaderships()
+        answers = together(8, lambda n, seen=seen, turn=turn: elastic.lead(names[n % 4], f"candidate-{turn}-{n}", seen))
+        [term] = [answer for answer in answers if answer is not None]
+        held = {name: leader.holder for name, leader in elastic.leaderships().items() if leader.holder}
+        assert held == {term.name: term.holder} and term.epoch == turn + 1
+
+
+def test_who_waits_for_a_rival_says_so_in_its_own_row(elastic: Elastic) -> None:
+    assert elastic.wait(GPU, None, {"waits": 1})
+    assert elastic.leadership(GPU) == Leadership("", 0, 0, {"waits": 1})
+    assert lead(elastic, name=GPU).epoch == 1
+    seen = elastic.leadership(GPU)
+    assert not elastic.wait(GPU, seen, {"waits": 2}), "somebody leads under this name"
+    lead(elastic, "b", ALL)
+    assert not elastic.wait(GPU, seen, {"waits": 2}), "it was another row then"
+    now = elastic.leadership(GPU)
+    assert elastic.wait(GPU, now, {"waits": 3})
+    assert now is not None and elastic.leadership(GPU) == replace(now, state={"waits": 3})
+
+
+def test_of_two_with_one_number_the_one_that_the_row_names_leads(elastic: Elastic) -> None:
+    """The database was restored from a backup of the first epoch, when there had been a second one: it comes again."""
+    lead(elastic, "a")
+    backup = elastic.leaderships()
+    lost = Term(AUTOSCALER, "b", 2)
+    assert elastic.lead(AUTOSCALER, "c", backup) == Term(AUTOSCALER, "c", 2)
+    [slot] = add(elastic, Term(AUTOSCALER, "c", 2))
+    before = (elastic.leaderships(), elastic.slots())
+    assert not elastic.beat(lost) and not elastic.resign(lost)
+    assert not elastic.place(slot.id, {"pid": 1}, term=lost) and not elastic.place(slot.id, {}, term=lost, fence="f")
+    with pytest.raises(Deposed):
+        elastic.change(lost, add=[NewSlot(pool="gpu")], set={slot.id: "draining"}, now=T0)
+    with pytest.raises(Deposed):
+        elastic.gone([slot], term=lost)
+    assert (elastic.leaderships(), elastic.slots()) == before
 
 
 # The leader's side --------------------------------------------------------------------------------------------------
 
 
 def test_slots_are_added_and_changed_under_the_epoch(elastic: Elastic) -> None:
-    epoch = lead(elastic)
+    term = lead(elastic)
     new = NewSlot(pool="gpu", spec={"lanes": ["interactive"]})
-    elastic.change(AUTOSCALER, epoch, add=[new], reason="two are needed", now=T0)
-    elastic.change(AUTOSCALER, epoch, add=[new], reason="again", now=T0 + 1)
+    elastic.change(term, add=[new], reason="two are needed", now=T0)
+    elastic.change(term, add=[new], reason="again", now=T0 + 1)
     assert only(elastic) == Slot(
         new.id, "gpu", "wanted", 1, T0, T0, spec={"lanes": ["interactive"]}, reason="two are needed"
     )
     second = lead(elastic, "b")
-    elastic.change(AUTOSCALER, second, set={new.id: "parked", "none": "parked"}, reason="night", now=T0 + 2)
+    elastic.change(second, set={new.id: "parked", "none": "parked"}, reason="night", now=T0 + 2)
     slot = only(elastic)
     assert (slot.state, slot.epoch, slot.made_at, slot.changed_at, slot.reason) == ("parked", 2, T0, T0 + 2, "night")
-    elastic.change(AUTOSCALER, second, set={new.id: "parked"}, reason="still", now=T0 + 3)
+    elastic.change(second, set={new.id: "parked"}, reason="still", now=T0 + 3)
     assert only(elastic) == slot, "the same state again is no change"
 
 
 def test_slots_are_told_by_pool(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    gpu, cpu = add(elastic, epoch, 2, pool="gpu"), add(elastic, epoch, pool="cpu")
+    term = lead(elastic)
+    gpu, cpu = add(elastic, term, 2, pool="gpu"), add(elastic, term, pool="cpu")
     assert elastic.slots() == cpu + gpu
     assert elastic.slots("cpu") == cpu
     assert elastic.slots("none") == []
@@ -140,15 +220,15 @@ def test_a_deposed_leader_changes_nothing(elastic: Elastic) -> None:
     new = lead(elastic, "b")
     before = elastic.slots()
     with pytest.raises(Deposed):
-        elastic.change(AUTOSCALER, old, add=[NewSlot(pool="gpu")], set={slot.id: "draining"}, now=T0)
+        elastic.change(old, add=[NewSlot(pool="gpu")], set={slot.id: "draining"}, now=T0)
     with pytest.raises(Deposed):
-        elastic.gone([slot], epoch=old)
-    assert not elastic.place(slot.id, {"pid": 1}, epoch=old)
-    assert not elastic.place(slot.id, {"pid": 1}, epoch=old, fence="f")
+        elastic.gone([slot], term=old)
+    assert not elastic.place(slot.id, {"pid": 1}, term=old)
+    assert not elastic.place(slot.id, {"pid": 1}, term=old, fence="f")
     with pytest.raises(Deposed):
-        elastic.change("another", new, add=[NewSlot(pool="gpu")], now=T0)
+        elastic.change(replace(new, name="another"), add=[NewSlot(pool="gpu")], now=T0)
     assert elastic.slots() == before
-    elastic.change(AUTOSCALER, new, set={slot.id: "draining"}, now=T0)
+    elastic.change(new, set={slot.id: "draining"}, now=T0)
     assert elastic.states([slot.id, other.id]) == {slot.id: "draining", other.id: "wanted"}
 
 
@@ -156,17 +236,17 @@ def test_a_change_and_a_takeover_at_once_are_one_after_the_other(elastic: Elasti
     """However they meet: a change is in the fleet as the successor finds it behind its takeover, or it was refused."""
     for turn in range(10):
         old = lead(elastic, f"a{turn}")
-        seen = elastic.leadership()
+        seen = elastic.leaderships()
         new = NewSlot(pool="gpu")
         found: list[set[str]] = []
 
         def act(n: int) -> bool:
             if n == 0:
-                assert elastic.lead(AUTOSCALER, f"b{turn}", seen) == old + 1  # noqa: B023
+                assert elastic.lead(AUTOSCALER, f"b{turn}", seen)  # noqa: B023
                 found.append({slot.id for slot in elastic.slots()})  # noqa: B023
                 return True
             try:
-                elastic.change(AUTOSCALER, old, add=[new], now=T0)  # noqa: B023
+                elastic.change(old, add=[new], now=T0)  # noqa: B023
             except Deposed:
                 return False
             return True
@@ -176,37 +256,37 @@ def test_a_change_and_a_takeover_at_once_are_one_after_the_other(elastic: Elasti
 
 
 def test_what_drains_goes_on_draining(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    [slot] = add(elastic, epoch)
-    elastic.change(AUTOSCALER, epoch, set={slot.id: "draining"}, now=T0 + 1)
-    elastic.change(AUTOSCALER, epoch, set={slot.id: "wanted"}, now=T0 + 2)
+    term = lead(elastic)
+    [slot] = add(elastic, term)
+    elastic.change(term, set={slot.id: "draining"}, now=T0 + 1)
+    elastic.change(term, set={slot.id: "wanted"}, now=T0 + 2)
     assert (only(elastic).state, only(elastic).changed_at) == ("draining", T0 + 1)
 
 
 def test_a_state_that_there_is_not_is_refused(elastic: Elastic) -> None:
-    epoch = lead(elastic)
+    term = lead(elastic)
     with pytest.raises(ValueError, match="asleep"):
-        elastic.change(AUTOSCALER, epoch, set={"x": "asleep"}, now=T0)
+        elastic.change(term, set={"x": "asleep"}, now=T0)
 
 
 # Places -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_place_is_noted_and_told(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    [slot] = add(elastic, epoch)
-    assert elastic.place(slot.id, {"job": "penstock-x"}, epoch=epoch)
+    term = lead(elastic)
+    [slot] = add(elastic, term)
+    assert elastic.place(slot.id, {"job": "penstock-x"}, term=term)
     assert only(elastic).place == {"job": "penstock-x"}
-    assert not elastic.place("none", {}, epoch=epoch)
+    assert not elastic.place("none", {}, term=term)
 
 
 def test_only_the_start_that_the_row_names_takes_the_slot(elastic: Elastic) -> None:
     """A leader is stopped between the note and the start of its process: its successor starts another."""
-    epoch = lead(elastic)
-    [slot] = add(elastic, epoch)
-    assert elastic.place(slot.id, {"pid": None}, epoch=epoch, fence="first")
+    term = lead(elastic)
+    [slot] = add(elastic, term)
+    assert elastic.place(slot.id, {"pid": None}, term=term, fence="first")
     second = lead(elastic, "b")
-    assert elastic.place(slot.id, {"pid": None}, epoch=second, fence="second")
+    assert elastic.place(slot.id, {"pid": None}, term=second, fence="second")
     assert elastic.take(slot.id, "w-first", fence="first") is None
     assert elastic.take(slot.id, "w-anybody") is None
     taken = elastic.take(slot.id, "w-second", fence="second")
@@ -214,32 +294,32 @@ def test_only_the_start_that_the_row_names_takes_the_slot(elastic: Elastic) -> N
 
 
 def test_a_new_start_takes_the_slot_from_who_has_it(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    [slot] = add(elastic, epoch)
-    assert elastic.place(slot.id, {"pid": 1}, epoch=epoch, fence="f")
+    term = lead(elastic)
+    [slot] = add(elastic, term)
+    assert elastic.place(slot.id, {"pid": 1}, term=term, fence="f")
     assert elastic.take(slot.id, "w", fence="f")
     assert elastic.ready(slot.id, "w", now=T0)
-    assert elastic.place(slot.id, {"pid": 2}, epoch=epoch, fence="f")
+    assert elastic.place(slot.id, {"pid": 2}, term=term, fence="f")
     assert (only(elastic).worker, only(elastic).ready_at) == ("w", T0), "the same start, told again"
-    assert elastic.place(slot.id, {"pid": 3}, epoch=epoch, fence="g")
+    assert elastic.place(slot.id, {"pid": 3}, term=term, fence="g")
     assert (only(elastic).worker, only(elastic).ready_at, only(elastic).place) == (None, None, {"pid": 3})
     assert not elastic.ready(slot.id, "w", now=T0)
 
 
 def test_nothing_is_started_for_what_drains(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    [slot] = add(elastic, epoch)
-    elastic.change(AUTOSCALER, epoch, set={slot.id: "draining"}, now=T0)
-    assert not elastic.place(slot.id, {}, epoch=epoch, fence="f")
-    assert elastic.place(slot.id, {"note": 1}, epoch=epoch), "what is there may still be noted"
+    term = lead(elastic)
+    [slot] = add(elastic, term)
+    elastic.change(term, set={slot.id: "draining"}, now=T0)
+    assert not elastic.place(slot.id, {}, term=term, fence="f")
+    assert elastic.place(slot.id, {"note": 1}, term=term), "what is there may still be noted"
 
 
 # The worker's side --------------------------------------------------------------------------------------------------
 
 
 def test_a_worker_takes_its_slot_says_that_it_is_ready_and_leaves(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    [slot] = add(elastic, epoch)
+    term = lead(elastic)
+    [slot] = add(elastic, term)
     assert elastic.take(slot.id, "w") == replace(slot, worker="w")
     assert elastic.ready(slot.id, "w", now=T0 + 5)
     assert elastic.ready(slot.id, "w", now=T0 + 6)
@@ -251,10 +331,10 @@ def test_a_worker_takes_its_slot_says_that_it_is_ready_and_leaves(elastic: Elast
 
 @pytest.mark.parametrize("case", ["none", "draining", "taken"])
 def test_a_slot_that_cannot_be_had(elastic: Elastic, case: str) -> None:
-    epoch = lead(elastic)
-    [slot] = add(elastic, epoch)
+    term = lead(elastic)
+    [slot] = add(elastic, term)
     if case == "draining":
-        elastic.change(AUTOSCALER, epoch, set={slot.id: "draining"}, now=T0)
+        elastic.change(term, set={slot.id: "draining"}, now=T0)
     if case == "taken":
         assert elastic.take(slot.id, "first", fence="f")
     before = only(elastic)
@@ -271,8 +351,8 @@ def test_a_parked_slot_is_taken_too(elastic: Elastic) -> None:
 
 
 def test_of_two_workers_one_takes_the_slot(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    for slot in add(elastic, epoch, 5):
+    term = lead(elastic)
+    for slot in add(elastic, term, 5):
         answers = together(4, lambda n, slot=slot: elastic.take(slot.id, f"w{n}"))
         [taken] = [answer for answer in answers if answer is not None]
         holder = elastic.slot(slot.id)
@@ -296,46 +376,46 @@ def test_the_next_life_of_the_same_process_takes_over(elastic: Elastic) -> None:
 
 
 def test_what_is_gone_leaves_a_slot_for_another(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    [slot] = add(elastic, epoch)
-    assert elastic.place(slot.id, {"pid": 1}, epoch=epoch, fence="f")
+    term = lead(elastic)
+    [slot] = add(elastic, term)
+    assert elastic.place(slot.id, {"pid": 1}, term=term, fence="f")
     assert elastic.take(slot.id, "w", fence="f")
     assert elastic.ready(slot.id, "w", now=T0)
-    assert elastic.gone([only(elastic)], epoch=epoch) == [slot.id]
+    assert elastic.gone([only(elastic)], term=term) == [slot.id]
     assert only(elastic) == slot
-    assert elastic.gone([], epoch=epoch) == []
+    assert elastic.gone([], term=term) == []
 
 
 def test_what_has_drained_and_is_gone_is_removed(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    kept, ended = add(elastic, epoch, 2)
-    assert elastic.place(ended.id, {"pid": 1}, epoch=epoch, fence="f")
+    term = lead(elastic)
+    kept, ended = add(elastic, term, 2)
+    assert elastic.place(ended.id, {"pid": 1}, term=term, fence="f")
     assert elastic.take(ended.id, "w", fence="f")
-    elastic.change(AUTOSCALER, epoch, set={ended.id: "draining"}, now=T0)
+    elastic.change(term, set={ended.id: "draining"}, now=T0)
     seen = elastic.slot(ended.id)
     assert seen is not None
     assert elastic.leave(ended.id, "w")
-    assert elastic.gone([seen], epoch=epoch) == [ended.id]
+    assert elastic.gone([seen], term=term) == [ended.id]
     assert only(elastic) == kept
 
 
 def test_what_has_another_worker_or_start_by_now_is_not_gone(elastic: Elastic) -> None:
-    epoch = lead(elastic)
-    one, two = add(elastic, epoch, 2)
+    term = lead(elastic)
+    one, two = add(elastic, term, 2)
     assert elastic.take(one.id, "came-since")
-    assert elastic.place(two.id, {"pid": 2}, epoch=epoch, fence="since")
+    assert elastic.place(two.id, {"pid": 2}, term=term, fence="since")
     before = elastic.slots()
-    assert elastic.gone([replace(one, worker="dead"), two], epoch=epoch) == []
+    assert elastic.gone([replace(one, worker="dead"), two], term=term) == []
     assert elastic.slots() == before
 
 
 def test_a_dead_workers_slot_is_freed_with_its_jobs(store: Store, elastic: Elastic) -> None:
     """Nobody realises it, or its backend is away: the dispatcher has found its worker dead."""
-    epoch = lead(elastic)
-    mine, placed, other = add(elastic, epoch, 3)
+    term = lead(elastic)
+    mine, placed, other = add(elastic, term, 3)
     register(store, "dead", lease_until=T0)
     assert elastic.take(mine.id, "dead", fence="own")
-    assert elastic.place(placed.id, {"pid": 1}, epoch=epoch, fence="given")
+    assert elastic.place(placed.id, {"pid": 1}, term=term, fence="given")
     assert elastic.take(placed.id, "dead", fence="given")
     assert elastic.take(other.id, "alive")
     store.rescue(now=T0 + 1, max_losses=3)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from penstock.errors import Deposed
+from penstock.policy.leadership import name_of, pools_in
 from penstock.policy.slots import Duty, duty
 from penstock.store import Store
-from penstock.store.elastic import Leadership, NewSlot, Slot
+from penstock.store.elastic import Leadership, NewSlot, Slot, Term
 from penstock.store.elastic.slots import STATES
 from tests.fixtures.examples import examples
 from tests.fixtures.store import T0, register
@@ -26,7 +27,6 @@ from tests.fixtures.store import T0, register
 FENCES = st.sampled_from([None, "f", "g"])
 #: Which of the last ones is meant: the newest most often.
 RECENT = st.sampled_from([0, 0, 0, 1, 1, 2, 3])
-Term = tuple[str, int]
 Process = tuple[str, str, str | None]
 T = TypeVar("T")
 
@@ -60,75 +60,89 @@ class Fleet(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.elastic = self.store.elastic
-        # One database for all examples: each has a leadership and a pool of its own.
-        self.name = f"example-{next(self.numbers)}"
-        self.leader: Leadership | None = None
+        # One database for all examples: each has pools of its own, and slots in the first of them.
+        self.pool, other = (f"example-{next(self.numbers)}" for _ in range(2))
+        self.names = [name_of(pools) for pools in ([self.pool], [self.pool, other], [other])]
+        self.leaders: dict[str, Leadership] = {}
         self.known: dict[str, Known] = {}
         #: What candidates and backends have seen, who has led, what was made and started: all of it may act again.
-        self.looks: list[Leadership | None] = [None]
+        self.looks: list[dict[str, Leadership]] = [{}]
         self.sights: list[Slot] = []
         self.terms: list[Term] = []
         self.ids: list[str] = []
         self.workers: list[Process] = []
 
-    def leads(self, epoch: int) -> bool:
-        return self.leader is not None and bool(self.leader.holder) and self.leader.epoch == epoch
+    def leads(self, term: Term) -> bool:
+        row = self.leaders.get(term.name)
+        return row is not None and (row.holder, row.epoch) == (term.holder, term.epoch)
+
+    def of_the_pool(self, back: int) -> Term:
+        """A term of those who look after the slots."""
+        return recent([term for term in self.terms if self.pool in pools_in(term.name)], back)
 
     # Leaders
 
     @initialize()
     def a_leader_and_a_worker(self) -> None:
-        self.take_over(0)
+        self.take_over(0, 0, False)
         self.add(0, "wanted")
         self.begin(0, None, False)
 
-    @rule(back=RECENT)
-    def take_over(self, back: int) -> None:
-        look, holder = recent(self.looks, back), f"leader-{next(self.numbers)}"
-        epoch = self.elastic.lead(self.name, holder, look)
-        assert (epoch is not None) == (look == self.leader)
-        if epoch is None:
-            epoch = 1  # it acts all the same
-        else:
-            assert epoch == (self.leader.epoch + 1 if self.leader is not None else 1)
-            self.leader = Leadership(holder, epoch, self.leader.beat + 1 if self.leader is not None else 0)
-        self.terms.append((holder, epoch))
+    @rule(back=RECENT, which=st.sampled_from([0, 0, 1, 1, 2]), same_number=st.booleans())
+    def take_over(self, back: int, which: int, same_number: bool) -> None:
+        look, name, holder = recent(self.looks, back), self.names[which], f"leader-{next(self.numbers)}"
+        concerned = [each for each in self.names if pools_in(each) & pools_in(name)]
+        term = self.elastic.lead(name, holder, look)
+        assert (term is not None) == all(look.get(each) == self.leaders.get(each) for each in concerned)
+        known = {each: self.leaders[each] for each in concerned if each in self.leaders}
+        highest = max((leader.epoch for leader in known.values()), default=0)
+        if term is None:  # it acts all the same, or is one that a backup knows nothing of
+            self.terms.append(Term(name, holder, max(highest, 1) if same_number else 1))
+            return
+        assert term == Term(name, holder, highest + 1)
+        for each, leader in known.items():
+            if leader.holder:
+                self.leaders[each] = replace(leader, holder="", beat=leader.beat + 1)
+        beat = known[name].beat + 1 if name in known else 0
+        self.leaders[name] = Leadership(holder, term.epoch, beat)
+        self.terms.append(term)
 
     @rule(back=RECENT, resigns=st.sampled_from([False, False, False, True]))
     def beat_or_resign(self, back: int, resigns: bool) -> None:
-        holder, epoch = term = recent(self.terms, back)
-        expected = self.leader is not None and (self.leader.holder, self.leader.epoch) == term
-        assert (self.elastic.resign if resigns else self.elastic.beat)(self.name, holder, epoch) == expected
-        if expected and self.leader is not None:
-            self.leader = replace(self.leader, holder="" if resigns else holder, beat=self.leader.beat + 1)
+        term = recent(self.terms, back)
+        expected = self.leads(term)
+        assert (self.elastic.resign if resigns else self.elastic.beat)(term) == expected
+        if expected:
+            row = self.leaders[term.name]
+            self.leaders[term.name] = replace(row, holder="" if resigns else row.holder, beat=row.beat + 1)
 
     # What leaders and their backends write
 
     @rule(back=RECENT, state=st.sampled_from(["wanted", "wanted", "parked"]))
     def add(self, back: int, state: str) -> None:
-        _, epoch = recent(self.terms, back)
-        new = NewSlot(pool=self.name, state=state)
+        term = self.of_the_pool(back)
+        new = NewSlot(pool=self.pool, state=state)
         self.ids.append(new.id)
-        with nullcontext() if self.leads(epoch) else pytest.raises(Deposed):
-            self.elastic.change(self.name, epoch, add=[new], now=T0)
-        if self.leads(epoch):
-            self.known[new.id] = Known(state, epoch)
+        with nullcontext() if self.leads(term) else pytest.raises(Deposed):
+            self.elastic.change(term, add=[new], now=T0)
+        if self.leads(term):
+            self.known[new.id] = Known(state, term.epoch)
 
     @rule(back=RECENT, which=RECENT, state=st.sampled_from(STATES))
     def change(self, back: int, which: int, state: str) -> None:
-        (_, epoch), id = recent(self.terms, back), recent(self.ids, which)
-        with nullcontext() if self.leads(epoch) else pytest.raises(Deposed):
-            self.elastic.change(self.name, epoch, set={id: state}, now=T0)
+        term, id = self.of_the_pool(back), recent(self.ids, which)
+        with nullcontext() if self.leads(term) else pytest.raises(Deposed):
+            self.elastic.change(term, set={id: state}, now=T0)
         slot = self.known.get(id)
-        if self.leads(epoch) and slot is not None and slot.state not in ("draining", state):
-            self.known[id] = replace(slot, state=state, epoch=epoch)
+        if self.leads(term) and slot is not None and slot.state not in ("draining", state):
+            self.known[id] = replace(slot, state=state, epoch=term.epoch)
 
     @rule(back=RECENT, which=RECENT, fence=FENCES)
     def place(self, back: int, which: int, fence: str | None) -> None:
-        (holder, epoch), id = recent(self.terms, back), recent(self.ids, which)
+        term, id = self.of_the_pool(back), recent(self.ids, which)
         slot = self.known.get(id)
-        expected = self.leads(epoch) and slot is not None and (fence is None or slot.state != "draining")
-        assert self.elastic.place(id, {"by": holder}, epoch=epoch, fence=fence, name=self.name) == expected
+        expected = self.leads(term) and slot is not None and (fence is None or slot.state != "draining")
+        assert self.elastic.place(id, {"by": term.holder}, term=term, fence=fence) == expected
         if expected and slot is not None:
             self.known[id] = replace(slot, placed=True)
             if fence is not None and fence != slot.fence:
@@ -138,10 +152,10 @@ class Fleet(RuleBasedStateMachine):
     def gone(self, back: int, seen: int) -> None:
         if not self.sights:
             return
-        (_, epoch), sight = recent(self.terms, back), recent(self.sights, seen)
-        with nullcontext() if self.leads(epoch) else pytest.raises(Deposed):
-            changed = self.elastic.gone([sight], epoch=epoch, name=self.name)
-        if not self.leads(epoch):
+        term, sight = self.of_the_pool(back), recent(self.sights, seen)
+        with nullcontext() if self.leads(term) else pytest.raises(Deposed):
+            changed = self.elastic.gone([sight], term=term)
+        if not self.leads(term):
             return
         slot = self.known.get(sight.id)
         expected: list[str] = []
@@ -199,8 +213,11 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def the_rows_are_as_they_should_be(self) -> None:
-        look, rows = self.elastic.leadership(self.name), self.elastic.slots(self.name)
-        assert look == self.leader
+        every, rows = self.elastic.leaderships(), self.elastic.slots(self.pool)
+        look = {name: every[name] for name in self.names if name in every}
+        assert look == self.leaders
+        held = [pool for name, leader in look.items() if leader.holder for pool in pools_in(name)]
+        assert len(held) == len(set(held)), "each pool has one leader"
         assert {row.id: known(row) for row in rows} == self.known
         for id, worker, _ in self.workers:
             slot = self.known.get(id)

@@ -10,12 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Elastic, NewSlot, Slot
+from penstock.store.elastic import Elastic, NewSlot, Slot
 from penstock_worker import slot as module
 from penstock_worker.slot import HeldSlot
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.postgres import PostgresServer
-from tests.fixtures.store import T0, register
+from tests.fixtures.store import T0, lead, register
 
 
 class Watched:
@@ -24,9 +24,9 @@ class Watched:
     def __init__(self, store: Store, *, state: str = "wanted", fence: str | None = None) -> None:
         self.store = store
         self.elastic: Elastic = store.elastic
-        self.epoch = self.elastic.lead(AUTOSCALER, "a", self.elastic.leadership()) or 0
+        self.term = lead(self.elastic)
         self.new = NewSlot(pool="gpu", state=state)
-        self.elastic.change(AUTOSCALER, self.epoch, add=[self.new], now=T0)
+        self.elastic.change(self.term, add=[self.new], now=T0)
         #: "drain", "park", "wake" and "end", as the worker was told.
         self.told: list[str] = []
         self._changed = threading.Condition()
@@ -44,12 +44,12 @@ class Watched:
             self._changed.notify_all()
 
     def set(self, state: str) -> None:
-        self.elastic.change(AUTOSCALER, self.epoch, set={self.new.id: state}, reason="fewer are needed", now=T0)
+        self.elastic.change(self.term, set={self.new.id: state}, reason="fewer are needed", now=T0)
 
     def remove(self) -> None:
         """As who finds that what realised it is gone."""
         self.set("draining")
-        assert self.elastic.gone([self.row], epoch=self.epoch)
+        assert self.elastic.gone([self.row], term=self.term)
 
     @property
     def row(self) -> Slot:
@@ -194,7 +194,7 @@ def test_a_new_start_of_its_process_has_it_drain(watched: Watched) -> None:
     """A leader took it for gone, since it saw nothing of it, and has started another."""
     watched.held.take()
     watched.begin()
-    assert watched.elastic.place(watched.new.id, {"pid": 2}, epoch=watched.epoch, fence="new")
+    assert watched.elastic.place(watched.new.id, {"pid": 2}, term=watched.term, fence="new")
     watched.wait("drain")
     watched.held.stop()
 

@@ -15,121 +15,16 @@ import psutil
 import pytest
 
 from penstock import Client
-from penstock.processes.warm import ZYGOTE
 from penstock.settings import Settings
-from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Change, Slot
+from penstock.store.elastic import Change, Slot
 from tests.fixtures.cli import Penstock
-from tests.fixtures.leading import Leading
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.redis import RedisServer
-from tests.fixtures.worker import Process, clean_environ, wait_for
-from tests.fixtures.zygote import Started, Zygote
-
-#: A device that is busy for 50 ms with each job, and says in which process.
-DEVICE = """
-import os, time
-from penstock import Batching, Model
-
-class Device(Model):
-    name = "device"
-    batching = Batching(max_size=1)
-    def predict(self, batch: list[int]) -> list[int]:
-        time.sleep(0.05)
-        return [os.getpid() for _ in batch]
-
-class Broken(Model):
-    name = "broken"
-    def predict(self, batch: list[int]) -> list[int]: return batch
-    def load(self, device):
-        if os.path.exists(f"{__file__}.broken"): raise RuntimeError("no weights here")
-"""
-
-
-class Scaler(Process):
-    """``penstock autoscaler``, as a service manager starts it."""
-
-    def __init__(self, settings: Settings, zygote: Zygote, *, log: Path, args: tuple[str, ...] = ()) -> None:
-        self.command, self.log = ["penstock_cli", "autoscaler", "run", *args], log
-        self.popen = Started(zygote, self.command, env={**clean_environ(), **settings.environ()}, log=log)
-
-
-class Site:
-    """A deployment with its autoscalers, one after the other or side by side."""
-
-    def __init__(self, settings: Settings, folder: Path, zygote: Zygote) -> None:
-        self.settings, self.folder, self.forks = settings, folder, zygote
-        self.store = Store.open(settings.database)
-        self.scalers: list[Scaler] = []
-        #: Processes that were forked: their command line is another's.
-        self.forked: list[int] = []
-        self.leading: list[Leading] = []
-
-    def start(self, *args: str) -> Scaler:
-        """A process of its own."""
-        log = self.folder / f"scaler-{len(self.scalers)}.log"
-        self.scalers.append(Scaler(self.settings, self.forks, log=log, args=args))
-        return self.scalers[-1]
-
-    def lead(self) -> Leading:
-        """One in this process: where it is not the process that the test is about."""
-        self.leading.append(Leading(self.settings, self.forks))
-        return self.leading[-1]
-
-    @property
-    def slots(self) -> list[Slot]:
-        return self.store.elastic.slots()
-
-    def ready(self) -> list[Slot]:
-        return [slot for slot in self.slots if slot.state == "wanted" and slot.ready_at is not None]
-
-    def until_ready(self, count: int) -> list[Slot]:
-        def found() -> list[Slot]:
-            assert self.leading or any(scaler.popen.poll() is None for scaler in self.scalers), "it has ended"
-            ready = self.ready()
-            return ready if len(ready) == count == len(self.slots) else []
-
-        ready: list[Slot] = wait_for(found, what=f"{count} ready workers")
-        return ready
-
-    def epoch(self) -> int:
-        found = self.store.elastic.leadership()
-        return found.epoch if found is not None and found.holder else 0
-
-    def zygote(self) -> psutil.Process | None:
-        """What the last autoscaler forks workers from."""
-        below = psutil.Process(self.scalers[-1].popen.pid).children()
-        return next((process for process in below if ZYGOTE in process.cmdline()), None)
-
-    def processes(self) -> list[psutil.Process]:
-        """The workers and their supervisors that run, as far as they were not forked."""
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            with suppress(psutil.Error):
-                words = process.info["cmdline"] or []
-                if "--slot" in words and process.environ().get("PENSTOCK_HOME") == str(self.settings.home):
-                    found.append(process)
-        return found
-
-    def close(self) -> None:
-        for leading in self.leading:
-            leading.close()
-        for scaler in self.scalers:
-            with suppress(ProcessLookupError):
-                scaler.signal(signal.SIGCONT)
-            scaler.popen.kill()
-            scaler.popen.wait()
-        for process in [*self.processes(), *map(psutil.Process, filter(psutil.pid_exists, self.forked))]:
-            with suppress(psutil.Error):
-                process.kill()
-        self.store.close()
-        for path in sorted(self.folder.glob("*.log")):
-            sys.stdout.write(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}\n")
-
-
-def pids(slots: list[Slot]) -> list[int]:
-    return sorted((slot.place or {})["pid"] for slot in slots)
+from tests.fixtures.scaling import DEVICE, Site, pids
+from tests.fixtures.store import lead
+from tests.fixtures.worker import wait_for
+from tests.fixtures.zygote import Zygote
 
 
 @pytest.fixture
@@ -250,7 +145,7 @@ def test_a_forked_worker_that_its_autoscaler_did_not_live_to_write_down_is_found
     first.kill()
     zygote.kill()
     place = {name: value for name, value in (before.place or {}).items() if name not in ("pid", "born_at")}
-    assert site.store.elastic.place(before.id, place, epoch=site.epoch())
+    assert site.store.elastic.place(before.id, place, term=site.term())
     second = site.start()
     wait_for(lambda: "worker found again" in second.output(), what="it is found")
     [after] = site.until_ready(1)
@@ -265,10 +160,8 @@ def test_killed_between_drain_and_apply_the_successor_goes_on(site: Site) -> Non
     first = site.lead()
     one, two = site.until_ready(2)
     first.die()
-    seen = site.store.elastic.leadership()
-    epoch = site.store.elastic.lead(AUTOSCALER, "killed right after", seen)
-    assert epoch is not None
-    site.store.elastic.change(AUTOSCALER, epoch, set={one.id: "draining"}, now=time.time())
+    term = lead(site.store.elastic, "killed right after")
+    site.store.elastic.change(term, set={one.id: "draining"}, now=time.time())
     site.lead()
     ready = wait_for(
         lambda: site.ready() if len(site.ready()) == 2 == len(site.slots) and one not in site.ready() else [],

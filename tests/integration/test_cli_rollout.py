@@ -9,7 +9,8 @@ import pytest
 
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Elastic, NewSlot
+from penstock.store.elastic import Elastic, NewSlot
+from tests.fixtures.store import lead
 from tests.integration.test_versions import each, ended
 
 NOW = 1_700_000_000.0
@@ -60,21 +61,20 @@ def test_the_status_counts_who_is_what(settings: Settings, elastic: Elastic) -> 
     _, out, err = ended(settings, "rollout", "status")
     assert "nothing was rolled out yet" in out + err
     rollout(settings, "start", "gpu", "2")
-    epoch = elastic.lead(AUTOSCALER, "me", None)
-    assert epoch is not None
+    term = lead(elastic)
     new = [NewSlot(pool="gpu", spec=spec) for spec in ({"revision": "2"}, {"revision": "2"}, {})]
-    elastic.change(AUTOSCALER, epoch, add=[*new, NewSlot(pool="cpu")], now=NOW)
+    elastic.change(term, add=[*new, NewSlot(pool="cpu")], now=NOW)
     assert elastic.take(new[0].id, "w1") is not None
     assert elastic.ready(new[0].id, "w1", now=NOW)
     told = rollout(settings, "status", "gpu")
     assert (told["workers"], told["ready"], told["others"]) == (2, 1, {"": 1})
     assert told["reason"] == "the autoscaler has not looked at it yet"
     state = {"pools": {"gpu": {"rollout": {"code": "start", "reason": "workers start"}}}}
-    assert elastic.beat(AUTOSCALER, "me", epoch, state=state)
+    assert elastic.beat(term, state=state)
     assert rollout(settings, "status", "gpu")["reason"] == "workers start"
     _, out, _ = ended(settings, "rollout", "status")
     assert "1 of 2" in out and "1 of -" in out and "workers start" in out, out
-    elastic.change(AUTOSCALER, epoch, set={new[1].id: "draining", new[2].id: "draining"}, now=NOW)
+    elastic.change(term, set={new[1].id: "draining", new[2].id: "draining"}, now=NOW)
     assert rollout(settings, "status")["done"] is True
 
 

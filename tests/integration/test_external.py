@@ -23,17 +23,18 @@ from penstock.autoscaler.backends.external import External
 from penstock.autoscaler.daemon import Autoscaler
 from penstock.client import Client
 from penstock.errors import ConfigError
+from penstock.policy.leadership import name_of
 from penstock.policy.scaling import Fleet
 from penstock.poolsettings import AutoscalerSettings
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import NewSlot
-from penstock_cli.autoscaler import name_of
 from penstock_cli.fleets import make
 from tests.fixtures.client import Echo
 from tests.fixtures.keda import Keda
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.redis import RedisServer, until
+from tests.fixtures.store import lead
 
 GIVEN = {"echo": {"pool": "default", "version": "1", "max_size": 1}}
 #: What is promised of a pool at zero: from the submission to KEDA's event, and to the decision, seconds.
@@ -191,17 +192,16 @@ def test_before_the_first_decision_of_all_nothing_is_at_zero(settings: Settings)
     """An autoscaler comes beside workers that run: until it has decided, an HPA is not told to end them."""
     store = Store.open(settings.database)
     try:
-        assert store.elastic.lead("autoscaler", "another", None) == 1
+        term = lead(store.elastic, "another")
         follower = One(
             settings.model_copy(update={"autoscaler": settings.autoscaler.model_copy(update={"lease_s": 60.0})})
         )
         try:
             for beat in range(3):
-                assert store.elastic.beat("autoscaler", "another", 1, state={"pools": {"default": {"state": {}}}})
-                seen = follower.desk._follower._beat
-                until(lambda beat=beat, seen=seen: follower.desk._follower._beat == (1, beat + 1))
+                assert store.elastic.beat(term, state={"pools": {"default": {"state": {}}}})
+                until(lambda beat=beat: follower.desk._follower._beats.get("autoscaler", ((), 0))[0] == (1, beat + 1))
                 assert follower.ask()[0] == 503
-            assert store.elastic.beat("autoscaler", "another", 1, state={"pools": {"default": {"target": 0}}})
+            assert store.elastic.beat(term, state={"pools": {"default": {"target": 0}}})
             until(lambda: follower.ask()[0] == 200)
             assert follower.desired() == 0
         finally:
@@ -245,21 +245,18 @@ def test_a_worker_with_a_wrong_clock_is_counted(settings: Settings, one: One) ->
 
 
 def test_one_that_looks_after_some_pools_counts_their_workers(settings: Settings) -> None:
-    """Its rows are written under a leadership of its own."""
     store = Store.open(settings.database)
     try:
-        name = name_of(("default",))
         backend, _ = make(
             settings.model_copy(update={"autoscaler": AutoscalerSettings(backend="external")}),
             store,
             {},
-            leadership=name,
+            only=["default"],
         )
-        epoch = store.elastic.lead(name, "me", None)
-        assert epoch is not None
-        store.elastic.change(name, epoch, add=[NewSlot(pool="default")], now=clock.now())
+        term = lead(store.elastic, name=name_of(["default"]))
+        store.elastic.change(term, add=[NewSlot(pool="default")], now=clock.now())
         worker(store, "w@h:2:a")
-        backend.realise(store.elastic.slots(), epoch=epoch)
+        backend.realise(store.elastic.slots(), term=term)
         assert [slot.worker for slot in store.elastic.slots()] == ["w@h:2:a"]
     finally:
         store.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -15,7 +15,7 @@ from penstock.errors import StoreTimeout
 from penstock.policy.leadership import may_lead
 from penstock.policy.liveness import Seen
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER
+from penstock.store.elastic import AUTOSCALER, Term
 from tests.fixtures.worker import Process, clean_environ, wait_for
 
 LEASE_S = 1.0
@@ -33,7 +33,7 @@ from penstock.store.elastic import AUTOSCALER, NewSlot, leader
 
 url, stop = sys.argv[1], Path(sys.argv[2])
 store = Store.open(url)
-epoch = store.elastic.lead(AUTOSCALER, "first", None)
+term = store.elastic.lead(AUTOSCALER, "first", {})
 asked = leader.insist
 was_stopped = False
 
@@ -47,14 +47,14 @@ def insist(*given):
 leader.insist = insist
 while True:
     try:
-        store.elastic.change(AUTOSCALER, epoch, add=[NewSlot(pool="gpu")], now=time.time())
+        store.elastic.change(term, add=[NewSlot(pool="gpu")], now=time.time())
     except Deposed:
         sys.exit(3)
     except StoreUnavailable:
         sys.exit(4)
     if was_stopped:
         sys.exit(0)
-    store.elastic.beat(AUTOSCALER, "first", epoch)
+    store.elastic.beat(term)
     time.sleep(0.01)
 """
 
@@ -88,20 +88,20 @@ def is_stopped(process: Process) -> bool:
 
 def take_over(store: Store) -> tuple[int, float]:
     """As a candidate does: the new epoch, and how long it took, seconds."""
-    seen: Seen | None = None
+    seen: Mapping[str, Seen] = {}
     began = monotonic_s()
 
-    def look() -> int | None:
+    def look() -> Term | None:
         nonlocal seen
-        leadership = store.elastic.leadership()
-        seen, may = may_lead(seen, leadership, lease_s=LEASE_S, now=monotonic_s())
+        leaders = store.elastic.leaderships()
+        seen, may = may_lead(seen, leaders.values(), lease_s=LEASE_S, now=monotonic_s())
         try:
-            return store.elastic.lead(AUTOSCALER, "second", leadership) if may else None
+            return store.elastic.lead(AUTOSCALER, "second", leaders) if may else None
         except StoreTimeout:
             return None  # the stopped one holds the row: the server ends its session soon
 
-    epoch: int = wait_for(look, what="the candidate to lead")
-    return epoch, monotonic_s() - began
+    term: Term = wait_for(look, what="the candidate to lead")
+    return term.epoch, monotonic_s() - began
 
 
 def test_one_that_is_stopped_and_goes_on_writes_nothing(store: Store, leader: Process) -> None:
@@ -138,7 +138,7 @@ def test_the_only_writer_of_a_file_cannot_be_deposed_meanwhile(store: Store, lea
     wait_for(lambda: is_stopped(leader), what="the leader to stop")
     before = store.elastic.slots()
     with pytest.raises(StoreTimeout):
-        store.elastic.lead(AUTOSCALER, "second", store.elastic.leadership())
+        store.elastic.lead(AUTOSCALER, "second", store.elastic.leaderships())
     leader.signal(signal.SIGCONT)
     assert leader.wait() == 0, leader.output()
     assert len(store.elastic.slots()) == len(before) + 1

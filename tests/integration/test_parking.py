@@ -19,11 +19,12 @@ from penstock.autoscaler.backends.base import Realised
 from penstock.autoscaler.daemon import Autoscaler
 from penstock.job import JobState
 from penstock.settings import Settings
-from penstock.store.elastic import AUTOSCALER, NewSlot, Slot
+from penstock.store.elastic import NewSlot, Slot, Term
 from penstock.transport import control
 from penstock.transport.url import connect, for_kombu, parse
 from penstock.views import fleet
 from tests.fixtures import celeryapps
+from tests.fixtures.store import lead
 from tests.fixtures.worker import Worker, wait_for
 from tests.integration.test_worker import Desk
 
@@ -37,7 +38,7 @@ class Yard:
         self.settings = settings
         self.desk = Desk(settings)
         self.client = connect(settings.broker)
-        self._epoch = 0
+        self._term: Term | None = None
 
     def tell(self, command: str, worker: Worker) -> Any:
         """The worker's answer."""
@@ -63,18 +64,17 @@ class Yard:
     # By slots.
 
     @property
-    def epoch(self) -> int:
-        elastic = self.desk.store.elastic
-        self._epoch = self._epoch or elastic.lead(AUTOSCALER, "a", elastic.leadership()) or 0
-        return self._epoch
+    def term(self) -> Term:
+        self._term = self._term or lead(self.desk.store.elastic)
+        return self._term
 
     def add(self, state: str = "wanted") -> str:
         new = NewSlot(pool="default", state=state)
-        self.desk.store.elastic.change(AUTOSCALER, self.epoch, add=[new], now=clock.now())
+        self.desk.store.elastic.change(self.term, add=[new], now=clock.now())
         return new.id
 
     def set(self, id: str, state: str) -> None:
-        self.desk.store.elastic.change(AUTOSCALER, self.epoch, set={id: state}, now=clock.now())
+        self.desk.store.elastic.change(self.term, set={id: state}, now=clock.now())
 
     def ring(self, *workers: Worker) -> None:
         names = [self.look(worker).name for worker in workers]
@@ -176,7 +176,7 @@ class Idle:
 
     name = "idle"
 
-    def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
+    def realise(self, slots: Sequence[Slot], *, term: Term) -> Realised:
         return Realised()
 
     def close(self) -> None:

@@ -14,12 +14,13 @@ from penstock.errors import Deposed
 from penstock.job import JobState
 from penstock.processes.agreed import EXIT_NOT_LOADED
 from penstock.settings import Settings
-from penstock.store.elastic import AUTOSCALER, Elastic, NewSlot, Slot
+from penstock.store.elastic import Elastic, NewSlot, Slot
 from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.ports import closed_port
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.redis import RedisServer
+from tests.fixtures.store import lead
 from tests.fixtures.worker import Worker, wait_for
 from tests.integration.test_worker import Desk
 
@@ -58,17 +59,15 @@ class Leader:
 
     def __init__(self, elastic: Elastic, name: str = "a") -> None:
         self.elastic = elastic
-        epoch = elastic.lead(AUTOSCALER, name, elastic.leadership())
-        assert epoch is not None
-        self.epoch = epoch
+        self.term = lead(elastic, name)
 
     def add(self, *, state: str = "wanted", pool: str = "default") -> str:
         new = NewSlot(pool=pool, state=state)
-        self.elastic.change(AUTOSCALER, self.epoch, add=[new], now=clock.now())
+        self.elastic.change(self.term, add=[new], now=clock.now())
         return new.id
 
     def set(self, id: str, state: str) -> None:
-        self.elastic.change(AUTOSCALER, self.epoch, set={id: state}, reason="told by a test", now=clock.now())
+        self.elastic.change(self.term, set={id: state}, reason="told by a test", now=clock.now())
 
     def row(self, id: str) -> Slot:
         row = self.elastic.slot(id)
@@ -77,7 +76,7 @@ class Leader:
 
     def remove(self, id: str) -> None:
         self.set(id, "draining")
-        assert self.elastic.gone([self.row(id)], epoch=self.epoch) == [id]
+        assert self.elastic.gone([self.row(id)], term=self.term) == [id]
 
     def ready(self, id: str) -> Slot:
         wait_for(lambda: self.row(id).ready_at, what="the slot's worker to be ready")
@@ -165,7 +164,7 @@ def test_it_drains_when_it_is_told_to(desk: Desk, leader: Leader, worker_factory
     assert "worker died" not in worker.output()
     assert (leader.row(id).worker, leader.row(id).ready_at) == (None, None)
     assert desk.store.workers() == []
-    assert leader.elastic.gone([leader.row(id)], epoch=leader.epoch) == [id]
+    assert leader.elastic.gone([leader.row(id)], term=leader.term) == [id]
     assert leader.elastic.slots() == []
 
 
@@ -211,7 +210,7 @@ def test_a_killed_workers_slot_is_taken_by_another(desk: Desk, leader: Leader, w
     assert leader.row(id).worker == before.worker, "nobody has seen it yet"
     early = worker_factory(args=("--slot", id), ready=False)
     assert early.wait() == 0, "and until then it is taken"
-    assert leader.elastic.gone([before], epoch=leader.epoch) == [id]
+    assert leader.elastic.gone([before], term=leader.term) == [id]
     assert (leader.row(id).worker, leader.row(id).ready_at) == (None, None)
     worker_factory(args=("--slot", id), ready=False)
     assert leader.ready(id).worker != before.worker
@@ -249,9 +248,9 @@ def test_a_leader_that_was_stopped_and_goes_on_starts_nothing(
     """It had noted its start and was stopped before it: its successor has started another, and what it still starts
     ends before it consumes."""
     id = leader.add()
-    assert leader.elastic.place(id, {"by": "a"}, epoch=leader.epoch, fence="of-a")
+    assert leader.elastic.place(id, {"by": "a"}, term=leader.term, fence="of-a")
     successor = Leader(leader.elastic, "b")
-    assert successor.elastic.place(id, {"by": "b"}, epoch=successor.epoch, fence="of-b")
+    assert successor.elastic.place(id, {"by": "b"}, term=successor.term, fence="of-b")
     stale = worker_factory("stale", args=("--slot", id), fence="of-a", ready=False)
     assert stale.wait() == 0
     assert "another start of a process is meant" in stale.output()
@@ -259,7 +258,7 @@ def test_a_leader_that_was_stopped_and_goes_on_starts_nothing(
     successor.ready(id)
     with pytest.raises(Deposed):
         leader.set(id, "draining")
-    assert not leader.elastic.place(id, {"by": "a"}, epoch=leader.epoch, fence="again")
+    assert not leader.elastic.place(id, {"by": "a"}, term=leader.term, fence="again")
     assert desk.wait(desk.submit("upper", "x"))[0].output == "X"
 
 

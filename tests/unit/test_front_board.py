@@ -86,7 +86,6 @@ def test_whoever_follows_tells_what_the_rows_say() -> None:
 def test_a_pool_that_no_leader_has_decided_on_is_not_at_zero() -> None:
     """The first leader of all has not looked yet: whoever scales by us must not take its silence for no work."""
     assert standings(Leadership("x", 1, 0), [], beaten_at=5.0) == {}
-    assert standings(None, SLOTS, beaten_at=5.0) == {}
 
 
 def test_pools_of_another_leader_are_not_told() -> None:

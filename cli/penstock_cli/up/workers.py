@@ -168,7 +168,7 @@ class Workers:
 
     def _led_by_another(self) -> bool:
         scaler = self._scaler
-        if scaler is None or scaler.seat.epoch is not None or not scaler.seat.leader:
+        if scaler is None or scaler.seat.term is not None or not scaler.seat.leader:
             return False
         self._say(f"another autoscaler decides how many workers there are ({scaler.seat.leader}): none is started here")
         return True

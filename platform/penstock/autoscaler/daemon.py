@@ -1,9 +1,9 @@
 """The autoscaler's loop: lead, look, decide, write, realise, record.
 
-Any number may run; one leads, the others wait. A turn is a snapshot and what follows from it: nothing that a crash
-could lose is kept between turns but what the leader's row has for its successor. What is written is guarded by the
-epoch in its own transaction; what no epoch guards (starting a process) is done only while nobody can have taken over,
-and a process that was started all the same finds its slot taken.
+Any number may run; of those that look after the same pool one leads, the others wait. A turn is a snapshot and what
+follows from it: nothing that a crash could lose is kept between turns but what the leader's row has for its successor.
+What is written is guarded by the term in its own transaction; what nothing guards (starting a process) is done only
+while nobody can have taken over, and a process that was started all the same finds its slot taken.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from penstock.policy.scaling import Context, Decision, State, decide
 from penstock.service import STOP_S, ThreadService
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Slot
+from penstock.store.elastic import Slot
 from penstock.telemetry.probes import Probes
 from penstock.telemetry.reach import Reach
 from penstock.transport.url import connect
@@ -81,7 +81,6 @@ class Autoscaler(ThreadService):
         given: Mapping[str, Mapping[str, Any]] | None = None,
         only: Collection[str] = (),
         serves: Collection[str] | None = None,
-        name: str = AUTOSCALER,
         at_once: bool = False,
         tells: bool = True,
     ) -> None:
@@ -98,9 +97,9 @@ class Autoscaler(ThreadService):
         self._observer = Observer(settings, store, self._client, given)
         self._probes = Probes(stuck_after_s=settings.metrics.stuck_after_s)
         self.desk = (
-            Desk(settings, store, name=name, wake=self.wake, given=given, probes=self._probes) if tells else None
+            Desk(settings, store, only=only, wake=self.wake, given=given, probes=self._probes) if tells else None
         )
-        self.seat = Seat(store.elastic, lease_s=settings.autoscaler.lease_s, name=name)
+        self.seat = Seat(store.elastic, lease_s=settings.autoscaler.lease_s, only=only)
         #: By name; of a pool whose last slot has gone nothing is kept.
         self.pools: dict[str, Pool] = {}
         self._splitter = Splitter(self._orders.keep_to)
@@ -275,11 +274,11 @@ class Autoscaler(ThreadService):
     def _realise(self, slots: Sequence[Slot]) -> list[Slot]:
         """Have the backend do what is missing; the slots without those that are gone."""
         ours = [slot for slot in slots if not self._only or slot.pool in self._only]
-        assert self.seat.epoch is not None
+        assert self.seat.term is not None
         if not self.seat.may_act():
             return ours
         try:
-            done = self._backend.realise(ours, epoch=self.seat.epoch)
+            done = self._backend.realise(ours, term=self.seat.term)
         except BackendUnavailable as error:
             self._place.lost(error)
             done = Realised(stuck={slot.id: error.message for slot in ours if slot.ready_at is None})
@@ -288,12 +287,12 @@ class Autoscaler(ThreadService):
         self._stuck, self._outdated = done.stuck, done.outdated
         if not done.gone:
             return ours
-        self._store.elastic.gone(done.gone, epoch=self.seat.epoch, name=self.seat.name)
+        self._store.elastic.gone(done.gone, term=self.seat.term)
         return [slot for slot in self._store.elastic.slots() if not self._only or slot.pool in self._only]
 
     def _decide(self, name: str, found: Found) -> bool:
         """Decide about one pool, and write it. Whether anything changed."""
-        assert self.seat.epoch is not None
+        assert self.seat.term is not None
         own, seen = found.by_pool.get(name, ()), found.seen
         pool = self.pools.setdefault(name, Pool())
         now = clock.monotonic_s()
@@ -335,14 +334,12 @@ class Autoscaler(ThreadService):
         else:
             change_ = change(decision, own, pool=name, busy=found.busy)
         if fresh is not None:
-            self._records.saw(name, fresh, pool.fleet, terms, decision, epoch=self.seat.epoch, now=now)
+            self._records.saw(name, fresh, pool.fleet, terms, decision, epoch=self.seat.term.epoch, now=now)
         code, reason = decision.code, decision.reason
         if pool.step is not None:
             code, reason = f"rollout.{pool.step.code}", pool.step.reason
         if change_:
-            self._store.elastic.change(
-                self.seat.name, self.seat.epoch, add=change_.add, set=change_.set, reason=reason, now=clock.now()
-            )
+            self._store.elastic.change(self.seat.term, add=change_.add, set=change_.set, reason=reason, now=clock.now())
             self._starts.ordered((slot.id for slot in change_.add), now=now)
             self._orders.look(slot for slot in own if slot.id in change_.set)
         if pool.step is None and pool.fleet.stuck:  # the rest of it is for those who may read SQL
@@ -350,7 +347,7 @@ class Autoscaler(ThreadService):
         if change_ or lost:  # that nothing changes for want of signals is told once
             said = {} if change_ else {"said": "the pool is to stay as it is"}
             self._records.changed(
-                name, decision, epoch=self.seat.epoch, before=before, code=code, reason=reason, **said
+                name, decision, epoch=self.seat.term.epoch, before=before, code=code, reason=reason, **said
             )
         return bool(change_)
 
@@ -358,7 +355,7 @@ class Autoscaler(ThreadService):
 
     def _split(self, slots: Sequence[Slot]) -> None:
         """Have some workers keep to interactive jobs for a while, where the settings and the work are so."""
-        assert self.seat.epoch is not None
+        assert self.seat.term is not None
         now, by_pool = clock.monotonic_s(), grouped(slots)
         for name, pool in self.pools.items():
             workers, before = consuming(by_pool.get(name, ())), self._splitter.alone(name)
@@ -371,7 +368,7 @@ class Autoscaler(ThreadService):
                 now=now,
             )
             if verdict is not None and verdict.alone != before and pool.decision is not None:
-                self._records.divided(name, pool.decision, verdict, workers=len(workers), epoch=self.seat.epoch)
+                self._records.divided(name, pool.decision, verdict, workers=len(workers), epoch=self.seat.term.epoch)
 
     def _state(self) -> dict[str, Any]:
         """For the successor, and for whoever asks for the status."""
@@ -385,9 +382,11 @@ class Autoscaler(ThreadService):
         }
 
     def _inherit(self) -> None:
-        inherited, self.seat.inherited = self.seat.inherited, {}
+        inherited, self.seat.inherited = self.seat.inherited, ()
         now = clock.monotonic_s()
-        for name, left in said(inherited.get("pools")).items():
+        for name, left in (each for state in inherited for each in said(said(state).get("pools")).items()):
+            if self._only and name not in self._only:
+                continue  # its leader had more than these
             kept = said(left)
             self.pools[name] = Pool(state=State.from_json(said(kept.get("state")), now=now))
             self._starts.inherit(name, kept.get("ready_in_s"))

@@ -1,4 +1,7 @@
-"""Who may lead: a pure decision, made without comparing clocks of two machines.
+"""Who may lead, and whom that concerns: pure decisions, made without comparing clocks of two machines.
+
+A leadership is of all pools, or of those that its name names. Two whose pools overlap are rivals, and of rivals one
+leads at a time.
 
 A leader counts up in a row (``Leadership.beat``). A candidate takes over when that count has not changed for a lease on
 the candidate's own monotonic clock, and a leader that could not count for a lease, on its own, does nothing until it
@@ -8,10 +11,30 @@ harm: what they write is guarded by their epochs.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.policy.liveness import Seen, judge
+
+#: The leadership of an autoscaler of all pools, and what the names of the others begin with.
+AUTOSCALER = "autoscaler"
+
+
+def name_of(pools: Collection[str]) -> str:
+    """The name of the leadership of these pools; of none: of all that there are."""
+    return f"{AUTOSCALER}:{','.join(sorted(set(pools)))}" if pools else AUTOSCALER
+
+
+def pools_in(name: str) -> frozenset[str]:
+    """The pools that a leadership's name names; empty: it is of all."""
+    return frozenset(name.partition(":")[2].split(",")) - {""}
+
+
+def rivals(name: str, others: Iterable[str]) -> list[str]:
+    """Those of these leaderships that have a pool in common with the one of this name; it is its own rival."""
+    own = pools_in(name)
+    return [other for other in others if not own or not (theirs := pools_in(other)) or own & theirs]
 
 
 class Leader(Protocol):
@@ -34,17 +57,17 @@ class _Count:
     lease_until: float
 
 
-def may_lead(before: Seen | None, leader: Leader | None, *, lease_s: float, now: float) -> tuple[Seen | None, bool]:
-    """What a candidate remembers for its next look, and whether it may take over now.
+def may_lead(
+    before: Mapping[str, Seen], leaders: Iterable[Leader], *, lease_s: float, now: float
+) -> tuple[Mapping[str, Seen], bool]:
+    """What a candidate remembers for its next look, and whether it may take over from all of these now.
 
-    Nobody has led yet, or the last one has resigned: at once. A candidate that has just begun knows of nobody for how
+    Nobody has led yet, or the last ones have resigned: at once. A candidate that has just begun knows of nobody for how
     long he has been silent, and waits one lease.
     """
-    if leader is None or not leader.holder:
-        return None, True
-    count = _Count(leader.holder, leader.beat, leader.beat + lease_s)
-    seen, dead = judge({} if before is None else {leader.holder: before}, [count], now=now)
-    return seen[leader.holder], bool(dead)
+    counts = [_Count(each.holder, each.beat, each.beat + lease_s) for each in leaders if each.holder]
+    seen, dead = judge(before, counts, now=now)
+    return seen, len(dead) == len(counts)
 
 
 def may_act(beaten_at: float, *, lease_s: float, now: float) -> bool:

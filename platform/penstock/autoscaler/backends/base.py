@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from penstock.errors import Unreachable
-from penstock.store.elastic import Slot
+from penstock.store.elastic import Slot, Term
 
 
 class BackendUnavailable(Unreachable):
@@ -46,7 +46,7 @@ class Backend(Protocol):
     #: As ``autoscaler.backend`` has it.
     name: str
 
-    def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
+    def realise(self, slots: Sequence[Slot], *, term: Term) -> Realised:
         """Do what is missing between these rows and what runs, and tell what has ended.
 
         Slots that are wanted or parked get a worker: ``Elastic.place`` announces its start with a new fence before it

@@ -14,7 +14,7 @@ from penstock.autoscaler.backends.base import UNBOUNDED, Realised
 from penstock.policy.liveness import Seen, judge
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER, Slot
+from penstock.store.elastic import Slot, Term
 from penstock.store.records import WorkerInfo
 
 #: Why nobody comes, for a person.
@@ -26,15 +26,14 @@ class External:
 
     name = "external"
 
-    def __init__(self, settings: Settings, store: Store, *, leadership: str = AUTOSCALER) -> None:
-        self._leadership = leadership
+    def __init__(self, settings: Settings, store: Store) -> None:
         self._start_s = settings.autoscaler.start_s
         self._store = store
         #: Slots that have had a worker: how long another one takes to come tells nothing of the time to start one.
         self._had: set[str] = set()
         self._leases: dict[str, Seen] = {}
 
-    def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
+    def realise(self, slots: Sequence[Slot], *, term: Term) -> Realised:
         """Count the workers that there are. Which of them ends when there are too many is decided where they run, so a
         row that drains is gone at once."""
         now = clock.now()
@@ -50,7 +49,7 @@ class External:
         free = [worker for instance, worker in live.items() if instance not in taken]
         open_ = [slot for slot in kept if slot.worker is None and slot.state == "wanted"]
         for slot, worker in matched(open_, free):
-            self._give(slot, worker, epoch=epoch)
+            self._give(slot, worker, term=term)
         self._had &= {slot.id for slot in kept}
         self._had |= {slot.id for slot in kept if slot.worker is not None}
         late = {slot.id: NOBODY_COMES for slot in open_ if now - slot.changed_at > self._start_s}
@@ -63,10 +62,10 @@ class External:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _give(self, slot: Slot, worker: WorkerInfo, *, epoch: int) -> None:
+    def _give(self, slot: Slot, worker: WorkerInfo, *, term: Term) -> None:
         elastic = self._store.elastic
         found = slot.id in self._had or worker.started_at <= slot.made_at
-        if not elastic.place(slot.id, {"worker": worker.name, "found": found}, epoch=epoch, name=self._leadership):
+        if not elastic.place(slot.id, {"worker": worker.name, "found": found}, term=term):
             return  # another leads
         if elastic.take(slot.id, worker.instance) is not None:
             elastic.ready(slot.id, worker.instance, now=max(slot.made_at, worker.started_at))

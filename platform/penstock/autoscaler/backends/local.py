@@ -33,7 +33,7 @@ from penstock.processes.lastwords import how
 from penstock.processes.starter import Cold, Starter
 from penstock.processes.warm import Warm
 from penstock.settings import Settings
-from penstock.store.elastic import AUTOSCALER, Elastic, Slot
+from penstock.store.elastic import Elastic, Slot, Term
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,6 @@ class Local:
         logs: Path,
         seats: Seats | None = None,
         warm: Warm | None = None,
-        leadership: str = AUTOSCALER,
         say: Callable[[str], None] | None = None,
         on_start: Callable[[Running], None] = lambda _: None,
         on_end: Callable[[Running], None] = lambda _: None,
@@ -77,7 +76,6 @@ class Local:
         self._cold: Starter = Cold()
         self._warm = warm
         self._warmed = False
-        self._leadership = leadership
         self._say = say or (lambda line: log.warning(line, action="local.worker"))
         self._on_start, self._on_end = on_start, on_end
         self._host = socket.gethostname()
@@ -93,7 +91,7 @@ class Local:
 
     # The contract -----------------------------------------------------------------------------------------------
 
-    def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
+    def realise(self, slots: Sequence[Slot], *, term: Term) -> Realised:
         """See ``Backend.realise``. Slots that another machine has placed are left to it, and to their workers, for as
         long as somebody has them."""
         mine = {slot.id: slot for slot in slots if self._is_mine(slot)}
@@ -103,7 +101,7 @@ class Local:
         for id, running in self._running.items():
             slot = mine.get(id)
             if slot is None or slot.state == "draining" or not _same_start(slot, running):
-                self._end(running, slot, epoch)
+                self._end(running, slot, term)
         for slot in mine.values():
             if slot.id in self._running or slot in gone:
                 continue
@@ -112,7 +110,7 @@ class Local:
             if slot.state == "draining" or slot.worker is not None:
                 gone.append(slot)
             elif self._crashes_of(slot.pool).may_start(monotonic_s()):
-                self._start(slot, slots, epoch)
+                self._start(slot, slots, term)
         stuck = {
             slot.id: reason
             for slot in mine.values()
@@ -241,18 +239,18 @@ class Local:
             f"{running.name} {how(running.handle.status)}; starting it again in {wait_s:g} s (log: {running.log})"
         )
 
-    def _end(self, running: Running, slot: Slot | None, epoch: int) -> None:
+    def _end(self, running: Running, slot: Slot | None, term: Term) -> None:
         if running.asked:
             running.insist()
             return
         # Written down first: a second signal, from a successor, would not be taken for a repetition.
         if slot is not None and slot.state == "draining":
             place = {**(slot.place or {}), "asked": True}
-            if not self._elastic.place(slot.id, place, epoch=epoch, name=self._leadership):
+            if not self._elastic.place(slot.id, place, term=term):
                 return
         running.ask()
 
-    def _start(self, slot: Slot, slots: Sequence[Slot], epoch: int) -> None:
+    def _start(self, slot: Slot, slots: Sequence[Slot], term: Term) -> None:
         seat = self._seats.free(slot.pool, [each for each in self._seated(slots) if each.id != slot.id])
         if isinstance(seat, NoSeat):
             self._no_seat[slot.id] = seat.reason
@@ -260,7 +258,7 @@ class Local:
         named = Named.free(slot.pool, self._taken(slots))
         fence = uuid.uuid4().hex
         place: dict[str, Any] = {"host": self._host, **named.as_json(), SEAT: seat.as_json()}
-        if not self._elastic.place(slot.id, place, epoch=epoch, fence=fence, name=self._leadership):
+        if not self._elastic.place(slot.id, place, term=term, fence=fence):
             return
         log_file = log_of(self._logs, named)
         argv, env = words_of(self._command, self._settings, slot, named, fence)
@@ -280,7 +278,7 @@ class Local:
         self._on_start(running)
         self._placed[slot.id] = place
         place |= {"pid": running.handle.pid, "born_at": running.handle.born_at}
-        self._elastic.place(slot.id, place, epoch=epoch, name=self._leadership)
+        self._elastic.place(slot.id, place, term=term)
         log.info("worker started", action="local.started", slot=slot.id, pid=running.handle.pid, name=named.name)
 
     def _taken(self, slots: Sequence[Slot]) -> list[Named]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,6 @@ from penstock.errors import ConfigError, StoreUnavailable
 from penstock.policy.pools import place, want_announced
 from penstock.settings import Settings
 from penstock.store import Store
-from penstock.store.elastic import AUTOSCALER
 from penstock.telemetry.exposition import Endpoint
 from penstock.telemetry.probes import Probes
 from penstock.telemetry.tally import Sample
@@ -35,7 +34,8 @@ LEASES = 3.0
 class Desk:
     """``start``, then ``decided`` or ``follow`` once a turn, ``stop``. ``wake`` asks the daemon for a turn now.
 
-    ``given`` are models that are known before any worker has announced them.
+    ``only`` are the pools that are looked after, if not all; ``given`` are models that are known before any worker has
+    announced them.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Desk:
         settings: Settings,
         store: Store,
         *,
-        name: str = AUTOSCALER,
+        only: Collection[str] = (),
         wake: Callable[[], None] = lambda: None,
         given: Mapping[str, Mapping[str, Any]] | None = None,
         probes: Probes | None = None,
@@ -54,7 +54,7 @@ class Desk:
         self._store = store
         self._wake = wake
         self._given = given or {}
-        self._follower = Follower(store.elastic, self.board, name=name, elsewhere=autoscaler.backend == "external")
+        self._follower = Follower(store.elastic, self.board, only=only, elsewhere=autoscaler.backend == "external")
         self._ear = Ear(settings.broker, settings.namespace, self._rung)
         self._scaler = Scaler(autoscaler.push, self.board, tuple(settings.pools))
         served = {**pages(self.board, tuple(settings.pools)), **(probes.pages if probes is not None else {})}

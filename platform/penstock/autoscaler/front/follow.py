@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from penstock import clock
 from penstock.autoscaler.front.board import STATES, Board, Standing
+from penstock.policy.leadership import name_of, rivals
 from penstock.policy.scaling import Fleet
-from penstock.store.elastic import AUTOSCALER, Elastic, Leadership, Slot
+from penstock.store.elastic import Elastic, Leadership, Slot
 
 
 def standings(
-    leadership: Leadership | None, slots: Iterable[Slot], *, beaten_at: float, elsewhere: bool = False
+    leadership: Leadership, slots: Iterable[Slot], *, beaten_at: float, elsewhere: bool = False
 ) -> dict[str, Standing]:
     """PURE. The pools of a leader whose last sign of life was seen at ``beaten_at``.
 
     A leader that has left nothing about a pool to its successor has not decided on it yet: without slots that pool is
     not at zero, but unknown. Where workers run ``elsewhere``, slots are wishes, and tell of no fleet.
     """
-    if leadership is None:
-        return {}
     told_of = leadership.state.get("pools", {})
     counts: dict[str, Counter[str]] = {pool: Counter() for pool, told in told_of.items() if "target" in told}
     for slot in slots:
@@ -60,25 +59,29 @@ class Follower:
         elastic: Elastic,
         board: Board,
         *,
-        name: str = AUTOSCALER,
+        only: Collection[str] = (),
         elsewhere: bool = False,
         now_mono: Callable[[], float] = clock.monotonic_s,
     ) -> None:
         self._elastic = elastic
         self._board = board
-        self._name = name
+        self._name = name_of(only)
         self._elsewhere = elsewhere
         self._now = now_mono
-        self._beat: tuple[int, int] | None = None
-        self._beaten_at = float("-inf")
+        #: Of each leadership of these pools: its last beat, and when that was seen to change.
+        self._beats: dict[str, tuple[tuple[int, int], float]] = {}
 
     def turn(self) -> None:
         """Look and post. Raises ``StoreUnavailable``; then what was posted grows old."""
-        leadership = self._elastic.leadership(self._name)
+        leaderships = self._elastic.leaderships()
         slots = self._elastic.slots()
-        beat = None if leadership is None else (leadership.epoch, leadership.beat)
-        if beat != self._beat:
+        found: dict[str, Standing] = {}
+        # Who leads a pool now has the last word on it.
+        for name in sorted(rivals(self._name, leaderships), key=lambda name: bool(leaderships[name].holder)):
+            leadership = leaderships[name]
+            beat = (leadership.epoch, leadership.beat)
             # The first look sees a row and no sign of life: that may be of last year.
-            self._beaten_at = self._now() if self._beat is not None else float("-inf")
-            self._beat = beat
-        self._board.post(standings(leadership, slots, beaten_at=self._beaten_at, elsewhere=self._elsewhere))
+            before, beaten_at = self._beats.get(name, (beat, float("-inf")))
+            self._beats[name] = (beat, beaten_at if beat == before else self._now())
+            found |= standings(leadership, slots, beaten_at=self._beats[name][1], elsewhere=self._elsewhere)
+        self._board.post(found)

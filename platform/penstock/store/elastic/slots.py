@@ -127,8 +127,7 @@ def states(db: Database, ids: Sequence[str]) -> dict[str, str]:
 
 def change(
     db: Database,
-    name: str,
-    epoch: int,
+    term: leader.Term,
     *,
     add: Sequence[NewSlot],
     set: Mapping[str, str],
@@ -140,35 +139,35 @@ def change(
     if wrong:
         raise ValueError(f"no state of a slot: {sorted(wrong)}; there are {STATES}")
     new = [
-        (each.id, each.pool, each.state, epoch, now, now, _text(each.spec) if each.spec else None, reason)
+        (each.id, each.pool, each.state, term.epoch, now, now, _text(each.spec) if each.spec else None, reason)
         for each in add
     ]
 
     def call() -> None:
         with db.write(Survives.CRASH) as session:
-            leader.insist(session, name, epoch)
+            leader.insist(session, term)
             session.insert(_ADD, new)
             if set:
-                values = {"rows": session.rows(sorted(set.items())), "epoch": epoch, "now": now, "reason": reason}
+                values = {"rows": session.rows(sorted(set.items())), "epoch": term.epoch, "now": now, "reason": reason}
                 session.run(_SET, values)
 
     db.again(call)
 
 
-def place(db: Database, id: str, place: Mapping[str, Any], *, name: str, epoch: int, fence: str | None) -> bool:
+def place(db: Database, id: str, place: Mapping[str, Any], *, term: leader.Term, fence: str | None) -> bool:
     """See ``Elastic.place``."""
     values = {"id": id, "place": _text(place), "fence": fence}
 
     def call() -> bool:
         with db.write(Survives.CRASH) as session:
-            if not leader.is_current(session, name, epoch):
+            if not leader.is_current(session, term):
                 return False
             return session.run(_NOTE if fence is None else _START, values) == 1
 
     return db.again(call)
 
 
-def gone(db: Database, slots: Iterable[Slot], *, name: str, epoch: int) -> list[str]:
+def gone(db: Database, slots: Iterable[Slot], *, term: leader.Term) -> list[str]:
     """See ``Elastic.gone``."""
     seen = sorted((each.id, each.worker or "", each.fence or "") for each in slots)
     if not seen:
@@ -176,7 +175,7 @@ def gone(db: Database, slots: Iterable[Slot], *, name: str, epoch: int) -> list[
 
     def call() -> list[str]:
         with db.write(Survives.CRASH) as session:
-            leader.insist(session, name, epoch)
+            leader.insist(session, term)
             values = {"rows": session.rows(seen)}
             return [row[0] for statement in (_DROP, _FREE) for row in session.all(statement, values)]
 

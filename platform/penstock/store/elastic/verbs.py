@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from penstock.policy.leadership import AUTOSCALER
 from penstock.store.elastic import leader, records, rollouts
 from penstock.store.elastic import slots as rows
-from penstock.store.elastic.leader import AUTOSCALER, Leadership
+from penstock.store.elastic.leader import Leadership, Term
 from penstock.store.elastic.records import Change, Minute
 from penstock.store.elastic.rollouts import RolloutOf
 from penstock.store.elastic.slots import NewSlot, Slot
@@ -17,7 +18,7 @@ from penstock.store.engine import Database
 class Elastic:
     """``Store.elastic``. Its verbs raise, and may be repeated, as those of ``Store``.
 
-    ``name`` is that of a leadership, ``epoch`` that under which a leader acts.
+    ``name`` is that of a leadership, ``term`` what a leader acts under.
     """
 
     def __init__(self, database: Database) -> None:
@@ -33,18 +34,24 @@ class Elastic:
         """All that there ever were, by name: those who look after some pools only have names of their own."""
         return leader.every(self._db)
 
-    def lead(self, name: str, holder: str, seen: Leadership | None) -> int | None:
-        """Take over from the leader as it was ``seen``: the new epoch. ``None``: it has beaten since, or somebody was
-        quicker. ``holder`` must be another name in each life of each process."""
+    def lead(self, name: str, holder: str, seen: Mapping[str, Leadership]) -> Term | None:
+        """Take over from whoever leads any of the pools that ``name`` names, as all of them were ``seen``. ``None``:
+        one of them has beaten since, or somebody was quicker. ``holder`` must be another name in each life of each
+        process."""
         return leader.lead(self._db, name, holder, seen)
 
-    def beat(self, name: str, holder: str, epoch: int, *, state: Mapping[str, Any] | None = None) -> bool:
-        """Say that the leader lives, and with ``state`` what a successor needs to go on. ``False``: it is deposed."""
-        return leader.beat(self._db, name, holder, epoch, state)
+    def wait(self, name: str, seen: Leadership | None, state: Mapping[str, Any]) -> bool:
+        """Have ``state`` say, where nobody leads under this name, that a candidate waits for a rival. ``False``, and
+        nothing is said: its row is another one than was ``seen``."""
+        return leader.wait(self._db, name, seen, state)
 
-    def resign(self, name: str, holder: str, epoch: int, *, state: Mapping[str, Any] | None = None) -> bool:
-        """End this leadership, so that the next one need not wait for a lease. ``False``: it is deposed."""
-        return leader.resign(self._db, name, holder, epoch, state)
+    def beat(self, term: Term, *, state: Mapping[str, Any] | None = None) -> bool:
+        """Say that the leader lives, and with ``state`` what a successor needs to go on. ``False``: it is deposed."""
+        return leader.beat(self._db, term, state)
+
+    def resign(self, term: Term, *, state: Mapping[str, Any] | None = None) -> bool:
+        """End this term, so that the next one need not wait for a lease. ``False``: it is deposed."""
+        return leader.resign(self._db, term, state)
 
     # Slots: the leader's side -------------------------------------------------------------------------------------
 
@@ -54,8 +61,7 @@ class Elastic:
 
     def change(
         self,
-        name: str,
-        epoch: int,
+        term: Term,
         *,
         add: Sequence[NewSlot] = (),
         set: Mapping[str, str] = {},
@@ -63,29 +69,27 @@ class Elastic:
         now: float,
     ) -> None:
         """Add slots, and ``set`` the states of others by id, all or nothing. Raises ``Deposed``, and changes nothing,
-        unless ``epoch`` leads.
+        when ``term`` is over.
 
         What drains goes on draining, whatever is set; ids that there are no longer are passed over.
         """
-        rows.change(self._db, name, epoch, add=add, set=set, reason=reason, now=now)
+        rows.change(self._db, term, add=add, set=set, reason=reason, now=now)
 
-    def place(
-        self, id: str, place: Mapping[str, Any], *, epoch: int, fence: str | None = None, name: str = AUTOSCALER
-    ) -> bool:
+    def place(self, id: str, place: Mapping[str, Any], *, term: Term, fence: str | None = None) -> bool:
         """Note what realises a slot: a process and its host, the name of a Job. ``False``, and nothing is noted, when
-        the epoch does not lead or there is no such slot.
+        the term is over or there is no such slot.
 
         With ``fence`` it announces a start, and is called before it: from now on only who brings this word takes the
         slot, and the one that had it has it no longer. ``False`` as well when the slot drains: then nothing is to be
         started.
         """
-        return rows.place(self._db, id, place, name=name, epoch=epoch, fence=fence)
+        return rows.place(self._db, id, place, term=term, fence=fence)
 
-    def gone(self, slots: Iterable[Slot], *, epoch: int, name: str = AUTOSCALER) -> list[str]:
+    def gone(self, slots: Iterable[Slot], *, term: Term) -> list[str]:
         """What realised these slots, as they were read, is gone: draining ones are removed, the others are without a
         worker, a place and a fence. The ids that this changed: not those that have another worker or another start by
         now. Raises ``Deposed``."""
-        return rows.gone(self._db, slots, name=name, epoch=epoch)
+        return rows.gone(self._db, slots, term=term)
 
     # Slots: the worker's side ---------------------------------------------------------------------------------------
 

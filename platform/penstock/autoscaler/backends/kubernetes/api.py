@@ -17,7 +17,7 @@ from lightkube.resources.core_v1 import ConfigMap, Event, Pod
 from lightkube.types import CascadeType, PatchType
 
 from penstock.autoscaler.backends.base import BackendUnavailable
-from penstock.autoscaler.backends.kubernetes.manifest import EPOCH, Owner
+from penstock.autoscaler.backends.kubernetes.manifest import EPOCH, HOLDER, Owner
 from penstock.autoscaler.backends.kubernetes.seen import sentence
 from penstock.errors import ConfigError
 
@@ -54,21 +54,22 @@ class Api:
         """Give the connections back."""
         self._client.close()
 
-    def claim(self, epoch: int) -> tuple[int, Owner]:
-        """Leave ``epoch`` at the fleet's ConfigMap unless a newer one is there: what is there now, and Jobs' owner.
+    def claim(self, epoch: int, holder: str) -> tuple[int, str, Owner]:
+        """Leave both at the fleet's ConfigMap unless a newer epoch, or another holder of the same, is there: what is
+        there now, and Jobs' owner.
 
         Compare-and-set: of two leaders at a time, both are told the newer one's.
         """
         for _ in range(TRIES):
             mark = self._mark().metadata or ObjectMeta()
             owner = Owner(self._fleet, mark.uid or "")
-            noted = (mark.annotations or {}).get(EPOCH, "")
+            notes = mark.annotations or {}
+            noted, by = notes.get(EPOCH, ""), notes.get(HOLDER, holder)  # earlier releases leave no holder
             if noted.isdecimal() and int(noted) >= epoch:
-                return int(noted), owner
-            if self._patched(
-                {"metadata": {"resourceVersion": mark.resourceVersion, "annotations": {EPOCH: str(epoch)}}}
-            ):
-                return epoch, owner
+                return int(noted), by, owner
+            claimed = {EPOCH: str(epoch), HOLDER: holder}
+            if self._patched({"metadata": {"resourceVersion": mark.resourceVersion, "annotations": claimed}}):
+                return epoch, holder, owner
         raise ClusterUnavailable(f"the ConfigMap {self._fleet} is changed all the time")
 
     def create(self, manifest: dict[str, Any]) -> Job | None:

@@ -20,7 +20,7 @@ from penstock.autoscaler.backends.kubernetes.mirror import Mirror
 from penstock.autoscaler.backends.kubernetes.plan import Create, Plan, Situation, pause_s, plan
 from penstock.clock import monotonic_s
 from penstock.errors import Deposed
-from penstock.store.elastic import AUTOSCALER, Slot
+from penstock.store.elastic import Slot, Term
 
 #: How long the first call waits for the first lists, seconds.
 FIRST_S = 5.0
@@ -43,9 +43,7 @@ T = TypeVar("T")
 class Places(Protocol):
     """The verb of ``Elastic`` that is needed: announces a start, unless the slot drains or another leads."""
 
-    def place(
-        self, id: str, place: Mapping[str, Any], *, epoch: int, fence: str | None = None, name: str = AUTOSCALER
-    ) -> bool: ...
+    def place(self, id: str, place: Mapping[str, Any], *, term: Term, fence: str | None = None) -> bool: ...
 
 
 class KubernetesBackend:
@@ -60,7 +58,6 @@ class KubernetesBackend:
         templates: Mapping[str, Template],
         *,
         elastic: Places,
-        leadership: str = AUTOSCALER,
         fleet: str,
         ttl_s: int,
         clock: Callable[[], float] = monotonic_s,
@@ -69,7 +66,6 @@ class KubernetesBackend:
         self._mirror = mirror
         self._templates = templates
         self._elastic = elastic
-        self._leadership = leadership
         self._fleet = fleet
         self._ttl_s = ttl_s
         self._clock = clock
@@ -93,8 +89,8 @@ class KubernetesBackend:
         self._mirror.stop()
         self._api.close()
 
-    def realise(self, slots: Sequence[Slot], *, epoch: int) -> Realised:
-        """Bring the cluster's Jobs closer to ``slots``, which are all that there are, as the leader of ``epoch``.
+    def realise(self, slots: Sequence[Slot], *, term: Term) -> Realised:
+        """Bring the cluster's Jobs closer to ``slots``, which are all that there are, as the leader of ``term``.
 
         Raises ``Deposed`` when a newer leader's mark or Job is there, and ``BackendUnavailable`` while the cluster is
         away, behind or busy; nothing was changed then, and nothing counts as gone.
@@ -113,7 +109,7 @@ class KubernetesBackend:
                 rows=slots,
                 seen=seen,
                 now=now,
-                epoch=epoch,
+                epoch=term.epoch,
                 templates=self._templates,
                 since=self._since,
                 absent=self._absent.keys(),
@@ -121,11 +117,11 @@ class KubernetesBackend:
             )
             planned = self._sure(situation)
             if planned.deposed_by is not None:
-                raise Deposed(f"epoch {epoch} is over: there are Jobs of epoch {planned.deposed_by}")
+                raise Deposed(f"epoch {term.epoch} is over: there are Jobs of epoch {planned.deposed_by}")
             self._since = planned.since
-            self._act(planned, epoch)
+            self._act(planned, term)
             for id, place in planned.placed.items():
-                self._elastic.place(id, place, epoch=epoch, name=self._leadership)
+                self._elastic.place(id, place, term=term)
         except ClusterUnavailable as error:
             self._leave_alone(error)
             raise
@@ -169,32 +165,32 @@ class KubernetesBackend:
     def _events_due(self, now: float) -> bool:
         return self._events_at is None or now - self._events_at >= EVENTS_EVERY_S
 
-    def _act(self, planned: Plan, epoch: int) -> None:
+    def _act(self, planned: Plan, term: Term) -> None:
         if not planned.create and not planned.delete:
             return
-        newest, owner = self._api.claim(epoch)
-        if newest > epoch:
-            raise Deposed(f"epoch {epoch} is over: a leader of epoch {newest} has been here")
+        newest, holder, owner = self._api.claim(term.epoch, term.holder)
+        if (newest, holder) != (term.epoch, term.holder):
+            raise Deposed(f"epoch {term.epoch} is over: a leader of epoch {newest} has been here")
         for name in self._some(planned.delete):
             self._api.delete(name)
         refused = {pool for pool, (_, _, until) in self._refused.items() if self._clock() < until}
         for create in self._some([each for each in planned.create if each.pool not in refused]):
-            if create.pool not in refused and not self._create(create, epoch, owner):
+            if create.pool not in refused and not self._create(create, term, owner):
                 refused.add(create.pool)
 
-    def _create(self, create: Create, epoch: int, owner: Owner) -> bool:
+    def _create(self, create: Create, term: Term, owner: Owner) -> bool:
         """Make one Job; ``False`` if the cluster refuses it, and so all of the pool for a while."""
         name = job_name(create.slot, create.attempt)
         # The Job's name is the word without which no worker takes the slot: all pods of the Job bring the same.
         place = {"job": name, "attempt": create.attempt}
-        if not self._elastic.place(create.slot, place, epoch=epoch, fence=name, name=self._leadership):
+        if not self._elastic.place(create.slot, place, term=term, fence=name):
             return True  # it drains by now, or another leads
         manifest = job(
             self._templates[create.pool],
             slot=create.slot,
             attempt=create.attempt,
             spec=create.spec,
-            epoch=epoch,
+            epoch=term.epoch,
             fleet=self._fleet,
             ttl_s=self._ttl_s,
             owner=owner,

@@ -25,8 +25,8 @@ from penstock.errors import ConfigError
 from penstock.processes.agreed import SLOT_FENCE
 
 #: Labels and annotations of ours.
-SLOT, POOL, FLEET, TEMPLATE, EPOCH, ATTEMPT = (
-    f"penstock/{word}" for word in ("slot", "pool", "fleet", "template", "epoch", "attempt")
+SLOT, POOL, FLEET, TEMPLATE, EPOCH, HOLDER, ATTEMPT = (
+    f"penstock/{word}" for word in ("slot", "pool", "fleet", "template", "epoch", "holder", "attempt")
 )
 #: The template's container that runs `penstock worker`.
 CONTAINER = "worker"
