@@ -23,6 +23,7 @@ from penstock.autoscaler.backends import local as backends_local
 from penstock.autoscaler.backends.base import Backend, Realised
 from penstock.autoscaler.backends.local import Local
 from penstock.processes.agreed import SLOT_FENCE
+from penstock.processes.warm import Warm
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import Elastic, NewSlot, Slot
@@ -79,13 +80,14 @@ class LocalPlace(Place):
         self.made: list[Local] = []
         self.backend = self.make()
 
-    def make(self) -> Local:
+    def make(self, warm: Warm | None = None) -> Local:
         made = Local(
             self.settings,
             self.elastic,
             command=[sys.executable, "-S", "-E", str(SCRIPT), str(self.folder)],
             env=dict(os.environ),
             logs=self.folder,
+            warm=warm,
             say=self.said.append,
         )
         self.made.append(made)
@@ -437,6 +439,25 @@ def test_what_was_announced_and_never_started_is_started_anew(leader: Leader, lo
     assert leader.elastic.place(id, {"host": os.uname().nodename, "number": 1, "place": 1}, term=leader.term, fence="f")
     leader.until(lambda: local.running() == [id], "it runs")
     assert leader.row(id).fence != "f"
+
+
+@on_this_machine
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_what_workers_are_forked_from_is_there_again_before_the_next_one_starts(
+    leader: Leader, local: LocalPlace
+) -> None:
+    """It has died, and no worker is wanted meanwhile: the next one would be started cold."""
+    warm = Warm([], env=dict(os.environ), log=local.folder / "zygote.log", say=local.said.append)
+    local.backend = local.make(warm)
+    [id] = leader.add()
+    leader.until(lambda: local.running() == [id], "it runs")
+    assert warm.pid is None, "the first one has the machine for itself"
+    leader.comes_up(id)
+    leader.until(lambda: warm.pid is not None, "there is what the next one is forked from")
+    before = warm.pid
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    leader.until(lambda: warm.pid not in (None, before), "there is another")
 
 
 @on_this_machine

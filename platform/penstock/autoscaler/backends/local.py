@@ -111,6 +111,8 @@ class Local:
                 gone.append(slot)
             elif self._crashes_of(slot.pool).may_start(monotonic_s()):
                 self._start(slot, slots, term)
+        if self._warm is not None and self._warmed:
+            self._warm.prepare()  # it may have died: the next worker is to be forked, not the one after that
         stuck = {
             slot.id: reason
             for slot in mine.values()
