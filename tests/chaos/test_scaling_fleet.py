@@ -74,6 +74,11 @@ class Monkey:
             with locked(self.site.settings.database):
                 self.kill_redis()
 
+    def leads(self) -> bool:
+        """Whether the autoscaler that runs leads."""
+        found = self.site.store.elastic.leadership()
+        return found is not None and f":{self.scaler.pid}:" in found.holder
+
     def _zygote(self) -> psutil.Process | None:
         children = psutil.Process(self.scaler.pid).children()
         return next((child for child in children if "penstock_worker.zygote" in words_of(child)), None)
@@ -146,6 +151,8 @@ class Chaos:
             what=f"{len(self._load.accepted)} jobs to end after {self.done}",
         )
         self._audit.verify(self._load.accepted, expected=self._load.expected)
+        # What a dead leader has said of the fleet is as the fleet is, too.
+        wait_for(self._monkey.leads, what="the last autoscaler to lead")
         wait_for(lambda: as_wanted(self._monkey.site), what=f"the fleet as it is wanted after {self.done}")
 
     def results(self) -> None:
