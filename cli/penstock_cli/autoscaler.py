@@ -69,10 +69,11 @@ def run(
     waiting.refused_for_good(app)
     found = found_in(settings)
     models = announced(found.models)
+    # Or nobody could ask for those of a pool that has had no worker yet.
+    if not waiting.for_servers(app, broker=False, first=lambda: app.store.announce(models, found.pipelines, now=now())):
+        return
     store = Store.open(settings.database)
     try:
-        # Or nobody could ask for those of a pool that has had no worker yet.
-        store.announce(models, found.pipelines, now=now())
         backend, room = make(settings, store, models, only=pools)
         here = pools_here(settings, models)
         if here == []:

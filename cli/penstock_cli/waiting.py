@@ -15,8 +15,10 @@ from penstock_cli.services import Signals, Stop
 log = structlog.get_logger(__name__)
 
 
-def for_servers(app: App, *, broker: bool = True, store: bool = True) -> bool:
+def for_servers(app: App, *, broker: bool = True, store: bool = True, first: Callable[[], None] = lambda: None) -> bool:
     """Return when the servers answer; ``False`` when a signal came first. Logs a line per try.
+
+    ``first`` is what the database has to be told before anything begins: it may go away again at any moment.
 
     Raises what waiting does not mend: ``SchemaOutdated``, ``StoreRefused``, a broker that refuses the password.
     """
@@ -24,7 +26,7 @@ def for_servers(app: App, *, broker: bool = True, store: bool = True) -> bool:
 
     wanted: list[tuple[str, Callable[[], None]]] = []
     if store:
-        wanted.append(("database", app.store.check))
+        wanted += [("database", app.store.check), ("database", first)]
     if broker:
         wanted.append(("broker", lambda: check_broker(app.settings)))
     private.tighten(app.settings.home)

@@ -26,6 +26,14 @@ from tests.fixtures.store import lead
 from tests.fixtures.worker import wait_for
 from tests.fixtures.zygote import Zygote
 
+#: What a module begins with whose import takes until it is let go.
+IMPORTED_LATE = """
+import os, time
+open("importing", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.02)
+"""
+
 
 @pytest.fixture
 def site(settings: Settings, tmp_path: Path, start_dispatcher: Any, zygote: Zygote) -> Iterator[Site]:
@@ -313,6 +321,19 @@ class TestWithItsDatabaseAway:
     @pytest.fixture
     def database_url(self, postgres_url: str) -> str:
         return postgres_url
+
+    def test_gone_while_models_are_imported_it_is_waited_for(self, site: Site, postgres_server: PostgresServer) -> None:
+        """The database has answered before, and what is said next is what the models are."""
+        (site.folder / "device.py").write_text(IMPORTED_LATE + DEVICE)
+        scaler = site.start()
+        wait_for((site.folder / "importing").exists, what="models are imported")
+        postgres_server.stop()
+        (site.folder / "go").touch()
+        try:
+            wait_for(lambda: "waiting for the database" in scaler.output(), what="it waits")
+        finally:
+            postgres_server.start()
+        site.until_ready(1)
 
     def test_turns_are_skipped_the_fleet_stays_and_it_goes_on_afterwards(
         self, site: Site, postgres_server: PostgresServer
