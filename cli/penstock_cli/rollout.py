@@ -168,7 +168,8 @@ def _row(found: RolloutOf, slots: list[Slot], told: dict[str, Any]) -> dict[str,
     ready = [slot for slot in mine if slot.ready_at is not None and slot.spec.get("revision", "") == found.revision]
     workers = of.pop(found.revision, 0)
     step = told.get("rollout") or {}
-    done = not of and found.share >= 1 and len(ready) == workers
+    # Between an old worker's end and the start of the one in its place, the rows alone look as if that were all.
+    done = not of and found.share >= 1 and len(ready) == workers and step.get("code") in (None, "done")
     return {
         "pool": found.pool,
         "revision": found.revision,

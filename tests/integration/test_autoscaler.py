@@ -29,8 +29,9 @@ from tests.fixtures.zygote import Zygote
 #: What a module begins with whose import takes until it is let go.
 IMPORTED_LATE = """
 import os, time
-open("importing", "w").close()
-while not os.path.exists("go"):
+here = os.path.dirname(__file__)
+open(f"{here}/importing", "w").close()
+while not os.path.exists(f"{here}/go"):
     time.sleep(0.02)
 """
 

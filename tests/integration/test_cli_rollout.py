@@ -75,6 +75,9 @@ def test_the_status_counts_who_is_what(settings: Settings, elastic: Elastic) -> 
     _, out, _ = ended(settings, "rollout", "status")
     assert "1 of 2" in out and "1 of -" in out and "workers start" in out, out
     elastic.change(term, set={new[1].id: "draining", new[2].id: "draining"}, now=NOW)
+    assert rollout(settings, "status")["done"] is False, "one is still to be started in an old one's place"
+    state["pools"]["gpu"]["rollout"]["code"] = "done"
+    assert elastic.beat(term, state=state)
     assert rollout(settings, "status")["done"] is True
 
 
