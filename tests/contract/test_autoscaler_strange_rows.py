@@ -129,21 +129,21 @@ def test_a_look_that_fails_keeps_no_row_from_being_realised(
     before = made._backend.calls  # type: ignore[attr-defined]
     assert made.turn()
     assert made._backend.calls > before  # type: ignore[attr-defined]
-    assert made.pools["b"].decision is not None and made.pools["b"].decision.target == 2
+    assert made.pools.by_name["b"].decision is not None and made.pools.by_name["b"].decision.target == 2
 
 
 def test_one_pool_that_cannot_be_decided_keeps_no_other_from_its_workers(
     store: Store, scaler: Callable[..., Autoscaler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = scaler()
-    decide = made._decide
+    decide = made.pools.decide
 
     def defect(name: str, *given: Any) -> bool:
         if name == "a":
             raise RuntimeError("a defect")
         return decide(name, *given)
 
-    monkeypatch.setattr(made, "_decide", defect)
+    monkeypatch.setattr(made.pools, "decide", defect)
     assert made.turn()
     assert [slot.pool for slot in store.elastic.slots()] == ["b", "b"]
 
@@ -157,7 +157,7 @@ def test_a_database_that_is_away_is_no_defect(
     def away(*_: Any) -> bool:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(made, "_decide", away)
+    monkeypatch.setattr(made.pools, "decide", away)
     assert not made.turn() and made.away
 
 
@@ -210,5 +210,5 @@ def test_why_workers_do_not_come_up_is_recorded_and_not_told_to_everybody(
     [change, _] = store.elastic.changes("a")
     assert (change.before, change.after) == (1, 3)
     assert change.reason.endswith(f"only 0 of 3 are ready, and others do not come up: {NOBODY_COMES}")
-    decision = second.pools["a"].decision
+    decision = second.pools.by_name["a"].decision
     assert decision is not None and NOBODY_COMES not in decision.reason

@@ -128,7 +128,7 @@ class Workers:
         """Before all is ready, a worker that does not come up is the end: raise its own words."""
         scaler = self._scaler
         if scaler is not None:
-            for pool in scaler.pools.values():
+            for pool in scaler.pools.by_name.values():
                 if pool.fleet.stuck.startswith("no "):
                     raise PenstockError(
                         pool.fleet.stuck,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,21 +17,15 @@ import structlog
 
 from penstock import clock
 from penstock.autoscaler.backends.base import Backend, BackendUnavailable, Realised
-from penstock.autoscaler.fleet import busy_workers, change, fleet_of, grouped, late_ones
+from penstock.autoscaler.fleet import busy_workers, grouped
 from penstock.autoscaler.front.board import Standing
 from penstock.autoscaler.front.desk import Desk
-from penstock.autoscaler.observe import Observer, Seen, said
+from penstock.autoscaler.observe import Observer, Seen
 from penstock.autoscaler.orders import Orders
-from penstock.autoscaler.pool import Pool, told
-from penstock.autoscaler.records import LOST, Records
-from penstock.autoscaler.rolling import Rollouts
+from penstock.autoscaler.pools import Found, Pools
 from penstock.autoscaler.seat import Seat
-from penstock.autoscaler.split import Splitter, consuming
-from penstock.autoscaler.starts import Starts
-from penstock.autoscaler.terms import pools_of, target_of, terms_of
+from penstock.autoscaler.terms import pools_of
 from penstock.errors import Deposed, StoreUnavailable
-from penstock.lane import Lane
-from penstock.policy.scaling import Context, Decision, State, decide
 from penstock.service import STOP_S, ThreadService
 from penstock.settings import Settings
 from penstock.store import Store
@@ -45,20 +38,6 @@ log = structlog.get_logger(__name__)
 
 #: How long an answer of the broker is waited for, seconds: less than a lease.
 BROKER_TIMEOUT_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a turn has found, for all pools."""
-
-    seen: Seen | None
-    slots: Sequence[Slot]
-    by_pool: Mapping[str, Sequence[Slot]]
-    #: Slots whose workers hold messages.
-    busy: Collection[str]
-    #: Pools that serve a model, or are named.
-    served: Collection[str]
-    room: Mapping[str, int]
 
 
 class Autoscaler(ThreadService):
@@ -100,16 +79,9 @@ class Autoscaler(ThreadService):
             Desk(settings, store, only=only, wake=self.wake, given=given, probes=self._probes) if tells else None
         )
         self.seat = Seat(store.elastic, lease_s=settings.autoscaler.lease_s, only=only)
-        #: By name; of a pool whose last slot has gone nothing is kept.
-        self.pools: dict[str, Pool] = {}
-        self._splitter = Splitter(self._orders.keep_to)
-        self._stuck: Mapping[str, str] = {}
-        self._outdated: Collection[str] = ()
-        self._rollouts = Rollouts(store)
-        self._unready: dict[str, float] = {}
+        self.pools = Pools(settings, store, backend, self._orders)
+        self._realised = Realised()
         self._consumers: Mapping[str, int] = {}
-        self._starts = Starts()
-        self._records = Records(store.elastic)
         self._database = Reach("database", service="autoscaler")
         self._place = Reach("backend", service="autoscaler")
         self._woken = threading.Event()
@@ -194,7 +166,7 @@ class Autoscaler(ThreadService):
                     code=pool.decision.code,
                     reason=pool.decision.reason,
                 )
-                for name, pool in self.pools.items()
+                for name, pool in self.pools.by_name.items()
                 if pool.decision is not None
             }
         )
@@ -207,34 +179,36 @@ class Autoscaler(ThreadService):
             if not self.seat.turn(self._state(), at_once=self._at_once):
                 return False
             self._at_once = False  # from now on whoever leads instead is alive
-            if self.seat.inherited:
-                self._inherit()
+            inherited, self.seat.inherited = self.seat.inherited, ()
+            self.pools.inherit(inherited, self._only)
             seen = self._look()
             slots = self._realise(self._store.elastic.slots())
             names = self._names(slots)
-            self._rollouts.look()
+            self.pools.look()
             if seen is not None:
                 self._consumers = seen.consumers  # of a look that is lost, the one before says best who is busy
+            assert self.seat.term is not None
             found = Found(
+                term=self.seat.term,
                 seen=seen,
                 slots=slots,
                 by_pool=grouped(slots),
                 busy=busy_workers(slots, self._consumers),
                 served=set(self._known()),
                 room=self._room(names),
+                realised=self._realised,
+                winding_up=self._winding_up,
             )
-            changed = [self._decided(name, found) for name in names]
+            changed = [self._decide(name, found) for name in names]
             if any(changed):  # at once: a worker that is wanted is wanted now
                 slots = self._realise(self._store.elastic.slots())
-            self._starts.only({slot.id for slot in slots}, self.pools)
-            self._records.turned(looked=seen is not None)
-            self._split(slots)
+            self.pools.turned(slots, looked=seen is not None, term=found.term)
             if self._winding_up and not slots:
                 self.empty.set()
             self._database.found()
         except Deposed:
             self.seat.deposed()
-            self._splitter.forget()
+            self.pools.deposed()
             return False
         except StoreUnavailable as error:
             self._database.lost(error)
@@ -250,10 +224,10 @@ class Autoscaler(ThreadService):
             log.exception("the look failed", action="autoscaler_look_failed")
             return None
 
-    def _decided(self, name: str, found: Found) -> bool:
-        """See ``_decide``. What cannot be decided of one pool keeps no other from its workers."""
+    def _decide(self, name: str, found: Found) -> bool:
+        """Whether a pool has changed. What cannot be decided of one pool keeps no other from its workers."""
         try:
-            return self._decide(name, found)
+            return self.pools.decide(name, found)
         except (Deposed, StoreUnavailable):
             raise
         except Exception:
@@ -284,110 +258,12 @@ class Autoscaler(ThreadService):
             done = Realised(stuck={slot.id: error.message for slot in ours if slot.ready_at is None})
         else:
             self._place.found()
-        self._stuck, self._outdated = done.stuck, done.outdated
+        self._realised = done
         if not done.gone:
             return ours
         self._store.elastic.gone(done.gone, term=self.seat.term)
         return [slot for slot in self._store.elastic.slots() if not self._only or slot.pool in self._only]
 
-    def _decide(self, name: str, found: Found) -> bool:
-        """Decide about one pool, and write it. Whether anything changed."""
-        assert self.seat.term is not None
-        own, seen = found.by_pool.get(name, ()), found.seen
-        pool = self.pools.setdefault(name, Pool())
-        now = clock.monotonic_s()
-        fresh = seen.loads.get(name) if seen is not None else None
-        pool.load = fresh or pool.load
-        self._unready, late = late_ones(own, self._unready, start_s=self._settings.autoscaler.start_s, now=now)
-        pool.fleet = fleet_of(own, busy=found.busy, stuck=self._stuck, late=late)
-        every_s = self._settings.autoscaler.every_s
-        self._starts.saw(name, own, stuck=self._stuck, late=late, every_s=every_s, now=now)
-        room = found.room.get(name, 1)
-        terms = terms_of(self._settings, name, room=room, ready_in_s=self._starts.ready_in_s(name))
-        before = sum(slot.state == "wanted" for slot in own)
-        goes_on = False
-        if self._winding_up:
-            why = "the autoscaler is being stopped, and its workers with it"
-            # Whoever comes next begins with none, and not with what there was.
-            state = replace(pool.state, target=0)
-            decision = Decision(target=0, parked=0, state=state, code="stop", reason=why)
-        elif name in found.served:
-            decision = decide(Context(now=now, terms=terms, load=pool.load, fleet=pool.fleet, state=pool.state))
-            goes_on = self._backend.name != "external"  # who starts them rolls them, too
-        else:
-            why = "no model is served by this pool any more, of those that are known here"
-            decision = Decision(target=0, parked=0, state=State(), code="pool.gone", reason=why)
-        lost = decision.code == LOST and (pool.decision is None or pool.decision.code != LOST)
-        pool.decision, pool.state, pool.decided_at = decision, decision.state, clock.now()
-        pool.step = None
-        if goes_on:
-            change_, pool.step = self._rollouts.change(
-                decision,
-                own,
-                pool=name,
-                busy=found.busy,
-                room=self._backend.room(name, found.slots),
-                surge=self._settings.pool(name).surge,
-                outdated=self._outdated,
-                stuck=pool.fleet.stuck,
-            )
-        else:
-            change_ = change(decision, own, pool=name, busy=found.busy)
-        if fresh is not None:
-            self._records.saw(name, fresh, pool.fleet, terms, decision, epoch=self.seat.term.epoch, now=now)
-        code, reason = decision.code, decision.reason
-        if pool.step is not None:
-            code, reason = f"rollout.{pool.step.code}", pool.step.reason
-        if change_:
-            self._store.elastic.change(self.seat.term, add=change_.add, set=change_.set, reason=reason, now=clock.now())
-            self._starts.ordered((slot.id for slot in change_.add), now=now)
-            self._orders.look(slot for slot in own if slot.id in change_.set)
-        if pool.step is None and pool.fleet.stuck:  # the rest of it is for those who may read SQL
-            reason = f"{reason}: {pool.fleet.stuck}"
-        if change_ or lost:  # that nothing changes for want of signals is told once
-            said = {} if change_ else {"said": "the pool is to stay as it is"}
-            self._records.changed(
-                name, decision, epoch=self.seat.term.epoch, before=before, code=code, reason=reason, **said
-            )
-        return bool(change_)
-
-    # What is left to others -----------------------------------------------------------------------------------------
-
-    def _split(self, slots: Sequence[Slot]) -> None:
-        """Have some workers keep to interactive jobs for a while, where the settings and the work are so."""
-        assert self.seat.term is not None
-        now, by_pool = clock.monotonic_s(), grouped(slots)
-        for name, pool in self.pools.items():
-            workers, before = consuming(by_pool.get(name, ())), self._splitter.alone(name)
-            verdict = self._splitter.turn(
-                name,
-                pool.load,
-                workers,
-                on=self._settings.pool(name).split,
-                target_s=target_of(self._settings, name, Lane.INTERACTIVE),
-                now=now,
-            )
-            if verdict is not None and verdict.alone != before and pool.decision is not None:
-                self._records.divided(name, pool.decision, verdict, workers=len(workers), epoch=self.seat.term.epoch)
-
     def _state(self) -> dict[str, Any]:
         """For the successor, and for whoever asks for the status."""
-        now = clock.monotonic_s()
-        return {
-            "at": clock.now(),
-            "pools": {
-                name: told(pool, ready_in_s=self._starts.ready_in_s(name), split=self._splitter.left(name, now=now))
-                for name, pool in self.pools.items()
-            },
-        }
-
-    def _inherit(self) -> None:
-        inherited, self.seat.inherited = self.seat.inherited, ()
-        now = clock.monotonic_s()
-        for name, left in (each for state in inherited for each in said(said(state).get("pools")).items()):
-            if self._only and name not in self._only:
-                continue  # its leader had more than these
-            kept = said(left)
-            self.pools[name] = Pool(state=State.from_json(said(kept.get("state")), now=now))
-            self._starts.inherit(name, kept.get("ready_in_s"))
-            self._splitter.inherit(name, said(kept.get("split")), now=now)
+        return {"at": clock.now(), "pools": self.pools.told()}
