@@ -10,7 +10,7 @@ import pytest
 from penstock import clock
 from penstock.autoscaler.backends.external import NOBODY_COMES, External
 from penstock.autoscaler.daemon import Autoscaler
-from penstock.autoscaler.observe import Observer, Seen
+from penstock.autoscaler.observe import Observation, Observer
 from penstock.errors import StoreUnavailable
 from penstock.lane import PIPELINES, Lane, queue_name
 from penstock.policy.scaling import Load
@@ -172,11 +172,11 @@ def test_a_split_is_explained_and_a_successor_goes_on_with_it(
     monkeypatch.setattr(policy_split, "SPLIT_AFTER_S", 0.0)
     pools = Settings(pools={"a": {"min": 4, "max": 4, "split": True}}).pools
 
-    def pressed() -> Seen:
+    def pressed() -> Observation:
         at = clock.monotonic_s()
         backlog_s = {Lane.BACKGROUND: 400.0}
         load = Load(at=at, demand=1.0, backlog_s=backlog_s, interactive=0.5, longest_s=2.0)
-        return Seen(loads={"a": load})
+        return Observation(loads={"a": load})
 
     def splits() -> list[Change]:
         return [change for change in store.elastic.changes("a") if "interactive jobs only" in change.reason]

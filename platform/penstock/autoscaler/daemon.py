@@ -20,7 +20,7 @@ from penstock.autoscaler.backends.base import Backend, BackendUnavailable, Reali
 from penstock.autoscaler.fleet import busy_workers, grouped
 from penstock.autoscaler.front.board import Standing
 from penstock.autoscaler.front.desk import Desk
-from penstock.autoscaler.observe import Observer, Seen
+from penstock.autoscaler.observe import Observation, Observer
 from penstock.autoscaler.orders import Orders
 from penstock.autoscaler.pools import Found, Pools
 from penstock.autoscaler.seat import Seat
@@ -215,7 +215,7 @@ class Autoscaler(ThreadService):
             return False
         return True
 
-    def _look(self) -> Seen | None:
+    def _look(self) -> Observation | None:
         """What there is to do. A defect in the look, or in what it has found, is as one that was lost: what is decided
         already is done, and workers that die are replaced."""
         try:

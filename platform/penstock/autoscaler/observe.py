@@ -41,7 +41,7 @@ Key = tuple[str, Lane]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Observation:
     """One look. ``loads`` by pool; none at all at the first look, before which nothing is known of what has come."""
 
     loads: Mapping[str, Load] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Observer:
         """The pools of all models that are known."""
         return set(self._known.pools.values())
 
-    def look(self) -> Seen | None:
+    def look(self) -> Observation | None:
         """What there is to do now; ``None``: it is not known. Never raises for a server that is away."""
         try:
             self._learn()
@@ -117,9 +117,9 @@ class Observer:
             for key, count in counts.items()
         }
         if before is None:
-            return Seen(consumers=found.consumers)
+            return Observation(consumers=found.consumers)
         due = [((model, Lane(lane)), ends_at) for model, lane, ends_at in deadlines]
-        return Seen(loads=self._loads(due, at=at, elapsed_s=at - before), consumers=found.consumers)
+        return Observation(loads=self._loads(due, at=at, elapsed_s=at - before), consumers=found.consumers)
 
     def _ask(self) -> work.Work:
         try:

@@ -12,7 +12,7 @@ from typing import Any
 from penstock import clock
 from penstock.autoscaler.backends.base import Backend, Realised
 from penstock.autoscaler.fleet import Change, change, fleet_of, grouped, late_ones
-from penstock.autoscaler.observe import Seen, said
+from penstock.autoscaler.observe import Observation, said
 from penstock.autoscaler.orders import Orders
 from penstock.autoscaler.pool import Pool, told
 from penstock.autoscaler.records import LOST, Records
@@ -32,7 +32,7 @@ class Found:
     """What a turn has found, for all pools."""
 
     term: Term
-    seen: Seen | None
+    seen: Observation | None
     slots: Sequence[Slot]
     by_pool: Mapping[str, Sequence[Slot]]
     #: Slots whose workers hold messages.
