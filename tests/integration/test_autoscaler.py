@@ -220,8 +220,8 @@ def test_it_says_what_it_decided_and_why(site: Site) -> None:
     scaler = site.lead()
     site.until_ready(1)
     status = wait_for(
-        lambda: next(iter((found := penstock("autoscaler", "status", "--json").json())["pools"]), None) and found,
-        what="a status",
+        lambda: (found := penstock("autoscaler", "status", "--json").json())["pools"][0]["target"] and found,
+        what="what was decided is told with the next beat",
     )
     assert status["leader"]["epoch"] == 1
     row = status["pools"][0]

@@ -45,9 +45,9 @@ def test_the_second_one_waits_says_so_and_takes_over_when_the_first_is_silent(si
     wait_for(lambda: "another autoscaler has pools of this one" in second.output(), what="it says that it waits")
     penstock = Penstock(site.folder, site.settings.environ())
     leader = site.store.elastic.leaderships()[AUTOSCALER]
-    status = penstock("autoscaler", "status").err
+    words = f"waits to decide for default: {leader.holder} has pools of it"
+    status = wait_for(lambda: words in (said := penstock("autoscaler", "status").err) and said, what=words)
     assert f"decided by {leader.holder}" in status
-    assert f"waits to decide for default: {leader.holder} has pools of it" in status
     assert leads(site) == [AUTOSCALER] and pids(site.until_ready(1)) == pids(before)
     first.kill()
     wait_for(lambda: leads(site) == [DEFAULT], what="it leads")
