@@ -146,7 +146,7 @@ class HeldSlot(ThreadService):
                 asked = Duty.DRAIN if asked is Duty.TAKE else asked
         except StoreUnavailable as error:
             if not self._away:
-                log.warning("database is away", action="slot.wait", error=error.message)
+                log.warning("database is away", action="slot.wait", slot=self.id, error=error.message)
             self._away = True
             return
         self._away = False
