@@ -82,11 +82,11 @@ def tick(folder: Path, plan: Plan) -> Part:
                     own.append(cpu - sum(spent_cpu.values()))
                     parts.append(dict(spent))
                     decided.append(within["own"])
-            workers = sum(pool.fleet.ready for pool in scaler.pools.values())
+            workers = sum(pool.fleet.ready for pool in scaler.pools.by_name.values())
             scaler.stop()
     finally:
         site.stop()
-    part.tell("tick", "pools that were decided about", len(scaler.pools))
+    part.tell("tick", "pools that were decided about", len(scaler.pools.by_name))
     part.tell("tick", "ready workers", workers)
     for name in sorted({name for each in parts for name in each}):
         part.tell("tick", f"waits for servers: {name}, median", _ms([each.get(name, 0.0) for each in parts]), "ms")

@@ -12,6 +12,8 @@ from benchmarks import live
 from benchmarks.facts import facts
 from benchmarks.processes import BenchmarkError
 
+from penstock.telemetry.logs import configure_logs
+
 
 @dataclass(slots=True)
 class Part:
@@ -56,6 +58,7 @@ def run(
     ``about`` is what is to be known of the parts that were measured, beside the facts.
     """
     live.stop_on_sigterm()
+    configure_logs("warning")  # to stderr: what is printed is the report
     found: dict[str, Part] = {}
     try:
         machine = facts(seed=options.seed)

@@ -16,9 +16,7 @@ one job takes with it and without it, in turns.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import statistics
 import sys
 import tempfile
@@ -35,6 +33,7 @@ if __name__ == "__main__":
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "benchmarks")]
 
 import grpc
+from benchmarks import live
 from benchmarks.facts import facts
 
 import penstock_migrations
@@ -157,12 +156,30 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "worst": max(values)}
 
 
+def report_of(found: dict[str, Any], *, rounds: int) -> dict[str, Any]:
+    """The figures with their bars, which come last."""
+    event, decision = found["event_s"]["worst"], found["decision_s"]["worst"]
+    bars = [
+        live.bar("submission -> external-push event, worst, s", event, EVENT_BAR_S, at_most=True),
+        live.bar("submission -> decision, worst, s", decision, DECISION_BAR_S, at_most=True),
+    ]
+    return {"benchmark": "wake", "facts": facts(seed=0), "rounds": rounds, **found, "bars": bars}
+
+
+def table(report: dict[str, Any]) -> str:
+    """The figures as lines for a person."""
+    lines = [
+        f"{name:12} median {report[name]['median']:.3f}  worst {report[name]['worst']:.3f}"
+        for name in ("event_s", "decision_s")
+    ]
+    cost = report["bell"]
+    lines.append(f"a publication takes {cost['without_us']:.1f} us, with the bell {cost['with_us']:.1f} us")
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Run it, print it; whether the bars hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
+    options = live.arguments("wake.py", "how soon a pool without workers has one", quick="few rounds").parse_args()
     configure_logs("error")
     rounds, turns = (6, 500) if options.quick else (60, 5000)
     with tempfile.TemporaryDirectory(prefix="penstock-wake-") as folder:
@@ -180,17 +197,8 @@ def main() -> int:
             found = wake(settings, rounds) | {"bell": bell(settings, turns)}
         finally:
             broker.stop()
-    held = found["event_s"]["worst"] <= EVENT_BAR_S and found["decision_s"]["worst"] <= DECISION_BAR_S
-    found |= {"rounds": rounds, "facts": facts(seed=0), "bars_hold": held}
-    if options.json:
-        print(json.dumps(found))
-    else:
-        for name, bar in (("event_s", EVENT_BAR_S), ("decision_s", DECISION_BAR_S)):
-            one = found[name]
-            print(f"{name:12} median {one['median']:.3f}  worst {one['worst']:.3f}  bar {bar}")
-        cost = found["bell"]
-        print(f"a publication takes {cost['without_us']:.1f} us, with the bell {cost['with_us']:.1f} us")
-    return 0 if held else 1
+    report = report_of(found, rounds=rounds)
+    return live.conclude(report, options, table=table(report), draw=lambda path: None)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from penstock.processes.warm import Warm
 from penstock.settings import Settings
 from penstock.store import Store
 from penstock.store.elastic import AUTOSCALER, NewSlot, Slot
+from penstock.telemetry.logs import configure_logs
 from penstock.transport import control
 from penstock.transport.embedded import EmbeddedBroker
 from penstock.transport.url import connect, parse
@@ -287,6 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run it; the exit status: 1 when a bar does not hold, 2 when nothing could be measured."""
     options = _arguments(argv)
     stop_on_sigterm()
+    configure_logs("warning")
     about = facts(seed=1)
     if not about["quiet"]:
         print("warning: other programs keep this machine busy; these figures say little", file=sys.stderr)

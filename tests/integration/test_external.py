@@ -282,12 +282,24 @@ def test_it_is_an_error_when_nobody_can_ask(settings: Settings) -> None:
         store.close()
 
 
-def test_the_benchmark_measures() -> None:
-    """Few rounds; whether its bars hold is for a machine that does nothing else."""
-    command = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "wake.py"), "--quick", "--json"]
+def measured(*words: str) -> tuple[dict[str, Any], int]:
+    """What a benchmark says of few rounds; whether its bars hold is for a machine that does nothing else."""
+    program, *options = words
+    command = [sys.executable, str(Path(__file__).parents[2] / "benchmarks" / program), *options, "--quick", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode in (0, 1), done.stderr
-    found = json.loads(done.stdout)
-    assert found["rounds"] == 6 and found["bars_hold"] is (done.returncode == 0)
+    return json.loads(done.stdout), done.returncode
+
+
+def test_a_turn_is_measured() -> None:
+    found, _ = measured("elasticlive.py", "--part", "tick")
+    assert {row["figure"]: row["value"] for row in found["rows"]}["ready workers"] > 0
+    assert all(bar["value"] > 0 for bar in found["bars"])
+
+
+def test_waking_is_measured() -> None:
+    found, status = measured("wake.py")
+    assert found["rounds"] == 6 and all(bar["holds"] for bar in found["bars"]) is (status == 0)
+    assert list(found)[-1] == "bars" and len(found["bars"]) == 2
     assert 0 < found["event_s"]["median"] <= found["event_s"]["worst"]
     assert 0 < found["decision_s"]["median"] <= found["decision_s"]["worst"]
