@@ -94,7 +94,7 @@ def change(
         set_ |= dict.fromkeys((slot.id for slot in woken), "wanted")
         parked = [slot for slot in parked if slot not in woken]
         add += [NewSlot(pool=pool, spec=spec) for _ in range(-surplus - len(woken))]
-    else:
+    elif surplus > 0:
         leaving = victims(_candidates(wanted, busy), surplus)
         by_id = {slot.id: slot for slot in wanted}
         loaded = [id for id in leaving if by_id[id].ready_at is not None]
