@@ -93,7 +93,7 @@ def deploy(settings: Settings, worker_factory: Callable[..., Worker], tmp_path: 
     def start(name: str, text: str, *, version: str = "1") -> Worker:
         module = tmp_path / f"{name}_module.py"
         module.write_text(text.format(calls=str(tmp_path / "calls"), version=version))
-        # Nobody dies here: on a busy machine one that is only slow is not to be taken for dead, and its steps done again.
+        # Nobody dies here: one that is only slow, on a busy machine, is not to be taken for dead.
         lease = settings.lease.model_copy(update={"ttl_s": 60.0})
         return worker_factory(name, settings=settings.model_copy(update={"models": [str(module)], "lease": lease}))
 
