@@ -18,7 +18,7 @@ from tests.chaos.audit import Audit, messages_held
 from tests.chaos.load import Load
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.redis import RedisServer
-from tests.fixtures.scaling import Site
+from tests.fixtures.scaling import Site, scaled
 from tests.fixtures.worker import Process, wait_for
 
 #: Jobs that come between two strikes, and that more than one worker is wanted for.
@@ -28,9 +28,7 @@ FEW, MANY = 40, 400
 @pytest.fixture
 def site(settings: Settings, tmp_path: Path) -> Iterator[Site]:
     """One worker always, a parked one beside it, three at most, as far as the work asks for them."""
-    pool = settings.pool("default").model_copy(update={"min": 1, "max": 3, "warm": 1})
-    autoscaler = settings.autoscaler.model_copy(update={"every_s": 0.2, "lease_s": 1.0})
-    made = Site(settings.model_copy(update={"pools": {"default": pool}, "autoscaler": autoscaler}), tmp_path)
+    made = Site(scaled(settings, min=1, max=3, warm=1), tmp_path)
     yield made
     made.close()
 
@@ -179,6 +177,15 @@ def chaos(monkey: Monkey, load: Load, audit: Audit) -> Chaos:
     return Chaos(monkey, load, audit)
 
 
+def all_ends(site: Site, monkey: Monkey, dispatcher: Process, redis: RedisServer) -> None:
+    """Told to stop, the deployment leaves nothing behind."""
+    wait_for(lambda: messages_held(redis, site.settings.namespace) == (0, 0), what="the broker to be empty")
+    assert monkey.scaler.stop() == 0
+    assert site.slots == []
+    assert dispatcher.stop() == 0
+    wait_for(lambda: not site.everything(), what=f"no process to be left: {site.everything()}")
+
+
 def test_a_fleet_survives_the_death_of_each_of_its_parts(
     chaos: Chaos, monkey: Monkey, site: Site, start_dispatcher: Callable[[], Process], redis_server: RedisServer
 ) -> None:
@@ -187,11 +194,7 @@ def test_a_fleet_survives_the_death_of_each_of_its_parts(
     chaos.strike(monkey.deeds)
     chaos.settle()
     chaos.results()
-    wait_for(lambda: messages_held(redis_server, site.settings.namespace) == (0, 0), what="the broker to be empty")
-    assert monkey.scaler.stop() == 0
-    assert site.slots == []
-    assert dispatcher.stop() == 0
-    wait_for(lambda: not site.everything(), what=f"no process to be left: {site.everything()}")
+    all_ends(site, monkey, dispatcher, redis_server)
 
 
 @pytest.mark.soak
@@ -223,8 +226,4 @@ def test_a_fleet_survives_all_of_it_again_and_again(
     chaos.settle()
     wait_for(lambda: descriptors(monkey.scaler, dispatcher) <= before, what=f"no more descriptors than {before}")
     chaos.results()
-    wait_for(lambda: messages_held(redis_server, site.settings.namespace) == (0, 0), what="the broker to be empty")
-    assert monkey.scaler.stop() == 0
-    assert site.slots == []
-    assert dispatcher.stop() == 0
-    wait_for(lambda: not site.everything(), what=f"no process to be left: {site.everything()}")
+    all_ends(site, monkey, dispatcher, redis_server)

@@ -21,7 +21,7 @@ from tests.fixtures.cli import Penstock
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.redis import RedisServer
-from tests.fixtures.scaling import DEVICE, Site, pids
+from tests.fixtures.scaling import DEVICE, Site, pids, serving_device
 from tests.fixtures.store import lead
 from tests.fixtures.worker import wait_for
 from tests.fixtures.zygote import Zygote
@@ -38,19 +38,9 @@ while not os.path.exists(f"{here}/go"):
 
 @pytest.fixture
 def site(settings: Settings, tmp_path: Path, start_dispatcher: Any, zygote: Zygote) -> Iterator[Site]:
-    (tmp_path / "device.py").write_text(DEVICE)
-    made = Site(
-        settings.model_copy(
-            update={
-                "models": [str(tmp_path / "device.py")],
-                "pools": {"default": settings.pool("default").model_copy(update={"min": 1, "max": 3})},
-                "autoscaler": settings.autoscaler.model_copy(update={"every_s": 0.2, "lease_s": 1.0}),
-                "admission": settings.admission.model_copy(update={"enabled": False}),
-            }
-        ),
-        tmp_path,
-        zygote,
-    )
+    used = serving_device(settings, tmp_path, min=1, max=3)
+    unbounded = used.admission.model_copy(update={"enabled": False})
+    made = Site(used.model_copy(update={"admission": unbounded}), tmp_path, zygote)
     yield made
     made.close()
 

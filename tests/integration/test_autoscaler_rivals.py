@@ -11,7 +11,7 @@ import pytest
 from penstock.policy.leadership import AUTOSCALER, name_of
 from penstock.settings import Settings
 from tests.fixtures.cli import Penstock
-from tests.fixtures.scaling import DEVICE, Site, pids
+from tests.fixtures.scaling import Site, pids, serving_device
 from tests.fixtures.worker import wait_for
 
 DEFAULT = name_of(["default"])
@@ -19,17 +19,7 @@ DEFAULT = name_of(["default"])
 
 @pytest.fixture
 def site(settings: Settings, tmp_path: Path) -> Iterator[Site]:
-    (tmp_path / "device.py").write_text(DEVICE)
-    made = Site(
-        settings.model_copy(
-            update={
-                "models": [str(tmp_path / "device.py")],
-                "pools": {"default": settings.pool("default").model_copy(update={"min": 1, "max": 1})},
-                "autoscaler": settings.autoscaler.model_copy(update={"every_s": 0.2, "lease_s": 1.0}),
-            }
-        ),
-        tmp_path,
-    )
+    made = Site(serving_device(settings, tmp_path, min=1, max=1), tmp_path)
     yield made
     made.close()
 
