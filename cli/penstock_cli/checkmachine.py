@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from penstock.autoscaler.backends.seats import Seats
 from penstock.inventory import machine
-from penstock.policy.placing import Machine, fit
+from penstock.policy.placing import Machine
 from penstock.policy.pools import DEFAULT, places
 from penstock.settings import Settings
 from penstock_cli.checkpools import own_models
@@ -25,7 +26,7 @@ def check(settings: Settings) -> tuple[str, str]:
     for name, pool in placed.items():
         weighs[pool] += models[name].memory or 0
     pools = sorted({*placed.values()} or {*settings.pools} or {DEFAULT})
-    room = fit(here, [settings.needs(pool, here, models=weighs[pool]) for pool in pools])
+    room = Seats(settings, here, weighs).room(pools)
     return judge(here, {pool: (settings.pool(pool).min, room[pool]) for pool in pools})
 
 
