@@ -6,8 +6,10 @@ What is kept between turns is what a successor gets from the leader's row, and f
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from penstock import clock
 from penstock.autoscaler.backends.base import Backend, Realised

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import redis
+from msgspec import Struct
 
 from penstock.policy.held import Shares
 from penstock.transport import keys
@@ -37,8 +38,7 @@ class Bounds:
     piece: int = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(Struct, frozen=True):
     """What was told of a queue since the data set began: by workers jobs done, and the device seconds they took; by
     producers jobs that they have refused."""
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from penstock.lane import Lane
 from penstock.policy.scaling.flow import SLOW_S
@@ -41,8 +42,7 @@ LEAST_SLACK_S = 0.001
 LOOK_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class Need(Struct, frozen=True, kw_only=True):
     """Workers, with fractions. ``staff`` is that of the rate with its margin, before any reserve; ``before`` is the
     same of about as long ago as a start takes."""
 

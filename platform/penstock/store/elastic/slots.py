@@ -11,7 +11,6 @@ the two among them, the one that the row names wins, whichever comes first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -70,19 +69,17 @@ _LEAVE = f"UPDATE penstock_slot SET {_LEFT} WHERE id = :id AND worker = :worker"
 _LOSE = f"UPDATE penstock_slot SET {_LEFT} WHERE worker {{in dead}}"  # noqa: S608 - constants only
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewSlot:
+class NewSlot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker that is to be."""
 
     pool: str
     state: str = "wanted"
-    id: str = field(default_factory=new_id)
+    id: str = msgspec.field(default_factory=new_id)
     #: What it is to be beyond what the settings say of its pool: lanes, a revision, …
-    spec: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """A worker that is wanted, parked or to drain, and what there is of it."""
 
     id: str
@@ -100,7 +97,7 @@ class Slot:
     fence: str | None = None
     #: The backend's own words about what realises it.
     place: Mapping[str, Any] | None = None
-    spec: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = msgspec.field(default_factory=dict)
     #: Why it is in its state, for a person.
     reason: str = ""
 
