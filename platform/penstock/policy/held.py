@@ -11,7 +11,7 @@ from itertools import chain, islice
 
 
 class Shares:
-    """Of each consumer how many messages of each queue it held when it was last read. In the order of those readings."""
+    """Of each consumer, how many messages of each queue it held when it was last read: in the order of readings."""
 
     def __init__(self) -> None:
         self._read: dict[str, Mapping[str, int]] = {}
