@@ -27,7 +27,8 @@ _decode = msgspec.json.decode
 STATES = ("wanted", "parked", "draining")
 
 _COLUMNS = "id, pool, state, epoch, made_at, changed_at, worker, ready_at, fence, place, spec, reason"
-_ALL = f"SELECT {_COLUMNS} FROM penstock_slot ORDER BY pool, id"  # noqa: S608 - constants only
+# By the key: to sort whole rows is most of what SQLite takes for a thousand.
+_ALL = f"SELECT {_COLUMNS} FROM penstock_slot ORDER BY id"  # noqa: S608 - constants only
 _OF_POOL = f"SELECT {_COLUMNS} FROM penstock_slot WHERE pool = :pool ORDER BY id"  # noqa: S608 - constants only
 _ONE = f"SELECT {_COLUMNS} FROM penstock_slot WHERE id = :id"  # noqa: S608 - constants only
 _STATES = "SELECT id, state FROM penstock_slot WHERE id {in ids}"
