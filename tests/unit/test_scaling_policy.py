@@ -241,6 +241,17 @@ def test_a_rise_that_chance_explains_is_not_followed() -> None:
     assert max(targets[200:]) <= 7
 
 
+@pytest.mark.parametrize(
+    ("target_s", "ready_in_s", "target"), [(1.0, 0.0, 5), (1.0, 120.0, 5), (60.0, 0.0, 3), (60.0, 120.0, 3)]
+)
+def test_a_burst_counts_as_far_as_no_wait_evens_it_out(target_s: float, ready_in_s: float, target: int) -> None:
+    """Six seconds of six workers' work after a calm of two."""
+    pool = Pool(terms(target_s={Lane.INTERACTIVE: target_s}, ready_in_s=ready_in_s), ready=20)
+    pool.run(600, demand=2.0)
+    assert pool.ready == 3
+    assert max(pool.run(6, demand=6.0)) == target
+
+
 # Backlog and deadlines ------------------------------------------------------------------------------------------------
 
 

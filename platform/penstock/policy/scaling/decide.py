@@ -41,7 +41,7 @@ def decide(context: Context) -> Decision:
         # What was there before anything was seen may have had its reason, too.
         peaks = state.peaks or ((load.at, float(_have(context))),)
         state = replace(state, peaks=with_peak(peaks, at=load.at, height=found.staff, window_s=window))
-        state = risen(state, found.staff, before=found.before, least=context.terms.least, at=load.at)
+        state = risen(state, found.risen, before=found.before, least=context.terms.least, at=load.at)
     chosen = _choose(context, load, state, found)
     return _decided(context, state, chosen, found)
 

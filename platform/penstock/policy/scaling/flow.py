@@ -12,6 +12,8 @@ from msgspec import Struct
 
 #: Time constants, seconds: six and sixty are Knative's panic and stable windows; the reserve is on top of the longest.
 FAST_S, MIDDLE_S, SLOW_S, LONG_S = 6.0, 20.0, 60.0, 200.0
+#: After so many time constants a mean shows 95 % of what comes.
+FULL = 3.0
 #: Before the first look there was nothing, for so long: one second is no mean of a minute. Not for the longest, which
 #: would go on rising for minutes although nothing changes.
 PRIOR_S = 1.0
@@ -52,6 +54,12 @@ class Flow(Struct, frozen=True, kw_only=True):
             self.middle - sure * math.sqrt(noise / (2 * MIDDLE_S)),
             self.fast - sure * math.sqrt(noise / (2 * FAST_S)),
         )
+
+    def burst(self, wait_s: float) -> float:
+        """Workers that have what came lately done within the time in which a quick mean shows it, and ``wait_s`` (an
+        arrival envelope, Cruz 1991): a burst that such a wait evens out needs nobody."""
+        middle_s, fast_s = FULL * MIDDLE_S, FULL * FAST_S
+        return max(self.middle * middle_s / (middle_s + wait_s), self.fast * fast_s / (fast_s + wait_s))
 
     def after(self, demand: float, elapsed_s: float, *, late: bool) -> Flow:
         """The flow after one more look, ``elapsed_s`` after the one before.

@@ -5,7 +5,7 @@ Three needs, of which the largest counts:
 - of the *rate*: what comes in a second, and a margin for chance. In a queue whose work has dispersion ``v`` (variance
   per second) and ``c`` workers for a rate ``r``, a wait above ``w`` has the probability ``exp(-2 (c - r) c w / v)``
   (heavy traffic, Kingman 1962). So ``(c - r) c = v ln(1 / p) / 2w``. What can be answered by starting one in time needs
-  no margin: it shrinks with the time to be ready;
+  no margin: it shrinks with the time to be ready. Or what a *burst* needs, if that is more;
 - of the *backlog* as it will be when one that is ordered now is ready: what is above what may wait is to be gone soon;
 - of *deadlines*: what is due until then, the earliest first.
 """
@@ -13,6 +13,7 @@ Three needs, of which the largest counts:
 from __future__ import annotations
 
 import math
+from functools import partial
 from operator import itemgetter
 
 from msgspec import Struct
@@ -24,11 +25,14 @@ from penstock.policy.scaling.terms import Context, Load, Terms
 
 #: Chance of waiting too long that the margin leaves; the share of a target that may be spent waiting.
 CHANCE, WAIT_SHARE = 0.03, 0.5
+DOUBT = math.log(1 / CHANCE)
 #: With this times the root of the rate on top of it hardly anybody waits at all (3 %), so more does not help.
 MOST_MARGIN = 2.0
-#: Deviations by which a quick mean must be above the others to be believed: fewer where starting takes long, since
-#: certainty comes too late there.
-SURE, SURE_LONG, LONG_START_S = 2.5, 1.35, 120.0
+#: Part of that wait that a burst cannot use where starting takes so long, seconds: others use it before one that is
+#: ordered is there. In proportion where it takes less.
+USED_UP, LONG_START_S = 0.6, 120.0
+#: Deviations by which a quick mean must be above the others for spares to be parked for it.
+SURE = 2.5
 #: A backlog that is too long is to be gone so soon after there are workers for it, seconds.
 CLEAR_S = 5.0
 #: A lane without work for so long does not count.
@@ -43,10 +47,12 @@ LOOK_S = 1.0
 
 class Need(Struct, frozen=True, kw_only=True):
     """Workers, with fractions. ``staff`` is that of the rate with its margin, before any reserve; ``before`` is the
-    same of about as long ago as a start takes."""
+    same of about as long ago as a start takes; ``risen`` is compared with it: of quick means, what chance does not
+    explain."""
 
     staff: float
     before: float
+    risen: float
     reserve: float
     backlog: float
     deadlines: float
@@ -60,16 +66,22 @@ class Need(Struct, frozen=True, kw_only=True):
 def need(context: Context, load: Load, state: State) -> Need:
     """What ``load`` needs, by what ``state`` knows of the flow. ``state`` has taken the load into account."""
     terms, flow = context.terms, state.flow
-    share = min(terms.ready_in_s / LONG_START_S, 1.0)
-    rate = flow.rate(SURE + (SURE_LONG - SURE) * share)
-    if in_panic(context, state):
-        rate = max(rate, flow.fast)
     wait_s = tightest(terms, state, load.at) * WAIT_SHARE
+    share = min(terms.ready_in_s / LONG_START_S, 1.0)
+    panic = flow.fast if in_panic(context, state) else 0.0
+    burst = max(flow.burst(wait_s * (1.0 - USED_UP * share)), panic)
+    rate = max(flow.slow, burst)
     # The slow mean is what the rate was about a minute ago, the long one some minutes ago.
     before = flow.slow if terms.ready_in_s < SLOW_S else flow.long
+    margin = partial(_margin, dispersion=flow.dispersion, wait_s=wait_s, terms=terms)
+    # The highest burst of the window for going down is a margin itself.
+    staff = max(flow.slow + margin(flow.slow), burst)
+    # Only where some are parked is a rise noted.
+    risen = max(flow.rate(SURE), panic) if terms.wake_in_s is not None else 0.0
     return Need(
-        staff=rate + _margin(rate, flow.dispersion, wait_s=wait_s, terms=terms),
-        before=before + _margin(before, flow.dispersion, wait_s=wait_s, terms=terms),
+        staff=staff,
+        before=before + margin(before),
+        risen=risen + margin(risen) if risen else staff,
         reserve=_reserve(context, state),
         backlog=max(_of_backlog(context, load, rate, state), state.sudden),
         deadlines=_of_deadlines(context, load, rate),
@@ -107,7 +119,7 @@ def tightest(terms: Terms, state: State, at: float) -> float:
 def _margin(rate: float, dispersion: float, *, wait_s: float, terms: Terms) -> float:
     # Work that can wait until one that is started for it is ready needs no margin.
     answered = ((terms.ready_in_s + LOOK_S) / (terms.ready_in_s + LOOK_S + wait_s)) ** 2
-    product = math.log(1 / CHANCE) * dispersion / (2 * max(wait_s, 1e-3)) * answered
+    product = DOUBT * dispersion / (2 * max(wait_s, 1e-3)) * answered
     return min(math.sqrt(rate * rate / 4 + product) - rate / 2, MOST_MARGIN * math.sqrt(rate))
 
 
