@@ -13,7 +13,7 @@ from penstock.store.elastic import RolloutOf, Slot
 from penstock_cli import preflight
 from penstock_cli.commands import group, pass_app
 from penstock_cli.context import App
-from penstock_cli.leaders import pools_of
+from penstock_cli.leaders import known_pools, no_pool, pools_of
 
 
 class Share(click.ParamType[float]):
@@ -77,6 +77,8 @@ def start(
     if not revision.strip() or not revision.isprintable():
         raise click.UsageError("REVISION is a name: letters, digits, what is printable")
     preflight.check(app, broker=False)
+    if pool not in (known := known_pools(app)):
+        raise no_pool(pool, known)
     if app.settings.autoscaler.backend == "external":
         raise ConfigError(
             "autoscaler.backend is external: workers are started, and rolled out, by somebody else",

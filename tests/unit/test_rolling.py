@@ -15,7 +15,7 @@ from penstock.policy.scaling import Decision, State
 from penstock.settings import Settings
 from penstock.store.elastic import RolloutOf, Slot
 
-ROLLOUT = RolloutOf("gpu", "2", {"revision": "2", "image": "a:2"}, "1", {"revision": "1"}, 1.0, 1, False, 0.0, 0.0)
+ROLLOUT = RolloutOf("gpu", "2", {"revision": "2", "image": "a:2"}, "1", {"revision": "1"}, 1.0, 1, False, 0.0, 0.0, 0.0)
 
 
 NONE = Versions()
@@ -97,6 +97,7 @@ def test_who_alone_serves_a_version_that_is_asked_for_stays(asked: tuple[str, st
 )
 def test_a_rollout_is_through_when_nothing_else_is_there(slots: list[Slot], share: float, through: bool) -> None:
     assert is_through(replace(ROLLOUT, share=share), slots) is through
+    assert not is_through(replace(ROLLOUT, share=share, proven_at=None), slots), "its workers may never come up"
 
 
 def test_what_has_another_template_by_now_is_renewed_without_being_asked() -> None:

@@ -76,6 +76,21 @@ def look(text: str, target: int, *, most: int = 100, draining: int = 0, stuck: s
         ("", 3, {}, {"2": 3}, [], "start"),
         ("2s 2s", 3, {}, {"2": 1}, [], "start"),
         ("", 0, {}, {}, [], "done"),
+        # Of one of which nobody was ever ready, one is tried beside those that are known to work, if there is room.
+        ("", 3, {"proven": False}, {"2": 1, "1": 3}, [], "start"),
+        ("", 1, {"proven": False}, {"2": 1, "1": 1}, [], "start"),
+        ("2s", 1, {"proven": False, "stuck": "CrashLoop"}, {"1": 1}, [], "stuck"),
+        ("1i 2s", 1, {"proven": False, "stuck": "CrashLoop"}, {}, [], "stuck"),
+        ("1i 2i", 1, {"proven": False}, {}, ["1i0"], "drain"),
+        ("", 0, {"proven": False}, {}, [], "untried"),
+        ("", 0, {"proven": False, "stuck": "CrashLoop"}, {}, [], "stuck"),
+        # Where there is room for one only, it is tried first; then the place is for what is known to work.
+        ("", 1, {"proven": False, "most": 1}, {"2": 1}, [], "start"),
+        ("2s", 1, {"proven": False, "most": 1}, {}, [], "wait"),
+        ("2s", 1, {"proven": False, "most": 1, "stuck": "CrashLoop"}, {}, ["2s0"], "drain"),
+        ("", 1, {"proven": False, "most": 1, "stuck": "CrashLoop"}, {"1": 1}, [], "stuck"),
+        ("1s", 1, {"proven": False, "most": 1, "stuck": "CrashLoop"}, {}, [], "stuck"),
+        ("1i", 1, {"proven": False, "most": 1, "stuck": "CrashLoop"}, {}, [], "stuck"),
         # The load goes: the old go first, whatever they do; old ones that are starting at once.
         ("1s 1i 2i", 2, {}, {}, ["1s0"], "drain"),
         ("1b 2i 2i", 1, {}, {}, ["1b0", "2i2"], "drain"),

@@ -65,6 +65,8 @@ class Workers:
         self._least: dict[str, int] = {}
         self._running: dict[int, Running] = {}
         self._failed: list[Running] = []
+        #: Revisions of which it was said that their workers do not start, and that nothing depends on them.
+        self._on_trial: set[str] = set()
         self._hurried = threading.Event()
 
     def start(self, models: Sequence[ModelInfo], pipelines: Mapping[str, Mapping[str, Any]]) -> None:
@@ -135,13 +137,30 @@ class Workers:
                         fix="ask for fewer workers (--workers 1, or min in the pool's settings), or for less memory or"
                         " another device in those",
                     )
-        for ended in self._failed:
+        for ended in [each for each in self._failed if not self._is_on_trial(each)]:
             kind = ModelLoadFailed if ended.handle.status == EXIT_NOT_LOADED else PenstockError
             said = last_error(ended.tail())
             if said is not None:
                 raise kind(f"{said[0]} ({ended.name}, log: {ended.log})", fix=said[1])
             shown = "\n".join(f"  | {line}" for line in ended.tail())
             raise kind(f"{ended.name} did not start:\n{shown}", fix=f"mend that; the whole log: {ended.log}")
+
+    def _is_on_trial(self, ended: Running) -> bool:
+        """Whether its pool does not depend on it: it is of a revision that has never come up, or that was taken back.
+        Raises ``StoreUnavailable``."""
+        assert self._store is not None
+        slot = next((slot for slot in self._store.elastic.slots() if slot.id == ended.slot), None)
+        rollout = self._store.elastic.rollouts().get(ended.pool)
+        if slot is None or rollout is None:
+            return False
+        revision = slot.spec.get("revision", "")
+        if revision == rollout.revision and rollout.proven_at is not None:
+            return False
+        if revision not in self._on_trial:
+            self._on_trial.add(revision)
+            fix = "" if revision != rollout.revision else f"; `penstock rollout undo {ended.pool}` takes it back"
+            self._say(f"{ended.name} of revision {revision!r} did not start{fix} (log: {ended.log})")
+        return True
 
     def stop(self, *, unready_s: float) -> None:
         """Have them drain and end. Before all was ready there is nothing to finish, and they have ``unready_s``."""

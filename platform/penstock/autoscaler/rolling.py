@@ -40,15 +40,18 @@ def revision_of(slot: Slot, outdated: Collection[str] = ()) -> str:
 
 
 def is_through(rollout: RolloutOf, slots: Sequence[Slot], outdated: Collection[str] = ()) -> bool:
-    """Whether there is nothing left to do: no slot is of another revision, nor holds the place of one."""
-    return rollout.share >= 1 and all(revision_of(slot, outdated) == rollout.revision for slot in slots)
+    """Whether nothing is left to do: workers of it come up, and no slot is of another revision, nor has the place of
+    one."""
+    whole = rollout.share >= 1 and rollout.proven_at is not None
+    return whole and all(revision_of(slot, outdated) == rollout.revision for slot in slots)
 
 
 def renewal(pool: str, known: RolloutOf | None, *, surge: int) -> RolloutOf:
     """The rollout that nobody has asked for: to what the pool is, from what it was when its template was another one,
     which nobody can start any more."""
     revision, spec = (known.revision, known.spec) if known is not None else ("", {})
-    return RolloutOf(pool, revision, spec, revision, spec, 1.0, surge, known is not None and known.paused, 0.0, 0.0)
+    paused = known is not None and known.paused
+    return RolloutOf(pool, revision, spec, revision, spec, 1.0, surge, paused, 0.0, 0.0, proven_at=0.0)
 
 
 def rolled(
@@ -79,6 +82,7 @@ def rolled(
                 share=rollout.share,
                 surge=rollout.surge,
                 paused=rollout.paused,
+                proven=rollout.proven_at is not None,
             ),
             members=[
                 Member(member.id, member.revision, member.phase, member.since, keep=member.id in kept)
@@ -102,7 +106,8 @@ def rolled(
         add += [_new(rollout, revision) for _ in range(count - len(woken))]
     short = decision.parked - len(parked)
     if short > 0:
-        most_are = rollout.revision if rollout.share >= 1 else rollout.previous
+        proven = rollout.share >= 1 and rollout.proven_at is not None
+        most_are = rollout.revision if proven else rollout.previous
         add += [_new(rollout, most_are, state="parked") for _ in range(short)]
     elif short < 0:
         spare = [Candidate(slot.id, "parked", slot.made_at) for slot in parked if slot.id not in kept]

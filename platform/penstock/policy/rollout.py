@@ -30,6 +30,8 @@ class Rollout(Struct, frozen=True, kw_only=True):
     #: Workers beyond those that the load wants, while it lasts.
     surge: int = 1
     paused: bool = False
+    #: Whether a worker of ``revision`` was ever ready. Until then nothing depends on it.
+    proven: bool = True
 
 
 class Member(Struct, frozen=True):
@@ -65,7 +67,7 @@ class Step(Struct, frozen=True, kw_only=True):
     add: Mapping[str, int] = field(default_factory=dict)
     drain: Sequence[str] = ()
     #: A stable word: ``done``, ``canary``, ``start``, ``wait``, ``drain``, ``swap``, ``stuck``, ``kept``, ``full``,
-    #: ``paused``.
+    #: ``paused``, ``untried``.
     code: str
     #: One sentence for a person.
     reason: str
@@ -120,10 +122,13 @@ def _split(seen: Seen, new: Sequence[Member], old: Sequence[Member]) -> tuple[in
         want_new = max(1, round(rollout.share * target))
         want_old = max(1, target - want_new)
         want_new = min(want_new, max(0, seen.most - want_old))
-    if old and want_new and not any(map(_is_ready, new)):
+    if want_new and not any(map(_is_ready, new)) and (old or not rollout.proven):
         # Until the first has come up, nothing depends on it: more work is for what is known to work.
-        want_new = min(want_new, max(1, _surge(seen)))
-        want_old = max(want_old, target + _surge(seen) - want_new)
+        surge = _surge(seen)
+        want_new = min(want_new, max(1, surge))
+        want_old = max(want_old, target + surge - want_new)
+        if seen.stuck and not surge and not rollout.proven and not (new and any(map(_is_ready, old))):
+            want_new, want_old = 0, target  # it has the only places, or would have them again
     kept = sum(member.keep for member in old)
     if kept > want_old:
         want_new, want_old = max(target - kept, min(1, target, seen.most - kept), 0), kept
@@ -177,14 +182,14 @@ def _code(
         return "swap"
     if drains:
         return "drain"
-    if seen.stuck and any(member.phase == "starting" for member in new):
+    if seen.stuck and (any(member.phase == "starting" for member in new) or not (new or rollout.proven)):
         return "stuck"
     if starts:
         return "start"
     if seen.draining or any(member.phase == "starting" for member in (*new, *old)):
         return "wait"
     if not old and rollout.share >= 1:
-        return "done"
+        return "done" if rollout.proven or any(map(_is_ready, new)) else "untried"
     if 0 < rollout.share < 1 and not want_new and seen.target:
         return "full"
     if any(member.keep for member in old):
@@ -202,6 +207,7 @@ def _reason(seen: Seen, new: Sequence[Member], old: Sequence[Member], code: str)
         "drain": f"what is not needed any more drains: {have}",
         "stuck": f"the new workers do not come up, and the old ones stay: {seen.stuck}",
         "start": f"workers start: {have}",
+        "untried": f"no worker of {seen.rollout.revision!r} was ever ready: with the next that is needed one is tried",
         "done": f"all {len(new)} workers are of {seen.rollout.revision!r}",
         "wait": f"waiting until workers are ready or gone: {have}",
         "kept": f"open jobs ask for versions that only old workers serve: {have}",

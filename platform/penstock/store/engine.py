@@ -28,7 +28,7 @@ from penstock.store.session import Session
 from penstock.store.sql import Dialect
 
 #: The newest migration that this code works with; a test holds it equal to the head of ``penstock_migrations``.
-SCHEMA_VERSION = "0009"
+SCHEMA_VERSION = "0010"
 #: Where Alembic writes the version down.
 VERSION_TABLE = "penstock_alembic_version"
 

@@ -404,6 +404,8 @@ class RolloutRow(Row, table=True):
     paused: bool
     begun_at: float = Field(sa_type=Double)
     changed_at: float = Field(sa_type=Double)
+    #: Since when it is known that workers of ``revision`` come up; NULL: none was ready yet.
+    proven_at: float | None = Field(default=None, sa_type=Double)
 
 
 class ScalingRow(Row, table=True):

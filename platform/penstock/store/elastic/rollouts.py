@@ -15,27 +15,31 @@ from penstock.errors import InvalidInput
 from penstock.store.engine import Database, Survives
 from penstock.store.session import Session
 
-_COLUMNS = "pool, revision, spec, previous, previous_spec, share, surge, paused, begun_at, changed_at"
+_COLUMNS = "pool, revision, spec, previous, previous_spec, share, surge, paused, begun_at, changed_at, proven_at"
 _ALL = f"SELECT {_COLUMNS} FROM penstock_rollout ORDER BY pool"  # noqa: S608 - constants only
 _ONE = f"SELECT {_COLUMNS} FROM penstock_rollout WHERE pool = :pool"  # noqa: S608 - constants only
-# What only a share of the workers was to be never became what the pool is.
+# What only a share of the workers was to be, or never came up, never became what the pool is.
 _ROLL = f"""
     INSERT INTO penstock_rollout ({_COLUMNS})
-    VALUES (:pool, :revision, :spec, '', '{{}}', :share, :surge, :paused, :now, :now)
+    VALUES (:pool, :revision, :spec, '', '{{}}', :share, :surge, :paused, :now, :now, NULL)
     ON CONFLICT (pool) DO UPDATE SET
-        previous = CASE WHEN penstock_rollout.share >= 1 THEN penstock_rollout.revision
-            ELSE penstock_rollout.previous END,
-        previous_spec = CASE WHEN penstock_rollout.share >= 1 THEN penstock_rollout.spec
-            ELSE penstock_rollout.previous_spec END,
+        previous = CASE WHEN penstock_rollout.share >= 1 AND penstock_rollout.proven_at IS NOT NULL
+            THEN penstock_rollout.revision ELSE penstock_rollout.previous END,
+        previous_spec = CASE WHEN penstock_rollout.share >= 1 AND penstock_rollout.proven_at IS NOT NULL
+            THEN penstock_rollout.spec ELSE penstock_rollout.previous_spec END,
         revision = excluded.revision, spec = excluded.spec, share = excluded.share, surge = excluded.surge,
-        paused = excluded.paused, begun_at = excluded.begun_at, changed_at = excluded.changed_at
+        paused = excluded.paused, begun_at = excluded.begun_at, changed_at = excluded.changed_at,
+        proven_at = NULL
     WHERE penstock_rollout.revision <> excluded.revision"""  # noqa: S608 - constants only
 _STEER = """
     UPDATE penstock_rollout SET share = coalesce(:share, share), surge = coalesce(:surge, surge),
         paused = coalesce(:paused, paused), changed_at = :now WHERE pool = :pool"""
 _UNDO = """
     UPDATE penstock_rollout SET revision = previous, spec = previous_spec, previous = revision, previous_spec = spec,
-        share = 1, paused = :paused, begun_at = :now, changed_at = :now WHERE pool = :pool AND revision = :revision"""
+        share = 1, paused = :paused, begun_at = :now, changed_at = :now, proven_at = :now
+    WHERE pool = :pool AND revision = :revision"""
+_PROVE = """
+    UPDATE penstock_rollout SET proven_at = :now WHERE pool = :pool AND revision = :revision AND proven_at IS NULL"""
 
 
 class RolloutOf(msgspec.Struct, frozen=True):
@@ -51,6 +55,8 @@ class RolloutOf(msgspec.Struct, frozen=True):
     paused: bool
     begun_at: float
     changed_at: float
+    #: Since when it is known that workers of ``revision`` come up; ``None``: none was ready yet.
+    proven_at: float | None = None
 
     def spec_of(self, revision: str) -> Mapping[str, Any]:
         """What a slot of this revision is given."""
@@ -112,14 +118,17 @@ def undo(db: Database, pool: str, revision: str, *, now: float) -> RolloutOf | N
     return db.again(call)
 
 
+def prove(session: Session, pool: str, revision: str, *, now: float) -> None:
+    """A worker of this revision is ready."""
+    session.run(_PROVE, {"pool": pool, "revision": revision, "now": now})
+
+
 def _one(session: Session, pool: str) -> RolloutOf | None:
     row = session.one(_ONE, {"pool": pool})
     return None if row is None else _read(row)
 
 
 def _read(row: tuple[Any, ...]) -> RolloutOf:
-    pool, revision, spec, previous, previous_spec, share, surge, paused, begun_at, changed_at = row
+    pool, revision, spec, previous, previous_spec, share, surge, paused, *times = row
     decode = msgspec.json.decode
-    return RolloutOf(
-        pool, revision, decode(spec), previous, decode(previous_spec), share, surge, bool(paused), begun_at, changed_at
-    )
+    return RolloutOf(pool, revision, decode(spec), previous, decode(previous_spec), share, surge, bool(paused), *times)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from penstock.job import new_id
-from penstock.store.elastic import leader
+from penstock.store.elastic import leader, rollouts
 from penstock.store.engine import Database, Survives
 from penstock.store.session import Session
 from penstock.store.sql import insert_sql
@@ -63,7 +63,9 @@ _TAKE = f"""
     WHERE id = :id AND state <> 'draining' AND (fence IS NULL OR fence = :fence)
         AND (worker IS NULL OR worker = :worker OR fence = :fence)
     RETURNING {_COLUMNS}"""  # noqa: S608 - constants only
-_READY = "UPDATE penstock_slot SET ready_at = coalesce(ready_at, :now) WHERE id = :id AND worker = :worker"
+_READY = """
+    UPDATE penstock_slot SET ready_at = coalesce(ready_at, :now) WHERE id = :id AND worker = :worker
+    RETURNING pool, spec"""
 # A word that no backend has given goes with the worker that has brought it.
 _LEFT = "worker = NULL, ready_at = NULL, fence = CASE WHEN place IS NULL THEN NULL ELSE fence END"
 _LEAVE = f"UPDATE penstock_slot SET {_LEFT} WHERE id = :id AND worker = :worker"  # noqa: S608 - constants only
@@ -189,8 +191,11 @@ def take(db: Database, id: str, worker: str, fence: str | None) -> Slot | None:
 
 def ready(db: Database, id: str, worker: str, *, now: float) -> bool:
     """See ``Elastic.ready``."""
-    with db.step(Survives.NOTHING) as session:
-        return session.run(_READY, {"id": id, "worker": worker, "now": now}) == 1
+    with db.step(Survives.CRASH) as session:
+        row = session.one(_READY, {"id": id, "worker": worker, "now": now})
+        if row is not None and row[1]:  # its revision is one that comes up
+            rollouts.prove(session, row[0], msgspec.json.decode(row[1]).get("revision", ""), now=now)
+    return row is not None
 
 
 def leave(db: Database, id: str, worker: str) -> bool:
