@@ -10,6 +10,7 @@ from penstock_cli.commands import pass_app
 from penstock_cli.context import App
 from penstock_cli.inputs import read_input
 from penstock_cli.jobids import whole
+from penstock_cli.output import dumps
 from penstock_cli.services import unbroken
 
 
@@ -34,7 +35,8 @@ def signal(app: App, run: str, name: str, value: str, raw: bool, id: str | None)
     app.client.signal(run, name, given, id=id)
     if app.out.json:
         app.out.data({"id": run, "signal": name})
-    app.out.say(f"run {run} was told {name}")
+    sent = "" if given is None else f" with {dumps(given):.200}"
+    app.out.say(f"run {run} was sent the signal {name!r}{sent}")
 
 
 @verb("fork")
