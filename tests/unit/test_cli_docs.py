@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,3 +41,12 @@ def test_every_option_has_a_help_text() -> None:
         if isinstance(option, click.Option) and not option.help
     ]
     assert bare == []
+
+
+def test_the_pipeline_of_the_readme_is_given_its_inputs() -> None:
+    signature = re.search(r"def answer\((.*?)\)", (PAGE.parents[1] / "README.md").read_text())
+    assert signature
+    wanted = set(re.findall(r"(\w+):", signature[1]))
+    given = re.findall(r"'(\{\"question\".*?\})'", PAGE.read_text(), re.DOTALL)
+    assert len(given) == 2
+    assert [json.loads(each).keys() for each in given] == [wanted, wanted]
