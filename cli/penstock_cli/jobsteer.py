@@ -45,9 +45,10 @@ def signal(app: App, run: str, name: str, value: str, raw: bool, id: str | None)
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Another input: JSON, text, @FILE or -.")
 @pass_app
 def fork(app: App, run: str, from_step: str | None, inputs: tuple[str, ...]) -> None:
-    """Start a new run of a run's graph that takes over what has succeeded, and print its id.
+    """Run a run's graph again without what has succeeded.
 
-    What comes from --from on, or from another --input, is done again.
+    Prints the new run's id. What has succeeded is taken over; what comes from --from on, or from another --input, is
+    done again.
 
     \b
       penstock job fork 0192f0c1 --from judge

@@ -38,7 +38,7 @@ def model() -> None:
 @model.command("list")
 @pass_app
 def list_(app: App) -> None:
-    """List models: version, pool, how many workers serve them now, on how many of these they are loaded.
+    """List models, with the workers that serve them.
 
     Each version that is served has a line.
 
@@ -73,7 +73,7 @@ def list_(app: App) -> None:
 @click.argument("name", shell_complete=complete_model)
 @pass_app
 def show(app: App, name: str) -> None:
-    """Show one model: where it is loaded, what was learned of its batch times, what it has used, its input's schema.
+    """Show one model: its workers, its times, its input's schema.
 
     The line is the expected time of a batch (of a step, for step-wise models). The prediction error is |actual -
     predicted| / predicted. Device time is that of the jobs in each lane; a job pays its share of its batch.

@@ -14,6 +14,14 @@ from penstock_cli.main import cli
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
+def groups(group: click.Group, path: str) -> Iterator[tuple[str, click.Group]]:
+    yield path, group
+    with click.Context(group) as ctx:
+        for name in group.list_commands(ctx):
+            if isinstance(command := group.get_command(ctx, name), click.Group):
+                yield from groups(command, f"{path} {name}")
+
+
 def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
     with click.Context(group) as ctx:
         for name in group.list_commands(ctx):
@@ -31,6 +39,18 @@ def test_every_command_is_on_the_page_and_says_what_it_does() -> None:
     assert len(found) > 25
     assert [path for path in found if path not in page] == []
     assert [path for path, command in found.items() if not (command.help or "").strip()] == []
+
+
+def test_no_line_about_a_command_is_cut_at_80_columns() -> None:
+    found = dict(groups(cli, "penstock"))
+    assert len(found) > 10
+    cut = [
+        f"{path}: {line}"
+        for path, group in found.items()
+        for line in group.get_help(click.Context(group, terminal_width=80)).splitlines()
+        if line.endswith("...") and not line.startswith("Usage: ")
+    ]
+    assert cut == []
 
 
 def test_every_option_has_a_help_text() -> None:
