@@ -260,6 +260,7 @@ def test_a_line_that_the_producer_refuses_fails_alone(up: Penstock) -> None:
     assert ended.status == 1
     by_id = {line["custom_id"]: line for line in ended.jsonl()}
     assert by_id["line-2"]["error"]["code"] == "invalid_input" and by_id["line-2"]["id"] is None
+    assert by_id["line-2"]["error"]["message"].startswith("line 2: the input does not fit")
     assert by_id["line-3"]["response"]["body"] == 6
 
 
