@@ -129,7 +129,7 @@ def submit(app: App, graph: str, inputs: str, comfyui: str | None, **options: An
     found = graphfile.read(graph) if comfyui is None else graphfile.read_comfyui(graph, comfyui)
     given = read_input(inputs)
     preflight.check(app, broker=False)
-    with unbroken():  # else a run could be stored whose id was not printed
+    with preflight.told_here(), unbroken():  # else a run could be stored whose id was not printed
         job = app.client.enqueue(found, given, **as_keywords(options))
         if app.out.json:
             app.out.data({"id": job.id, "model": found.name, "status": str(job.status)})
