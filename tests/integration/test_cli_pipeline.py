@@ -183,6 +183,7 @@ def test_a_graph_is_run(lines: Penstock) -> None:
     told = lines("pipeline", "submit", "plus.json", "-", "--json", "--tag", "g=1", input='{"x": 1}').json()
     assert told["model"] == "test" and told["status"] in ("running", "succeeded"), "two steps may be done by then"
     assert lines("job", "list", "--tag", "g=1", "-q").out.split() == [told["id"]]
+    assert lines("job", "list", "--tag", "g=1").out.split()[-1] == "-", "its steps have attempts"
     assert lines("job", "wait", told["id"]).json() == [2, 4]
 
 
