@@ -40,7 +40,7 @@ def model() -> None:
 def list_(app: App) -> None:
     """List models, with the workers that serve them.
 
-    Each version that is served has a line.
+    Each version that is served has a line. WORKERS are those that take its jobs, and parked ones, which do once woken.
 
     A worker with PENSTOCK_WORKER__MEMORY loads what does not fit when it is needed.
     """
@@ -56,7 +56,7 @@ def list_(app: App) -> None:
             m["name"],
             m["version"],
             m["pool"],
-            len(m["workers"]),
+            f"{len(m['workers'])} + {len(m['parked'])} parked" if m["parked"] else len(m["workers"]),
             loaded(m["residency"]),
             size(m["memory"]) if m["memory"] else "-",
             m["description"],
@@ -96,7 +96,7 @@ def show(app: App, name: str) -> None:
             ("pool", one["pool"]),
             ("max batch", one["max_batch"]),
             ("memory", size(one["memory"]) if one["memory"] else None),
-            ("workers", "\n".join(map(_place, one["residency"])) or "none now"),
+            ("workers", "\n".join([*map(_place, one["residency"]), *_parked(one["parked"])]) or "none now"),
             (
                 "step time" if one["steps"] else "batch time",
                 "\n".join(_line(line, steps=one["steps"]) for line in one["latency"]) or "not measured yet",
@@ -109,12 +109,12 @@ def show(app: App, name: str) -> None:
 
 
 def _version(one: dict[str, Any]) -> str:
-    return f"{one['version']} ({', '.join(one['workers'])})"
+    return f"{one['version']} ({', '.join(one['workers']) or 'none now'})"
 
 
 def _each_version(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What is known of a model, once for each version that is served."""
-    for each in one["versions"] or [{"version": one["version"], "workers": []}]:
+    for each in one["versions"] or [{"version": one["version"], "workers": [], "parked": []}]:
         residency = [place for place in one["residency"] if place["version"] == each["version"]]
         yield one | each | {"residency": residency}
 
@@ -136,6 +136,10 @@ def _place(place: dict[str, Any]) -> str:
     if place["used"] is None or place["memory"] is None:
         return text
     return f"{text}; {size(place['used'])} of {size(place['memory'])} used by models"
+
+
+def _parked(workers: list[str]) -> list[str]:
+    return [f"parked: {', '.join(workers)}"] if workers else []
 
 
 def _line(line: dict[str, Any], *, steps: bool) -> str:
@@ -176,7 +180,7 @@ def _device_s(app: App, model: str) -> dict[str, float] | None:
 def _models(app: App) -> dict[str, dict[str, Any]]:
     """What is known of each model. An announcement says what is really served, so it wins."""
     fleet = look(app.store, app.settings, now=now())
-    where, serving = fleet.places, fleet.served
+    where, all_, taking = fleet.taking.places, fleet.served, fleet.taking.served
     found = _local(app)
     pools = app.settings.served_pools()
     for name, info in app.store.models().items():
@@ -196,9 +200,17 @@ def _models(app: App) -> dict[str, dict[str, Any]]:
     for name, one in found.items():
         one["residency"] = [asdict(place) for place in where.get(name, [])]
         one["workers"] = [place["worker"] for place in one["residency"]]
-        versions = by_version(serving.get(name, ()))
-        one["versions"] = [{"version": version, "workers": workers} for version, workers in versions.items()]
-        one["warnings"] = warnings(name, serving.get(name, ()))
+        serving, takers = taking.get(name, ()), set(one["workers"])
+        one["versions"] = [
+            {
+                "version": version,
+                "workers": [worker for worker in workers if worker in takers],
+                "parked": [worker for worker in workers if worker not in takers],
+            }
+            for version, workers in by_version(all_.get(name, ())).items()
+        ]
+        one["parked"] = [worker for version in one["versions"] for worker in version["parked"]]
+        one["warnings"] = warnings(name, serving)
         lines = learned.get((name, one["version"]), [])
         one["latency"] = [_learned(line) for line in lines]
         # One item has to run, however long it takes.

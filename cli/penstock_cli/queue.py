@@ -64,7 +64,7 @@ def stats(app: App, model: str | None) -> None:
 
 def _rows(app: App) -> list[dict[str, Any]]:
     counts = _counts(app)
-    where = look(app.store, app.settings, now=now()).places
+    where = look(app.store, app.settings, now=now()).taking.places
     names = {split_name(name)[0] for name, _, _ in counts} | set(where)
     # By name, the queue of all versions first.
     names |= {name for name, _, _ in counts}
