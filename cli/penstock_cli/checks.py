@@ -83,7 +83,7 @@ def findings(app: App) -> Iterator[Finding]:
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
-        ("machine", lambda: _machine(settings)),
+        ("machine", lambda: _machine(app)),
         ("device", lambda: _device(settings)),
         ("disk", lambda: _disk(settings.home)),
         ("home", lambda: _home(settings.home)),
@@ -389,10 +389,10 @@ def _webhooks(settings: Settings) -> Iterator[Finding]:
     yield Finding("webhooks", OK, f"signed and verified with {which}")
 
 
-def _machine(settings: Settings) -> Iterator[Finding]:
-    from penstock_cli.checkmachine import check
+def _machine(app: App) -> Iterator[Finding]:
+    from penstock_cli.checkmachine import check, started
 
-    detail, fix = check(settings)
+    detail, fix = check(app.settings, started(app))
     yield Finding("machine", WARNING if fix else OK, detail, fix)
 
 

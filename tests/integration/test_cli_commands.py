@@ -539,6 +539,7 @@ def test_doctor_is_content(up: Penstock) -> None:
     found = {finding["name"]: finding for finding in wait_for(content, what="a healthy system")}
     tried = {"up", "broker", "broker writes", "database", "dispatcher", "worker", "clock", "device", "disk"}
     assert tried <= set(found)
+    assert "the autoscaler has started: default 1" in found["machine"]["detail"], "not what another `up` would start"
     assert "lease.ttl_s" in up("doctor").out
 
 
