@@ -26,6 +26,11 @@ from penstock_cli.context import App
 from penstock_cli.output import dumps
 from penstock_cli.params import complete_model
 
+#: Batches that are shorter on average are mostly the machine's noise, seconds: a share of them says nothing.
+SHORT_S = 0.002
+#: What is shown of what was learned.
+LEARNED = ("alpha", "beta", "margin", "mean_s", "error_p50", "error_p99", "error_of")
+
 
 @group()
 def model() -> None:
@@ -76,7 +81,8 @@ def show(app: App, name: str) -> None:
     """Show one model: its workers, its times, its input's schema.
 
     The line is the expected time of a batch (of a step, for step-wise models). The prediction error is |actual -
-    predicted| / predicted. Device time is that of the jobs in each lane; a job pays its share of its batch.
+    predicted| / predicted, of batches below 2 ms in ms. Device time is that of the jobs in each lane; a job pays its
+    share of its batch.
     """
     preflight.check(app, broker=False)
     found = _models(app)
@@ -152,7 +158,15 @@ def _line(line: dict[str, Any], *, steps: bool) -> str:
     if line["error_p99"] is None:
         return text
     of = f" over the last {line['error_of']}" if line["error_of"] else ""
-    return f"{text}; prediction error: median {line['error_p50']:.1%}, p99 {line['error_p99']:.1%}{of}"
+    return f"{text}; prediction error: {_error(line)}{of}"
+
+
+def _error(line: dict[str, Any]) -> str:
+    """In per cent; of batches that are hardly anything in ms, as if each had taken the mean."""
+    median, most, mean_s = line["error_p50"], line["error_p99"], line["mean_s"]
+    if mean_s is None or mean_s >= SHORT_S:
+        return f"median {median:.1%}, p99 {most:.1%}"
+    return f"median {median * mean_s * 1e3:.2g} ms, p99 {most * mean_s * 1e3:.2g} ms"
 
 
 def _spent(device_s: dict[str, float] | None) -> str:
@@ -225,7 +239,7 @@ def _learned(line: Latency) -> dict[str, Any]:
         "device": line.device,
         "key": line.key,
         "batches": int(state["seen"]),
-        **{name: state.get(name) for name in ("alpha", "beta", "margin", "error_p50", "error_p99", "error_of")},
+        **{name: state.get(name) for name in LEARNED},
     }
 
 

@@ -409,7 +409,7 @@ def test_a_model_shows_what_was_learned_and_what_it_has_used(up: Penstock) -> No
     shown = up("model", "show", "double").out
     for words in (
         r"batch time +[\d.e-]+ ms \+ [\d.e-]+ ms per unit of cost on cpu; margin \d\.\d\d; \d+ batches",
-        r"prediction error: median [\d.]+%, p99 [\d.]+% over the last \d+",
+        r"prediction error: median [\d.e+]+(%| ms), p99 [\d.e+]+(%| ms) over the last \d+",
         r"device time +interactive \S+ s, background \S+ s since the broker's data began",
     ):
         assert re.search(words, shown), shown

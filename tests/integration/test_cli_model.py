@@ -7,8 +7,10 @@ from contextlib import closing
 import pytest
 
 from penstock import clock
+from penstock.policy.latency import LatencyModel
 from penstock.settings import Settings
 from penstock.store import Store
+from penstock.store.records import Latency
 from tests.integration.test_versions import each, said
 
 
@@ -21,6 +23,18 @@ def announce(settings: Settings, name: str, version: str, *, parked: bool = Fals
     info = {"models": {"embed": {"version": version}}, "parked": parked, "device": "cpu"}
     with closing(Store.open(settings.database)) as store:
         store.register_worker(name, name=name, pool="gpu", lease_until=clock.now() + 60, now=clock.now(), info=info)
+
+
+@pytest.mark.parametrize(("batch_s", "told"), [(0.001, "median 0.5 ms, p99 0.5 ms"), (1.0, "median 50.0%, p99 50.0%")])
+def test_errors_of_predictions_are_told_in_a_unit_that_says_something(
+    settings: Settings, batch_s: float, told: str
+) -> None:
+    announce(settings, "gpu-1", "1")
+    state = LatencyModel().state() | {"mean_s": batch_s, "seen": 9, "error_p50": 0.5, "error_p99": 0.5, "error_of": 8}
+    with closing(Store.open(settings.database)) as store:
+        store.keep_latencies([Latency("embed", "1", "cpu", "", state)], now=clock.now())
+    shown = said(settings.model_copy(update={"models": []}), "model", "show", "embed")[0]
+    assert f"prediction error: {told} over the last 8" in shown
 
 
 def test_parked_workers_are_counted_apart_and_warned_of_by_nobody(settings: Settings) -> None:
