@@ -50,8 +50,9 @@ def run(
     leave_workers: bool = False,
     metrics_port: int | None = None,
 ) -> None:
-    """Run it for the models of MODULEs (or of PENSTOCK_MODELS); where it does not start the workers itself, as
-    processes of this machine, for all that they have announced, too.
+    """Run it for the models of MODULEs (or of PENSTOCK_MODELS).
+
+    Where it does not start the workers itself, as processes of this machine, for all that they have announced, too.
 
     Several may run: of those that look after the same pool one decides, and the others wait. When it is killed, the
     workers go on, and the next one takes over. When it is stopped (SIGTERM, Ctrl-C), workers on this machine finish
@@ -99,7 +100,7 @@ def run(
 @click.option("--pool", "pools", multiple=True, metavar="NAME", help="This pool only (repeatable).")
 @pass_app
 def status(app: App, pools: tuple[str, ...]) -> None:
-    """Who decides, and of each pool what is wanted, what there is, and why.
+    """How many workers each pool has, and why; who decides.
 
     DEMAND is new work in device seconds a second: so many workers would be busy all the time. BACKLOG is the work that
     is there, in device seconds.
@@ -198,9 +199,10 @@ def _waiting(waits: Mapping[str, Any] | None, only: str, gone_s: float) -> list[
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Most decisions.")
 @pass_app
 def explain(app: App, pool: str | None, limit: int) -> None:
-    """Why there are as many workers as there are: the last decisions that changed a pool, the newest first.
+    """Why there are so many workers: the last decisions.
 
-    And those to leave it as it is since signals had been lost for `autoscaler.lost_after_s`.
+    Those that changed a pool, the newest first, and those to leave it as it is since signals had been lost for
+    `autoscaler.lost_after_s`.
     """
     rows = [_told(change) for change in app.store.elastic.changes(pool, limit=limit)]
     header = ("at", "pool", "before", "after", "why")

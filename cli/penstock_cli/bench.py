@@ -55,7 +55,9 @@ def load(
     plot: str | None,
     **stream: Any,
 ) -> int | None:
-    """Offer requests to MODEL at a rate, whatever comes back, and print what became of them.
+    """Offer requests to MODEL at a rate, and measure what comes back.
+
+    The rate is kept whatever comes back.
 
     Latency counts from the intended send time, and goodput is what came back in time over what was offered. Results are
     not compared with anything. Every request is a real job; the workers must be running.

@@ -88,7 +88,7 @@ class BulkRun:
                 handles = self._client.enqueue_many(self._model, [line.input], **self._options)
                 chunk.append((handles[0], line))
             except Rejected as error:
-                yield self._fail(line, None, code=error.code, message=error.message)
+                yield self._fail(line, None, code=error.code, message=_of_line(line, error.message))
             except Exception as error:
                 if not _of_an_input(error):
                     raise
@@ -122,6 +122,12 @@ class BulkRun:
         self.done += 1
         self.failed += 1
         return jsonl.unsuccessful(line, job_id, code=code, message=message)
+
+
+def _of_line(line: jsonl.Line, message: str) -> str:
+    """What was said of the only input of a submission, said of its line."""
+    said = message.removeprefix("input 0: ")
+    return message if said == message else f"line {line.number}: {said}"
 
 
 def _of_an_input(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""What ``penstock doctor`` says of this machine: what it has for workers, and how many ``penstock up`` would start."""
+"""What ``penstock doctor`` says of this machine: what it has for workers, and how many are started of it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,40 @@ from collections import Counter
 from collections.abc import Mapping
 
 from penstock.autoscaler.backends.seats import Seats
+from penstock.clock import now
+from penstock.errors import Unreachable
 from penstock.inventory import machine
 from penstock.policy.placing import Machine
 from penstock.policy.pools import DEFAULT, places
 from penstock.settings import Settings
 from penstock_cli.checkpools import own_models
+from penstock_cli.context import App
+from penstock_cli.leaders import decided_now
 
 GIB = 2**30
 
 
-def check(settings: Settings) -> tuple[str, str]:
+def started(app: App) -> dict[str, int] | None:
+    """How many workers each pool is to have now, by the autoscalers that live; ``None``: none, or nobody knows."""
+    elastic = app.store.elastic
+    try:
+        told = decided_now(elastic.leaderships(), lease_s=app.settings.autoscaler.lease_s, now=now())
+        slots = elastic.slots() if told else []
+    except Unreachable:
+        return None
+    return {pool: sum(slot.pool == pool and slot.state == "wanted" for slot in slots) for pool in sorted(told)} or None
+
+
+def check(settings: Settings, has: Mapping[str, int] | None = None) -> tuple[str, str]:
     """What there is, and what to do where it is less than the settings ask for; empty: it is enough.
 
-    Without models of its own (``PENSTOCK_MODELS``) nobody knows of other pools than those of the settings.
+    Where an autoscaler lives it knows better: the workers that each pool ``has`` are told. Where none does, and without
+    models of its own (``PENSTOCK_MODELS``), nobody knows of other pools than those of the settings.
     """
-    here, models = machine(), own_models(settings)
+    here = machine()
+    if has is not None:
+        return f"{shown(here)}; the autoscaler has started: {', '.join(f'{p} {n}' for p, n in has.items())}", ""
+    models = own_models(settings)
     placed = {name: place.pool for name, place in places(models.values(), settings.served_pools()).items()}
     weighs: Counter[str] = Counter()
     for name, pool in placed.items():

@@ -17,7 +17,16 @@ import redis
 
 from penstock import __version__, clock, private
 from penstock.dispatch.reconciler import ALIVE_S
-from penstock.errors import ConfigError, NamespaceTaken, PenstockError, Unreachable, install
+from penstock.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    NamespaceTaken,
+    PenstockError,
+    SchemaOutdated,
+    StoreUnavailable,
+    Unreachable,
+    install,
+)
 from penstock.settings import Settings
 from penstock.transport import keys
 from penstock.transport.refusals import Refused
@@ -36,6 +45,14 @@ OK, WARNING, ERROR = "ok", "warning", "error"
 LOW_DISK_BYTES, FULL_DISK_BYTES = 2**30, 2**24
 #: More difference than this between the clocks is a warning, seconds: deadlines and delays compare them.
 SKEW_S = 1.0
+
+
+#: Why what needs a server is not asked once a line has said what is wrong with it, by the error's code.
+_NOT_ASKED = {
+    BrokerUnavailable.code: "the broker is away",
+    StoreUnavailable.code: "the database is away",
+    SchemaOutdated.code: "the database's schema is not up to date",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +83,23 @@ def findings(app: App) -> Iterator[Finding]:
         ("models", lambda: _models(settings)),
         ("dashboard", lambda: _dashboard(settings)),
         ("webhooks", lambda: _webhooks(settings)),
-        ("machine", lambda: _machine(settings)),
+        ("machine", lambda: _machine(app)),
         ("device", lambda: _device(settings)),
         ("disk", lambda: _disk(settings.home)),
         ("home", lambda: _home(settings.home)),
     )
+    away: set[str] = set()
     for name, check in checks:
         try:
             yield from check()
+        except Unreachable as error:
+            if error.code in away and error.code in _NOT_ASKED:
+                yield Finding(name, WARNING, f"not asked: {_NOT_ASKED[error.code]}", unreachable=True)
+            else:
+                yield Finding(name, ERROR, error.message, fix_of(error, app), True)
+            away.add(error.code)
         except PenstockError as error:
-            yield Finding(name, ERROR, error.message, fix_of(error, app), isinstance(error, Unreachable))
+            yield Finding(name, ERROR, error.message, fix_of(error, app))
         except Exception as error:  # a check must not end the others
             yield Finding(name, ERROR, f"{type(error).__name__}: {error}")
 
@@ -365,10 +389,10 @@ def _webhooks(settings: Settings) -> Iterator[Finding]:
     yield Finding("webhooks", OK, f"signed and verified with {which}")
 
 
-def _machine(settings: Settings) -> Iterator[Finding]:
-    from penstock_cli.checkmachine import check
+def _machine(app: App) -> Iterator[Finding]:
+    from penstock_cli.checkmachine import check, started
 
-    detail, fix = check(settings)
+    detail, fix = check(app.settings, started(app))
     yield Finding("machine", WARNING if fix else OK, detail, fix)
 
 

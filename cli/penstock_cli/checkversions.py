@@ -25,7 +25,7 @@ def check(app: App) -> Iterator[tuple[str, str]]:
                 " worker serves",
                 f"start a worker with that version, or `penstock queue purge {full_name(model, version)}`",
             )
-    for model, serving in sorted(now.items()):
+    for model, serving in sorted(workers.taking.served.items()):
         for warning in warnings(model, serving):
             yield warning, "let all workers run the same code, or name the version: MODEL@VERSION"
     for warning in differing((each.name, each.graphs) for each in workers.live):

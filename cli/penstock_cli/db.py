@@ -64,7 +64,9 @@ def current(app: App) -> int | None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_app
 def take_over(app: App, yes: bool) -> None:
-    """Make the broker's namespace this database's, when the one that it belongs to is gone for good.
+    """Make the broker's namespace this database's.
+
+    For when the one that it belongs to is gone for good.
 
     A namespace belongs to one database: two would take each other's messages. Workers and dispatchers of the other one
     stop, or treat the broker as away, as soon as they look again.

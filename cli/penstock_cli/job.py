@@ -136,7 +136,9 @@ def list_(
 @click.option("--older-than", type=Duration(), metavar="DURATION", help="Default: the setting retention.jobs_s.")
 @pass_app
 def prune(app: App, older_than: float | None) -> None:
-    """Remove jobs that ended long ago, with their tags, idempotency keys and deliveries.
+    """Remove jobs that ended long ago.
+
+    With them go their tags, idempotency keys and deliveries.
 
     The dispatcher does the same every retention.prune_every_s.
     """

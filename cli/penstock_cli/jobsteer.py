@@ -10,6 +10,7 @@ from penstock_cli.commands import pass_app
 from penstock_cli.context import App
 from penstock_cli.inputs import read_input
 from penstock_cli.jobids import whole
+from penstock_cli.output import dumps
 from penstock_cli.services import unbroken
 
 
@@ -34,7 +35,8 @@ def signal(app: App, run: str, name: str, value: str, raw: bool, id: str | None)
     app.client.signal(run, name, given, id=id)
     if app.out.json:
         app.out.data({"id": run, "signal": name})
-    app.out.say(f"run {run} was told {name}")
+    sent = "" if given is None else f" with {dumps(given):.200}"
+    app.out.say(f"run {run} was sent the signal {name!r}{sent}")
 
 
 @verb("fork")
@@ -43,9 +45,10 @@ def signal(app: App, run: str, name: str, value: str, raw: bool, id: str | None)
 @click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Another input: JSON, text, @FILE or -.")
 @pass_app
 def fork(app: App, run: str, from_step: str | None, inputs: tuple[str, ...]) -> None:
-    """Start a new run of a run's graph that takes over what has succeeded, and print its id.
+    """Run a run's graph again without what has succeeded.
 
-    What comes from --from on, or from another --input, is done again.
+    Prints the new run's id. What has succeeded is taken over; what comes from --from on, or from another --input, is
+    done again.
 
     \b
       penstock job fork 0192f0c1 --from judge

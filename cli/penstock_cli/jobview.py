@@ -111,7 +111,7 @@ def job_row(job: Job, *, id: str | None = None, now: float | None = None) -> lis
         job.status,
         isoformat(at) if now is None else age(now - at),
         seconds(_between(job.ledger.accepted_at, job.ledger.settled_at)),
-        job.attempt,
+        job.attempt if job.graph is None else None,  # of a run, its steps have attempts
     ]
 
 

@@ -65,9 +65,10 @@ def _ended(app: App, handle: JobHandle, *, alone: bool) -> None:
 @click.option("--step", metavar="STEP", help="Of a run, only this step's partial output, or this element's: embed[7].")
 @pass_app
 def stream(app: App, id: str, after: str | None, step: str | None) -> int | None:
-    """Print a job's events, partial output among them, as JSON lines, from its first, until it has ended.
+    """Print a job's events as JSON lines.
 
-    Of a run, partial output is that of its steps. Exit 1 if it did not succeed.
+    From its first, until it has ended, and partial output among them; of a run, that of its steps. Exit 1 if it did not
+    succeed.
     """
     preflight.check(app, broker=False)
     state = None

@@ -26,6 +26,11 @@ from penstock_cli.context import App
 from penstock_cli.output import dumps
 from penstock_cli.params import complete_model
 
+#: Batches that are shorter on average are mostly the machine's noise, seconds: a share of them says nothing.
+SHORT_S = 0.002
+#: What is shown of what was learned.
+LEARNED = ("alpha", "beta", "margin", "mean_s", "error_p50", "error_p99", "error_of")
+
 
 @group()
 def model() -> None:
@@ -38,9 +43,9 @@ def model() -> None:
 @model.command("list")
 @pass_app
 def list_(app: App) -> None:
-    """List models: version, pool, how many workers serve them now, on how many of these they are loaded.
+    """List models, with the workers that serve them.
 
-    Each version that is served has a line.
+    Each version that is served has a line. WORKERS are those that take its jobs, and parked ones, which do once woken.
 
     A worker with PENSTOCK_WORKER__MEMORY loads what does not fit when it is needed.
     """
@@ -56,7 +61,7 @@ def list_(app: App) -> None:
             m["name"],
             m["version"],
             m["pool"],
-            len(m["workers"]),
+            f"{len(m['workers'])} + {len(m['parked'])} parked" if m["parked"] else len(m["workers"]),
             loaded(m["residency"]),
             size(m["memory"]) if m["memory"] else "-",
             m["description"],
@@ -73,10 +78,11 @@ def list_(app: App) -> None:
 @click.argument("name", shell_complete=complete_model)
 @pass_app
 def show(app: App, name: str) -> None:
-    """Show one model: where it is loaded, what was learned of its batch times, what it has used, its input's schema.
+    """Show one model: its workers, its times, its input's schema.
 
     The line is the expected time of a batch (of a step, for step-wise models). The prediction error is |actual -
-    predicted| / predicted. Device time is that of the jobs in each lane; a job pays its share of its batch.
+    predicted| / predicted, of batches below 2 ms in ms. Device time is that of the jobs in each lane; a job pays its
+    share of its batch.
     """
     preflight.check(app, broker=False)
     found = _models(app)
@@ -96,7 +102,7 @@ def show(app: App, name: str) -> None:
             ("pool", one["pool"]),
             ("max batch", one["max_batch"]),
             ("memory", size(one["memory"]) if one["memory"] else None),
-            ("workers", "\n".join(map(_place, one["residency"])) or "none now"),
+            ("workers", "\n".join([*map(_place, one["residency"]), *_parked(one["parked"])]) or "none now"),
             (
                 "step time" if one["steps"] else "batch time",
                 "\n".join(_line(line, steps=one["steps"]) for line in one["latency"]) or "not measured yet",
@@ -109,12 +115,12 @@ def show(app: App, name: str) -> None:
 
 
 def _version(one: dict[str, Any]) -> str:
-    return f"{one['version']} ({', '.join(one['workers'])})"
+    return f"{one['version']} ({', '.join(one['workers']) or 'none now'})"
 
 
 def _each_version(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What is known of a model, once for each version that is served."""
-    for each in one["versions"] or [{"version": one["version"], "workers": []}]:
+    for each in one["versions"] or [{"version": one["version"], "workers": [], "parked": []}]:
         residency = [place for place in one["residency"] if place["version"] == each["version"]]
         yield one | each | {"residency": residency}
 
@@ -138,6 +144,10 @@ def _place(place: dict[str, Any]) -> str:
     return f"{text}; {size(place['used'])} of {size(place['memory'])} used by models"
 
 
+def _parked(workers: list[str]) -> list[str]:
+    return [f"parked: {', '.join(workers)}"] if workers else []
+
+
 def _line(line: dict[str, Any], *, steps: bool) -> str:
     key = f" (key {line['key']})" if line["key"] else ""
     unit, things = ("sequence", "steps") if steps else ("unit of cost", "batches")
@@ -148,7 +158,15 @@ def _line(line: dict[str, Any], *, steps: bool) -> str:
     if line["error_p99"] is None:
         return text
     of = f" over the last {line['error_of']}" if line["error_of"] else ""
-    return f"{text}; prediction error: median {line['error_p50']:.1%}, p99 {line['error_p99']:.1%}{of}"
+    return f"{text}; prediction error: {_error(line)}{of}"
+
+
+def _error(line: dict[str, Any]) -> str:
+    """In per cent; of batches that are hardly anything in ms, as if each had taken the mean."""
+    median, most, mean_s = line["error_p50"], line["error_p99"], line["mean_s"]
+    if mean_s is None or mean_s >= SHORT_S:
+        return f"median {median:.1%}, p99 {most:.1%}"
+    return f"median {median * mean_s * 1e3:.2g} ms, p99 {most * mean_s * 1e3:.2g} ms"
 
 
 def _spent(device_s: dict[str, float] | None) -> str:
@@ -176,7 +194,7 @@ def _device_s(app: App, model: str) -> dict[str, float] | None:
 def _models(app: App) -> dict[str, dict[str, Any]]:
     """What is known of each model. An announcement says what is really served, so it wins."""
     fleet = look(app.store, app.settings, now=now())
-    where, serving = fleet.places, fleet.served
+    where, all_, taking = fleet.taking.places, fleet.served, fleet.taking.served
     found = _local(app)
     pools = app.settings.served_pools()
     for name, info in app.store.models().items():
@@ -196,9 +214,17 @@ def _models(app: App) -> dict[str, dict[str, Any]]:
     for name, one in found.items():
         one["residency"] = [asdict(place) for place in where.get(name, [])]
         one["workers"] = [place["worker"] for place in one["residency"]]
-        versions = by_version(serving.get(name, ()))
-        one["versions"] = [{"version": version, "workers": workers} for version, workers in versions.items()]
-        one["warnings"] = warnings(name, serving.get(name, ()))
+        serving, takers = taking.get(name, ()), set(one["workers"])
+        one["versions"] = [
+            {
+                "version": version,
+                "workers": [worker for worker in workers if worker in takers],
+                "parked": [worker for worker in workers if worker not in takers],
+            }
+            for version, workers in by_version(all_.get(name, ())).items()
+        ]
+        one["parked"] = [worker for version in one["versions"] for worker in version["parked"]]
+        one["warnings"] = warnings(name, serving)
         lines = learned.get((name, one["version"]), [])
         one["latency"] = [_learned(line) for line in lines]
         # One item has to run, however long it takes.
@@ -213,7 +239,7 @@ def _learned(line: Latency) -> dict[str, Any]:
         "device": line.device,
         "key": line.key,
         "batches": int(state["seen"]),
-        **{name: state.get(name) for name in ("alpha", "beta", "margin", "error_p50", "error_p99", "error_of")},
+        **{name: state.get(name) for name in LEARNED},
     }
 
 

@@ -59,7 +59,9 @@ def list_(app: App) -> None:
 @click.option("--schema", is_flag=True, help="Print the JSON schema of graph files; takes no NAME.")
 @pass_app
 def show(app: App, name: str | None, mermaid: bool, schema: bool) -> None:
-    """Show a pipeline: each step with what it calls and what it is given, by how many steps lie before it.
+    """Show a pipeline: what each step calls and is given.
+
+    In order of how many steps lie before it.
 
     With --json the graph itself, as it is stored with a run. $x is an input, other names are the outputs of steps,
     item is what a map is at, and -> is what comes out.
@@ -127,7 +129,7 @@ def submit(app: App, graph: str, inputs: str, comfyui: str | None, **options: An
     found = graphfile.read(graph) if comfyui is None else graphfile.read_comfyui(graph, comfyui)
     given = read_input(inputs)
     preflight.check(app, broker=False)
-    with unbroken():  # else a run could be stored whose id was not printed
+    with preflight.told_here(), unbroken():  # else a run could be stored whose id was not printed
         job = app.client.enqueue(found, given, **as_keywords(options))
         if app.out.json:
             app.out.data({"id": job.id, "model": found.name, "status": str(job.status)})

@@ -13,7 +13,7 @@ from penstock.clock import now
 from penstock.errors import TooLittleHistory, UnknownModel
 from penstock.lane import Lane
 from penstock.policy.scaling import Terms
-from penstock.policy.scaling.plan import LEAST_S, Plan, hours, learned, plan
+from penstock.policy.scaling.plan import LEAST_S, Plan, lasting, learned, plan
 from penstock.policy.scaling.replay import Past, Replayed
 from penstock.policy.work import Pace, pace
 from penstock.settings import Settings
@@ -23,7 +23,7 @@ from penstock_cli import preflight
 from penstock_cli.commands import command as verb
 from penstock_cli.commands import pass_app
 from penstock_cli.context import App
-from penstock_cli.leaders import pools_of
+from penstock_cli.leaders import known_pools, no_pool, pools_of
 from penstock_cli.output import dumps
 from penstock_cli.params import Duration, complete_model
 
@@ -79,6 +79,8 @@ def command(
     history = {name: store.elastic.history(name, since=until - since, until=until) for name in _pools(app, pool)}
     enough = {name: rows for name, rows in history.items() if sum(row.seconds for row in rows) >= LEAST_S}
     if not enough:
+        if pool is not None and not history[pool] and pool not in (known := known_pools(app)):
+            raise no_pool(pool, known)
         raise _too_little(pool, history, since)
     traffics = {} if traffic is None else {"--traffic": traffic}
     if model is not None and rate is not None:
@@ -90,9 +92,9 @@ def command(
             terms = replace(terms, ready_in_s=ready_in)
         asked = _asked(terms, least=least, most=most, warm=warm, target_s=target)
         others = {f"{times:g} {MORE}": (terms, times)} | ({ASKED: (asked, 1.0)} if asked != terms else {})
-        _show(app, name, plan(minutes, terms, asked_s=since, others=others, traffics=traffics), terms, price)
+        _show(app, name, plan(minutes, terms, asked_s=since, others=others, traffics=traffics), terms, since, price)
     for name in history.keys() - enough.keys():
-        app.out.warn(f"pool {name} has less than {hours(LEAST_S)} of records: nothing is planned from them")
+        app.out.warn(f"pool {name} has less than {lasting(LEAST_S)} of records: nothing is planned from them")
 
 
 def _pools(app: App, pool: str | None) -> list[str]:
@@ -104,9 +106,10 @@ def _pools(app: App, pool: str | None) -> list[str]:
 def _too_little(pool: str | None, history: Mapping[str, Sequence[Minute]], since_s: float) -> TooLittleHistory:
     seen = max((sum(row.seconds for row in rows) for rows in history.values()), default=0.0)
     what = f"pool {pool!r:.80}" if pool is not None else "any pool"
+    there = f"{lasting(seen)} of records" if seen else "no records"
     return TooLittleHistory(
-        f"there are {hours(seen)} of records of {what} in the last {hours(since_s)}: too little to plan from",
-        fix=f"let `penstock autoscaler` run for {hours(LEAST_S)} or longer (it records also where it changes nothing),"
+        f"there are {there} of {what} in the last {lasting(since_s)}: too little to plan from",
+        fix=f"let `penstock autoscaler` run for {lasting(LEAST_S)} or longer (it records what it leaves alone, too),"
         " or look back further: --since",
     )
 
@@ -164,12 +167,12 @@ def _pace(settings: Settings, store: Store, model: str) -> Pace:
 # Telling ------------------------------------------------------------------------------------------------------------
 
 
-def _show(app: App, pool: str, found: Plan, terms: Terms, price: float | None) -> None:
+def _show(app: App, pool: str, found: Plan, terms: Terms, asked_s: float, price: float | None) -> None:
     if app.out.json:
         app.out.line(_json(pool, found, terms, price))
         return
     out, traffic = app.out, found.traffic
-    out.line(f"pool {pool}: {hours(found.seen_s)} seen, {found.covered:.0%} of what was asked for")
+    out.line(f"pool {pool}: {lasting(found.seen_s)} of the last {lasting(asked_s)}")
     out.line(
         f"traffic, device seconds a second: {traffic.mean:.3g} on average, {traffic.minute:.3g} in the busiest minute,"
         f" {traffic.second:.3g} in one second"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from penstock.errors import BrokerUnavailable
 from penstock_cli.context import App
@@ -25,6 +28,18 @@ def check(app: App, *, broker: bool = True, store: bool = True) -> None:
             answer.result()
     if store and broker:
         check_owner(app.settings, app.store)
+
+
+@contextmanager
+def told_here() -> Iterator[None]:
+    """The client's log says nothing of a broker that is away: the command does, in words for people."""
+    log = logging.getLogger("penstock.dispatch.fastpath")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def broker_answers(app: App) -> bool:

@@ -33,7 +33,9 @@ def queue() -> None:
 @click.option("--model", shell_complete=complete_model, metavar="NAME", help="Only this model, or this NAME@VERSION.")
 @pass_app
 def stats(app: App, model: str | None) -> None:
-    """Open jobs per model and lane: in SQL by state, at the broker ready or claimed, and the workers that serve them.
+    """Open jobs, messages and workers per model and lane.
+
+    In SQL jobs are told by state, at the broker messages as ready or claimed.
 
     Jobs that ask for a version have a queue of their own, MODEL@VERSION, which only its workers serve.
 
@@ -62,7 +64,7 @@ def stats(app: App, model: str | None) -> None:
 
 def _rows(app: App) -> list[dict[str, Any]]:
     counts = _counts(app)
-    where = look(app.store, app.settings, now=now()).places
+    where = look(app.store, app.settings, now=now()).taking.places
     names = {split_name(name)[0] for name, _, _ in counts} | set(where)
     # By name, the queue of all versions first.
     names |= {name for name, _, _ in counts}
@@ -120,7 +122,9 @@ _OPEN = (JobState.ACCEPTED, JobState.QUEUED, JobState.RUNNING)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_app
 def purge(app: App, model: str, lane: str | None, yes: bool) -> None:
-    """Cancel every job of a model that waits; of MODEL@VERSION, those that ask for it. Running ones are left alone.
+    """Cancel every job of a model that waits.
+
+    Of MODEL@VERSION, those that ask for it. Running ones are left alone.
 
     Messages alone cannot be purged: SQL is the truth, and the dispatcher would publish them again.
     """

@@ -69,10 +69,11 @@ def start(
     share: float | None,
     surge: int | None,
 ) -> None:
-    """Have the workers of POOL become those of REVISION, a name of yours: a release, a commit.
+    """Have the workers of POOL become those of REVISION.
 
-    Without --module or --image they are started again as they are, with what the modules are by then. With --share it
-    is a canary: so many are of it, until `penstock rollout share POOL 100%`, or `undo`.
+    REVISION is a name of yours: a release, a commit. Without --module or --image they are started again as they are,
+    with what the modules are by then. With --share it is a canary: so many are of it, until `penstock rollout share
+    POOL 100%`, or `undo`.
     """
     if not revision.strip() or not revision.isprintable():
         raise click.UsageError("REVISION is a name: letters, digits, what is printable")
@@ -102,7 +103,10 @@ def start(
 @click.argument("share", type=Share(), metavar="SHARE")
 @pass_app
 def share_(app: App, pool: str, share: float) -> None:
-    """Have another share of the workers be of the revision: 50%, 100%; 0% for none."""
+    """Have another share of the workers be of the revision.
+
+    SHARE is 50%, 100%; 0% for none.
+    """
     _steer(app, pool, f"{share:.0%} of the workers of {pool!r} become the new revision", share=share)
 
 
@@ -126,7 +130,10 @@ def resume(app: App, pool: str) -> None:
 @click.argument("pool")
 @pass_app
 def undo(app: App, pool: str) -> None:
-    """Have all workers become what they were before, in the same way: without a gap."""
+    """Have all workers become what they were before.
+
+    In the same way: without a gap.
+    """
     preflight.check(app, broker=False)
     before = _of(app, pool)
     found = app.store.elastic.undo(pool, before.revision, now=now())
@@ -138,7 +145,7 @@ def undo(app: App, pool: str) -> None:
 @click.argument("pool", required=False)
 @pass_app
 def status(app: App, pool: str | None) -> None:
-    """What the workers of each pool are to be, what they are, and what is waited for."""
+    """What workers are to be, what they are, what is waited for."""
     preflight.check(app, broker=False)
     rollouts = app.store.elastic.rollouts()
     if pool is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from typing import Any
+from urllib.parse import unquote
 
 import redis
 from celery.exceptions import DuplicateNodenameWarning
 from kombu.exceptions import OperationalError
 
 from penstock.app import make_celery
-from penstock.lane import AT, LANES, PIPELINES, version_id
+from penstock.lane import AT, LANES, PIPELINES, full_name, version_id
 from penstock.transport import stranded
 from penstock.transport.url import connect, unavailable
 from penstock_cli.context import App
@@ -58,16 +59,21 @@ def why(queue: str, app: App) -> str:
     """What to do about messages that nobody takes from a queue."""
     namespace = app.settings.namespace
     model = model_of(queue, namespace)
+    name = unquote(model, errors="surrogatepass")  # a version is written as in a URL's path
     if model == PIPELINES:
         return "start a worker, which takes the calls of all pipelines: `penstock worker my_models`"
     if model in app.store.pipelines():
         shared = f"{namespace}.{PIPELINES}.{queue.rpartition('.')[2]}"
         return f"{model!r} is a pipeline: have your program send its messages to {shared}"
     if model:
-        return (
-            f"start a worker that serves {model!r}: `penstock worker my_models`, of functions `penstock worker --pool"
+        start = (
+            f"start a worker that serves {name!r}: `penstock worker my_models`, of functions `penstock worker --pool"
             " cpu my_models`"
         )
+        if any(full_name(count.model, count.version) == name for count in app.store.counts()):
+            return start
+        # What Celery's programs send is in SQL only when a worker has it.
+        return f"no open job is left of it: `penstock queue purge {name}`; if a Celery program has sent them, {start}"
     return (
         f"start a worker of your Celery app for it (`celery -A your_app worker -Q {queue}`), or name the queue that "
         "your workers consume: PENSTOCK_CELERY__DEFAULT_QUEUE"

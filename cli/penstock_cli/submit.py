@@ -36,7 +36,7 @@ def command(app: App, model: str, input: str, raw: bool, **options: Any) -> None
     value = read_input(input, raw=raw)
     preflight.check(app, broker=False)
     preflight.look(app, model)
-    with unbroken():  # else a job could be stored whose id was not printed
+    with preflight.told_here(), unbroken():  # else a job could be stored whose id was not printed
         job = app.client.enqueue(model, value, **as_keywords(options))
         if app.out.json:
             app.out.data({"id": job.id, "model": model, "status": str(job.status)})

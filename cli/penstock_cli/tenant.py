@@ -37,7 +37,9 @@ def tenant() -> None:
 @tenant.command("list")
 @pass_app
 def list_(app: App) -> None:
-    """List the tenants that have terms or jobs, or have used a device since the broker's data began.
+    """List the tenants, with their terms and what they have used.
+
+    They are those that have terms or jobs, or have used a device since the broker's data began.
 
     QUEUED are messages that wait at the broker, RUNNING those that workers hold, which the cap bounds. USED_S are
     device seconds: a job pays its share of its batch.

@@ -108,7 +108,10 @@ def replay(app: App, ids: tuple[str, ...], dead: bool) -> None:
 @click.option("--secret", metavar="KEY", help="whsec_…; default: this deployment's keys.", envvar="WEBHOOK_SECRET")
 @pass_app
 def verify(app: App, body: str, message_id: str, timestamp: str, signature: str, secret: str | None) -> None:
-    """Check the signature of a received webhook: its body in FILE (or - ) and its three headers. Exit 1 if forged."""
+    """Check the signature of a received webhook.
+
+    Its body is in FILE (or -), and it has three headers. Exit 1 if it is forged.
+    """
     raw = sys.stdin.buffer.read() if body == "-" else _bytes(Path(body))
     headers = {"webhook-id": message_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
     event = _signer(app, secret).verify(raw, headers)

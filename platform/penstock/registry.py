@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import shlex
 import sys
 import sysconfig
 import traceback
@@ -113,6 +114,12 @@ def are_imported(sources: Iterable[str]) -> bool:
     return all((Path(name).stem if name.endswith(".py") else name) in sys.modules for name in modules)
 
 
+def by_hand(source: str) -> str:
+    """What to type to see for oneself what importing a source does."""
+    name = source.partition(":")[0]
+    return f"python {shlex.quote(name)}" if name.endswith(".py") else f"python -c 'import {name}'"
+
+
 def unknown_model(name: str, models: Iterable[str], pipelines: Iterable[str] = ()) -> UnknownModel:
     """The error for a name nobody serves, with the nearest known names. ``pipelines`` are those that were possible."""
     pipelines = set(pipelines)
@@ -195,7 +202,7 @@ def _explained(source: str) -> Iterator[None]:
         elif isinstance(error, SystemExit):
             fix = f'take the call of exit() out of it, or put it under `if __name__ == "__main__":` ({_place(error)})'
         else:
-            fix = f"`python -c 'import {name}'` shows the whole traceback"
+            fix = f"`{by_hand(source)}` shows the whole traceback"
             place = "" if isinstance(error, SyntaxError) else f" ({_place(error)})"  # which says its own
         raise ConfigError(f"cannot import {source!r}: {usercode.told(error)}{place}", fix=fix) from error
 

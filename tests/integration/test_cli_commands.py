@@ -260,6 +260,7 @@ def test_a_line_that_the_producer_refuses_fails_alone(up: Penstock) -> None:
     assert ended.status == 1
     by_id = {line["custom_id"]: line for line in ended.jsonl()}
     assert by_id["line-2"]["error"]["code"] == "invalid_input" and by_id["line-2"]["id"] is None
+    assert by_id["line-2"]["error"]["message"].startswith("line 2: the input does not fit")
     assert by_id["line-3"]["response"]["body"] == 6
 
 
@@ -408,7 +409,7 @@ def test_a_model_shows_what_was_learned_and_what_it_has_used(up: Penstock) -> No
     shown = up("model", "show", "double").out
     for words in (
         r"batch time +[\d.e-]+ ms \+ [\d.e-]+ ms per unit of cost on cpu; margin \d\.\d\d; \d+ batches",
-        r"prediction error: median [\d.]+%, p99 [\d.]+% over the last \d+",
+        r"prediction error: median [\d.e+]+(%| ms), p99 [\d.e+]+(%| ms) over the last \d+",
         r"device time +interactive \S+ s, background \S+ s since the broker's data began",
     ):
         assert re.search(words, shown), shown
@@ -538,6 +539,7 @@ def test_doctor_is_content(up: Penstock) -> None:
     found = {finding["name"]: finding for finding in wait_for(content, what="a healthy system")}
     tried = {"up", "broker", "broker writes", "database", "dispatcher", "worker", "clock", "device", "disk"}
     assert tried <= set(found)
+    assert "the autoscaler has started: default 1" in found["machine"]["detail"], "not what another `up` would start"
     assert "lease.ttl_s" in up("doctor").out
 
 

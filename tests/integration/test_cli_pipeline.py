@@ -183,6 +183,7 @@ def test_a_graph_is_run(lines: Penstock) -> None:
     told = lines("pipeline", "submit", "plus.json", "-", "--json", "--tag", "g=1", input='{"x": 1}').json()
     assert told["model"] == "test" and told["status"] in ("running", "succeeded"), "two steps may be done by then"
     assert lines("job", "list", "--tag", "g=1", "-q").out.split() == [told["id"]]
+    assert lines("job", "list", "--tag", "g=1").out.split()[-1] == "-", "its steps have attempts"
     assert lines("job", "wait", told["id"]).json() == [2, 4]
 
 
@@ -228,8 +229,11 @@ def test_a_run_is_told_what_it_waits_for_and_forked(lines: Penstock) -> None:
     assert told.json() == {"id": run, "signal": "said"}
     assert lines("job", "wait", run).json() == [4, {"by": "ann"}]
     forked = lines("job", "fork", run, "--input", "x=5").out.strip()
-    assert lines("job", "signal", forked, "said").status == 0
+    assert lines("job", "signal", forked, "said").err == f"run {forked} was sent the signal 'said'\n"
     assert lines("job", "wait", forked).json() == [10, None]
+    refused = submitted(lines, "waits.json", '{"x": 1}')
+    told = lines("job", "signal", refused, "said", "no").err
+    assert told == f"run {refused} was sent the signal 'said' with \"no\"\n"
     once = lines("job", "fork", run, "--from", "said").out.strip()
     told = lines("job", "get", once).out
     assert re.search(r"taken over +1 of 2 steps\n", told) and re.search(r"a +- +taken over +- +- ", told)

@@ -67,7 +67,7 @@ def test_a_plan_answers_the_three_questions(planned: Penstock, plain_store: Stor
 
     told = planned("plan", "gpu", "--since", "3h", "--times", "9", "--price", "2")
     assert told.status == 0, told.err
-    for words in ("pool gpu: 3.0 h seen", "3 on average", "as it was", "9 times the traffic", "busiest minute"):
+    for words in ("gpu: 3 h of the last 3 h\n", "3 on average", "as it was", "9 times the traffic", "busiest minute"):
         assert words in told.out, told.out
 
 
@@ -80,7 +80,7 @@ def test_all_pools_that_have_records_are_planned_and_the_others_named(planned: P
     assert any("min were seen: no day" in doubt for doubt in done.jsonl()[0]["doubts"])
 
 
-@pytest.mark.parametrize("pool", [(), ("gpu",), ("nobody's",)])
+@pytest.mark.parametrize("pool", [(), ("gpu",), ("cpu",)])
 def test_without_records_there_is_no_plan(planned: Penstock, plain_store: Store, pool: tuple[str, ...]) -> None:
     """Nine minutes, and old ones: neither is made into an answer."""
     record(plain_store, "gpu", 1.0, 9)
@@ -88,6 +88,14 @@ def test_without_records_there_is_no_plan(planned: Penstock, plain_store: Store,
     done = planned("plan", *pool, "--since", "1d")
     assert done.status == 1 and done.out == ""
     assert "too little to plan from" in done.err and "penstock autoscaler" in done.err
+    assert "in the last 24 h" in done.err
+
+
+def test_a_pool_that_there_is_not_is_a_usage_error(planned: Penstock, plain_store: Store) -> None:
+    record(plain_store, "left", 1.0, 9)
+    done = planned("plan", "gpo")
+    assert done.status == 2 and "there is no pool 'gpo'" in done.err and "did you mean gpu? (there are cpu," in done.err
+    assert planned("plan", "left").status == 1, "one that the settings name no more has records"
 
 
 def test_traffic_can_be_said_in_jobs_of_a_model(planned: Penstock, plain_store: Store) -> None:

@@ -72,7 +72,8 @@ def test_config_show_names_the_sources(penstock: Penstock) -> None:
 def test_doctor_without_anything_says_what_to_start(penstock: Penstock) -> None:
     ended = penstock("doctor")
     assert ended.status == 3
-    assert "fix: `penstock up`" in ended.out and "penstock db upgrade" in ended.out
+    assert ended.out.count("fix: `penstock up`") == 1 == ended.out.count("penstock db upgrade"), ended.out
+    assert "dispatcher: not asked: the broker is away" in ended.out and "workers: not asked: the database" in ended.out
     assert "Traceback" not in ended.out + ended.err
 
 

@@ -113,6 +113,14 @@ def test_two_versions_beside_each_other(
         assert "without a version run on any of 1 (old" in warned
         doctor = said(none, "doctor")[0]
         assert "1 open job asks for which@3" in doctor and "without a version run on any of" in doctor
+        assert "fix: start a worker that serves 'which@3'" in doctor
+
+        # Once nobody wants its answer, nothing but the message is left.
+        waiting.cancel()
+        assert "fix: no open job is left of it: `penstock queue purge which@3`" in said(none, "doctor")[0]
+        assert said(none, "queue", "purge", "which@3", "--yes")[0].strip() == "0"
+        assert "which@3" not in said(none, "doctor")[0]
+        waiting = client.enqueue("which@3", 1)
         assert said(none, "queue", "purge", "which@3", "--yes")[0].strip() == "1"
         assert client.get(waiting.id).status == JobState.CANCELLED
 

@@ -54,4 +54,6 @@ def test_what_up_would_start_is_said(pools: dict[str, tuple[int, int]], words: s
 def test_this_machine_is_told_with_the_pools_of_the_settings() -> None:
     detail, fix = check(Settings(pools={"tiny": {"min": 1, "max": 1}}))
     assert detail == f"{shown(machine())}; `penstock up` would start: tiny 1" and fix == ""
+    has = check(Settings(pools={"tiny": {"min": 1, "max": 1}}), {"cpu": 0, "gpu": 3})
+    assert has == (f"{shown(machine())}; the autoscaler has started: cpu 0, gpu 3", ""), "whose pools and room they are"
     assert "lower pools.vast.min" in check(Settings(pools={"vast": {"min": 2, "memory": "900000GiB"}}))[1]

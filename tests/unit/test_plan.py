@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from penstock.lane import Lane
 from penstock.policy.scaling import Terms
-from penstock.policy.scaling.plan import Plan, learned, need, plan, traffic_of
+from penstock.policy.scaling.plan import Plan, lasting, learned, need, plan, traffic_of
 from penstock.policy.scaling.replay import Past, recorded, replay
 
 TERMS = Terms(least=1, most=20, target_s={Lane.INTERACTIVE: 1.0, Lane.BACKGROUND: 60.0}, ready_in_s=5.0)
@@ -142,8 +142,8 @@ KNOWN = {"ready_in_s": 5.0}
 @pytest.mark.parametrize(
     "minutes, asked_s, words",
     [
-        (flat(2.0, 3 * HOUR, **KNOWN), None, "only 3.0 h were seen"),
-        (flat(2.0, 30 * HOUR, **KNOWN), 7 * 86400.0, "30.0 h of 168.0 h were seen"),
+        (flat(2.0, 3 * HOUR, **KNOWN), None, "only 3 h were seen"),
+        (flat(2.0, 30 * HOUR, **KNOWN), 7 * 86400.0, "30 h of 7 d were seen"),
         (flat(0.0, 25 * HOUR, **KNOWN), None, "no work came"),
         (flat(2.0, 25 * HOUR), None, "5 s is assumed"),
         (flat(2.0, 25 * HOUR, wanted_s=1200.0, **KNOWN), None, "other settings were in force"),
@@ -159,3 +159,18 @@ def test_a_week_like_the_model_leaves_no_doubt() -> None:
     like = replay(minutes, TERMS)
     minutes = [replace(each, wanted_s=like.workers * 60) for each in minutes]
     assert ask(minutes).doubts == []
+
+
+def test_a_span_is_told_in_a_unit_that_fits_it() -> None:
+    told = {590.0: "10 min", 7199.0: "120 min", 3 * 3600.0: "3 h", 95400.0: "26.5 h", 7 * 86400.0: "7 d"}
+    assert {seconds: lasting(seconds) for seconds in told} == told
+
+
+def test_that_late_is_measured_against_the_tightest_target_is_said_where_it_matters() -> None:
+    def doubted(rate: float, terms: Terms) -> bool:
+        return any("tightest target, 1 s" in doubt for doubt in ask(flat(rate, HOUR), terms).doubts)
+
+    late = replace(TERMS, most=4)
+    assert doubted(6.0, late)
+    assert not doubted(0.0, late), "nothing is late"
+    assert not doubted(6.0, replace(late, target_s={Lane.INTERACTIVE: 1.0})), "there is one target"

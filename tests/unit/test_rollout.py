@@ -143,6 +143,7 @@ def test_the_reason_is_for_a_person() -> None:
         "the new workers do not come up, and the old ones stay: ImagePullBackOff"
     )
     assert look("1i 1i 2i", 3).reason == "workers start: 1 of 1 workers of '2' are ready, 2 others are there"
+    assert look("1i 2i 2i", 4).reason == "workers start: 2 of 2 workers of '2' are ready, 1 other is there"
 
 
 E1, E2, OCR = ("embed", "1"), ("embed", "2"), ("ocr", "7")

@@ -67,6 +67,17 @@ class Pool:
         return [self.look(demand, backlog).target for _ in range(seconds)]
 
 
+def test_how_long_no_work_was_seen_counts_the_time_of_looking() -> None:
+    """And of a predecessor's looking, but not the time between the two."""
+    pool = Pool(terms(), ready=1)
+    pool.run(41, demand=0.0)
+    pool.state, pool.now = State.from_json(json.loads(json.dumps(pool.state.as_json())), now=9000.0), 9000.0
+    while (decision := pool.look()).target:
+        assert pool.now < 9100.0
+    assert (decision.code, pool.now) == ("idle", 9060.0)
+    assert "none was seen in 100 s of looking" in decision.reason
+
+
 # Unknown is not zero --------------------------------------------------------------------------------------------------
 
 

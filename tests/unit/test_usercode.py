@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import pytest
 
 from penstock import Model, registry, usercode
 from penstock.codec import codec_of
-from penstock.errors import ConfigError, InvalidInput, ModelLoadFailed, PenstockError
-from penstock.registry import Registry
+from penstock.errors import ConfigError, InvalidInput, ModelLoadFailed
+from penstock.registry import Registry, by_hand
+from penstock_cli import services
+from penstock_cli.services import Signals
 from penstock_cli.up.probe import Probe
 from penstock_worker.models.loader import load_model
 from tests.fixtures.cli import Penstock
@@ -205,10 +208,37 @@ def test_commands_say_so_and_fail(penstock: Penstock, command: str, monkeypatch:
             build(Settings(home=penstock.home, models=["leaving"]))
 
 
-def test_a_module_that_ends_the_process_for_good_is_named(tmp_path: Path) -> None:
-    (tmp_path / "gone.py").write_text("import os\nos._exit(0)\n")
-    import os
-
+@pytest.mark.parametrize(
+    "text, told",
+    [("os._exit(0)", "exit status 0"), ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL")],
+)
+def test_a_module_that_ends_the_process_for_good_is_named(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "gone.py").write_text(f"import os, signal\n{text}\n")
     probe = Probe(["gone"], {**os.environ, "PYTHONPATH": str(tmp_path)})
-    with pytest.raises(PenstockError, match="importing gone ended the process: exit status 0"):
+    with pytest.raises(ConfigError, match=f"importing gone ended the process: {told}") as caught:
         probe.result()
+    assert "`python -c 'import gone'`" in caught.value.fix
+
+
+def test_what_stops_both_of_us_is_not_the_fault_of_a_module(tmp_path: Path) -> None:
+    """Ctrl-C, or SIGTERM to all of a service's processes."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal\nfor process in (os.getppid(), os.getpid()): os.kill(process, signal.SIGTERM)\n"
+    )
+    with Signals() as signals:
+        probe = Probe(["slow"], {**os.environ, "PYTHONPATH": str(tmp_path)})
+        with pytest.raises(services.Stop):
+            probe.result(signals.check)
+
+
+@pytest.mark.parametrize(
+    "source, typed",
+    [
+        ("my.models", "python -c 'import my.models'"),
+        ("my.models:Embed", "python -c 'import my.models'"),
+        ("a folder/my.py", "python 'a folder/my.py'"),
+        ("my.py:Embed", "python my.py"),
+    ],
+)
+def test_how_to_see_what_importing_a_source_does(source: str, typed: str) -> None:
+    assert by_hand(source) == typed

@@ -7,6 +7,7 @@ gone a moment later.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -79,15 +80,19 @@ class Probe:
     def result(self, check: Callable[[], None] = lambda: None) -> Found:
         """What they define; raises ``ConfigError`` for what cannot be imported, and whatever ``check`` raises."""
         out, err = self._communicate(check)
+        # Ctrl-C goes to all of a terminal's processes: what ended that one may have been meant for us.
+        check()
         try:
             # The last line: a module may print while it is imported.
             answer: dict[str, Any] = json.loads(out.rstrip().rsplit("\n", 1)[-1])
         except ValueError:
-            last = err.strip().splitlines()[-1:] or [f"exit status {self._process.returncode}"]
+            from penstock.registry import by_hand
+
+            last = err.strip().splitlines()[-1:] or [_end(self._process.returncode)]
+            shows = f"`{by_hand(self._modules[0])}` shows why; " if self._modules else ""
             raise ConfigError(
                 f"importing {', '.join(self._modules) or 'the models'} ended the process: {last[0]}",
-                fix=f"`python -c 'import {(self._modules or ['…'])[0]}'` shows why; "
-                "a module that defines models must not end the process",
+                fix=f"{shows}a module that defines models must not end the process",
             ) from None
         if "error" in answer:
             raise ConfigError(answer["error"], fix=answer["fix"])
@@ -110,6 +115,13 @@ class Probe:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+
+
+def _end(status: int) -> str:
+    """A process's end, for a person."""
+    with suppress(ValueError):
+        return f"killed by {signal.Signals(-status).name}"
+    return f"exit status {status}"
 
 
 def look(modules: Sequence[str]) -> Found:

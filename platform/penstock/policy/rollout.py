@@ -199,7 +199,8 @@ def _code(
 
 def _reason(seen: Seen, new: Sequence[Member], old: Sequence[Member], code: str) -> str:
     ready = sum(map(_is_ready, new))
-    have = f"{ready} of {len(new)} workers of {seen.rollout.revision!r} are ready, {len(old)} others are there"
+    others = "1 other is there" if len(old) == 1 else f"{len(old)} others are there"
+    have = f"{ready} of {len(new)} workers of {seen.rollout.revision!r} are ready, {others}"
     return {
         "paused": f"paused: {have}",
         "swap": f"there is no room for one more worker, so one goes first; {have}"

@@ -92,6 +92,11 @@ class Fleet:
         return [worker for worker in self.workers if worker.live]
 
     @property
+    def taking(self) -> Fleet:
+        """Of those that live, those that take jobs: a parked one does when it is woken."""
+        return Fleet([worker for worker in self.live if not worker.parked])
+
+    @property
     def pools(self) -> dict[str, list[Worker]]:
         """Those that live, by pool."""
         found: dict[str, list[Worker]] = {}

@@ -118,25 +118,35 @@ def learned(minutes: Iterable[Past], terms: Terms) -> Terms:
 
 def _doubts(minutes: Sequence[Past], terms: Terms, was: Replayed, replayed: Replayed, asked_s: float) -> Iterable[str]:
     if was.seconds < DAY_S:
-        yield f"only {hours(was.seconds)} were seen: no day with its busy hour is in it"
+        yield f"only {lasting(was.seconds)} were seen: no day with its busy hour is in it"
     elif was.seconds < 0.9 * asked_s:
-        yield f"{hours(was.seconds)} of {hours(asked_s)} were seen: what is missing is left out, not taken for quiet"
+        seen = f"{lasting(was.seconds)} of {lasting(asked_s)}"
+        yield f"{seen} were seen: what is missing is left out, not taken for quiet"
     if was.demand_s <= 0:
         yield "no work came in that time: only the least number of workers can be told"
     if not any(minute.ready_in_s is not None for minute in minutes):
         yield f"no record tells how long a worker takes to be ready: {terms.ready_in_s:g} s is assumed"
     if was.worker_s and abs(replayed.worker_s - was.worker_s) > APART * was.worker_s:
         yield (
-            f"the settings of today would have taken {hours(replayed.worker_s)} of workers and there were"
-            f" {hours(was.worker_s)}: other settings were in force, or this pool is not like the model"
+            f"the settings of today would have taken {lasting(replayed.worker_s)} of workers and there were"
+            f" {lasting(was.worker_s)}: other settings were in force, or this pool is not like the model"
+        )
+    tightest, widest = min(terms.target_s.values()), max(terms.target_s.values())
+    if replayed.late > 0 and tightest < widest:
+        yield (
+            f"all work is measured against the tightest target, {tightest:g} s: of work that may wait for"
+            f" {widest:g} s, less is late than LATE says"
         )
     if replayed.most >= terms.most and replayed.late > 0:
         yield f"the pool's max, {terms.most}, was reached: more might have come if it had been served"
 
 
-def hours(seconds: float) -> str:
-    """``90 min``, ``26.5 h``: for a sentence."""
-    return f"{seconds / 60:.0f} min" if seconds < 2 * HOUR_S else f"{seconds / HOUR_S:.1f} h"
+def lasting(seconds: float) -> str:
+    """``90 min``, ``26.5 h``, ``7 d``: for a sentence."""
+    if seconds < 2 * HOUR_S:
+        return f"{seconds / 60:.0f} min"
+    number, unit = (seconds / HOUR_S, "h") if seconds < 2 * DAY_S else (seconds / DAY_S, "d")
+    return f"{number:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -19,7 +19,8 @@ WHY = {
     "steady": "as many as the work needs",
     "down": "that is enough even for the most that was needed in the last {hold:.0f} s",
     "first": "there are jobs, and there was no worker",
-    "idle": "no work is left, and none has come for {quiet:.0f} s",
+    # What nobody looked at, between one autoscaler and the next, is not in it; what its predecessor saw is.
+    "idle": "no work is left, and none was seen in {quiet:.0f} s of looking",
     "hold.last": "the last one stays until no work has come for a while",
     "hold.window": "fewer would be enough now; it goes down when they have been enough for {hold:.0f} s",
     "hold.panic": "fewer would be enough now, but work jumped a moment ago: nobody is stopped for {panic:.0f} s",
