@@ -64,8 +64,8 @@ def abandoned(
 
     They would be in a batch that begins at ``starts_at``, with those in time that wait already (their cost: ``mates``),
     of a cost of ``most`` at most. Each abandoned one, the earliest deadline first, makes it shorter for the others.
-    ``try_one``: where all would be abandoned and nobody is in the line, the last one is not, since the prediction may be
-    wrong: the device is free, or it is long ago that a batch has told how long they take.
+    ``try_one``: where all would be abandoned and nobody is in the line, the last one is not, since the prediction may
+    be wrong: the device is free, or it is long ago that a batch has told how long they take.
 
     Under overload the oldest messages come first, and they are those whose time is over: a worker that took them for
     work would never get to those behind them. Where they fill a batch, with the ``late`` ones that wait (their cost),
