@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def ahead(*, called: bool = False, fed: bool = False, **state: object) -> Ahead[
         pytest.param({"called": True, "fed": True, "claiming": Group()}, 0.0, None, id="one is being claimed"),
     ],
 )
-def test_the_turn_of_the_batch_behind(state: dict[str, object], left_s: float, turn: Turn | float | None) -> None:
+def test_the_turn_of_the_batch_behind(state: dict[str, Any], left_s: float, turn: Turn | float | None) -> None:
     found = ahead(**state).turn(left_s, LEAD_S)
     assert found == (turn if isinstance(turn, Turn) or turn is None else pytest.approx(turn))
 
