@@ -15,6 +15,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Most tests wait for processes of their own: one more worker than the two cores that CI has keeps them busy.
 JOBS   ?= 3
+# Compiled modules are kept, as in .ci/run: the tests start hundreds of processes, and pytest rewrites every assertion.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check format docs test soak gpu browser bench ci clean

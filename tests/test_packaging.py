@@ -50,6 +50,39 @@ def test_no_service_defines_the_tables() -> None:
     assert {"sqlmodel", "sqlalchemy.orm", "penstock.store.tables"}.intersection(loaded.split()) == set()
 
 
+@pytest.mark.parametrize(
+    ("command", "then", "never"),
+    [
+        ("worker", "import penstock_worker.supervisor", {"sqlalchemy", "kombu", "celery", "torch", "numpy"}),
+        (
+            "worker",
+            "with without_rich(): import penstock_worker.main\nimport penstock_worker.app, penstock_worker.serving",
+            {"torch", "numpy", "httpx2", "alembic"},
+        ),
+        ("dispatcher", "with without_rich(): import penstock.dispatch.daemon", {"torch", "numpy", "celery", "alembic"}),
+        ("autoscaler", "import penstock.autoscaler.daemon", {"torch", "kombu", "lightkube", "grpc", "httpx2"}),
+        ("up", "pass", {"torch", "kombu", "celery", "lightkube", "grpc", "httpx2"}),
+        ("dashboard", "pass", {"torch", "sqlalchemy", "flower", "tornado", "httpx2"}),
+    ],
+    ids=["supervisor", "worker", "dispatcher", "autoscaler", "up", "dashboard"],
+)
+def test_a_process_begins_without_what_it_does_not_use(command: str, then: str, never: set[str]) -> None:
+    """Its command is found as it is at the command line, then what it imports late, as it does."""
+    loaded = python(
+        "import sys\nfrom penstock.processes.lean import without_rich\nfrom penstock_cli.main import run\n"
+        f"assert run([{command!r}, '--help']) == 0\n{then}\nprint(*sys.modules)"
+    ).split()
+    assert {*never, "rich", "pygments", "attr"}.intersection(loaded) == set()
+
+
+def test_who_asks_later_finds_rich() -> None:
+    assert python(
+        "from penstock.processes.lean import without_rich\n"
+        "with without_rich(): import structlog.dev\n"
+        "import rich.console; print(structlog.dev.rich, rich.console.__name__)"
+    ) == "None rich.console"  # fmt: skip
+
+
 def test_import_is_fast() -> None:
     """In processor time, the best of several: other programs can only make one slower."""
     code = "import time; began = time.process_time(); import penstock; print(time.process_time() - began)"

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from penstock.processes.lean import without_rich
 from penstock_cli.context import App
 
 Sections = Mapping[str, Mapping[str, tuple[str, str]]]
@@ -99,7 +100,8 @@ class CommonGroup(_Common, click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import the command, if it is one of ours."""
         if name in self._lazy and name not in self.commands:
-            module = import_module(self._lazy[name][0])
+            with without_rich():
+                module = import_module(self._lazy[name][0])
             self.add_command(getattr(module, "command", None) or getattr(module, name), name)
         return self.commands.get(name)
 

@@ -201,6 +201,7 @@ def _report(
             [answer.latency_s for answer in measured.answers],
         ),
         while_embedding=latencies(answer.latency_s for answer in measured.answers if answer.beside),
+        refused=sum(answer.refused > 0 for answer in [*measured.answers, *measured.complete]),
         background=lanes["beside"],
         alone=lanes["alone"],
         burst=lanes["burst"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.processes.lean import without_rich
 from penstock_cli import waiting
 from penstock_cli.commands import command as verb
 from penstock_cli.commands import pass_app
@@ -19,8 +20,10 @@ def command(app: App, metrics_port: int | None) -> None:
     One is enough; several share the work. It waits for the database at its start, and outlives both servers' restarts.
     While the broker is away it goes on with what needs none.
     """
-    from penstock.dispatch.daemon import Dispatcher
     from penstock.telemetry.logs import configure_logs
+
+    with without_rich():
+        from penstock.dispatch.daemon import Dispatcher
 
     configure_logs(app.settings.log_level)
     if not waiting.for_servers(app, broker=False):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any
 
 import click
+from msgspec.structs import asdict, replace
 
 from penstock.autoscaler.terms import terms_of
 from penstock.clock import now

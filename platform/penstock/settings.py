@@ -33,6 +33,8 @@ from penstock.sources import Section
 
 #: The longest path a unix socket can have on Linux is 107 bytes, on macOS 103.
 _SOCKET_PATH_MAX = 100
+#: Of a pool of which nothing is set. Made once: an autoscaler asks for it several times a second for each pool.
+_UNSET = PoolSettings()
 
 
 class LaneSettings(Section):
@@ -340,7 +342,7 @@ class Settings(BaseSettings):
 
     def pool(self, name: str) -> PoolSettings:
         """What is set of a pool; the defaults where nothing is."""
-        return self.pools.get(name) or PoolSettings()
+        return self.pools.get(name, _UNSET)
 
     def of_pool(self, name: str | None) -> Settings:
         """These settings as a worker of the pool reads them: what is set of the pool goes before what is set of all.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from penstock.errors import Deposed
 from penstock.policy.leadership import name_of
@@ -203,10 +203,10 @@ def test_slots_are_added_and_changed_under_the_epoch(elastic: Elastic) -> None:
     assert only(elastic) == slot, "the same state again is no change"
 
 
-def test_slots_are_told_by_pool(elastic: Elastic) -> None:
+def test_slots_are_told_the_oldest_first_all_or_those_of_a_pool(elastic: Elastic) -> None:
     term = lead(elastic)
     gpu, cpu = add(elastic, term, 2, pool="gpu"), add(elastic, term, pool="cpu")
-    assert elastic.slots() == cpu + gpu
+    assert elastic.slots() == gpu + cpu
     assert elastic.slots("cpu") == cpu
     assert elastic.slots("none") == []
     assert elastic.slot(gpu[0].id) == gpu[0]

@@ -6,13 +6,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.errors import Deposed
 from penstock.policy.leadership import name_of, pools_in
@@ -35,8 +36,7 @@ def recent(made: Sequence[T], back: int) -> T:
     return made[-1 - min(back, len(made) - 1)]
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(Struct, frozen=True):
     """What the model knows of one slot."""
 
     state: str

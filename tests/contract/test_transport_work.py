@@ -147,6 +147,14 @@ def test_broken_keys_are_passed_over(broker: redis.Redis, broker_url: str) -> No
     assert look(broker, "ns", [FAST]).ready == {FAST: 3}
 
 
+def test_names_of_others_may_be_anything(broker: redis.Redis) -> None:
+    strange = b'\xff"\\/\n\0:1:x'
+    broker.zadd(keys.consumers("ns"), {strange: 9e9})
+    broker.hset(keys.unacked_prefix("ns").encode() + strange, mapping={"1": f"{FAST}\0{{}}", "2": strange + b"\0{}"})
+    found = look(broker, "ns", [FAST])
+    assert found.consumers == {strange.decode(errors="replace"): 2} and found.held[FAST] == 1
+
+
 def calls(broker: redis.Redis) -> dict[str, int]:
     """How often each command was called since the last ``config_resetstat``, in scripts as well."""
     return {name.removeprefix("cmdstat_"): each["calls"] for name, each in broker.info("commandstats").items()}

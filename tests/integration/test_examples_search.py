@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from penstock.errors import Overloaded
 from penstock.testing import run_model, run_pipeline
 from penstock_cli.examples.search.check import TOLERANCE, check
 from penstock_cli.examples.search.corpus import QUESTIONS, TARGET_CHARS, Passage, passages
@@ -20,7 +23,7 @@ from penstock_cli.examples.search.index import Index
 from penstock_cli.examples.search.model import Embed
 from penstock_cli.examples.search.pipeline import answer, by_meaning, by_words, rerank
 from penstock_cli.examples.search.report import latencies, percentile
-from penstock_cli.examples.search.traffic import Answer
+from penstock_cli.examples.search.traffic import Answer, Traffic
 from penstock_cli.examples.search.words import Words
 
 TEXTS = [*QUESTIONS[:6], *(passage.text for passage in passages(10))]
@@ -153,6 +156,26 @@ def test_check_accepts_the_same_vectors_and_nothing_else(model: Embed, tmp_path:
     bad = check(index, answers, vectors)
     assert not bad.passed
     assert bad.max_abs_diff > 0.01
+
+
+class Busy:
+    """A client that refuses so often."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def enqueue(self, *_: Any, **__: Any) -> Any:
+        self.times -= 1
+        if self.times >= 0:
+            raise Overloaded("too much", retry_after=0.001)
+        return SimpleNamespace(id="a", result=lambda timeout: [])
+
+
+@pytest.mark.parametrize("times", [0, 3])
+def test_a_question_that_is_refused_comes_back(times: int, tmp_path: Path) -> None:
+    asks = Traffic(Busy(times), [], rate=1.0, folder=tmp_path)  # type: ignore[arg-type]
+    given = asks._ask(0, time.monotonic())
+    assert (given.refused, given.id) == (times, "a")
 
 
 def test_percentiles_are_nearest_rank() -> None:

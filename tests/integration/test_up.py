@@ -8,7 +8,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +60,31 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 @pytest.fixture
 def running(make_penstock: MakePenstock) -> Iterator[tuple[Penstock, Running]]:
-    yield from _stack(make_penstock)
+    with _started(make_penstock(QUICK), "my_models", "--no-dashboard") as found:
+        yield found
+        found[1].stop()
 
 
 @pytest.fixture(scope="module")
 def lasting(make_penstock: MakePenstock) -> Iterator[tuple[Penstock, Running]]:
-    """One for all tests after which it runs on."""
-    yield from _stack(make_penstock)
-
-
-def _stack(make_penstock: MakePenstock) -> Iterator[tuple[Penstock, Running]]:
+    """One for all tests after which it runs on: with a pipeline, a function in its pool, and the dashboard."""
     penstock = make_penstock(QUICK)
-    running = penstock.start("up", "my_models", "--no-dashboard")
+    (penstock.folder / "my_pipelines.py").write_text(
+        "import penstock\nfrom my_models import Double\n"
+        "@penstock.step\ndef add(x: int) -> int: return x + 1\n"
+        "@penstock.pipeline\ndef answer(x: int): return add(Double(x))\n"
+    )
+    with _started(penstock, "my_models", "my_pipelines") as found:
+        yield found
+        assert found[1].stop() == 0
+
+
+@contextmanager
+def _started(penstock: Penstock, *args: str) -> Iterator[tuple[Penstock, Running]]:
+    running = penstock.start("up", *args)
     try:
         running.says("Try, in another terminal")
         yield penstock, running
-        running.stop()
     finally:
         running.close()
 
@@ -232,23 +241,12 @@ def test_without_models_it_runs_and_says_how_to_go_on(penstock: Penstock) -> Non
         running.close()
 
 
-def test_it_says_what_there_is_to_run(make_penstock: MakePenstock) -> None:
-    penstock = make_penstock(QUICK)
-    (penstock.folder / "my_pipelines.py").write_text(
-        "import penstock\nfrom my_models import Double\n"
-        "@penstock.step\ndef add(x: int) -> int: return x + 1\n"
-        "@penstock.pipeline\ndef answer(x: int): return add(Double(x))\n"
-    )
-    running = penstock.start("up", "my_models", "my_pipelines", "--no-dashboard")
-    try:
-        running.says("Try, in another terminal")
-        told = dict(line.split("  ", 1) for line in running.lines if line[:1].isalpha() and "  " in line)
-        assert {name: told[name].strip() for name in ("models", "functions", "pipelines")} == {
-            "models": "double, moody, slow", "functions": "add", "pipelines": "answer",
-        }  # fmt: skip
-        assert running.stop() == 0
-    finally:
-        running.close()
+def test_it_says_what_there_is_to_run(lasting: tuple[Penstock, Running]) -> None:
+    _, running = lasting
+    told = dict(line.split("  ", 1) for line in running.lines if line[:1].isalpha() and "  " in line)
+    assert {name: told[name].strip() for name in ("models", "functions", "pipelines")} == {
+        "models": "double, moody, slow", "functions": "add", "pipelines": "answer",
+    }  # fmt: skip
 
 
 def test_workers_are_as_many_as_asked_for(make_penstock: MakePenstock) -> None:
@@ -302,18 +300,12 @@ def test_interrupted_while_it_starts(make_penstock: MakePenstock) -> None:
         running.close()
 
 
-def test_the_dashboard_comes_with_it(make_penstock: MakePenstock) -> None:
-    penstock = make_penstock(QUICK)
-    running = penstock.start("up", "my_models")
-    try:
-        running.says("Try, in another terminal")
-        url = state_of(penstock.home)["dashboard"]
-        assert url in running.text
-        with urllib.request.urlopen(f"{url}/workers", timeout=PATIENCE_S) as answer:
-            assert answer.status == 200
-        assert running.stop() == 0
-    finally:
-        running.close()
+def test_the_dashboard_comes_with_it(lasting: tuple[Penstock, Running]) -> None:
+    penstock, running = lasting
+    url = state_of(penstock.home)["dashboard"]
+    assert url in running.text
+    with urllib.request.urlopen(f"{url}/workers", timeout=PATIENCE_S) as answer:
+        assert answer.status == 200
 
 
 # As a library -----------------------------------------------------------------------------------------------------

@@ -118,6 +118,9 @@ def soon(seconds: float) -> dict[str, float]:
 def test_decision(load: WorkerLoad, ready: int, ask: dict[str, Any], reason: str | None) -> None:
     decision = verdict(load, ready, **ask)
     assert (decision.reason if isinstance(decision, Refuse) else None) == reason
+    if isinstance(decision, Refuse) and reason == "overload":
+        # What it says of itself is what decided: the time that it needs may well be below its limit.
+        assert decision.wait_s > decision.allowed_s
 
 
 def test_other_models_on_the_device_make_the_wait_longer_not_the_batch() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -151,21 +151,25 @@ def test_asked_again_it_says_the_same_and_asks_less() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "words"),
+    ("make", "words"),
     [
         (
-            graph(
+            lambda: graph(
                 *(step(f"a{n}", X) for n in range(1000)),
                 *(step(f"b{n}", [out(f"a{m}") for m in range(1000)]) for n in range(1000)),
                 output=1,
             ),
             "1,002,001 parts",
         ),
-        (graph(*(step(f"s{n}", either(hostilegraphs.all_of(10, X))) for n in range(1000)), output=1), "42,000 of them"),
+        (
+            lambda: graph(*(step(f"s{n}", either(hostilegraphs.all_of(10, X))) for n in range(1000)), output=1),
+            "42,000 of them",
+        ),
     ],
 )
-def test_a_graph_of_too_many_parts_is_refused(of: Any, words: str) -> None:
+def test_a_graph_of_too_many_parts_is_refused(make: Callable[[], Any], words: str) -> None:
     """Two thousand steps, each about all of a thousand others; conditions without an end."""
+    of = make()
     with pytest.raises(InvalidInput, match="parts") as caught:
         verify(of)
     assert f"{MAX_ALL:,}" in caught.value.message and f"{MAX_DECIDING:,}" in caught.value.message

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from penstock.autoscaler.backends.command import Named, words_of
 from penstock.autoscaler.backends.kubernetes.manifest import Owner, Template, job

@@ -7,11 +7,12 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from penstock.lane import Lane
 from penstock.policy.scaling import Context, Decision, Fleet, Load, State, Terms, decide

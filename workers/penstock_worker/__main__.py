@@ -12,6 +12,9 @@ import sys
 if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from penstock_worker.main import main
+    from penstock.processes.lean import without_rich
+
+    with without_rich():
+        from penstock_worker.main import main
 
     sys.exit(main())

@@ -18,6 +18,7 @@ from penstock import usercode
 from penstock.clock import monotonic_s
 from penstock.errors import ConfigError
 from penstock.policy.pools import Pool, Want, place
+from penstock.processes.lean import without_rich
 
 #: How long the import of the models may take, seconds.
 TIMEOUT_S = 120.0
@@ -116,7 +117,9 @@ def look(modules: Sequence[str]) -> Found:
     from penstock.codec import codec_of
     from penstock.pipelines.announced import announcement
     from penstock.registry import Registry
-    from penstock_worker.models.loader import announce
+
+    with without_rich():
+        from penstock_worker.models.loader import announce
 
     registry = Registry.load(modules)
     infos = announce({cls.name: cls for cls in registry})

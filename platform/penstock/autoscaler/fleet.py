@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from penstock.policy.scaling import Candidate, Decision, Fleet, victims
 from penstock.store.elastic import NewSlot, Slot
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """What is to be written."""
 
     add: Sequence[NewSlot] = ()
@@ -43,13 +43,9 @@ def busy_workers(slots: Sequence[Slot], consumers: Mapping[str, int]) -> set[str
 def late_ones(
     slots: Sequence[Slot], since: Mapping[str, float], *, start_s: float, now: float
 ) -> tuple[dict[str, float], set[str]]:
-    """Since when each slot of a pool was seen without a ready worker (what is to be remembered, with those of other
-    pools), and those for which that is too long."""
-    known = {slot.id for slot in slots}
-    unready = {slot.id for slot in slots if slot.state == "wanted" and slot.ready_at is None}
-    remembered = {id: at for id, at in since.items() if id not in known or id in unready}
-    remembered |= {id: now for id in unready if id not in remembered}
-    return remembered, {id for id in unready if now - remembered[id] > start_s}
+    """Since when each slot of a pool was seen without a ready worker, and those for which that is too long."""
+    unready = {slot.id: since.get(slot.id, now) for slot in slots if slot.ready_at is None and slot.state == "wanted"}
+    return unready, {id for id, at in unready.items() if now - at > start_s}
 
 
 def fleet_of(
@@ -57,7 +53,7 @@ def fleet_of(
 ) -> Fleet:
     """The slots of one pool, counted. What is ``late`` to come up is no capacity: it is told as stuck."""
     phases = [phase_of(slot, busy) for slot in slots]
-    why = next((stuck[slot.id] for slot in slots if slot.id in stuck), "")
+    why = next((stuck[slot.id] for slot in slots if slot.id in stuck), "") if stuck else ""
     if late and not why:
         why = f"{len(late)} did not come up in time"
     return Fleet(

@@ -20,6 +20,8 @@ class Pool:
     load: Load | None = None
     decision: Decision | None = None
     fleet: Fleet = field(default_factory=Fleet)
+    #: Since when each of its slots was seen without a ready worker.
+    unready: Mapping[str, float] = field(default_factory=dict)
     #: Of a rollout that is under way.
     step: Step | None = None
     decided_at: float = 0.0

@@ -6,8 +6,10 @@ What is kept between turns is what a successor gets from the leader's row, and f
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from penstock import clock
 from penstock.autoscaler.backends.base import Backend, Realised
@@ -58,7 +60,6 @@ class Pools:
         self.by_name: dict[str, Pool] = {}
         self._splitter = Splitter(orders.keep_to)
         self._rollouts = Rollouts(store)
-        self._unready: dict[str, float] = {}
         self._starts = Starts()
         self._records = Records(store.elastic)
 
@@ -88,7 +89,7 @@ class Pools:
         self._records.turned(looked=looked)
         by_pool = grouped(slots)
         for name, pool in self.by_name.items():
-            self._split(name, pool, consuming(by_pool.get(name, ())), term=term)
+            self._split(name, pool, by_pool.get(name, ()), term=term)
 
     def told(self) -> dict[str, Any]:
         """For the successor, and for whoever asks for the status: plain values by name."""
@@ -118,7 +119,7 @@ class Pools:
         fresh = found.seen.loads.get(name) if found.seen is not None else None
         pool.load = fresh or pool.load
         scaler, stuck = self._settings.autoscaler, found.realised.stuck
-        self._unready, late = late_ones(own, self._unready, start_s=scaler.start_s, now=now)
+        pool.unready, late = late_ones(own, pool.unready, start_s=scaler.start_s, now=now)
         pool.fleet = fleet_of(own, busy=found.busy, stuck=stuck, late=late)
         self._starts.saw(name, own, stuck=stuck, late=late, every_s=scaler.every_s, now=now)
         ready_in_s = self._starts.ready_in_s(name)
@@ -170,14 +171,16 @@ class Pools:
             before = sum(slot.state == "wanted" for slot in own)
             self._records.changed(name, decision, epoch=term.epoch, before=before, code=code, reason=reason, **words)
 
-    def _split(self, name: str, pool: Pool, workers: Sequence[str], *, term: Term) -> None:
+    def _split(self, name: str, pool: Pool, slots: Sequence[Slot], *, term: Term) -> None:
         """Have some workers keep to interactive jobs for a while, where the settings and the work are so."""
+        on = self._settings.pool(name).split
+        workers = consuming(slots) if on else ()
         before = self._splitter.alone(name)
         verdict = self._splitter.turn(
             name,
             pool.load,
             workers,
-            on=self._settings.pool(name).split,
+            on=on,
             target_s=target_of(self._settings, name, Lane.INTERACTIVE),
             now=clock.monotonic_s(),
         )

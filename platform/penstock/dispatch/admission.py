@@ -261,8 +261,8 @@ def refusal(model: str, refuse: Refuse, *, has_deadline: bool) -> Overloaded:
         )
     limit = "its deadline is in" if has_deadline else "an interactive job may take"
     return Overloaded(
-        f"too many jobs wait for model {model!r}: "
-        f"this one would take about {_s(refuse.needs_s)}, {limit} {_s(refuse.limit_s)}",
+        f"too many jobs wait for model {model!r}: this one would wait about {_s(refuse.wait_s)} and be done in "
+        f"{_s(refuse.needs_s)}; {limit} {_s(refuse.limit_s)}, of which it may wait {_s(refuse.allowed_s)} at this load",
         retry_after=refuse.retry_after_s,
         reason=refuse.reason,
         fix=f"try again in {_s(refuse.retry_after_s)}, give it a longer deadline, or lane='background'",

@@ -313,6 +313,7 @@ class Admit:
 class Refuse:
     """Do not store it. ``needs_s`` is how long it would have taken, ``limit_s`` how long it may.
 
+    Of that it would have waited for ``wait_s``, and may for ``allowed_s``: the less, the longer queues have stood.
     ``reason`` is ``overload``, or ``deadline`` when it would be too late even on an idle system; then coming back
     with the same deadline does not help.
     """
@@ -321,6 +322,8 @@ class Refuse:
     reason: str
     needs_s: float
     limit_s: float
+    wait_s: float = 0.0
+    allowed_s: float = 0.0
 
 
 def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
@@ -354,10 +357,11 @@ def decide(load: Load | None, ask: Ask, rng: Random) -> Admit | Refuse:
             return Refuse(_retry_after(alone, rng), "deadline", alone, limit)
     allowed = allowed_wait(load, ask, limit, own_s=own, device_s=device_s)
     # What is on the devices is no queue of other producers' jobs.
-    if wait <= allowed - edge * max(0.0, allowed - device_s):
+    may_s = allowed - edge * max(0.0, allowed - device_s)
+    if wait <= may_s:
         return Admit(wait)
     # Back to half of what is allowed, so that who returns finds room.
-    return Refuse(_retry_after(wait - 0.5 * max(allowed, 0.0), rng), "overload", wait + own, limit)
+    return Refuse(_retry_after(wait - 0.5 * max(allowed, 0.0), rng), "overload", wait + own, limit, wait, may_s)
 
 
 def allowed_wait(load: Load, ask: Ask, limit: float, *, own_s: float, device_s: float) -> float:

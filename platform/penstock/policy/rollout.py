@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from penstock.policy.scaling.victims import Candidate, Phase, victims
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout:
+class Rollout(Struct, frozen=True, kw_only=True):
     """What was asked for."""
 
     revision: str
@@ -32,8 +32,7 @@ class Rollout:
     paused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """One worker of the pool that is not draining."""
 
     id: str
@@ -45,8 +44,7 @@ class Member:
     keep: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(Struct, frozen=True, kw_only=True):
     """Everything that a step depends on."""
 
     rollout: Rollout
@@ -60,8 +58,7 @@ class Seen:
     stuck: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Struct, frozen=True, kw_only=True):
     """What is to be done now."""
 
     #: Workers to start, by revision.

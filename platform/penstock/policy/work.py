@@ -7,8 +7,9 @@ them in full batches, so a hundred single batches would ask for many times the w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from penstock.policy.overload import keeping
 
@@ -23,8 +24,7 @@ LATELY_S = 2.0
 KEPT = 0.98
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """A batch of ``n`` jobs takes ``first_s + n * each_s``, and has ``size`` of them at most."""
 
     first_s: float
@@ -60,8 +60,7 @@ def pace(
     return None if measured_s is None else Pace(0.0, measured_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
+class Count(Struct, frozen=True, kw_only=True):
     """One queue at one look: messages that are ``there`` (ready and held), and what was done of it since ever."""
 
     there: float = 0.0
@@ -73,8 +72,7 @@ class Count:
     refused: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(Struct, frozen=True):
     """What one queue's looks leave for the next."""
 
     count: Count

@@ -7,11 +7,12 @@ the fleet, and however many messages there are, Redis is kept for no longer than
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import redis
+from msgspec import Struct, json
 
 from penstock.policy.held import Shares
 from penstock.transport import keys
@@ -37,8 +38,7 @@ class Bounds:
     piece: int = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(Struct, frozen=True):
     """What was told of a queue since the data set began: by workers jobs done, and the device seconds they took; by
     producers jobs that they have refused."""
 
@@ -106,22 +106,20 @@ class Watch:
             bounds.each,
         ]
         first = self._shares.next(bounds.messages // bounds.each + 1) if consumers else []
-        answer = WORK(self._wire, queues, [*given, *first])
-        ready, jobs, seconds, refused, holding, read, caps, uncounted, unread = answer
+        # Names of others may be anything; the text is JSON all the same.
+        answer = json.decode(WORK(self._wire, queues, [*given, *first]).decode(errors="replace"))
+        spent = zip(queues, answer["jobs"], answer["seconds"], answer["refused"], strict=True)
         return _Part(
-            ready={queue: _counts(counts) for queue, counts in zip(queues, ready, strict=True)},
+            ready=dict(zip(queues, answer["ready"], strict=True)),
             spent={
                 queue: Spent(int(number(done)), number(took), int(number(missed)))
-                for queue, done, took, missed in zip(queues, jobs, seconds, refused, strict=True)
+                for queue, done, took, missed in spent
             },
-            holding=_counts(holding),
-            read={_text(consumer): _counts(counts) for consumer, counts in _pairs(read)},
-            caps={
-                _text(tenant): (int(cap), int(running))
-                for tenant, cap, running in zip(caps[::3], caps[1::3], caps[2::3], strict=True)
-            },
-            uncounted=[(queues[int(i) - 1], _text(tenant)) for i, tenant in _pairs(uncounted)],
-            unread=[_text(consumer) for consumer in unread],
+            holding=answer["holding"],
+            read=answer["read"],
+            caps={tenant: (int(cap), running) for tenant, (cap, running) in answer["caps"].items()},
+            uncounted=[(queues[i - 1], tenant) for i, tenant in answer["uncounted"]],
+            unread=list(answer["unread"]),
         )
 
     # Beyond the bounds ----------------------------------------------------------------------------------------------
@@ -197,15 +195,3 @@ def within_caps(ready: Mapping[str, Mapping[str, int]], room: Mapping[str, int])
 
 def _parts(values: Sequence[T], size: int) -> list[Sequence[T]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-def _pairs(flat: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _counts(flat: Sequence[Any]) -> dict[str, int]:
-    return {_text(name): int(n) for name, n in _pairs(flat)}
-
-
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace")

@@ -26,6 +26,9 @@ if __name__ == "__main__":
     # Whoever started it closes the socket; a signal to the terminal is not meant for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    from penstock_worker.zygote import preload, server
+    from penstock.processes.lean import without_rich
+
+    with without_rich():
+        from penstock_worker.zygote import preload, server
 
     sys.exit(server.serve(control, environ, lambda: preload.load(sys.argv[1:], own={control.fileno()})))

@@ -49,7 +49,7 @@ class Latencies:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that the demo says in the end. ``while_embedding`` are the ``interactive`` questions that came while
-    passages were embedded; ``None`` where none did."""
+    passages were embedded; ``None`` where none did. ``refused`` had to come back (``Overloaded``)."""
 
     jobs: int
     runs: int
@@ -57,6 +57,7 @@ class Report:
     burst_per_s: float
     interactive: LaneReport
     while_embedding: Latencies | None
+    refused: int
     background: LaneReport
     alone: LaneReport
     burst: LaneReport
@@ -138,6 +139,12 @@ def show(report: Report, console: Console) -> None:
         console.print(
             f"questions  {beside.questions} of {report.interactive.jobs} came while passages were embedded: p50 "
             f"{_duration(beside.p50_s)}, p95 {_duration(beside.p95_s)}; each is a run of several steps",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if report.refused:
+        console.print(
+            f"overload   {report.refused} questions could not have been in time and were refused; they came back",
             highlight=False,
             soft_wrap=True,
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock import Client
+from penstock import Client, Overloaded
 from penstock_cli.examples.search.corpus import QUESTIONS, Passage
 from penstock_cli.examples.search.index import Index
 from penstock_cli.examples.search.pipeline import answer
@@ -31,7 +31,8 @@ _JOBS_TIMEOUT_S, _ANSWER_TIMEOUT_S = 600.0, 120.0
 class Answer:
     """One question, and what its run gave: the best of the passages that were embedded by then.
 
-    ``beside``: other passages were being embedded when it was due.
+    ``beside``: other passages were being embedded when it was due. ``refused`` is how often it had to come back, which
+    its latency has in it.
     """
 
     question: str
@@ -39,6 +40,7 @@ class Answer:
     latency_s: float
     id: str
     beside: bool = False
+    refused: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,13 +143,23 @@ class Traffic:
 
     def _ask(self, number: int, due: float, *, beside: bool = False) -> Answer:
         question = QUESTIONS[number % len(QUESTIONS)]
-        run = self._client.enqueue(
-            answer,
-            {"question": question, "index": str(self._folder)},
-            lane="interactive",
-            webhook=self._webhook if number == 0 else None,
-        )
+        refused = 0
+        while True:
+            try:
+                run = self._client.enqueue(
+                    answer,
+                    {"question": question, "index": str(self._folder)},
+                    lane="interactive",
+                    webhook=self._webhook if number == 0 else None,
+                )
+                break
+            except Overloaded as error:  # a machine that is busy otherwise: as a caller of a service would, it waits
+                if time.monotonic() - due > _ANSWER_TIMEOUT_S:
+                    raise
+                refused += 1
+                time.sleep(error.retry_after)
         found = run.result(timeout=_ANSWER_TIMEOUT_S)
-        given = Answer(question=question, found=found, latency_s=time.monotonic() - due, id=run.id, beside=beside)
+        latency_s = time.monotonic() - due
+        given = Answer(question=question, found=found, latency_s=latency_s, id=run.id, beside=beside, refused=refused)
         self._on_answer(given)
         return given

@@ -11,11 +11,11 @@ from __future__ import annotations
 import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from penstock import inventory, private
 from penstock.autoscaler.backends.base import Realised

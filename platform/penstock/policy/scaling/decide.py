@@ -4,7 +4,8 @@ the settings have the last word."""
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from penstock.policy.scaling.need import LOOK_S, Need, carries, in_panic, is_late, need, of_sudden
 from penstock.policy.scaling.spares import risen, spares

@@ -7,7 +7,8 @@ Means are exponentially weighted; at the beginning, plain.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 #: Time constants, seconds: six and sixty are Knative's panic and stable windows; the reserve is on top of the longest.
 FAST_S, MIDDLE_S, SLOW_S, LONG_S = 6.0, 20.0, 60.0, 200.0
@@ -24,8 +25,7 @@ LATE_BUDGET, RESERVE_STEP = 0.005, 0.0003
 FIRST_RESERVE, MOST_RESERVE = 0.15, 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
+class Flow(Struct, frozen=True, kw_only=True):
     """Device seconds of new work per second. ``seen_s`` is how long it has been looked at."""
 
     seen_s: float = 0.0

@@ -13,10 +13,10 @@ Three needs, of which the largest counts:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from operator import itemgetter
 
-from penstock.lane import Lane
+from msgspec import Struct
+
 from penstock.policy.scaling.flow import SLOW_S
 from penstock.policy.scaling.state import State
 from penstock.policy.scaling.sudden import sudden
@@ -41,8 +41,7 @@ LEAST_SLACK_S = 0.001
 LOOK_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class Need(Struct, frozen=True, kw_only=True):
     """Workers, with fractions. ``staff`` is that of the rate with its margin, before any reserve; ``before`` is the
     same of about as long ago as a start takes."""
 
@@ -151,9 +150,10 @@ def _lead(context: Context) -> float:
     return terms.wake_in_s if terms.wake_in_s is not None and context.fleet.parked else terms.ready_in_s
 
 
-def _by_target(load: Load, terms: Terms) -> Iterator[tuple[float, float]]:
+def _by_target(load: Load, terms: Terms) -> list[tuple[float, float]]:
     """Targets, the shortest first, each with the work that is done until it: its own and all that goes before."""
-    total = 0.0
-    for target, lane in sorted((target, lane) for lane, target in terms.target_s.items()):
-        total += load.backlog_s.get(Lane(lane), 0.0)
-        yield target, total
+    total, found = 0.0, []
+    for lane, target in sorted(terms.target_s.items(), key=itemgetter(1)):
+        total += load.backlog_s.get(lane, 0.0)
+        found.append((target, total))
+    return found

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.policy.scaling.replay import Past, Replayed, recorded, replay, settled
 from penstock.policy.scaling.terms import Terms
@@ -22,8 +24,7 @@ STEADY_MINUTES = 15
 APART = 0.25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
+class Traffic(Struct, frozen=True, kw_only=True):
     """Device seconds of new work per second: how many workers would be busy without a pause."""
 
     mean: float
@@ -35,8 +36,7 @@ class Traffic:
     second: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class Need(Struct, frozen=True, kw_only=True):
     """Workers for a traffic that lasts."""
 
     traffic: float
@@ -45,8 +45,7 @@ class Need:
     bound: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """All answers about one pool."""
 
     seen_s: float

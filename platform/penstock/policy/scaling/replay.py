@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from penstock.lane import Lane
 from penstock.policy.scaling.decide import decide
@@ -27,8 +28,7 @@ CLOSE = 5
 NONE_S = 1e-6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
+class Past(Struct, frozen=True, kw_only=True):
     """One recorded minute of a pool. What ends in ``_s`` was added up over the ``seconds`` that were seen."""
 
     #: When it began, Unix seconds.
@@ -49,8 +49,7 @@ class Past:
         return self.demand_s / self.seconds if self.seconds else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
+class Replayed(Struct, frozen=True, kw_only=True):
     """What a policy would have done in the time that was seen."""
 
     seconds: float = 0.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from penstock.policy.scaling.state import State
 from penstock.policy.scaling.terms import Context

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 #: A background job is long when it takes this part of the interactive target or more …
 LONG_SHARE = 0.5
@@ -32,8 +34,7 @@ SPLIT_AFTER_S, MERGE_AFTER_S = 30.0, 120.0
 STALE_S, LOST_S = 10.0, 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pressure:
+class Pressure(Struct, frozen=True, kw_only=True):
     """What was seen of a pool."""
 
     #: The observer's monotonic seconds.
@@ -50,8 +51,7 @@ class Pressure:
     target_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
+class Split(Struct, frozen=True, kw_only=True):
     """What one decision leaves to the next. ``Split()`` is the beginning: all do both."""
 
     #: How many do interactive jobs only.
@@ -77,8 +77,7 @@ class Split:
         return cls(alone=alone, known_at=now - age_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """How many do interactive jobs only from now on. ``code`` is a stable word, ``reason`` a sentence for a person."""
 
     alone: int

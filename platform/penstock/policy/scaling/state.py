@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 from penstock.lane import Lane
 from penstock.policy.scaling.flow import Flow
@@ -13,8 +15,7 @@ from penstock.policy.scaling.flow import Flow
 NEVER = -math.inf
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(Struct, frozen=True, kw_only=True):
     """``State()`` is the beginning. Times are on the observer's clock, in JSON they are ages."""
 
     #: Of the look that was last taken into account.
@@ -53,9 +54,8 @@ class State:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for whoever goes on after this process."""
-        # By hand: `asdict` copies all of it deeply, once a second for each pool.
-        value: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
-        value["flow"] = {one.name: getattr(self.flow, one.name) for one in fields(self.flow)}
+        value = asdict(self)
+        value["flow"] = asdict(self.flow)
         for name in TIMES:
             value[name] = self._age(getattr(self, name))
         value["used_at"] = {str(lane): self._age(at) for lane, at in self.used_at.items()}
@@ -70,12 +70,12 @@ class State:
         def at(age: float | None) -> float:
             return NEVER if age is None else now - float(age)
 
-        known = {one.name for one in fields(cls)} & set(value)
+        known = set(cls.__struct_fields__) & set(value)
         try:
             made: dict[str, Any] = {name: value[name] for name in known - {"flow"}}
             made |= {name: at(value[name]) for name in known & set(TIMES)}
             if "flow" in value:
-                made["flow"] = Flow(**{one.name: float(value["flow"][one.name]) for one in fields(Flow)})
+                made["flow"] = Flow(**{name: float(value["flow"][name]) for name in Flow.__struct_fields__})
             made["used_at"] = {Lane(lane): at(age) for lane, age in value.get("used_at", {}).items()}
             made["peaks"] = tuple((at(age), float(height)) for age, height in value.get("peaks", ()))
             for name in ("left_s", "sudden"):

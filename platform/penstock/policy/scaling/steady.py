@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 #: The window for going down, as a multiple of the time to be ready, and its bounds, seconds.
 HOLD, HOLD_LEAST_S, HOLD_MOST_S = 10.0, 5.0, 300.0
@@ -25,8 +26,7 @@ SPARE_UP, SPARE_DOWN = 0.05, 0.05
 Peaks = tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Steady:
+class Steady(Struct, frozen=True):
     """A target, and the stable word of why it is that."""
 
     target: int

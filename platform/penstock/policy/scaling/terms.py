@@ -6,14 +6,14 @@ All work is in seconds of device time, all times are seconds on the observer's m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from penstock.lane import Lane
 from penstock.policy.scaling.state import State
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(Struct, frozen=True, kw_only=True):
     """What the settings, and what was learned, say of one pool."""
 
     #: Workers at least and at most.
@@ -31,8 +31,7 @@ class Terms:
     lost_after_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class Load(Struct, frozen=True, kw_only=True):
     """What was seen of a pool's work at one moment."""
 
     #: The observer's monotonic seconds: its age is ``now - at``.
@@ -56,8 +55,7 @@ class Load:
     longest_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class Fleet(Struct, frozen=True, kw_only=True):
     """A pool's workers as they are."""
 
     ready: int = 0
@@ -70,8 +68,7 @@ class Fleet:
     stuck: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True):
     """Everything a decision may depend on. ``load`` is ``None`` while nothing was ever seen."""
 
     now: float
@@ -81,8 +78,7 @@ class Context:
     state: State = field(default_factory=State)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """How many workers are wanted, and why."""
 
     #: Workers that consume: ready and starting together.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Phase = Literal["starting", "parked", "idle", "busy"]
 
@@ -12,8 +13,7 @@ Phase = Literal["starting", "parked", "idle", "busy"]
 ORDER: dict[Phase, int] = {"starting": 0, "parked": 1, "idle": 2, "busy": 3}
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A worker that may be stopped; ``since`` is when it was made."""
 
     id: str

@@ -10,7 +10,6 @@ than theirs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -48,8 +47,7 @@ _CURRENT = """
     SELECT 1 FROM penstock_leader WHERE name = :name AND holder = :holder AND epoch = :epoch {shared}"""
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(msgspec.Struct, frozen=True):
     """What a leader acts under: that ``holder`` leads under ``name`` in ``epoch``."""
 
     name: str
@@ -58,8 +56,7 @@ class Term:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leadership:
+class Leadership(msgspec.Struct, frozen=True):
     """Who leads, as the row says it."""
 
     #: Empty: the last one has resigned, or a rival leads.
@@ -68,7 +65,7 @@ class Leadership:
     #: Counts up while the holder lives.
     beat: int
     #: What the holder has left to its successor.
-    state: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
 def find(db: Database, name: str) -> Leadership | None:

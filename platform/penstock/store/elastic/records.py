@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields
+
+from msgspec import Struct, field
+from msgspec.structs import astuple
 
 from penstock.job import new_id
 from penstock.store.engine import Database, Survives
@@ -13,8 +15,7 @@ from penstock.store.sql import insert_sql
 MINUTE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Minute:
+class Minute(Struct, frozen=True, kw_only=True):
     """A pool in one minute. What ends in ``_s`` is added up over the seconds that were seen: divided by ``seconds`` it
     is the mean. Device seconds are those of one worker."""
 
@@ -43,8 +44,7 @@ class Minute:
     wake_in_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """A decision that has changed what a pool is to have."""
 
     pool: str
@@ -60,8 +60,8 @@ class Change:
     id: str = field(default_factory=new_id)
 
 
-_MINUTE = [each.name for each in fields(Minute)]
-_CHANGE = [each.name for each in fields(Change)]
+_MINUTE = Minute.__struct_fields__
+_CHANGE = Change.__struct_fields__
 _KEY = ("pool", "at", "epoch")
 _RECORD = insert_sql(
     "penstock_scaling",

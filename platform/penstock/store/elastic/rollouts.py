@@ -7,7 +7,6 @@ whoever leads takes the next step from what it finds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -39,8 +38,7 @@ _UNDO = """
         share = 1, paused = :paused, begun_at = :now, changed_at = :now WHERE pool = :pool AND revision = :revision"""
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutOf:
+class RolloutOf(msgspec.Struct, frozen=True):
     """What the workers of a pool are to be. Without a name, a revision is what the settings say."""
 
     pool: str

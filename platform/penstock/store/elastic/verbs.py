@@ -56,7 +56,7 @@ class Elastic:
     # Slots: the leader's side -------------------------------------------------------------------------------------
 
     def slots(self, pool: str | None = None) -> list[Slot]:
-        """All slots, or those of a pool, the oldest first in each."""
+        """All slots, or those of a pool, the oldest first."""
         return rows.slots(self._db, pool)
 
     def change(

@@ -7,11 +7,14 @@
 --       7 most tenants to count, over all queues, besides 'default'   8 most consumers to count
 --       9 most held messages to read   10 of one consumer at most, unless there is room   11… consumers to read first
 --
--- Returns { per queue { tenant, count, ... }, per queue its done jobs, its device seconds, its refused jobs,
---           { consumer, messages that it holds, ... } of those that hold any,
---           { consumer, { list's queue, count, ... }, ... } of those whose messages were read,
---           { tenant, cap, held, ... } of the tenants that were counted,
---           { queue's number, tenant, ... } and { consumer, ... } that were not counted }.
+-- Returns JSON, since a client reads thousands of replies one by one, and a text at once; where nothing is in a list,
+-- cjson writes {}:
+--   ready      per queue { tenant: count }
+--   jobs, seconds, refused   per queue what the hashes say, '' for nothing
+--   holding    { consumer: messages that it holds } of those that hold any
+--   read       { consumer: { list's queue: count } } of those whose messages were read
+--   caps       { tenant: { cap, held } } of the tenants that were counted
+--   uncounted, unread        { queue's number, tenant } and consumers that were not counted
 --
 -- However large the fleet, the call is short: what is beyond the bounds is named, and asked for piece by piece.
 
@@ -54,8 +57,7 @@ for i, queue in ipairs(KEYS) do
   local function count(tenant)
     local _, messages = lengths_of(lists_of(queue, tenant))
     if messages > 0 then
-      counts[#counts + 1] = tenant
-      counts[#counts + 1] = messages
+      counts[tenant] = messages
       if not known[tenant] then
         known[tenant] = true
         waiting[#waiting + 1] = tenant
@@ -69,8 +71,7 @@ for i, queue in ipairs(KEYS) do
         tenants_left = tenants_left - 1
         count(tenant)
       else
-        uncounted[#uncounted + 1] = i
-        uncounted[#uncounted + 1] = tenant
+        uncounted[#uncounted + 1] = { i, tenant }
       end
     end
   end
@@ -82,14 +83,12 @@ for i, text in ipairs(fields_of(ARGV[1] .. 'cap', waiting)) do
   local cap = text ~= '' and cap_of(text)
   if cap then
     local running = redis.pcall('SCARD', ARGV[1] .. 'held:' .. waiting[i])
-    caps[#caps + 1] = waiting[i]
-    caps[#caps + 1] = cap
-    caps[#caps + 1] = type(running) == 'number' and running or 0
+    caps[waiting[i]] = { cap, type(running) == 'number' and running or 0 }
   end
 end
 
 local consumers = ARGV[2] == '' and {} or list_in(ARGV[2], 0, -1)
-local holding, lengths = {}, {}
+local holders, holding, lengths = {}, {}, {}
 local function length_of(consumer)
   local messages = redis.pcall('HLEN', ARGV[3] .. consumer)
   lengths[consumer] = type(messages) == 'number' and messages or 0
@@ -98,8 +97,8 @@ end
 for i = 1, math.min(consumers_left, #consumers) do
   local messages = length_of(consumers[i])
   if messages > 0 then
-    holding[#holding + 1] = consumers[i]
-    holding[#holding + 1] = messages
+    holders[#holders + 1] = consumers[i]
+    holding[consumers[i]] = messages
   end
 end
 local unread = {}
@@ -132,23 +131,26 @@ local function look_at(consumer)
       counts[queue] = (counts[queue] or 0) + 1
     end
   end
-  local told = {}
-  for queue, count in pairs(counts) do
-    told[#told + 1] = queue
-    told[#told + 1] = count
-  end
-  read[#read + 1] = consumer
-  read[#read + 1] = told
+  read[consumer] = counts
 end
 for i = 11, #ARGV do
   look_at(ARGV[i])
 end
-for i = 1, #holding, 2 do
+for _, consumer in ipairs(holders) do
   if messages_left <= 0 then
     break
   end
-  look_at(holding[i])
+  look_at(consumer)
 end
 
-local done_jobs, seconds, refused = fields_of(ARGV[4], KEYS), fields_of(ARGV[5], KEYS), fields_of(ARGV[6], KEYS)
-return { ready, done_jobs, seconds, refused, holding, read, caps, uncounted, unread }
+return cjson.encode({
+  ready = ready,
+  jobs = fields_of(ARGV[4], KEYS),
+  seconds = fields_of(ARGV[5], KEYS),
+  refused = fields_of(ARGV[6], KEYS),
+  holding = holding,
+  read = read,
+  caps = caps,
+  uncounted = uncounted,
+  unread = unread,
+})
