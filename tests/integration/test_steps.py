@@ -181,7 +181,9 @@ def test_a_running_generation_is_cancelled_at_a_step(sdk: Client, worker_factory
     assert 0 < len(text_of(events)) < 900
 
 
-def test_a_job_that_was_given_up_expires_in_a_worker_of_step_models(sdk: Client, worker_factory: WorkerFactory) -> None:
+def test_a_job_that_was_abandoned_expires_in_a_worker_of_step_models(
+    sdk: Client, worker_factory: WorkerFactory
+) -> None:
     """Although nothing else comes for the device. No dispatcher runs that would do it."""
     worker_factory()
     for _ in range(2):

@@ -84,8 +84,8 @@ def make_slow(clock: FakeClock, hungry: list[str]) -> Batcher:
         hungry=lambda: hungry.append("hungry"),
     )
     for size in (1, 2, 3, 4) * 10:
-        batcher.latency.observe("slow", size, 0.1 + 0.1 * size)
-    batcher.hopeless.observed("slow", clock())
+        batcher.room.latency.observe("slow", size, 0.1 + 0.1 * size)
+    batcher.room.hopeless.observed("slow", clock())
     return batcher
 
 
@@ -153,13 +153,13 @@ def test_keys_never_share_a_batch_and_their_lines_do_not_pile_up() -> None:
     batcher = make_slow(FakeClock(), [])
     batcher.put(slow_item(str(n), lane=Lane.BACKGROUND, key=str(n % 3)) for n in range(9))
     seen = []
-    while not batcher.empty:
+    while not batcher.room.empty:
         batch = batcher.take()
         assert batch is not None
         assert {item.key for item in batch.items} == {batch.key}
         seen += [item.id for item in batch.items]
     assert sorted(seen) == [str(n) for n in range(9)]
-    assert not batcher.lines.keys()
+    assert not batcher.room.lines.keys()
 
 
 def test_the_late_are_served_and_marked() -> None:
@@ -179,7 +179,7 @@ def step_of_run(id: str, *, start_by: float, lane: Lane = Lane.BACKGROUND, prior
 
 def ids_of(batcher: Batcher) -> list[str]:
     found: list[str] = []
-    while not batcher.empty:
+    while not batcher.room.empty:
         batch = batcher.take()
         assert batch is not None
         found += [item.id for item in batch.items]
@@ -207,8 +207,8 @@ def test_among_those_that_are_late_for_their_target_late_runs_come_first() -> No
     for item in steps:
         item.due_at = 100.004
         item.rank = (0, min(100.004, item.rank[1]))
-    batcher.lines.put_late(late)
-    batcher.lines.put_late(steps)
+    batcher.room.lines.put_late(late)
+    batcher.room.lines.put_late(steps)
     assert ids_of(batcher) == ["late", "a", "b", "c", "d", "e", "early"]
 
 
@@ -235,12 +235,12 @@ def test_no_device_time_is_spent_on_what_would_be_too_late_for_anybody() -> None
     first = batcher.take()
     assert first is not None and [item.id for item in first.items] == ["0", "1", "2", "3"]
     assert batcher.expired(wait=False) is None, "its deadline has not passed: it waits, as far as anybody knows"
-    assert not batcher.empty
+    assert not batcher.room.empty
     clock.now = 100.01 + ANSWERED_S
     assert [item.id for item in batcher.expired(wait=False) or ()] == ["gone"]
     second = batcher.take()
     assert second is not None and [item.id for item in second.items] == ["4", "5", "6", "7"]
-    assert batcher.empty
+    assert batcher.room.empty
 
 
 def test_a_model_is_kept_while_somebody_who_may_come_back_is_answered_for() -> None:
@@ -269,35 +269,35 @@ def test_a_device_that_is_free_earlier_tries_those_that_can_be_in_time_after_all
     batcher.put([slow_item("first")])
     assert batcher.take() is not None
     batcher.put([hopeless_item("never", ends=100.1), hopeless_item("now", ends=100.35)])
-    assert [item.id for item in batcher.hopeless.items] == ["never", "now"]
+    assert [item.id for item in batcher.room.hopeless.items] == ["never", "now"]
     assert batcher.count("slow", Lane.INTERACTIVE) == 0
     clock.now += 0.05
     second = batcher.take()
     assert second is not None and [item.id for item in second.items] == ["now"] and second.items[0].late
     assert batcher.take(wait=False) is None
-    assert [item.id for item in batcher.hopeless.items] == ["never"]
+    assert [item.id for item in batcher.room.hopeless.items] == ["never"]
 
 
 def test_a_line_that_is_wrong_is_put_right_although_another_model_keeps_the_device_busy() -> None:
-    """Nobody would ever find out that its batches are short, if all its jobs were given up."""
+    """Nobody would ever find out that its batches are short, if all its jobs were abandoned."""
     clock = FakeClock()
     batcher = Batcher({"slow": slow, "other": slow}, Adaptive(), namespace="penstock", target_s=2.0, clock=clock)
     for size in (1, 2, 3, 4) * 10:
-        batcher.latency.observe("slow", size, 10.0 * size)
+        batcher.room.latency.observe("slow", size, 10.0 * size)
     other = slow_item("a")
     other.model = "other"
     batcher.put([other])
     assert batcher.take() is not None
     batcher.put([hopeless_item("one", ends=101.0), hopeless_item("two", ends=102.0)])
-    assert [item.id for item in batcher.hopeless.items] == ["one"]
+    assert [item.id for item in batcher.room.hopeless.items] == ["one"]
     batch = batcher.take()
     assert batch is not None and [item.id for item in batch.items] == ["two"]
     batcher.learn(batch, cost=1.0, background=0.0, late=1.0, busy_s=10.0, clean=True)
     batcher.put([hopeless_item("three", ends=103.0)])
-    assert [item.id for item in batcher.hopeless.items] == ["one", "three"], "it is known now"
+    assert [item.id for item in batcher.room.hopeless.items] == ["one", "three"], "it is known now"
 
 
-def test_nobody_is_given_up_for_background_work_that_can_be_overtaken() -> None:
+def test_nobody_is_abandoned_for_background_work_that_can_be_overtaken() -> None:
     batcher = make_slow(FakeClock(), [])
     begin(batcher)
     batcher.staging = True
@@ -305,28 +305,28 @@ def test_nobody_is_given_up_for_background_work_that_can_be_overtaken() -> None:
     batcher.staged(staged)
     # Behind what runs (0.2 s) and by itself (0.2 s), but not behind the other batch (0.5 s).
     batcher.put([hopeless_item("quick", ends=100.45)])
-    assert batcher.hopeless.items == []
+    assert batcher.room.hopeless.items == []
 
 
-def test_who_is_given_up_depends_on_those_of_the_same_key_that_can_be_in_time() -> None:
+def test_who_is_abandoned_depends_on_those_of_the_same_key_that_can_be_in_time() -> None:
     batcher = make_slow(FakeClock(), [])
     for size in (1, 2, 3, 4) * 10:
-        batcher.latency.observe("slow", size, 0.1 + 0.1 * size, "a")
+        batcher.room.latency.observe("slow", size, 0.1 + 0.1 * size, "a")
     batcher.put([slow_item("runs")])
     assert batcher.take() is not None
     waiting = [slow_item(str(n), key="b") for n in range(3)]
     late = [slow_item(str(n), key="a") for n in range(3, 5)]
     batcher.put(waiting)
-    batcher.lines.put_late(late)
+    batcher.room.lines.put_late(late)
     item = hopeless_item("in time", ends=100.45)
     item.key = "a"
     batcher.put([item])
-    assert batcher.hopeless.items == []
+    assert batcher.room.hopeless.items == []
     batcher.put([slow_item("mate", key="a")])
     item = hopeless_item("not in time", ends=100.45)
     item.key = "a"
     batcher.put([item])
-    assert batcher.hopeless.items == [item], "with two more it takes 0.4 s behind the one that runs"
+    assert batcher.room.hopeless.items == [item], "with two more it takes 0.4 s behind the one that runs"
 
 
 def test_of_a_long_queue_without_hope_most_stays_within_reach_of_others() -> None:
@@ -335,12 +335,12 @@ def test_of_a_long_queue_without_hope_most_stays_within_reach_of_others() -> Non
     batcher.put([slow_item("first")])
     assert batcher.take() is not None
     batcher.put(hopeless_item(str(n), ends=100.1) for n in range(100))
-    assert len(batcher.hopeless.items) == HOPELESS_BATCHES * 4
+    assert len(batcher.room.hopeless.items) == HOPELESS_BATCHES * 4
     assert batcher.count("slow", Lane.INTERACTIVE) == 100 - HOPELESS_BATCHES * 4
     assert batcher.quota()[S_FAST] == 0
 
 
-def test_the_stager_hears_of_what_came_with_messages_that_were_given_up() -> None:
+def test_the_stager_hears_of_what_came_with_messages_that_were_abandoned() -> None:
     """Once it has looked and found nothing, it waits until it is told."""
     clock = FakeClock()
     waits = threading.Event()
@@ -359,18 +359,18 @@ def test_the_stager_hears_of_what_came_with_messages_that_were_given_up() -> Non
     assert [[item.id for item in batch.items] for batch in chosen if batch is not None] == [["next"]]
 
 
-def test_the_limit_of_those_given_up_is_for_all_keys_of_a_model() -> None:
+def test_the_limit_of_those_abandoned_is_for_all_keys_of_a_model() -> None:
     batcher = make_slow(FakeClock(), [])
     for key in "abcde":
         for size in (1, 2, 3, 4) * 10:
-            batcher.latency.observe("slow", size, 0.1 + 0.1 * size, key)
+            batcher.room.latency.observe("slow", size, 0.1 + 0.1 * size, key)
     batcher.put([slow_item("first")])
     assert batcher.take() is not None
     items = [hopeless_item(f"{key}{n}", ends=100.1) for key in "abcde" for n in range(HOPELESS_BATCHES)]
     for item in items:
         item.key = item.id[0]
     batcher.put(items)
-    assert len(batcher.hopeless.items) == HOPELESS_BATCHES * 4 < len(items)
+    assert len(batcher.room.hopeless.items) == HOPELESS_BATCHES * 4 < len(items)
 
 
 def test_a_suspect_gives_way_to_nobody() -> None:
@@ -380,10 +380,10 @@ def test_a_suspect_gives_way_to_nobody() -> None:
     suspect.suspect = True
     batcher.put([suspect, *(slow_item(str(n)) for n in range(3))])
     assert batcher.take() is not None
-    assert batcher.hopeless.items == []
+    assert batcher.room.hopeless.items == []
 
 
-def test_a_device_that_is_free_early_takes_no_more_than_a_batch_of_those_given_up() -> None:
+def test_a_device_that_is_free_early_takes_no_more_than_a_batch_of_those_abandoned() -> None:
     """Others come meanwhile. That many wait whose time is over says nothing of who stands behind."""
     clock = FakeClock()
     batcher = make_slow(clock, [])
@@ -391,14 +391,14 @@ def test_a_device_that_is_free_early_takes_no_more_than_a_batch_of_those_given_u
     assert batcher.take() is not None
     batcher.put(hopeless_item(str(n), ends=100.05) for n in range(8))
     batcher.put(hopeless_item(f"now {n}", ends=100.65) for n in range(8))
-    assert len(batcher.hopeless.items) >= 12
+    assert len(batcher.room.hopeless.items) >= 12
     clock.now += 0.1
-    for item in batcher.pull(lambda item: item not in batcher.hopeless.items):
+    for item in batcher.pull(lambda item: item not in batcher.room.hopeless.items):
         assert item.id.startswith("now"), "these might be in time behind the first"
-    left = sum(item.id.startswith("now") for item in batcher.hopeless.items)
+    left = sum(item.id.startswith("now") for item in batcher.room.hopeless.items)
     batch = batcher.take()
     assert batch is not None and {item.id[:3] for item in batch.items} == {"now"} and len(batch.items) <= 4
-    assert sum(item.id.startswith("now") for item in batcher.hopeless.items) == left - len(batch.items) > 0
+    assert sum(item.id.startswith("now") for item in batcher.room.hopeless.items) == left - len(batch.items) > 0
 
 
 def test_a_device_that_stays_idle_tries_one_that_seems_hopeless() -> None:
@@ -408,7 +408,7 @@ def test_a_device_that_stays_idle_tries_one_that_seems_hopeless() -> None:
     batcher.put([slow_item("first")])
     assert batcher.take() is not None
     batcher.put([hopeless_item("a", ends=100.15), hopeless_item("b", ends=100.16)])
-    assert [item.id for item in batcher.hopeless.items] == ["a", "b"]
+    assert [item.id for item in batcher.room.hopeless.items] == ["a", "b"]
     clock.now = 100.1
     assert batcher.take(wait=False) is None
     assert batcher.revive_in_s() == pytest.approx(TRIED_S)
@@ -422,7 +422,7 @@ def test_a_device_that_stays_idle_tries_one_that_seems_hopeless() -> None:
     assert batcher.revive_in_s() is None and not batcher.revive(), "its time is over"
 
 
-def test_claims_go_on_behind_messages_that_were_given_up() -> None:
+def test_claims_go_on_behind_messages_that_were_abandoned() -> None:
     clock = FakeClock()
     batcher = make_slow(clock, [])
     batcher.staging = True
@@ -431,10 +431,10 @@ def test_claims_go_on_behind_messages_that_were_given_up() -> None:
     batcher.put([hopeless_item("gone", ends=100.2), slow_item("next")])
     assert batcher.quota()[S_FAST] > 0
     batcher.put([slow_item("last")])
-    assert batcher.quota()[S_FAST] == 0, "that claim found nobody to give up"
+    assert batcher.quota()[S_FAST] == 0, "that claim found nobody to abandon"
 
 
-def test_who_cannot_be_in_time_behind_a_batch_is_given_up_as_far_as_there_is_room() -> None:
+def test_who_cannot_be_in_time_behind_a_batch_is_abandoned_as_far_as_there_is_room() -> None:
     batcher = make_slow(FakeClock(), [])
     batcher.put([slow_item("first")])
     assert batcher.take() is not None
@@ -448,27 +448,27 @@ def test_who_cannot_be_in_time_behind_a_batch_is_given_up_as_far_as_there_is_roo
     clock.now += 0.3  # the batch took longer than was thought
     batch = batcher.take()
     assert batch is not None and len(batch.items) == 3
-    assert len(batcher.hopeless.items) == HOPELESS_BATCHES * 4 and batcher.lines.late() == {"slow": 1}
+    assert len(batcher.room.hopeless.items) == HOPELESS_BATCHES * 4 and batcher.room.lines.late() == {"slow": 1}
 
 
-def test_what_was_given_up_of_a_model_that_has_left_the_device_is_not_tried() -> None:
+def test_what_was_abandoned_of_a_model_that_has_left_the_device_is_not_tried() -> None:
     batcher = make_slow(FakeClock(), [])
     batcher.put([slow_item("first")])
     assert batcher.take() is not None
     batcher.put([hopeless_item("now", ends=100.35), hopeless_item("gone", ends=100.1)])
     batcher.set_resident([])
     assert batcher.take(wait=False) is None
-    assert [item.id for item in batcher.hopeless.items] == ["now", "gone"]
+    assert [item.id for item in batcher.room.hopeless.items] == ["now", "gone"]
 
 
-def test_what_was_given_up_can_be_cancelled_and_given_back() -> None:
+def test_what_was_abandoned_can_be_cancelled_and_given_back() -> None:
     clock = FakeClock()
     batcher = make_slow(clock, [])
     batcher.put([hopeless_item("x", ends=100.01), hopeless_item("y", ends=100.02), slow_item("a"), slow_item("b")])
     assert batcher.take() is not None
     assert [item.id for item in batcher.pull(lambda item: item.id == "x")] == ["x"]
     assert [item.id for item in batcher.close()] == ["y"]
-    assert batcher.empty
+    assert batcher.room.empty
 
 
 def test_pulled_items_are_not_counted_any_more() -> None:
@@ -478,7 +478,7 @@ def test_pulled_items_are_not_counted_any_more() -> None:
     assert [item.id for item in batcher.pull(lambda item: item.id == "a")] == ["a"]
     assert len(batcher) == 1
     assert [item.id for item in batcher.close()] == ["b"]
-    assert batcher.empty
+    assert batcher.room.empty
 
 
 def test_items_whose_input_is_in_sql_are_weighed_before_they_are_planned_with() -> None:
@@ -497,7 +497,7 @@ def test_items_whose_input_is_in_sql_are_weighed_before_they_are_planned_with() 
         ("", ["small"]),
         ("key of large", ["large"]),
     ]
-    assert batcher.empty
+    assert batcher.room.empty
 
 
 def test_items_that_are_being_weighed_are_given_back_by_a_stop() -> None:
@@ -510,7 +510,7 @@ def test_items_that_are_being_weighed_are_given_back_by_a_stop() -> None:
     batcher.put([item])
     assert batcher.take() is None
     assert given_back == [item]
-    assert batcher.empty
+    assert batcher.room.empty
 
 
 def suspect(id: str) -> Item:
@@ -522,7 +522,7 @@ def suspect(id: str) -> Item:
 def taken(batcher: Batcher) -> list[tuple[list[str], str]]:
     """All batches until nothing waits."""
     batches = []
-    while not batcher.empty:
+    while not batcher.room.empty:
         batch = batcher.take()
         assert batch is not None
         batches.append(([item.id for item in batch.items], batch.reason))
@@ -550,7 +550,7 @@ def test_what_was_not_claimed_goes_back_to_the_head() -> None:
     assert [ids for ids, _ in taken(batcher)] == [["a"], ["b"], ["c"]]
     batcher.close()
     batcher.put_back([suspect("a")])
-    assert batcher.empty
+    assert batcher.room.empty
 
 
 def test_a_lowered_limit_bounds_the_next_batches() -> None:
@@ -587,9 +587,9 @@ def step_item(id: str) -> Item:
 def test_claims_shrink_by_what_has_begun_but_one_may_always_wait() -> None:
     batcher = Batcher({"echo": echo, "steps": Steps}, Greedy(), namespace="penstock", prefetch_batches=2.0)
     assert batcher.quota()[SLOW] == 8
-    batcher.begun = {SLOW: 5}
+    batcher.room.begun = {SLOW: 5}
     assert batcher.quota()[SLOW] == 3
-    batcher.begun = {SLOW: 12}
+    batcher.room.begun = {SLOW: 12}
     assert batcher.quota()[SLOW] == 1
     batcher.put([step_item("a")])
     assert batcher.quota()[SLOW] == 0
@@ -603,7 +603,7 @@ def test_the_batching_policy_does_not_see_step_wise_models() -> None:
     ((name, lane, size, head),) = batcher.waiting()
     assert (name, lane, size, head.id) == ("steps", Lane.BACKGROUND, 2, "a")
     assert [item.id for item in batcher.admit(name, lane, 5, "begin").items] == ["a", "b"]
-    assert batcher.empty
+    assert batcher.room.empty
     batcher.put([make_item("c", Lane.INTERACTIVE)])
     assert (batcher.waiting_in(Lane.INTERACTIVE), batcher.waiting_in(Lane.BACKGROUND)) == (1, 0)
     batch = batcher.take(wait=False)

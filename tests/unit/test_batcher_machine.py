@@ -19,9 +19,10 @@ from penstock.model import Batching, Model
 from penstock.policy.batching import GUARD_S, POLICIES
 from penstock.policy.hopeless import HOPELESS_BATCHES
 from penstock.policy.isolation import MinimumShare
+from penstock.policy.waitingroom import OVERTAKEN
 from penstock.testing import FakeClock
 from penstock_worker.item import Batch, Item, Run
-from penstock_worker.schedule.batcher import ANSWERED_S, OVERTAKEN, Batcher
+from penstock_worker.schedule.batcher import ANSWERED_S, Batcher
 from tests.fixtures.examples import examples
 
 NS, TARGET_S, PREFETCH = "ns", 0.1, 1.5
@@ -88,11 +89,12 @@ class Device(RuleBasedStateMachine):
             weigh=self.weigh,
         )
         self.batcher.staging = True
+        self.room = self.batcher.room
         self.made = 0
         #: By id: what waits, and what is on the device.
         self.waiting: dict[str, Item] = {}
         self.batch: Batch | None = None
-        #: By id: what was given up, and waits for its deadline to pass.
+        #: By id: what was abandoned, and waits for its deadline to pass.
         self.hopeless: dict[str, Item] = {}
         #: How many there were: a limit that is learned later does not bring them back.
         self.most_hopeless = 0
@@ -172,7 +174,7 @@ class Device(RuleBasedStateMachine):
         if known:
             for name in WHOLE:
                 for size in (1, 2, 3):
-                    self.batcher.latency.observe(name, size, seconds * (1 + size) / 2)
+                    self.room.latency.observe(name, size, seconds * (1 + size) / 2)
 
     items = st.fixed_dictionaries(
         {
@@ -206,10 +208,10 @@ class Device(RuleBasedStateMachine):
 
     def bring(self, new: list[Item]) -> None:
         """Who cannot be in time for a deadline of its own is not planned with, unless nobody else is there."""
-        before, alone = set(self.hopeless), self.batcher.empty and not self.running
+        before, alone = set(self.hopeless), self.room.empty and not self.running
         self.batcher.put(new)
         ids = {item.id for item in new}
-        gone = {item.id: item for item in self.batcher.hopeless.items if item.id in ids}
+        gone = {item.id: item for item in self.room.hopeless.items if item.id in ids}
         self.hopeless |= gone
         self.waiting |= {item.id: item for item in new if item.id not in gone}
         assert set(self.hopeless) - before == set(gone) and not (alone and len(new) == 1 and gone)
@@ -220,7 +222,7 @@ class Device(RuleBasedStateMachine):
                 for one in (*self.waiting.values(), *new)
                 if (one.model, one.key, one.lane) == (item.model, item.key, item.lane)
             ]
-            latest_s = self.batcher.latency.line(item.model, item.key).bound(sum(mates)) + self.batcher.after_s
+            latest_s = self.room.latency.line(item.model, item.key).bound(sum(mates)) + self.room.after_s
             assert item.ends_at <= starts_at + latest_s + GUARD_S + 1e-9
             assert not item.suspect and item.weighed and item.lane is Lane.INTERACTIVE and item.model in WHOLE
         for model in WHOLE:
@@ -234,7 +236,7 @@ class Device(RuleBasedStateMachine):
             return 0.0
         urgent = any(item.lane is Lane.INTERACTIVE and not item.late for item in self.staged.items)
         kept = self.shares[0].owed() or self.clock() - self.staged_at >= OVERTAKEN * TARGET_S
-        line = self.batcher.latency.line(self.staged.model.name, self.staged.key)
+        line = self.room.latency.line(self.staged.model.name, self.staged.key)
         return line.predict(sum(item.cost for item in self.staged.items)) if urgent or kept else 0.0
 
     # Out
@@ -246,7 +248,7 @@ class Device(RuleBasedStateMachine):
         in_time = {item.id for item in self.waiting.values() if not item.late}
         held = dict(self.waiting)
         batch = self.batcher.take(wait=False)
-        self.notice_given_up(held, now)
+        self.notice_abandoned(held, now)
         self.notice_revived(now, batch)
         self.running = "" if batch is None else batch.model.name
         if self.staged is not None and batch is self.staged:
@@ -266,7 +268,7 @@ class Device(RuleBasedStateMachine):
                     mates = [
                         one.cost for one in self.hopeless.values() if (one.model, one.key) == (item.model, item.key)
                     ]
-                    latest_s = self.batcher.latency.line(item.model, item.key).bound(sum(mates)) + self.batcher.after_s
+                    latest_s = self.room.latency.line(item.model, item.key).bound(sum(mates)) + self.room.after_s
                     assert item.ends_at <= now + latest_s + GUARD_S + 1e-9, "the device has nothing else to do"
             return
         if self.staged is not None:
@@ -281,7 +283,7 @@ class Device(RuleBasedStateMachine):
 
     def notice_revived(self, now: float, batch: Batch | None) -> None:
         """A device with nothing else to do tries who could be in time after all."""
-        left = {item.id for item in self.batcher.hopeless.items}
+        left = {item.id for item in self.room.hopeless.items}
         revived = [item for id, item in self.hopeless.items() if id not in left]
         for item in revived:
             assert item.late and item.ends_at > now and item.model in self.resident
@@ -289,13 +291,13 @@ class Device(RuleBasedStateMachine):
         if revived and batch is not None:
             assert all(item.id in {one.id for one in revived} or item.model == "pinned" for item in batch.items)
 
-    def notice_given_up(self, held: dict[str, Item], now: float) -> None:
-        """Nobody is given up whose deadline does not pass while the batch before it runs, nor for nothing."""
-        for item in list(self.batcher.hopeless.items):
+    def notice_abandoned(self, held: dict[str, Item], now: float) -> None:
+        """Nobody is abandoned whose deadline does not pass while the batch before it runs, nor for nothing."""
+        for item in list(self.room.hopeless.items):
             if item.id in self.waiting:
                 mates = [one.cost for one in held.values() if (one.model, one.key) == (item.model, item.key)]
                 assert len(mates) > 1 and item.late
-                expected_s = self.batcher.latency.line(item.model, item.key).predict(sum(mates))
+                expected_s = self.room.latency.line(item.model, item.key).predict(sum(mates))
                 assert item.ends_at <= now + expected_s + 1e-9
                 self.judge_demotion(item, now, held)
                 self.hopeless[item.id] = self.waiting.pop(item.id)
@@ -339,7 +341,7 @@ class Device(RuleBasedStateMachine):
         in_time = {item.id for item in self.waiting.values() if not item.late}
         held = dict(self.waiting)
         batch = self.batcher.ahead(wait=False)
-        self.notice_given_up(held, self.clock() + 0.001)
+        self.notice_abandoned(held, self.clock() + 0.001)
         for id in in_time - {item.id for item in (batch.items if batch else ())}:
             # One may be cancelled while the inputs are read.
             if id in self.waiting and self.waiting[id].late:
@@ -403,8 +405,8 @@ class Device(RuleBasedStateMachine):
         """Late is only who could not have been in time with the others of its line."""
         mates = [one.cost for one in held.values() if (one.model, one.key) == (item.model, item.key)]
         assert self.policy == "adaptive" and item.lane is Lane.INTERACTIVE
-        bound_s = self.batcher.latency.line(item.model, item.key).bound(sum(mates))
-        assert item.due_at < now + bound_s + self.batcher.after_s + GUARD_S + 1e-9
+        bound_s = self.room.latency.line(item.model, item.key).bound(sum(mates))
+        assert item.due_at < now + bound_s + self.room.after_s + GUARD_S + 1e-9
 
     @precondition(lambda self: self.batch is not None)
     @rule(
@@ -444,7 +446,7 @@ class Device(RuleBasedStateMachine):
         )
         for share, own in zip(self.shares, shares, strict=True):
             share.spent(seconds, own, self.clock())
-        self.batcher.settled_after(0.001)
+        self.room.settled_after(0.001)
 
     @precondition(lambda self: self.batch is None and not self.closed)
     @rule(
@@ -531,7 +533,7 @@ class Device(RuleBasedStateMachine):
             assert last in (None, self.staged), "a short one still runs"
             assert last is not None or self.batcher.seize() is self.staged.claimed
             self.done |= {item.id for item in self.staged.items}
-        assert self.batcher.empty and self.batcher.take() is None
+        assert self.room.empty and self.batcher.take() is None
         on_device = {item.id for item in self.batch.items} if self.batch else set()
         assert self.done | on_device == {f"j{n}" for n in range(1, self.made + 1)}, "nothing is lost"
 
@@ -547,7 +549,7 @@ class Device(RuleBasedStateMachine):
             items = self.of(model, lane)
             assert self.batcher.count(model, lane) == len(items)
             # What is claimed ahead goes by it.
-            assert self.batcher.lines.cost[model, lane] == pytest.approx(sum(item.cost for item in items), abs=1e-6)
+            assert self.room.lines.cost[model, lane] == pytest.approx(sum(item.cost for item in items), abs=1e-6)
 
     @invariant()
     def quotas_keep_their_bound(self) -> None:

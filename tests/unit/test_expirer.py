@@ -1,4 +1,4 @@
-"""The thread that answers for the jobs that were given up, beside a device that does something else."""
+"""The thread that answers for the jobs that were abandoned, beside a device that does something else."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Desk:
     def __init__(self) -> None:
         self.batcher = Batcher({"slow": Slow}, Adaptive(), namespace="t", target_s=60.0)
         for size in (1, 2) * 20:
-            self.batcher.latency.observe("slow", size, 10.0)
-        self.batcher.hopeless.observed("slow", monotonic_s())
+            self.batcher.room.latency.observe("slow", size, 10.0)
+        self.batcher.room.hopeless.observed("slow", monotonic_s())
         self.batcher.put([make("runs", ends_in=1e6)])
         assert self.batcher.take() is not None
         self.asked: queue.Queue[list[str]] = queue.Queue()
@@ -97,10 +97,10 @@ def test_they_are_answered_for_together_shortly_after_the_first_deadline(desk: D
 
 def test_whose_deadline_has_not_passed_is_not_answered_for(desk: Desk) -> None:
     desk.batcher.put([make("soon", ends_in=0.001), make("later", ends_in=5.0)])
-    assert len(desk.batcher.hopeless.items) == 2
+    assert len(desk.batcher.room.hopeless.items) == 2
     desk.expirer.start()
     assert desk.asked.get(timeout=PATIENCE_S) == ["soon"]
-    assert [item.id for item in desk.batcher.hopeless.items] == ["later"]
+    assert [item.id for item in desk.batcher.room.hopeless.items] == ["later"]
 
 
 def test_very_many_are_answered_for_in_parts(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""Who is given up, and who of them is tried after all: tables, without a worker."""
+"""Who is abandoned, and who of them is tried after all: tables, without a worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.model import Batching
-from penstock.policy.hopeless import HOPELESS_BATCHES, INFINITY, STALE_S, TRIED_S, Hopeless, full_cost, given_up
+from penstock.policy.hopeless import HOPELESS_BATCHES, INFINITY, STALE_S, TRIED_S, Hopeless, abandoned, full_cost
 from penstock.policy.latency import LatencyBook
 
 NEVER = INFINITY
@@ -67,15 +67,15 @@ def choose(of: Hopeless[Job], *jobs: Job, **more: Any) -> list[Job]:
         pytest.param([0.023] * 34, {"late": 30.0}, list(range(14)), id="late ones fill the batch"),
     ],
 )
-def test_who_is_given_up(deadlines_s: list[float], situation: dict[str, Any], gone: list[int]) -> None:
+def test_who_is_abandoned(deadlines_s: list[float], situation: dict[str, Any], gone: list[int]) -> None:
     items = [Job(ends_at=10.0 + seconds) for seconds in deadlines_s]
     case = {"starts_at": 10.0, "mates": 0.0, "late": 0.0, "most": 64.0, "after_s": 0.0, "try_one": False} | situation
-    assert given_up(items, book("m").line("m"), **case) == gone
+    assert abandoned(items, book("m").line("m"), **case) == gone
 
 
 def test_nobody_is_given_up_by_a_model_that_was_never_seen() -> None:
     case = {"starts_at": 10.0, "mates": 9.0, "late": 0.0, "most": 64.0, "after_s": 0.0, "try_one": False}
-    assert given_up([Job(ends_at=0.0)], LatencyBook().line("new"), **case) == []
+    assert abandoned([Job(ends_at=0.0)], LatencyBook().line("new"), **case) == []
 
 
 @pytest.mark.parametrize(

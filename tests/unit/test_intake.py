@@ -75,7 +75,7 @@ def test_waits_are_counted_from_when_a_job_could_run_not_from_when_it_was_made()
         worker="w",
         target_s=0.1,
         waiting=batcher.count,
-        room=batcher.room,
+        room=batcher.room.capacity,
         lead_s=lambda: 0.003,
     )
     for step in range(40):

@@ -21,6 +21,7 @@ from penstock.loadgen.tally import Fate, Sample
 from penstock.model import Batching
 from penstock.policy.batching import POLICIES, Hold, Release, Snapshot
 from penstock.policy.fairness import Terms
+from penstock.policy.waitingroom import Chosen
 from tests.fixtures.examples import examples
 
 STEADY = Device(alpha_s=0.008, beta_s=0.00025)
@@ -184,21 +185,23 @@ def test_a_long_queue_of_jobs_without_hope_is_worked_off() -> None:
     assert sum(size for size, _ in outcome.batches) < 300
 
 
-def test_an_imagined_device_that_is_free_early_tries_those_that_were_given_up() -> None:
-    """By the rules of the worker's batcher: the one that cannot be in time any more waits for its end."""
-    it = world()
-    worker = Worker(it, [simulator.MODEL])
+def test_an_imagined_device_that_is_free_early_tries_those_that_were_abandoned() -> None:
+    """By the rules of the worker's waiting room: the one that cannot be in time any more waits for its end."""
+    worker = Worker(world(), [simulator.MODEL])
     for _ in range(20):
-        worker.observed(simulator.MODEL, 1.0, 0.01, 0.0)
-    worker.busy, worker.busy_until, worker.free_since = True, 0.1, 0.05
-    never, tight = (
-        Item(Sample(0.0, Lane.INTERACTIVE, "default", 1.0, simulator.MODEL), Lane.INTERACTIVE, 0.0, ends, ends, 1.0)
-        for ends in (0.055, 0.105)
-    )
-    assert worker.put(simulator.MODEL, [never, tight], 0.05) and worker.left() == 0
-    worker.busy = False
-    assert worker.revive(0.05) and worker.left() == 1 and not worker.revive(0.05)
-    assert worker.hopeless.items == [never]
+        worker.end(Chosen(simulator.MODEL, [item_until(1.0)], "full"), 0.01, 0.0)
+    worker.start(Chosen(simulator.MODEL, [item_until(1.0)], "full"), 0.09)
+    never, tight = item_until(0.055), item_until(0.105)
+    assert worker.put([never, tight], 0.05) == 2 and worker.room.lines.empty
+    worker.room.ended(0.05)
+    assert worker.room.revive(0.05) and list(worker.room.lines) == [tight] and not worker.room.revive(0.05)
+    assert worker.room.hopeless.items == [never]
+
+
+def item_until(ends: float) -> Item:
+    """One whose result is due, and of no use any more, at a time."""
+    sample = Sample(0.0, Lane.INTERACTIVE, "default", 1.0, simulator.MODEL)
+    return Item(sample, Lane.INTERACTIVE, 0.0, ends, ends, 1.0)
 
 
 def test_batches_teach_the_book() -> None:

@@ -53,7 +53,7 @@ class Room:
             hungry=self.called.set,
         )
         for size in (1, 2, 3, 4) * 10:
-            self.batcher.latency.observe("slow", size, 0.1 + 0.1 * size)
+            self.batcher.room.latency.observe("slow", size, 0.1 + 0.1 * size)
         self.batcher.staging = True
         self.chosen: list[Batch | None] = []
         self._thread: threading.Thread | None = None
@@ -117,7 +117,7 @@ def test_what_comes_shortly_before_the_end_is_claimed_ahead_and_runs_next(room: 
     staged = room.stage(make("second"))
     assert room.called.is_set(), "the hub was told to claim first"
     assert ids(staged) == ["second"]
-    assert not room.batcher.empty and room.batcher.uses("slow")
+    assert not room.batcher.room.empty and room.batcher.uses("slow")
     assert room.batcher.count("slow", Lane.INTERACTIVE) == 0
     room.end()
     assert room.batcher.take() is staged
@@ -206,7 +206,7 @@ def test_a_long_batch_that_was_claimed_ahead_does_not_delay_the_end(room: Room) 
     room.begin()
     room.stage(*(make(str(number)) for number in range(4)))
     for size in (1, 2, 3, 4) * 200:
-        room.batcher.latency.observe("slow", size, 0.35 * size)
+        room.batcher.room.latency.observe("slow", size, 0.35 * size)
     room.batcher.close()
     assert room.batcher.take() is None
     left = room.batcher.seize()
@@ -219,7 +219,7 @@ def test_a_device_that_does_not_return_loses_what_was_claimed_ahead(room: Room) 
     left = room.batcher.seize()
     assert left is not None and [item.id for item in left.live] == ["second"]
     assert room.batcher.seize() is None
-    assert room.batcher.empty
+    assert room.batcher.room.empty
 
 
 def test_whoever_takes_it_away_waits_for_a_claim_that_is_under_way(room: Room) -> None:
@@ -333,7 +333,7 @@ def test_the_lead_knows_that_large_claims_take_longer() -> None:
     assert lead.before(0.024, 64) < 0.006, "it is learned anew"
 
 
-def test_the_lead_has_time_to_get_behind_messages_that_are_given_up() -> None:
+def test_the_lead_has_time_to_get_behind_messages_that_are_abandoned() -> None:
     lead = Lead(0.003)
     for seconds in (0.004,) * 50:
         lead.claim.took(0.001, 8)
@@ -358,14 +358,14 @@ def test_the_lead_has_time_to_get_behind_messages_that_are_given_up() -> None:
         ),
     ],
 )
-def test_how_long_it_takes_to_get_behind_those_that_are_given_up(
+def test_how_long_it_takes_to_get_behind_those_that_are_abandoned(
     room: Room, found: tuple[str, ...], searched_s: float, fetched_s: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched: list[float] = []
     fetched: list[float] = []
-    monkeypatch.setattr(room.batcher._lead, "searched", searched.append)
-    monkeypatch.setattr(room.batcher._lead.fetch, "took", lambda seconds, _: fetched.append(seconds))
-    room.batcher.hopeless.observed("slow", 100.0)
+    monkeypatch.setattr(room.batcher.room.ahead.lead, "searched", searched.append)
+    monkeypatch.setattr(room.batcher.room.ahead.lead.fetch, "took", lambda seconds, _: fetched.append(seconds))
+    room.batcher.room.hopeless.observed("slow", 100.0)
     room.begin()
     room.near_the_end()
     assert room.batcher.ahead(wait=False) is None and room.called.is_set()
@@ -380,7 +380,7 @@ def test_how_long_it_takes_to_get_behind_those_that_are_given_up(
         room.end()
         room.batcher.take(wait=False)
     came = [] if fetched_s is None else [pytest.approx(fetched_s)]
-    assert fetched == came, "since the last one that was given up, where what came was enough"
+    assert fetched == came, "since the last one that was abandoned, where what came was enough"
     assert searched == [pytest.approx(searched_s)]
 
 

@@ -365,7 +365,7 @@ class Steps(RuleBasedStateMachine):
             batcher=self.batcher,
             lanes=Lanes(**{lane.value: LaneSettings(target=s) for lane, s in TARGETS_S.items()}),
             namespace=NS,
-            latency=self.batcher.latency,
+            latency=self.batcher.room.latency,
             run_batch=self.run_batch,
         )
         self.recall = Recall(store, worker=ME, members=lambda: self.sequences.held)
@@ -889,18 +889,18 @@ def test_a_split_of_background_groups_leaves_the_place_for_interactive_ones(work
     assert [group.lane for group in worker.of("solo")].count(Lane.INTERACTIVE) == 1
 
 
-def test_an_idle_device_tries_whoever_was_given_up(worker: Steps) -> None:
+def test_an_idle_device_tries_whoever_was_abandoned(worker: Steps) -> None:
     """Not beside sequences: there the device has something to do."""
     worker.submit(("whole", Lane.INTERACTIVE), [Script(1, 0, 0.0, "", 0)], None, None, False, "transport")
     (item,) = worker.batcher.pull(lambda item: True)
     item.ends_at = worker.clock() + 1e6
-    worker.batcher.hopeless.add(item)
+    worker.batcher.room.hopeless.add(item)
     begin(worker, "solo", Lane.INTERACTIVE, FOREVER)
     worker.turns(4, False)
-    assert worker.batcher.hopeless.items == [item] and not item.attempt
+    assert worker.batcher.room.hopeless.items == [item] and not item.attempt
     (group,) = worker.of("solo")
     for member in group.members.values():
         worker.ledger.rows[member.item.id].cancelled = member.recalled = True
     for _ in range(4):
         worker.turn()
-    assert worker.batcher.hopeless.items == [] and item.attempt == 1
+    assert worker.batcher.room.hopeless.items == [] and item.attempt == 1

@@ -8,7 +8,7 @@
                                            with step-wise models: iteration -> sequences -> settler
     settler thread                                                        settler (under load)
     runs thread     Celery's calls of pipelines -> runs in SQL
-    expirer thread                         batcher -> the end of those that were given up, in SQL
+    expirer thread                         batcher -> the end of those that were abandoned, in SQL
     recall thread                          asks SQL which running sequences are still wanted
     heartbeat thread                       leases in SQL, kept acknowledgements, the supervisor's pulse
 """
@@ -115,7 +115,7 @@ class Engine:
             weigh=self._weigh,
         )
         #: How long batches take here; shared with whoever keeps and shows it.
-        self.latency = self.batcher.latency
+        self.latency = self.batcher.room.latency
         #: Calls a function on the hub thread after so many seconds; set when there is a hub.
         self.call_later: Callable[[float, Callable[[], None]], object] | None = None
         self.charges = Charges(classes, settings.namespace)
@@ -154,10 +154,10 @@ class Engine:
             worker=worker,
             target_s=settings.lanes.interactive.target,
             waiting=self.batcher.count,
-            room=self.batcher.room,
-            lead_s=lambda: self.batcher.lead_s,
+            room=self.batcher.room.capacity,
+            lead_s=lambda: self.batcher.room.lead_s,
             stepwise=[name for name, cls in classes.items() if issubclass(cls, StepModel)],
-            held=self.batcher.begun_of,
+            held=self.batcher.room.begun_of,
             versions={name: cls.version for name, cls in classes.items()},
         )
         self.settler = Settler(
@@ -165,9 +165,9 @@ class Engine:
             announcer,
             self._canvas,
             worker=worker,
-            busy=lambda: not self.batcher.empty or self._sequences.active,
+            busy=lambda: not self.batcher.room.empty or self._sequences.active,
             on_defect=self._on_defect,
-            on_settled=self.batcher.settled_after,
+            on_settled=self.batcher.room.settled_after,
         )
         store.leave_to(self.settler.go_on)
         self.runner = Runner(
@@ -387,7 +387,7 @@ class Engine:
         background = sum(item.cost for item in good if item.lane is not Lane.INTERACTIVE) / (cost or 1.0)
         late = sum(item.cost for item in good if item.late) / (cost or 1.0)
         if run.batch.claimed is None:
-            self.batcher.claimed_after(run.started_mono - run.batch.taken_mono)
+            self.batcher.room.claimed_after(run.started_mono - run.batch.taken_mono)
         # A batch that was split, or lost members to cancellation, does not tell how long such a batch takes.
         # Nor does the first of a shape, in which the model compiles and allocates.
         clean = len(good) == len(run.batch.items) and not self.latency.first(

@@ -228,6 +228,11 @@ class Batch:
     #: Whether the worker holds others beside it: sequences of step-wise models that have begun.
     beside: bool = False
 
+    @property
+    def name(self) -> str:
+        """Its model's name."""
+        return self.model.name
+
 
 @dataclass(slots=True)
 class Run:

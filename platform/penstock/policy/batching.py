@@ -151,7 +151,7 @@ class Adaptive:
     1. Interactive items that can be in time go first, the earliest due head across all models. The batch is what is
        there, as large as the model allows. An item that such a batch would make late is demoted rather than the batch
        shrunk: under overload, shrinking makes everybody late (Symphony, Shepherd). If its own deadline will have passed
-       when the batch ends, it is given up.
+       when the batch ends, it is abandoned.
     2. Late and background items fill it, as far as everybody stays in time and the isolation budget lasts.
     3. With nothing in time, late items run; then background, in batches within the isolation budget. Late work and
        background work that have not had their least share go before all.
@@ -190,7 +190,7 @@ class Adaptive:
         due_at = min(dues)
         ends_at = snapshot.now + line.bound(cost) + snapshot.after_s + GUARD_S
         if ends_at > due_at:
-            # As it should be, not as it may be at worst: what is given up must be hopeless.
+            # As it should be, not as it may be at worst: what is abandoned must be hopeless.
             expected_at = snapshot.now + line.predict(cost) if release.size > 1 and line.seen else None
             return Demote(head.model, head.key, dues.index(due_at), expected_at)
         if release.reason == "full":

@@ -1,4 +1,4 @@
-"""Claimed jobs whose own deadlines will have passed when what goes before them has run: who is given up. PURE.
+"""Claimed jobs whose own deadlines will have passed when what goes before them has run: who is abandoned. PURE.
 
 They stand beside the waiting lines: they are not counted, and nothing is planned for them. When their deadlines have
 passed they are answered for; a device that has nothing else to do tries those that could be in time after all. A result
@@ -16,8 +16,8 @@ from penstock.policy.batching import GUARD_S
 from penstock.policy.latency import LatencyBook, LatencyModel
 
 INFINITY = float("inf")
-#: So many full batches of a model may wait to expire. Beyond it nobody is given up any more: a worker that has time for
-#: it could not reach it.
+#: So many full batches of a model may wait to expire. Beyond it nobody is abandoned any more: a worker that has time
+#: for it could not reach it.
 HOPELESS_BATCHES = 8
 #: When no batch of a model has told for so long how long they take (seconds), one job is tried that seems hopeless.
 STALE_S = 1.0
@@ -49,7 +49,7 @@ class Claimed(Protocol):
 T = TypeVar("T", bound=Claimed)
 
 
-def given_up(
+def abandoned(
     items: Sequence[Claimed],
     line: LatencyModel,
     *,
@@ -63,14 +63,14 @@ def given_up(
     """Which items of one line cannot be in time for their own deadlines: their places.
 
     They would be in a batch that begins at ``starts_at``, with those in time that wait already (their cost: ``mates``),
-    of a cost of ``most`` at most. Each that is given up, the earliest deadline first, makes it shorter for the others.
-    ``try_one``: where all would be given up and nobody is in the line, the last one is not, since the prediction may be
-    wrong: the device is free, or it is long ago that a batch has told how long they take.
+    of a cost of ``most`` at most. Each abandoned one, the earliest deadline first, makes it shorter for the others.
+    ``try_one``: where all would be abandoned and nobody is in the line, the last one is not, since the prediction may
+    be wrong: the device is free, or it is long ago that a batch has told how long they take.
 
     Under overload the oldest messages come first, and they are those whose time is over: a worker that took them for
     work would never get to those behind them. Where they fill a batch, with the ``late`` ones that wait (their cost),
     more stand behind them. Then room is for those that will be in time in a batch that late ones fill up, with the
-    margin and ``after_s``, how long results take to their client; else only who should be late is given up.
+    margin and ``after_s``, how long results take to their client; else only who should be late is abandoned.
     """
     if not line.seen:
         return []
@@ -94,7 +94,7 @@ def full_cost(limit: Batching, items: Sequence[Claimed]) -> float:
 
 
 class Hopeless(Generic[T]):
-    """Those that one worker has given up. ``limits`` and ``latency`` are its models' at any time."""
+    """Those that one worker has abandoned. ``limits`` and ``latency`` are its models' at any time."""
 
     def __init__(self, limits: Mapping[str, Batching], latency: LatencyBook) -> None:
         self._limits = limits
@@ -118,7 +118,7 @@ class Hopeless(Generic[T]):
         free: bool,
         mates: Callable[[str, str], tuple[float, float]],
     ) -> list[T]:
-        """Those of a claim to be given up; they are not added. Batches of it would begin in ``starts_in_s``.
+        """Those of a claim to be abandoned; they are not added. Batches of it would begin in ``starts_in_s``.
 
         ``mates`` tells the cost of what waits of a model and a key: in time, and late. ``after_s`` is how long results
         take to their client; ``free``: the device has nothing to do.
@@ -142,7 +142,7 @@ class Hopeless(Generic[T]):
         self.ends_at = min(self.ends_at, item.ends_at)
 
     def room(self, model: str) -> int:
-        """How many more of a model may be given up."""
+        """How many more of a model may be abandoned."""
         return max(0, HOPELESS_BATCHES * self._limits[model].max_size - self._count[model])
 
     def observed(self, model: str, now: float) -> None:
@@ -205,7 +205,7 @@ class Hopeless(Generic[T]):
         try_one: bool,
     ) -> list[int]:
         model, key = line[0].model, line[0].key
-        return given_up(
+        return abandoned(
             line,
             self._latency.line(model, key),
             starts_at=starts_at,

@@ -119,7 +119,7 @@ class Lead:
     """How long before a batch ends the next one is claimed: as long as that takes, at least ``least_s``.
 
     Never more than half of the batch: what comes in its first half can still be claimed with the rest. Where messages
-    at the head of a queue are given up, it takes several rounds to get behind them.
+    at the head of a queue are abandoned, it takes several rounds to get behind them.
     """
 
     def __init__(self, least_s: float) -> None:
@@ -129,7 +129,7 @@ class Lead:
         self._search_s = 0.0
 
     def searched(self, seconds: float) -> None:
-        """It took so long to get behind those that were given up; 0 where there were none."""
+        """It took so long to get behind those that were abandoned; 0 where there were none."""
         self._search_s += NEWEST * (seconds - self._search_s)
 
     def before(self, batch_s: float, items: int) -> float:

@@ -162,7 +162,7 @@ class Residency(ThreadService):
             for name in cold
             for lane in LANES
             for version in (None, self._classes[name].version)
-            if (name, lane) not in batcher.left
+            if (name, lane) not in batcher.room.left
         }
         waiting = dict.fromkeys(self._classes, 0)
         if queues:

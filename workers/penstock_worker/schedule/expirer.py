@@ -1,7 +1,7 @@
-"""Answers for the jobs that the batcher gave up, once their deadlines have passed: beside the device, whatever it does.
+"""Answers for the jobs that were abandoned, once their deadlines have passed: beside the device, whatever it does.
 
 They end as ``expired`` in SQL, their clients hear of it, and their messages are acknowledged. A deadline that has not
-passed is nobody's to judge: a job that was given up stays where it is until then.
+passed is nobody's to judge: a job that was abandoned stays where it is until then.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Expirer(ThreadService):
         self._on_defect = on_defect
 
     def run(self) -> None:
-        """Those that were given up, as their time comes."""
+        """Those that were abandoned, as their time comes."""
         while (items := self.waiting(self._batcher.expired)) is not None:
             try:
                 self._expire(items)

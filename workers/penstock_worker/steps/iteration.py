@@ -246,7 +246,7 @@ class Iteration:
         begun = dict.fromkeys(self._queues.values(), 0)
         for group in self._sequences.groups.values():
             begun[self._queues[group.model.name, group.lane]] += len(group.members)
-        self._batcher.begun = begun
+        self._batcher.room.begun = begun
 
 
 def _without_batches(snapshot: policy.Snapshot, lines: list[policy.Line]) -> policy.Snapshot:

@@ -17,8 +17,8 @@ from penstock.loadgen.simulator.gate import Gate
 from penstock.loadgen.simulator.worker import Worker
 from penstock.loadgen.simulator.world import Item, World
 from penstock.loadgen.tally import Fate, Sample
-from penstock.policy.batching import LATE, Demote, Release
 from penstock.policy.latency import LatencyBook
+from penstock.policy.waitingroom import Chosen
 
 
 @dataclass(slots=True)
@@ -40,11 +40,8 @@ class Outcome:
 class _Batch:
     """One batch on a device."""
 
-    model: str
-    items: list[Item]
-    cost: float
+    chosen: Chosen[Item]
     took_s: float
-    reason: str
 
 
 def simulate(world: World, arrivals: Sequence[Arrival], *, rng: Random) -> Outcome:
@@ -67,7 +64,7 @@ class _Simulation:
         #: (time, order of planning, worker, its batch or ``None`` for a mere look).
         self._planned: list[tuple[float, int, int, _Batch | None]] = []
         self._plans = 0
-        self._out = Outcome([], [], 0.0, 0.0, [worker.book for worker in self._workers], {})
+        self._out = Outcome([], [], 0.0, 0.0, [worker.room.latency for worker in self._workers], {})
 
     def run(self) -> Outcome:
         coming = iter(self._arrivals)
@@ -90,7 +87,7 @@ class _Simulation:
             self._feed(now)
         for worker in self._workers:
             self._bury(worker, float("inf"))
-        left = sum(map(len, self._queues.values())) + sum(worker.left() for worker in self._workers)
+        left = sum(map(len, self._queues.values())) + sum(len(worker.room.lines) for worker in self._workers)
         if left:
             # A policy that holds without saying until when, with nothing to come, would do so for ever.
             raise RuntimeError(f"policy {self._world.policy!r} left {left} requests waiting for ever")
@@ -134,54 +131,46 @@ class _Simulation:
                 if lane is Lane.INTERACTIVE and name != first:
                     continue
                 items = self._queues[name, lane].take(more, worker.expected(name, lane))
-                # Behind those that were given up there may be others.
-                again = bool(items and worker.put(name, items, now)) or again
+                # Behind those that were abandoned there may be others.
+                again = bool(items and worker.put(items, now)) or again
 
     def _decide(self, number: int, worker: Worker, now: float) -> None:
         while True:
-            decision = worker.policy.decide(worker.snapshot(now))
-            if isinstance(decision, Demote):
-                worker.demote(decision)
-            elif isinstance(decision, Release):
-                if self._release(number, worker, decision, now):
+            chosen = worker.room.decide(now)
+            if isinstance(chosen, Chosen):
+                if self._release(number, worker, chosen, now):
                     return
                 self._claim(worker, now)
-            elif not worker.revive(now):
-                tried_in_s = worker.hopeless.revive_in_s(now=now, free_since=worker.free_since)
-                times = [] if decision.until is None else [decision.until]
+            elif not worker.room.revive(now):
+                tried_in_s = worker.room.revive_in_s(now)
+                times = [] if chosen.until is None else [chosen.until]
                 times += [] if tried_in_s is None else [now + tried_in_s]
                 if times and min(times) != worker.wakes_at:
                     # A time that has come is looked at again a moment later, as a real worker's wait would.
                     self._look(number, worker, max(min(times), now + 1e-6))
                 return
 
-    def _release(self, number: int, worker: Worker, decision: Release, now: float) -> bool:
+    def _release(self, number: int, worker: Worker, chosen: Chosen[Item], now: float) -> bool:
         """Put a batch on the device; whether anything of it was still wanted."""
-        model = decision.model
-        ranked = [(rank, item) for rank, item in worker.release(decision) if not self._expired(model, item, now)]
-        if not ranked:
+        model = chosen.name
+        chosen.items = [item for item in chosen.items if not self._expired(model, item, now)]
+        if not chosen.items:
             return False
-        items = [item for _, item in ranked]
-        cost = sum(item.cost for item in items)
-        took_s = self._world.kinds[model].device.seconds(cost, self._rng)
-        for share, kind in ((worker.background_share, Lane.BACKGROUND), (worker.late_share, LATE)):
-            own = sum(item.cost for rank, item in ranked if rank == kind)
-            share.spent(took_s, min(1.0, own / cost), now + took_s)
-        worker.busy, worker.wakes_at = True, None
-        worker.busy_until = now + worker.book.line(model).predict(cost)
-        claim_at = worker.busy_until - self._world.lead_s
+        took_s = self._world.kinds[model].device.seconds(sum(item.cost for item in chosen.items), self._rng)
+        worker.start(chosen, now)
+        claim_at = worker.room.busy_until - worker.room.lead_s
         if claim_at > now:
             self._look(number, worker, claim_at)
-        self._out.batches.append((len(items), decision.reason))
-        self._plan(now + took_s, number, _Batch(model, items, cost, took_s, decision.reason))
-        self._tell(number, worker, model, items, now)
+        self._out.batches.append((len(chosen.items), chosen.reason))
+        self._plan(now + took_s, number, _Batch(chosen, took_s))
+        self._tell(number, worker, model, chosen.items, now)
         self._claim(worker, now)
         return True
 
     def _tell(self, number: int, worker: Worker, model: str, items: Sequence[Item], now: float) -> None:
         """The worker learns how long its items have waited, and says so."""
         waits_s = [now - item.sample.at_s for item in items if item.lane is Lane.INTERACTIVE]
-        left = worker.waiting(model, Lane.INTERACTIVE)
+        left = worker.room.lines.waiting[model, Lane.INTERACTIVE]
         worker.load.started(model, now, count=len(items), interactive=len(waits_s), waits_s=waits_s, left=left)
         said = worker.load.news(model, now, worker.stock(model))
         if said is not None:
@@ -195,8 +184,8 @@ class _Simulation:
         return True
 
     def _bury(self, worker: Worker, now: float) -> None:
-        """Those that were given up and whose deadlines have passed."""
-        for item in worker.hopeless.pull(lambda item: item.ends_at <= now):
+        """Those that were abandoned and whose deadlines have passed."""
+        for item in worker.room.hopeless.pull(lambda item: item.ends_at <= now):
             self._expire(item.model, item, item.ends_at)
 
     def _expire(self, model: str, item: Item, at: float) -> None:
@@ -204,32 +193,33 @@ class _Simulation:
         self._queues[model, item.lane].settle(item, 0.0)
 
     def _finish(self, number: int, batch: _Batch, now: float) -> None:
-        worker = self._workers[number]
-        worker.observed(batch.model, batch.cost, batch.took_s, now)
-        lanes = {item.lane for item in batch.items}
+        worker, chosen, took_s = self._workers[number], batch.chosen, batch.took_s
+        model, cost = chosen.name, sum(item.cost for item in chosen.items)
+        worker.end(chosen, took_s, now)
+        lanes = {item.lane for item in chosen.items}
         worker.load.ended(
-            batch.model,
+            model,
             now,
-            batch.took_s,
-            count=len(batch.items),
-            size=len(batch.items),
-            full=batch.reason == "full",
+            took_s,
+            count=len(chosen.items),
+            size=len(chosen.items),
+            full=chosen.reason == "full",
             interactive=Lane.INTERACTIVE in lanes,
         )
-        self._out.busy_s += batch.took_s
+        self._out.busy_s += took_s
         self._out.ended_s = max(self._out.ended_s, now)
         took: dict[Lane, list[float]] = {}
-        for item in batch.items:
+        for item in chosen.items:
             late = item.deadline_at is not None and now > item.deadline_at
             item.sample.fate = Fate.EXPIRED if late else Fate.OK
             item.sample.latency_s = now - item.sample.at_s + self._world.overhead_s
-            seconds = batch.took_s * item.cost / batch.cost
-            self._queues[batch.model, item.lane].settle(item, seconds)
+            seconds = took_s * item.cost / cost
+            self._queues[model, item.lane].settle(item, seconds)
             tenant = item.sample.tenant
             self._out.device_s[tenant] = self._out.device_s.get(tenant, 0.0) + seconds
             took.setdefault(item.lane, []).append(seconds)
         for lane, parts in took.items():
-            worker.took(batch.model, lane, sum(parts) / len(parts))
+            worker.took(model, lane, sum(parts) / len(parts))
 
     def _look(self, number: int, worker: Worker, at: float) -> None:
         worker.wakes_at = at

@@ -105,7 +105,7 @@ def make_policy(name: str) -> BatchingPolicy:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One waiting request: what a policy may know of it (``policy.batching.Waiting``), and where it is counted.
+    """One waiting request: what a waiting room may know of it (``policy.lines.WaitingItem``), and where it is counted.
 
     ``charge`` is what its tenant was charged at the claim, 0 where tenants do not share its queue.
     """
@@ -117,14 +117,29 @@ class Item:
     due_at: float
     cost: float
     charge: float = 0.0
-
     #: Imagined models have no keys.
-    key: ClassVar[str] = ""
+    key: str = ""
+    weighed: bool = True
+    late: bool = False
+
+    #: Nothing imagined takes its worker down, and nothing is a step of a run.
+    suspect: ClassVar[bool] = False
+    start_by: ClassVar[float | None] = None
 
     @property
     def model(self) -> str:
         """Its model's name."""
         return self.sample.model
+
+    @property
+    def claimed_at(self) -> float:
+        """When its worker took it over."""
+        return self.arrived_at
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Its place among those that wait: all have one priority."""
+        return 0, self.due_at
 
     @property
     def ends_at(self) -> float:

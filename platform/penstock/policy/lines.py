@@ -1,8 +1,8 @@
-"""The waiting lines of a worker: claimed items by model, lane and key, and how many there are of each queue.
+"""The waiting lines of a worker: claimed items by model, lane and key, and how many there are of each queue. PURE.
 
 Interactive items stand in the order of their priority and of when they are due, the others in the order of their
-arrival, but for steps of late runs, which go before what is due later. Not thread-safe: whoever calls holds the
-batcher's lock, except where a method says otherwise.
+arrival, but for steps of late runs, which go before what is due later. Not thread-safe: whoever calls holds a lock,
+except where a method says otherwise.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
+from typing import Generic, Protocol, TypeVar
 
 from penstock.lane import LANES, Lane
 from penstock.policy.batching import LATE, Demote, Line, Release
 from penstock.policy.suspicion import first_group
-from penstock_worker.item import Item
 
 #: Order within an interactive line.
 _rank = attrgetter("rank")
@@ -23,25 +23,77 @@ _arrived = attrgetter("arrived_at")
 _LineId = tuple[str, str, str]
 
 
-class Lines:
+class WaitingItem(Protocol):
+    """What is asked of a claimed item. Times are of the clock of ``now``, but for the two in Unix seconds."""
+
+    @property
+    def model(self) -> str:
+        """Its model's name."""
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of its queue."""
+
+    @property
+    def arrived_at(self) -> float:
+        """When this worker took it over."""
+
+    @property
+    def claimed_at(self) -> float:
+        """The same instant, Unix seconds."""
+
+    @property
+    def start_by(self) -> float | None:
+        """When a step should begin for its run to be in time, Unix seconds."""
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Its place among the interactive items: by priority, then by when it is due."""
+
+    @property
+    def ends_at(self) -> float:
+        """When its own deadline is; else infinity."""
+
+    @property
+    def cost(self) -> float:
+        """Its cost in the model's unit; 1 where the model has no cost function, or while it is not weighed."""
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may have taken a worker down: it runs alone."""
+
+    #: Items whose keys differ never share a batch.
+    key: str
+    #: When its result is due: by its lane's target or its own deadline; else infinity.
+    due_at: float
+    #: Whether cost and key are known.
+    weighed: bool
+    #: Whether it was too late for its target when its turn came.
+    late: bool
+
+
+T = TypeVar("T", bound=WaitingItem)
+
+
+class Lines(Generic[T]):
     """``models`` are the worker's; of the ``stepwise`` ones, the batching policy sees nothing."""
 
     def __init__(self, models: Iterable[str], stepwise: Container[str]) -> None:
         self._stepwise = stepwise
-        self._lines: dict[_LineId, list[Item]] = {}
+        self._lines: dict[_LineId, list[T]] = {}
         #: The models that are loaded; ``None``: all.
         self._resident: frozenset[str] | None = None
         #: What the batching policy sees: the lines of models that are loaded.
         self.visible: list[Line] = []
         #: Items whose cost and key are not known yet.
-        self.unweighed: list[Item] = []
+        self.unweighed: list[T] = []
         #: What waits per queue, the unweighed included: items, and their cost.
         self.waiting: dict[tuple[str, Lane], int] = {(name, lane): 0 for lane in LANES for name in models}
         self.cost: dict[tuple[str, Lane], float] = dict.fromkeys(self.waiting, 0.0)
 
     # In -------------------------------------------------------------------------------------------------------
 
-    def put(self, item: Item) -> None:
+    def put(self, item: T) -> None:
         """A new one, behind those that are there."""
         if item.model in self._stepwise:
             item.key = ""  # what joins a group is the model's own affair
@@ -51,7 +103,7 @@ class Lines:
             self.unweighed.append(item)
         self._count(item, 1)
 
-    def put_late(self, items: Iterable[Item]) -> None:
+    def put_late(self, items: Iterable[T]) -> None:
         """Interactive ones that are too late for their target: behind the others."""
         for item in items:
             item.late = True
@@ -60,7 +112,7 @@ class Lines:
             self._add(item, LATE)
             self._count(item, 1)
 
-    def weighed(self, items: Iterable[Item]) -> None:
+    def weighed(self, items: Iterable[T]) -> None:
         """Cost and key of these were found: those that are still here join their lines."""
         for item in items:
             item.weighed = True
@@ -69,14 +121,14 @@ class Lines:
                 self._add(item, item.lane)
         self.unweighed = [item for item in self.unweighed if not item.weighed]
 
-    def put_back(self, items: Sequence[Item]) -> None:
+    def put_back(self, items: Sequence[T]) -> None:
         """These were cut off and did not begin: to the head of their lines."""
         for item in items:
             self._count(item, 1)
         for item in reversed(items):
             self._return(item)
 
-    def _add(self, item: Item, lane: str) -> None:
+    def _add(self, item: T, lane: str) -> None:
         line = self._lines.get((item.model, lane, item.key))
         if line is None:
             line = self._lines[item.model, lane, item.key] = []
@@ -94,7 +146,7 @@ class Lines:
                 place -= 1
         line.insert(place, item)
 
-    def _return(self, item: Item) -> None:
+    def _return(self, item: T) -> None:
         lane = LATE if item.late else item.lane
         line = self._lines.get((item.model, lane, item.key))
         if line is None:
@@ -102,15 +154,15 @@ class Lines:
         else:
             line.insert(0, item)
 
-    def _count(self, item: Item, sign: int) -> None:
+    def _count(self, item: T, sign: int) -> None:
         self.waiting[item.model, item.lane] += sign
         self.cost[item.model, item.lane] += sign * item.cost
 
     # Out ------------------------------------------------------------------------------------------------------
 
-    def cut(self, release: Release) -> list[Item]:
+    def cut(self, release: Release) -> list[T]:
         """The released items. Whatever the policy says, a suspect is alone: the store would not give it otherwise."""
-        items: list[Item] = []
+        items: list[T] = []
         for lane, count in release.take.items():
             line = self._lines[release.model, lane, release.key]
             items += line[:count]
@@ -125,7 +177,7 @@ class Lines:
             self._count(item, -1)
         return items
 
-    def cut_queue(self, model: str, lane: Lane, count: int) -> list[Item]:
+    def cut_queue(self, model: str, lane: Lane, count: int) -> list[T]:
         """The first items of a queue of a step-wise model, at most ``count``; a suspect alone."""
         line = self._lines.get((model, lane, ""), [])
         items = line[: first_group(line[:count])]
@@ -134,13 +186,13 @@ class Lines:
             self._count(item, -1)
         return items
 
-    def demote(self, decision: Demote) -> Item:
+    def demote(self, decision: Demote) -> T:
         """An interactive item that cannot be in time any more, out of its line: see ``put_late``."""
         item = self._lines[decision.model, Lane.INTERACTIVE, decision.key].pop(decision.place)
         self._count(item, -1)
         return item
 
-    def pull(self, matching: Callable[[Item], bool]) -> list[Item]:
+    def pull(self, matching: Callable[[T], bool]) -> list[T]:
         """The matching items, wherever they stand."""
         out = []
         for line in (*self._lines.values(), self.unweighed):
@@ -153,7 +205,7 @@ class Lines:
             self.cost[item.model, item.lane] -= item.cost if item.weighed else 1.0
         return out
 
-    def clear(self) -> list[Item]:
+    def clear(self) -> list[T]:
         """Everything."""
         left = [item for line in (*self._lines.values(), self.unweighed) for item in line]
         self.unweighed = []
@@ -175,7 +227,7 @@ class Lines:
         self._resident = names
         self._show()
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[T]:
         return iter([item for line in (*self._lines.values(), self.unweighed) for item in line])
 
     def late(self) -> Mapping[str, int]:
@@ -196,9 +248,9 @@ class Lines:
         heads = [line[0] for line in self._lines.values() if line and line[0].suspect]
         return {(head.model, head.lane): head.arrived_at for head in sorted(heads, key=_arrived, reverse=True)}
 
-    def queues(self) -> list[tuple[str, Lane, int, Item]]:
+    def queues(self) -> list[tuple[str, Lane, int, T]]:
         """``(model, lane, how many, the first)`` of each queue of which items wait."""
-        found: dict[tuple[str, Lane], tuple[int, Item]] = {}
+        found: dict[tuple[str, Lane], tuple[int, T]] = {}
         for line in self._lines.values():
             if line:
                 head = line[0]
