@@ -92,7 +92,8 @@ def command(
             terms = replace(terms, ready_in_s=ready_in)
         asked = _asked(terms, least=least, most=most, warm=warm, target_s=target)
         others = {f"{times:g} {MORE}": (terms, times)} | ({ASKED: (asked, 1.0)} if asked != terms else {})
-        _show(app, name, plan(minutes, terms, asked_s=since, others=others, traffics=traffics), terms, since, price)
+        found = plan(minutes, terms, asked_s=since, others=others, traffics=traffics, sized=asked)
+        _show(app, name, found, asked, since, price)
     for name in history.keys() - enough.keys():
         app.out.warn(f"pool {name} has less than {lasting(LEAST_S)} of records: nothing is planned from them")
 
@@ -119,6 +120,8 @@ def _terms(settings: Settings, pool: str) -> Terms:
 
 
 def _asked(terms: Terms, *, least: int | None, most: int | None, warm: int | None, target_s: float | None) -> Terms:
+    if least is not None and most is not None and least > most:
+        raise click.UsageError(f"--min {least} is more than --max {most}")
     most = terms.most if most is None else most
     targets = terms.target_s if target_s is None else {**terms.target_s, Lane.INTERACTIVE: target_s}
     return replace(

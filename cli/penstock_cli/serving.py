@@ -78,15 +78,32 @@ def coming(app: App, model: str) -> tuple[bool, str]:
     pool = place(want_announced(name, info), app.settings.served_pools()).pool
     leaders = app.store.elastic.leaderships()
     told = decided_now(leaders, lease_s=app.settings.autoscaler.lease_s, now=now()).get(pool)
-    return unserved(model, pool, app.store.elastic.slots(), told)
+    return unserved(model, pool, app.store.elastic.slots(), told, most=app.settings.pool(pool).max)
 
 
-def unserved(model: str, pool: str | None, slots: Iterable[Slot], told: Mapping[str, Any] | None) -> tuple[bool, str]:
-    """The same of what was found: PURE. ``told`` is what an autoscaler says now of the pool; ``None``: none does."""
+def unserved(
+    model: str,
+    pool: str | None,
+    slots: Iterable[Slot],
+    told: Mapping[str, Any] | None,
+    *,
+    most: int | None = None,
+) -> tuple[bool, str]:
+    """The same of what was found: PURE. ``told`` is what an autoscaler says now of the pool (``None``: none does), and
+    ``most`` how many workers it may have.
+    """
     if pool is None or told is None:
         return True, f"no worker serves {model!r} now"
     if stuck := told.get("stuck"):
         return True, f"no worker serves {model!r} now, and those of pool {pool} do not come up: {stuck}"
-    if any(slot.pool == pool and slot.state == "wanted" for slot in slots):
+    if most == 0:
+        return True, f"no worker serves {model!r} now, and its pool {pool} may have none (max = 0)"
+    wanted = [slot for slot in slots if slot.pool == pool and slot.state == "wanted"]
+    if any(slot.ready_at is None for slot in wanted):
         return False, f"a worker for {model!r} is being started (pool {pool})"
+    if wanted:
+        return True, (
+            f"no worker serves {model!r} now, those of pool {pool} do not either:"
+            f" `penstock rollout status {pool}` says what they were started as"
+        )
     return False, f"no worker serves {model!r} now; the autoscaler starts one of pool {pool} for its jobs"

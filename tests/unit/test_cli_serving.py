@@ -11,9 +11,9 @@ from penstock_cli.leaders import LEASES, decided_now, no_pool
 from penstock_cli.serving import unserved
 
 
-def slot(pool: str, state: str) -> Slot:
+def slot(pool: str, state: str, ready_at: float | None = None) -> Slot:
     return Slot(
-        id="1", pool=pool, state=state, epoch=1, made_at=0, changed_at=0, worker=None, ready_at=None, reason=""
+        id="1", pool=pool, state=state, epoch=1, made_at=0, changed_at=0, worker=None, ready_at=ready_at, reason=""
     )  # fmt: skip
 
 
@@ -31,6 +31,9 @@ STUCK = {"target": 1, "stuck": "CrashLoop: died 5 times in a row: no weights"}
         ("gpu", (slot("gpu", "draining"),), {"target": 0}, False, "the autoscaler starts one of pool gpu"),
         ("gpu", (slot("cpu", "wanted"),), {"target": 0}, False, "the autoscaler starts one of pool gpu"),
         ("gpu", (WANTED,), STUCK, True, "those of pool gpu do not come up: CrashLoop"),
+        # It is there, and of a revision that has not this model.
+        ("gpu", (slot("gpu", "wanted", 1.0),), {"target": 1}, True, "those of pool gpu do not either"),
+        ("gpu", (slot("gpu", "wanted", 1.0), WANTED), {"target": 2}, False, "is being started (pool gpu)"),
     ],
 )
 def test_it_is_a_warning_where_no_autoscaler_sees_to_it(
@@ -38,6 +41,11 @@ def test_it_is_a_warning_where_no_autoscaler_sees_to_it(
 ) -> None:
     found, text = unserved("m", pool, slots, told)
     assert found is missing and words in text
+
+
+def test_a_pool_that_may_have_none_starts_none() -> None:
+    missing, text = unserved("m", "gpu", (), {"target": 0}, most=0)
+    assert missing and "may have none (max = 0)" in text
 
 
 @pytest.mark.parametrize(("holder", "age_s", "counts"), [("me", 0.0, True), ("me", 31.0, False), ("", 0.0, False)])

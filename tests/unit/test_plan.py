@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from penstock.lane import Lane
 from penstock.policy.scaling import Terms
-from penstock.policy.scaling.plan import Plan, lasting, learned, need, plan, traffic_of
+from penstock.policy.scaling.plan import Plan, lasting, learned, need, plan, roughness, traffic_of
 from penstock.policy.scaling.replay import Past, recorded, replay
 
 TERMS = Terms(least=1, most=20, target_s={Lane.INTERACTIVE: 1.0, Lane.BACKGROUND: 60.0}, ready_in_s=5.0)
@@ -106,6 +106,26 @@ def test_whatever_comes_is_kept_within_the_terms(
 def test_a_traffic_needs_at_least_as_many_workers_as_it_keeps_busy(traffic: float) -> None:
     found = need(traffic, TERMS)
     assert not found.bound and max(1, math.ceil(traffic)) <= found.workers <= 2 * traffic + 3
+
+
+def test_a_worker_that_is_busy_all_the_time_is_in_time_only_where_nothing_is_left_to_chance() -> None:
+    assert need(0.999, TERMS).workers == 1
+    assert need(0.999, TERMS, rough=1.5).workers > 1
+    assert need(9.0, TERMS, rough=3.0).workers > need(9.0, TERMS).workers
+
+
+def test_how_rough_it_was_is_told_by_the_worst_seconds() -> None:
+    assert roughness([minute(0, 0.0), minute(1, 4.0, demand_most=7.0), minute(2, 1.0, demand_most=1.5)]) == 1.5
+    assert roughness(flat(0.0, 3)) == roughness([]) == 0.0
+
+
+def test_workers_are_told_for_the_terms_that_are_asked_about() -> None:
+    minutes = flat(3.0, HOUR, demand_most=9.0)
+    tight, patient = (
+        ask(minutes, sized=replace(TERMS, target_s={Lane.INTERACTIVE: target_s})).needs["mean"].workers
+        for target_s in (0.2, 30.0)
+    )
+    assert tight > patient
 
 
 def test_a_need_beyond_max_says_so() -> None:

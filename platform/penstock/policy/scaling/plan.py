@@ -73,10 +73,18 @@ def traffic_of(minutes: Sequence[Past]) -> Traffic:
     )
 
 
-def need(traffic: float, terms: Terms) -> Need:
-    """How many workers the policy wants when so much work comes for a quarter of an hour, and keeps coming."""
+def roughness(minutes: Iterable[Past]) -> float:
+    """How far the worst second of a minute is above its rate at most, in roots of that rate: as chance grows with it."""
+    beyond = [(minute.demand_most - minute.rate) / math.sqrt(minute.rate) for minute in minutes if minute.rate > 0]
+    return max(0.0, *beyond, 0.0)
 
-    free = settled(traffic, replace(terms, most=max(terms.most, math.ceil(4 * traffic) + 10)), minutes=STEADY_MINUTES)
+
+def need(traffic: float, terms: Terms, *, rough: float = 0.0) -> Need:
+    """How many workers the policy wants when so much work comes for a quarter of an hour, and keeps coming, as
+    ``rough`` as it was (``roughness``)."""
+    most = traffic + rough * math.sqrt(traffic)
+    unbound = replace(terms, most=max(terms.most, math.ceil(4 * max(traffic, most)) + 10))
+    free = settled(traffic, unbound, most=most, minutes=STEADY_MINUTES)
     return Need(traffic=traffic, workers=min(free, terms.most), bound=free > terms.most)
 
 
@@ -87,11 +95,12 @@ def plan(
     asked_s: float,
     others: Mapping[str, tuple[Terms, float]],
     traffics: Mapping[str, float],
+    sized: Terms | None = None,
 ) -> Plan:
     """Answer. ``minutes`` are those with records among the last ``asked_s``; there must be one.
 
     ``terms`` are today's; ``others`` are questions: other terms, and how many times the traffic. ``traffics`` are asked
-    about beside those that were seen.
+    about beside those that were seen; ``sized`` are the terms for which workers are told, where they are others.
     """
     traffic, was = traffic_of(minutes), recorded(minutes)
     replayed = {"as set": replay(minutes, terms)}
@@ -103,7 +112,7 @@ def plan(
         traffic=traffic,
         recorded=was,
         replayed=replayed,
-        needs={name: need(rate, terms) for name, rate in steady.items()},
+        needs={name: need(rate, sized or terms, rough=roughness(minutes)) for name, rate in steady.items()},
         doubts=[*_doubts(minutes, terms, was, replayed["as set"], asked_s)],
     )
 

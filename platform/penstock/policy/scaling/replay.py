@@ -114,12 +114,18 @@ def _steps(minute: Past, times: float, *, calm: bool) -> Iterator[tuple[float, f
         left_s -= step_s
 
 
-def settled(rate: float, terms: Terms, *, minutes: int) -> int:
-    """The workers that there are when so much work has come in every second for so many minutes."""
+def settled(rate: float, terms: Terms, *, most: float, minutes: int) -> int:
+    """The most workers that there are in the last of so many minutes, in each of which work comes at this rate, and in
+    one second ``most``, device seconds.
+    """
     pool = _Pool(terms, workers=math.ceil(rate))
-    for _ in range(int(minutes * MINUTE_S / LONG_STEP_S)):
-        pool.step(LONG_STEP_S, rate * LONG_STEP_S)
-    return pool.workers
+    minute = Past(at=0.0, seconds=MINUTE_S, demand_s=rate * MINUTE_S, demand_most=most)
+    last = 0
+    for left in reversed(range(minutes)):
+        for step_s, came in _steps(minute, 1.0, calm=False):
+            pool.step(step_s, came)
+            last = last if left else max(last, pool.workers)
+    return last
 
 
 class _Pool:
