@@ -29,6 +29,7 @@ from penstock.store import Store
 from penstock.store.elastic import Elastic, NewSlot, Slot
 from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.store import T0, lead
+from tests.fixtures.worker import wait_for
 
 SCRIPT = Path(__file__).parent.parent / "fixtures" / "slotworker.py"
 
@@ -417,6 +418,21 @@ def test_a_name_is_used_again_when_it_is_free(leader: Leader, local: LocalPlace)
 
 
 @on_this_machine
+def test_who_follows_forgets_its_processes_that_end_and_changes_no_row(leader: Leader, local: LocalPlace) -> None:
+    kept, gone = ids = leader.add(2)
+    leader.until(lambda: local.running() == ids, "both run")
+    before, backend = leader.elastic.slots(), local.made[0]
+    lead(leader.elastic, "another")
+    local.kill(gone)
+
+    def left() -> list[str]:
+        backend.follow()
+        return [running.slot for running in backend.running]
+
+    wait_for(lambda: left() == [kept], what="one of two processes to be forgotten")
+    assert leader.elastic.slots() == before, "the row is for who leads"
+
+
 def test_what_a_predecessor_did_not_live_to_write_down_is_found(leader: Leader, local: LocalPlace) -> None:
     """It was killed between the start of the process and the word about it."""
     [id] = leader.add()

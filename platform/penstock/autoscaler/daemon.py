@@ -177,6 +177,7 @@ class Autoscaler(ThreadService):
         """All of it, once. Whether this one leads. Never raises for a server that is away."""
         try:
             if not self.seat.turn(self._state(), at_once=self._at_once):
+                self._backend.follow()
                 return False
             self._at_once = False  # from now on whoever leads instead is alive
             inherited, self.seat.inherited = self.seat.inherited, ()

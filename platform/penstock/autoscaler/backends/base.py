@@ -57,6 +57,10 @@ class Backend(Protocol):
         """
         ...
 
+    def follow(self) -> None:
+        """In the place of ``realise`` while another one leads: forget what has ended here. Changes no row."""
+        ...
+
     def room(self, pool: str, slots: Sequence[Slot]) -> int:
         """For how many workers of this pool there is room now, beside those of other pools in these slots and whatever
         the pool's max: those that have a place, and at least one more if there is one. ``UNBOUNDED`` where only trying

@@ -55,6 +55,9 @@ class External:
         late = {slot.id: NOBODY_COMES for slot in open_ if now - slot.changed_at > self._start_s}
         return Realised(gone=[*draining, *left], stuck=late)
 
+    def follow(self) -> None:
+        """Nothing here has ended: workers are somebody else's processes."""
+
     def room(self, pool: str, slots: Sequence[Slot]) -> int:
         """See ``Backend.room``."""
         return UNBOUNDED

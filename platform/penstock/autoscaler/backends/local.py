@@ -120,6 +120,11 @@ class Local:
         }
         return Realised(gone=gone, stuck=stuck)
 
+    def follow(self) -> None:
+        """See ``Backend.follow``."""
+        for id in [id for id, running in self._running.items() if running.handle.ended()]:
+            self._drop(id)
+
     def room(self, pool: str, slots: Sequence[Slot]) -> int:
         """See ``Backend.room``."""
         seated = self._seated(slots)

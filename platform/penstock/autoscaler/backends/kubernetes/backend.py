@@ -80,6 +80,9 @@ class KubernetesBackend:
         self._resume_at = 0.0
         self._away: ClusterUnavailable | None = None
 
+    def follow(self) -> None:
+        """Nothing here has ended: workers are somebody else's processes."""
+
     def room(self, pool: str, slots: Sequence[Slot]) -> int:
         """See ``Backend.room``."""
         return UNBOUNDED
