@@ -241,7 +241,7 @@ class Histories(RuleBasedStateMachine):
                 Item(id, "moody", Lane.BACKGROUND, input=text, tag=tag, source="", arrived_at=0.0, claimed_at=self.now)
             )
         run = worker.runner.run(Batch(Moody, items, "idle"))
-        for item in run.suspects:
+        for item in run.returned:
             # They wait in the worker, here for anybody's next turn.
             self.ready[item.tag] = worker.held.pop(item.tag)
         worker.run = run

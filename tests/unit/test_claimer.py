@@ -74,7 +74,7 @@ def test_who_is_not_to_run_any_more_is_answered_for(store: Store, revoked: Any) 
     claimer = Claimer(store, worker=W, insist=lambda call: call(), dismiss=dismiss)
     run = claimer.answer(Batch(Echo, items, "expired"))
     assert run.live == [] and run.unfinished == []
-    assert [(item.id, item.ends_at, item.suspect) for item in run.suspects] == [
+    assert [(item.id, item.ends_at, item.suspect) for item in run.returned] == [
         (later, float("inf"), False),
         (never, float("inf"), False),
     ]

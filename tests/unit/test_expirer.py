@@ -114,7 +114,7 @@ def test_who_comes_back_waits_again_and_a_canvas_is_finished(desk: Desk) -> None
         run = Run(batch)
         back, member = batch.items
         back.ends_at = float("inf")
-        run.suspects.append(back)
+        run.returned.append(back)
         run.unfinished.append((member, Outcome(id=member.id, attempt=0, state=JobState.EXPIRED)))
         return run
 

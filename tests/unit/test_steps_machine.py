@@ -409,7 +409,7 @@ class Steps(RuleBasedStateMachine):
     def run_batch(self, batch: Batch) -> Run:
         """As the engine does."""
         run = self.runner.run(batch)
-        self.batcher.put_back(run.suspects)
+        self.batcher.put_back(run.returned)
         cost = float(len(run.live))
         background = sum(item.lane is Lane.BACKGROUND for item in run.live) / (cost or 1.0)
         late = sum(item.late for item in run.live) / (cost or 1.0)

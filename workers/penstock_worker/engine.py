@@ -400,7 +400,7 @@ class Engine:
         if alone:
             self.settler.quiesce()
         run = self.runner.run(batch)
-        self.batcher.put_back(run.suspects)
+        self.batcher.put_back(run.returned)
         self.charges.spread(run, run.compute_s)
         self.charges.book(run)
         # Before all that nobody waits for.

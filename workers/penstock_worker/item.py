@@ -249,7 +249,7 @@ class Run:
     started_at: float = 0.0
     started_mono: float = 0.0
     #: Items that go back into the waiting room: those that may only be claimed alone, and those that are not expired.
-    suspects: list[Item] = field(default_factory=list)
+    returned: list[Item] = field(default_factory=list)
     #: The model's call that runs now: since when (monotonic seconds), and the items in it.
     call: tuple[float, list[Item]] | None = None
     #: How the calls went, as far as they say something about sizes.

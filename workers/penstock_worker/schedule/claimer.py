@@ -70,7 +70,7 @@ class Claimer:
             left = result.others.get(item.id)
             if left is not None and left.state in UNSTARTED:
                 item.ends_at, item.suspect = INFINITY, left.suspect
-                run.suspects.append(items.pop(item.id))
+                run.returned.append(items.pop(item.id))
         dropped += self._left_over(run, items, result)
         if dropped or result.expired or cancelled:
             self._dismiss(dropped, [*result.expired, *cancelled])
@@ -191,7 +191,7 @@ class Claimer:
             left = result.others.get(item.id)
             if left is not None and left.suspect:
                 item.suspect = True
-                run.suspects.append(item)
+                run.returned.append(item)
                 continue
             item.ended = JobState.EXPIRED if item.id in expired else left.state if left is not None else None
             if item.id in result.missing:

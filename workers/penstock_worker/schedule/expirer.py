@@ -56,6 +56,6 @@ class Expirer(ThreadService):
 
     def _expire(self, items: Sequence[Item]) -> None:
         run = self._answer(Batch(self._models[items[0].model], list(items), "expired"))
-        self._batcher.put_back(run.suspects)
+        self._batcher.put_back(run.returned)
         if run.unfinished:
             self._settle(run)

@@ -99,7 +99,7 @@ class Sequences:
     def admit(self, batch: Batch, group: Group | None) -> None:
         """Claim, prepare and begin: in the running ``group``, or as one of their own."""
         run = self._runner.claim(batch)
-        self._worker.put_back(run.suspects)
+        self._worker.put_back(run.returned)
         if run.live:
             self._worker.placed(run.live)
             self._runner.prepare(run)
