@@ -78,13 +78,13 @@ def start(
     if not revision.strip() or not revision.isprintable():
         raise click.UsageError("REVISION is a name: letters, digits, what is printable")
     preflight.check(app, broker=False)
-    if pool not in (known := known_pools(app)):
-        raise no_pool(pool, known)
     if app.settings.autoscaler.backend == "external":
         raise ConfigError(
             "autoscaler.backend is external: workers are started, and rolled out, by somebody else",
             fix="have your platform replace them when the new ones' /readyz is 200; see docs/operations.md",
         )
+    if pool not in (known := known_pools(app)):
+        raise no_pool(pool, known)
     spec: dict[str, Any] = {"models": list(modules)} if modules else {}
     spec |= {"image": image} if image else {}
     found = app.store.elastic.roll(

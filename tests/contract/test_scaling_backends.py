@@ -433,6 +433,7 @@ def test_who_follows_forgets_its_processes_that_end_and_changes_no_row(leader: L
     assert leader.elastic.slots() == before, "the row is for who leads"
 
 
+@on_this_machine
 def test_what_a_predecessor_did_not_live_to_write_down_is_found(leader: Leader, local: LocalPlace) -> None:
     """It was killed between the start of the process and the word about it."""
     [id] = leader.add()

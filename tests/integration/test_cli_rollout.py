@@ -22,6 +22,12 @@ def database_url(sqlite_url: str) -> str:
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """With a pool that nobody has looked after yet."""
+    return settings.model_copy(update={"pools": Settings(pools={"gpu": {}}).pools})
+
+
+@pytest.fixture
 def elastic(settings: Settings) -> Iterator[Elastic]:
     store = Store.open(settings.database)
     yield store.elastic
@@ -48,6 +54,12 @@ def test_a_canary_is_started_steered_and_undone(settings: Settings, elastic: Ela
     assert (undone["revision"], undone["previous"], undone["share"]) == ("", "1.1", 1.0)
     _, out, err = ended(settings, "rollout", "undo", "gpu")
     assert "the workers of 'gpu' become '1.1' again" in out + err
+
+
+def test_a_pool_that_there_is_not_is_refused_with_those_that_there_are(settings: Settings, elastic: Elastic) -> None:
+    status, _, err = ended(settings, "rollout", "start", "gpo", "2")
+    assert status == 2 and "there is no pool 'gpo'" in err and "did you mean gpu?" in err
+    assert elastic.rollouts() == {}
 
 
 def test_the_surge_is_the_pools_unless_said(settings: Settings) -> None:

@@ -20,6 +20,7 @@ from penstock.settings import Settings
 from penstock_cli.up import AlreadyRunning, Stack
 from tests.fixtures.cli import QUICK, MakePenstock, Penstock, Running
 from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.ports import free_port
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
@@ -74,7 +75,7 @@ def lasting(make_penstock: MakePenstock) -> Iterator[tuple[Penstock, Running]]:
         "@penstock.step\ndef add(x: int) -> int: return x + 1\n"
         "@penstock.pipeline\ndef answer(x: int): return add(Double(x))\n"
     )
-    with _started(penstock, "my_models", "my_pipelines") as found:
+    with _started(penstock, "my_models", "my_pipelines", "--port", str(free_port())) as found:
         yield found
         assert found[1].stop() == 0
 
