@@ -12,8 +12,8 @@ _NUMBERS = {
         "busy_s", "changed_at", "claimed_at", "compute_s", "created_at", "deadline_at", "demand_most", "demand_s",
         "device_s", "draining_s", "lease_until", "load_s", "made_at", "next_at", "parked_s", "proven_at",
         "publish_lease_until", "queued_at", "ready_at", "ready_in_s", "ready_s", "seconds", "seen_at", "sent_at",
-        "settled_at", "share", "since", "start_by", "started_at", "starting_s", "timeout_s", "transfer_s", "until", "updated_at",
-        "wake_in_s", "wanted_s", "weight",
+        "settled_at", "share", "since", "start_by", "started_at", "starting_s", "timeout_s", "transfer_s", "until",
+        "updated_at", "wake_in_s", "wanted_s", "weight",
     ),
     "int": (
         "after", "attempt", "attempts", "batch_size", "beat", "before", "begun", "cap", "chunk", "copied", "epoch",
