@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from penstock.policy.prefetch import Lead
 
 
-class Group(Protocol):
+class HasItems(Protocol):
     """What is asked of a batch."""
 
     @property
@@ -22,7 +22,7 @@ class Group(Protocol):
         """Those in it."""
 
 
-B = TypeVar("B", bound=Group)
+B = TypeVar("B", bound=HasItems)
 
 
 class Turn(Enum):

@@ -13,7 +13,8 @@ from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from penstock.lane import LANES, Lane
-from penstock.policy.batching import LATE, Demote, Line, Release
+from penstock.policy.batching import LATE, Demote, Line, Release, Waiting
+from penstock.policy.hopeless import Claimed
 from penstock.policy.suspicion import first_group
 
 #: Order within an interactive line.
@@ -23,24 +24,16 @@ _arrived = attrgetter("arrived_at")
 _LineId = tuple[str, str, str]
 
 
-class WaitingItem(Protocol):
-    """What is asked of a claimed item. Times are of the clock of ``now``, but for the two in Unix seconds."""
-
-    @property
-    def model(self) -> str:
-        """Its model's name."""
+class WaitingItem(Waiting, Claimed, Protocol):
+    """What is asked of an item in a line. Times are of the clock of ``now``, but for the two in Unix seconds."""
 
     @property
     def lane(self) -> Lane:
         """The lane of its queue."""
 
     @property
-    def arrived_at(self) -> float:
-        """When this worker took it over."""
-
-    @property
     def claimed_at(self) -> float:
-        """The same instant, Unix seconds."""
+        """When this worker took it over, Unix seconds."""
 
     @property
     def start_by(self) -> float | None:
@@ -51,20 +44,11 @@ class WaitingItem(Protocol):
         """Its place among the interactive items: by priority, then by when it is due."""
 
     @property
-    def ends_at(self) -> float:
-        """When its own deadline is; else infinity."""
-
-    @property
-    def cost(self) -> float:
-        """Its cost in the model's unit; 1 where the model has no cost function, or while it is not weighed."""
-
-    @property
     def suspect(self) -> bool:
         """Whether it may have taken a worker down: it runs alone."""
 
-    #: Items whose keys differ never share a batch.
+    # What the lines change: of one whose place is another one by now.
     key: str
-    #: When its result is due: by its lane's target or its own deadline; else infinity.
     due_at: float
     #: Whether cost and key are known.
     weighed: bool

@@ -76,7 +76,7 @@ def traffic_of(minutes: Sequence[Past]) -> Traffic:
 def roughness(minutes: Iterable[Past]) -> float:
     """How far the worst second of a minute is above its rate at most, in roots of that rate: chance grows with it."""
     beyond = [(minute.demand_most - minute.rate) / math.sqrt(minute.rate) for minute in minutes if minute.rate > 0]
-    return max(0.0, *beyond, 0.0)
+    return max(0.0, *beyond) if beyond else 0.0
 
 
 def need(traffic: float, terms: Terms, *, rough: float = 0.0) -> Need:
